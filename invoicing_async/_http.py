@@ -1,0 +1,101 @@
+"""The words of HTTP as this library uses them: a request, a response, a transport; quoting of paths."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from typing import Protocol
+from urllib.parse import quote
+
+from attrs import Factory, define, frozen
+
+__all__ = ["Exchange", "Repeat", "Request", "Response", "Transport", "path"]
+
+
+class Repeat(Enum):
+    """Whether a request may be sent a second time after a failure."""
+
+    ALWAYS = "always"
+    """Repeating does no harm: an invoice PDF, a status poll, a token."""
+    IF_NOT_SENT = "if not sent"
+    """Only if it provably was not sent, or a declared answer refused it: a submission."""
+
+
+@frozen(kw_only=True)
+class Request:
+    """One HTTP request as a value.
+
+    `path` is already quoted (see `path()`) and stands below `base_url`; `query` is already encoded and has no
+    question mark. `headers` hold no credential: those are added for each attempt. `operation` is a short fixed
+    name for logs and spans. `base_url` is empty until the session fills in its own; a request that brings one
+    goes to another host and never carries credentials.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = Factory(dict)
+    body: bytes = b""
+    base_url: str = ""
+    repeat: Repeat = Repeat.ALWAYS
+    operation: str = ""
+    authorised: bool = True
+
+    @property
+    def target(self) -> str:
+        """The encoded path below the base URL with its query: what a server sees after the base path."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def url(self) -> str:
+        """The whole encoded URL, sent exactly as it stands."""
+        return self.base_url + self.target
+
+
+class Response(Protocol):
+    """An answer whose head has arrived; its body is read at most once, inside the attempt."""
+
+    @property
+    def status(self) -> int: ...
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, by its name in any case; None if absent."""
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises `ProtocolError` beyond `limit` bytes, `TransportError` if it breaks off."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, in pieces of any size. Raises `TransportError` if it breaks off."""
+
+
+@define
+class Exchange:
+    """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves."""
+
+    sent: bool = False
+
+
+class Transport(Protocol):
+    """Carries one request to one answer. Raises only `TransportError` for failures of its own."""
+
+    def send(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
+        """Send once, without retry or redirect; leaving the context releases the connection."""
+
+    async def close(self) -> None:
+        """Release every connection."""
+
+
+def path(*segments: str) -> str:
+    """Join segments into an absolute path, quoting each exactly once.
+
+    The result is both signed and sent, so the two cannot differ. Raises `ValueError` for a segment that is
+    empty, `.` or `..`: a server or a proxy would resolve it to another endpoint.
+    """
+    return "".join("/" + _quoted(segment) for segment in segments)
+
+
+def _quoted(segment: str) -> str:
+    if segment in {"", ".", ".."}:
+        raise ValueError(f"a path segment must not be {segment!r}")
+    return quote(segment, safe="")

@@ -1,0 +1,295 @@
+"""The error tree: what went wrong, whose fault it is, and what to do about it.
+
+The type says whose side the fault is on: `DraftError` and `SessionError` are the caller's, `ApiError` is the
+service's declared refusal, `ProtocolError` an answer that is not as documented, `TransportError` no whole
+answer at all. A bad argument is a plain `ValueError`; trouble with the file system stays `OSError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+from attrs import frozen
+
+__all__ = [
+    "ApiError",
+    "Attempt",
+    "AuthenticationError",
+    "DeadlineError",
+    "DraftError",
+    "Fault",
+    "IncompleteDocumentError",
+    "InvoicingError",
+    "OrderStatusError",
+    "PermissionDeniedError",
+    "PollTimeoutError",
+    "ProtocolError",
+    "RateLimitError",
+    "ServiceUnavailableError",
+    "SessionError",
+    "SubmissionInDoubtError",
+    "TransportError",
+]
+
+Sent = Literal["no", "unknown"]
+"""Whether a request may have reached the service: provably not, or not known."""
+
+HEAD_LIMIT = 200
+"""Bytes of an unexpected body that an error keeps for its reader."""
+
+
+@frozen(kw_only=True)
+class Attempt:
+    """One failed attempt of a call.
+
+    `number` counts from 1, `at` is epoch seconds, `elapsed` and `waited` (the backoff that followed, 0 after
+    the last attempt) are seconds. `error` is the error's one-line text; it never holds a secret.
+    """
+
+    number: int
+    at: float
+    elapsed: float
+    error: str
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+    waited: float = 0.0
+
+
+@frozen
+class Fault:
+    """One fault of a draft: `path` as in `lines[0].price`, and what is wrong there with its limit."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def _rebuild(cls: type[InvoicingError], args: tuple[Any, ...], state: dict[str, Any]) -> InvoicingError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class InvoicingError(Exception):
+    """The root of every error this library raises of its own.
+
+    `hint` says what to do; `attempts` is the history of the call, oldest first.
+    """
+
+    hint: str = "See the error's type and its cause."
+    attempts: tuple[Attempt, ...] = ()
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """The text without the history."""
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {key: _picklable(value) for key, value in self.__dict__.items()}
+        return _rebuild, (type(self), self.args, state)
+
+
+def _picklable(value: object) -> object:
+    return dict(value) if isinstance(value, MappingProxyType) else value
+
+
+class SessionError(InvoicingError, RuntimeError):
+    """A session is used before it is open, after it is closed, or from another event loop."""
+
+    hint = "Use the session inside its own `async with` block, in the event loop that opened it."
+
+
+class TransportError(InvoicingError):
+    """No whole answer came back: refused, reset, timed out, or a name that does not resolve.
+
+    `sent` is "no" if the request's head was never written, so that sending again cannot repeat anything,
+    and "unknown" otherwise.
+    """
+
+    hint = "Check the network and the base URL; the service may be restarting."
+
+    def __init__(self, message: str = "", *, sent: Sent = "unknown") -> None:
+        super().__init__(message)
+        self.sent: Sent = sent
+
+
+class DeadlineError(TransportError):
+    """The whole-call deadline of `RetryPolicy.deadline` ended the call during an attempt."""
+
+    hint = "Raise RetryPolicy.deadline, or look at `attempts` for what took the time."
+
+
+class ApiError(InvoicingError):
+    """The service answered with an error.
+
+    `code` is the envelope's code (API.md A.1), None when the answer has no error envelope. `status` is the
+    HTTP status, `request_id` the service's own id of the call, `context` the envelope's details, `retry_after`
+    the seconds the service asks to wait, None if it does not say.
+    """
+
+    hint = "The service refused the call; its code and context say why."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int,
+        code: str | None = None,
+        request_id: str | None = None,
+        hint: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
+        self.retry_after = retry_after
+        if hint:
+            self.hint = hint
+
+    @property
+    def declared(self) -> bool:
+        """True if the answer carried the documented error envelope, so that its meaning is known."""
+        return self.code is not None
+
+    def __str__(self) -> str:
+        parts = [f"HTTP {self.status}"]
+        if self.code:
+            parts.insert(0, self.code)
+        if self.request_id:
+            parts.append(f"request {self.request_id}")
+        return f"{self.message or type(self).__name__} ({', '.join(parts)})"
+
+
+class AuthenticationError(ApiError):
+    """The service does not accept the credential (401)."""
+
+    hint = "Check the credential, the signature settings (`invoicing-async sign`) and this machine's clock."
+
+
+class PermissionDeniedError(ApiError):
+    """The credential is known but may not do this (403)."""
+
+    hint = "Ask the service's operator for the permission, or check the store the credential belongs to."
+
+
+class OrderStatusError(ApiError):
+    """The order's status does not allow an invoice yet (ORDER_021).
+
+    Final for this call; the order may become eligible later, so a batch reports it as deferred.
+    """
+
+    hint = "Try again when the order has one of `allowed_substatuses`."
+
+    @property
+    def allowed_substatuses(self) -> tuple[str, ...]:
+        """The substatuses the service lists, in its order; empty if it lists none."""
+        listed = self.context.get("allowedSubstatuses")
+        return tuple(str(item) for item in listed) if isinstance(listed, (list, tuple)) else ()
+
+
+class ServiceUnavailableError(ApiError):
+    """A dependency of the service is down: SYS_DEP_503, or a bare 502, 503 or 504 (then `code` is None)."""
+
+    hint = "Temporary; it was retried as the policy says. Try again later."
+
+
+class RateLimitError(ApiError):
+    """The service asks for fewer calls (429)."""
+
+    hint = "Lower Limits.per_second or Limits.concurrency; `retry_after` says how long to wait."
+
+
+CODES: Mapping[str, type[ApiError]] = MappingProxyType(
+    {"SYS_DEP_503": ServiceUnavailableError, "ORDER_021": OrderStatusError}
+)
+"""The documented error codes (API.md A.1) and the class of each."""
+
+STATUSES: Mapping[int, type[ApiError]] = MappingProxyType(
+    {
+        401: AuthenticationError,
+        403: PermissionDeniedError,
+        429: RateLimitError,
+        502: ServiceUnavailableError,
+        503: ServiceUnavailableError,
+        504: ServiceUnavailableError,
+    }
+)
+"""The class of an error answer whose code is unknown or absent, by its HTTP status."""
+
+
+class ProtocolError(InvoicingError):
+    """An answer that is not as documented. `head` is the start of its body, `status` its HTTP status."""
+
+    hint = "Something other than the service may have answered (a proxy, a login page); look at `head`."
+
+    def __init__(self, message: str = "", *, head: bytes = b"", status: int | None = None) -> None:
+        super().__init__(message)
+        self.head = head[:HEAD_LIMIT]
+        self.status = status
+
+
+class IncompleteDocumentError(ProtocolError):
+    """A body that cannot be proved to be one whole PDF. No file was left."""
+
+    hint = "The transfer broke off or the service sent a broken file; it was retried as the policy says."
+
+
+class PollTimeoutError(InvoicingError):
+    """An operation was still not terminal when its poller's timeout ended; it goes on at the service.
+
+    `request_id` names it, `last` is the last answer seen (an `InvoiceRequest`, or None), `polls` counts the
+    answers. Wait again with the same id.
+    """
+
+    hint = "Wait again with the same request id; the operation was not disturbed."
+
+    def __init__(self, message: str = "", *, request_id: str = "", last: Any = None, polls: int = 0) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        self.last = last
+        self.polls = polls
+
+
+class SubmissionInDoubtError(InvoicingError):
+    """A submission left this machine and no usable answer came back: the invoice may or may not exist.
+
+    It must not be sent again before that is settled (API.md B.1: there is no idempotency key). `key` is the
+    draft's own key, `body_sha256` the digest of what was sent, `sent_at` when, in epoch seconds.
+    """
+
+    hint = "Look the invoice up at the service by its content and time, then settle it; never send it blindly."
+
+    def __init__(
+        self, message: str = "", *, key: str = "", body_sha256: str = "", sent_at: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.body_sha256 = body_sha256
+        self.sent_at = sent_at
+
+
+class DraftError(InvoicingError, ValueError):
+    """A draft breaks the limits of API.md B.1; nothing was sent. `faults` holds every one, with its path."""
+
+    hint = "Correct every listed field."
+
+    shown: ClassVar[int] = 10
+
+    def __init__(self, faults: tuple[Fault, ...] = (), *, key: str = "") -> None:
+        listed = "; ".join(str(fault) for fault in faults[: self.shown])
+        more = f"; and {len(faults) - self.shown} more" if len(faults) > self.shown else ""
+        super().__init__(f"{listed}{more}")
+        self.faults = tuple(faults)
+        self.key = key

@@ -1,0 +1,297 @@
+"""What goes in and what comes out, as frozen values without JSON.
+
+Field limits stand in API.md B.1 and are checked by `_rules`, all at once and before anything is sent, so a
+draft with faults can be built, shown and reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from attrs import field, frozen
+
+__all__ = [
+    "AuthorityStatus",
+    "Consumer",
+    "Deferred",
+    "Duplicate",
+    "Failed",
+    "InDoubt",
+    "Invalid",
+    "InvoiceData",
+    "InvoiceDraft",
+    "InvoiceLine",
+    "InvoiceRequest",
+    "NotSent",
+    "NotStarted",
+    "PaymentMethod",
+    "Rejected",
+    "RequestStatus",
+    "Saved",
+    "SavedDocument",
+    "Skipped",
+    "SubmitToTax",
+    "Submitted",
+    "VatRate",
+]
+
+
+class VatRate(StrEnum):
+    """The tax type of a line (API.md B.1)."""
+
+    UNDECLARED = "UNDECLARED"
+    NONE = "NONE"
+    ZERO = "ZERO"
+    FIVE = "FIVE"
+    EIGHT = "EIGHT"
+    TEN = "TEN"
+
+
+class PaymentMethod(StrEnum):
+    """How the invoice is paid (API.md B.1)."""
+
+    CASH = "CASH"
+    BANK_TRANSFER = "BANK_TRANSFER"
+    UNKNOWN = "UNKNOWN"
+
+
+class RequestStatus(StrEnum):
+    """The state of a submitted request; SUCCESS and FAILED are terminal (API.md B.1)."""
+
+    NEW = "NEW"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+
+class AuthorityStatus(StrEnum):
+    """The state of a created invoice at the tax authority, an axis of its own (API.md B.2)."""
+
+    NOT_SUBMITTED = "NOT_SUBMITTED"
+    SUBMITTED = "SUBMITTED"
+    SUCCESS = "SUCCESS"
+    ERROR = "ERROR"
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+
+
+def _exact(value: Any) -> Any:
+    """Turn whole numbers and digits in text into Decimal; leave the rest for the rules to name."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str):
+        try:
+            return Decimal(value)
+        except InvalidOperation:
+            return value
+    return value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else value
+
+
+def _frozen_mapping(value: Any) -> Any:
+    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+
+
+@frozen(kw_only=True)
+class Consumer:
+    """The buyer. At most 255 characters each, but `tax_code` 14, `citizen_identification` 12, `phone` 20."""
+
+    code: str | None = None
+    name: str | None = None
+    tax_code: str | None = None
+    address: str | None = None
+    citizen_identification: str | None = None
+    phone: str | None = None
+    buyer_name: str | None = None
+    bank_account: str | None = None
+
+
+@frozen(kw_only=True)
+class InvoiceLine:
+    """One line of an invoice.
+
+    `name` has at most 500 characters, `unit` and `code` 255. Amounts are exact: `Decimal`, `int` or digits in
+    text, never float. `amount`, when given, must equal price * quantity - discount_amount to the last digit.
+    """
+
+    name: str
+    unit: str
+    price: Decimal = field(converter=_exact)
+    quantity: Decimal = field(converter=_exact)
+    code: str | None = None
+    tax_amount: Decimal | None = field(default=None, converter=_exact)
+    discount_amount: Decimal | None = field(default=None, converter=_exact)
+    vat_rate: VatRate | None = None
+    amount: Decimal | None = field(default=None, converter=_exact)
+    is_promotion: bool | None = None
+
+
+@frozen(kw_only=True)
+class SubmitToTax:
+    """What the service shall do after creating the invoice; None leaves the service's default (true)."""
+
+    emails: tuple[str, ...] = field(default=(), converter=_tuple)
+    send_mail: bool | None = None
+    automatic: bool | None = None
+
+
+@frozen(kw_only=True)
+class InvoiceDraft:
+    """One invoice to be created.
+
+    `key` is the caller's own unique name of the invoice, such as an order number: it is what "not twice" means
+    and is not sent. `invoice_template_id` is a UUID. `extra` fields go into `invoice_data` as they are, for
+    what the service knows and this library does not.
+    """
+
+    key: str
+    invoice_template_id: str
+    lines: tuple[InvoiceLine, ...] = field(converter=_tuple)
+    consumer: Consumer | None = None
+    payment_method: PaymentMethod | None = None
+    has_tax_authority_code: bool | None = None
+    submit_to_tax: SubmitToTax | None = None
+    extra: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False)
+
+
+@frozen(kw_only=True)
+class InvoiceData:
+    """The invoice a SUCCESS request made (API.md B.2).
+
+    `id` names it for an export, `code` is the look-up code, dates are the service's own text. `raw` is the whole
+    object as it came, numbers as `Decimal`.
+    """
+
+    id: str
+    authority_status: AuthorityStatus | str | None = None
+    code: str | None = None
+    serial_number: str | None = None
+    created_date: str | None = None
+    date_of_issue: str | None = None
+    raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+
+
+@frozen(kw_only=True)
+class InvoiceRequest:
+    """A submitted request as last seen. `status` is plain text when the service sends one we do not know."""
+
+    request_id: str
+    status: RequestStatus | str
+    data: InvoiceData | None = None
+    raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+
+    @property
+    def terminal(self) -> bool:
+        """True for SUCCESS and FAILED; an unknown status is not terminal."""
+        return self.status in {RequestStatus.SUCCESS, RequestStatus.FAILED}
+
+
+@frozen(kw_only=True)
+class SavedDocument:
+    """A whole document on disk: `size` in bytes, `sha256` in lowercase hex of exactly those bytes.
+
+    `order_id` is the id it was asked by (an invoice's id for an export). `attempts` counts the tries it took;
+    0 if the file was there before.
+    """
+
+    order_id: str
+    path: Path
+    size: int
+    sha256: str
+    attempts: int = 1
+    request_id: str | None = None
+
+
+@frozen
+class Saved:
+    """The document was downloaded, proved whole and published."""
+
+    order_id: str
+    document: SavedDocument
+
+
+@frozen
+class Skipped:
+    """The document was already there and is whole; nothing was asked of the service."""
+
+    order_id: str
+    document: SavedDocument
+
+
+@frozen
+class Deferred:
+    """The order is not eligible yet (ORDER_021); it may become so later."""
+
+    order_id: str
+    error: Exception
+
+
+@frozen
+class Failed:
+    """The document could not be had; `error` says why and keeps the attempts."""
+
+    order_id: str
+    error: Exception
+
+
+@frozen
+class NotStarted:
+    """Never asked for, because the batch ended first; `error` is what ended it."""
+
+    order_id: str
+    error: Exception
+
+
+@frozen
+class Duplicate:
+    """The id stood in the input before; the first one has the outcome."""
+
+    order_id: str
+
+
+@frozen
+class Submitted:
+    """The service took the draft; `request` may be terminal at once."""
+
+    draft: InvoiceDraft
+    request: InvoiceRequest
+
+
+@frozen
+class Rejected:
+    """The service declared a refusal: no invoice was created."""
+
+    draft: InvoiceDraft
+    error: Exception
+
+
+@frozen
+class InDoubt:
+    """The draft left and no usable answer came back: never send it again before it is settled."""
+
+    draft: InvoiceDraft
+    error: Exception
+
+
+@frozen
+class NotSent:
+    """The draft provably never left this machine: safe to send again."""
+
+    draft: InvoiceDraft
+    error: Exception
+
+
+@frozen
+class Invalid:
+    """The draft breaks the documented limits; nothing was sent."""
+
+    draft: InvoiceDraft
+    error: Exception

@@ -1,0 +1,91 @@
+"""Settings as frozen, validated values. Seconds everywhere; a value outside its limits is a `ValueError`."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+__all__ = ["Limits", "RetryPolicy", "Timeouts"]
+
+
+def _number(instance: object, attribute: Attribute[Any], value: object) -> float:
+    name = f"{type(instance).__name__}.{attribute.name}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return value
+
+
+def positive(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse anything but a finite number above zero."""
+    if _number(instance, attribute, value) <= 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be above 0, got {value!r}")
+
+
+def not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse anything but a finite number of zero or more."""
+    if _number(instance, attribute, value) < 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be 0 or more, got {value!r}")
+
+
+def positive_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse anything but None or a finite number above zero."""
+    if value is not None:
+        positive(instance, attribute, value)
+
+
+def count(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse anything but a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        name = f"{type(instance).__name__}.{attribute.name}"
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how long one call is tried.
+
+    `attempts` counts the first one. The wait before attempt n + 1 is drawn evenly from 0 to
+    min(`ceiling`, `first` * 2 ** (n - 1)) seconds (full jitter). A Retry-After longer than that is obeyed, also
+    beyond `ceiling`. `deadline` bounds the whole call, attempts and waits together; None for no bound. A wait
+    that would end after the deadline is not begun: the error is raised at once.
+    """
+
+    attempts: int = field(default=5, validator=count)
+    first: float = field(default=0.5, validator=not_negative)
+    ceiling: float = field(default=30.0, validator=not_negative)
+    deadline: float | None = field(default=300.0, validator=positive_or_none)
+
+    def delay(self, attempt: int, chance: float, *, retry_after: float | None = None) -> float:
+        """Seconds to wait after failed attempt `attempt` (from 1), for `chance` in [0, 1)."""
+        backoff = min(self.ceiling, self.first * 2.0 ** min(attempt - 1, 1000)) if self.first else 0.0
+        jittered = backoff * chance
+        return jittered if retry_after is None else max(retry_after, jittered)
+
+
+@frozen(kw_only=True)
+class Timeouts:
+    """The finite bounds of one attempt.
+
+    `connect` bounds reaching the service, TLS included; `read` the silence between two pieces of the answer;
+    `attempt` the whole attempt from its first byte to the last of its body. `floor` is the least average speed
+    of a document's body in bytes per second, judged after `read` seconds: it ends a slow drip.
+    """
+
+    connect: float = field(default=10.0, validator=positive)
+    read: float = field(default=30.0, validator=positive)
+    attempt: float = field(default=120.0, validator=positive)
+    floor: float = field(default=1024.0, validator=not_negative)
+
+
+@frozen(kw_only=True)
+class Limits:
+    """How hard one session may press the service, all its users together.
+
+    `concurrency` calls at most are between their first byte and the end of their body; `per_second` attempts
+    at most begin in a second, evenly spaced; None for no such limit.
+    """
+
+    concurrency: int = field(default=32, validator=count)
+    per_second: float | None = field(default=None, validator=positive_or_none)

@@ -1,0 +1,78 @@
+"""When to ask again: a pure, validated schedule of polls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+__all__ = ["Poller"]
+
+
+def _finite(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ValueError(
+            f"{type(instance).__name__}.{attribute.name} must be a finite number of 0 or more, got {value!r}"
+        )
+
+
+def _at_least_one(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if value < 1:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be 1 or more, got {value!r}")
+
+
+def _above_zero(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if value <= 0:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be above 0, got {value!r}")
+
+
+def _share(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if value > 1:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be between 0 and 1, got {value!r}")
+
+
+@frozen(kw_only=True)
+class Poller:
+    """A schedule: wait `first` seconds, then `factor` times longer each time, up to `ceiling`.
+
+    `jitter` is the share of each wait that is drawn by chance, 0 to 1: 0.2 gives 80 to 100 % of it, so that
+    many operations begun together do not poll together. `timeout` bounds the whole wait; None for no bound.
+    All in seconds. The same schedule may serve any number of operations: it has no state.
+    """
+
+    first: float = field(default=1.0, validator=[_finite, _above_zero])
+    factor: float = field(default=1.5, validator=[_finite, _at_least_one])
+    ceiling: float = field(default=30.0, validator=[_finite, _above_zero])
+    jitter: float = field(default=0.2, validator=[_finite, _share])
+    timeout: float | None = field(default=300.0)
+
+    @timeout.validator
+    def _check_timeout(self, attribute: Attribute[Any], value: float | None) -> None:
+        if value is not None:
+            _finite(self, attribute, value)
+            _above_zero(self, attribute, value)
+
+    def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
+        """Seconds to wait before poll `attempt` (from 1), `elapsed` seconds after the wait began.
+
+        `chance` in [0, 1) is where in the jitter the wait falls; 0 gives the longest. The last wait is cut so
+        that one poll falls on the timeout itself.
+        """
+        wait = self._bare(attempt) * (1.0 - self.jitter * chance)
+        return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
+
+    def _bare(self, attempt: int) -> float:
+        try:
+            return min(self.ceiling, self.first * self.factor ** max(0, attempt - 1))
+        except OverflowError:
+            return self.ceiling
+
+    def delays(self) -> Iterator[float]:
+        """The waits without chance, one after the other, until the timeout; for a look at a schedule."""
+        elapsed, attempt = 0.0, 0
+        while self.timeout is None or elapsed < self.timeout:
+            attempt += 1
+            wait = self.delay(attempt, elapsed)
+            yield wait
+            elapsed += wait
