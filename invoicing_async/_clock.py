@@ -6,7 +6,6 @@ import asyncio
 import random
 import secrets
 import time
-from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 __all__ = ["Clock", "RealClock", "token"]
@@ -27,7 +26,7 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Suspend this task."""
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
         """Cancel the block after so many seconds and raise `TimeoutError` in its place; None never does."""
 
 

@@ -59,6 +59,9 @@ class Response(Protocol):
     @property
     def status(self) -> int: ...
 
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
     def header(self, name: str) -> str | None:
         """The first value of a header, by its name in any case; None if absent."""
 

@@ -19,8 +19,10 @@ __all__ = [
     "AuthenticationError",
     "DeadlineError",
     "DraftError",
+    "ExportError",
     "Fault",
     "IncompleteDocumentError",
+    "InterruptedDocumentError",
     "InvoicingError",
     "OrderStatusError",
     "PermissionDeniedError",
@@ -79,11 +81,13 @@ def _rebuild(cls: type[InvoicingError], args: tuple[Any, ...], state: dict[str, 
 class InvoicingError(Exception):
     """The root of every error this library raises of its own.
 
-    `hint` says what to do; `attempts` is the history of the call, oldest first.
+    `hint` says what to do; `attempts` is the history of the call, oldest first. `sent` is "no" if the request
+    it ended provably never left this machine.
     """
 
     hint: str = "See the error's type and its cause."
     attempts: tuple[Attempt, ...] = ()
+    sent: Sent = "unknown"
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -105,6 +109,7 @@ def _picklable(value: object) -> object:
 class SessionError(InvoicingError, RuntimeError):
     """A session is used before it is open, after it is closed, or from another event loop."""
 
+    sent: Sent = "no"
     hint = "Use the session inside its own `async with` block, in the event loop that opened it."
 
 
@@ -119,7 +124,7 @@ class TransportError(InvoicingError):
 
     def __init__(self, message: str = "", *, sent: Sent = "unknown") -> None:
         super().__init__(message)
-        self.sent: Sent = sent
+        self.sent = sent
 
 
 class DeadlineError(TransportError):
@@ -246,6 +251,13 @@ class IncompleteDocumentError(ProtocolError):
     hint = "The transfer broke off or the service sent a broken file; it was retried as the policy says."
 
 
+class InterruptedDocumentError(IncompleteDocumentError, TransportError):
+    """A document's body that broke off: no whole answer, and so no whole document."""
+
+    def __init__(self, message: str = "", *, head: bytes = b"", status: int | None = None) -> None:
+        IncompleteDocumentError.__init__(self, message, head=head, status=status)
+
+
 class PollTimeoutError(InvoicingError):
     """An operation was still not terminal when its poller's timeout ended; it goes on at the service.
 
@@ -280,9 +292,20 @@ class SubmissionInDoubtError(InvoicingError):
         self.sent_at = sent_at
 
 
+class ExportError(InvoicingError):
+    """The service could not build the document of an invoice (export status FAIL). `invoice_id` names it."""
+
+    hint = "The invoice itself is not affected; ask for the export again later."
+
+    def __init__(self, message: str = "", *, invoice_id: str = "") -> None:
+        super().__init__(message)
+        self.invoice_id = invoice_id
+
+
 class DraftError(InvoicingError, ValueError):
     """A draft breaks the limits of API.md B.1; nothing was sent. `faults` holds every one, with its path."""
 
+    sent: Sent = "no"
     hint = "Correct every listed field."
 
     shown: ClassVar[int] = 10

@@ -37,6 +37,7 @@ __all__ = [
     "Skipped",
     "SubmitToTax",
     "Submitted",
+    "Unsettled",
     "VatRate",
 ]
 
@@ -247,7 +248,7 @@ class NotStarted:
     """Never asked for, because the batch ended first; `error` is what ended it."""
 
     order_id: str
-    error: Exception
+    error: BaseException
 
 
 @frozen
@@ -283,7 +284,7 @@ class InDoubt:
 
 @frozen
 class NotSent:
-    """The draft provably never left this machine: safe to send again."""
+    """No invoice was made of the draft: it never left, or was refused for now. Safe to send again."""
 
     draft: InvoiceDraft
     error: Exception
@@ -295,3 +296,22 @@ class Invalid:
 
     draft: InvoiceDraft
     error: Exception
+
+
+@frozen
+class Unsettled:
+    """A wait that ended before its operation: `error` is a `PollTimeoutError` or why polling gave up.
+
+    The operation goes on at the service; wait again with the same id. It reads like an `InvoiceRequest` that is
+    not terminal.
+    """
+
+    request_id: str
+    error: Exception
+    status: RequestStatus | str = RequestStatus.NEW
+    data: None = None
+
+    @property
+    def terminal(self) -> bool:
+        """False: nothing final is known."""
+        return False

@@ -38,7 +38,9 @@ class Poller:
 
     `jitter` is the share of each wait that is drawn by chance, 0 to 1: 0.2 gives 80 to 100 % of it, so that
     many operations begun together do not poll together. `timeout` bounds the whole wait; None for no bound.
-    All in seconds. The same schedule may serve any number of operations: it has no state.
+    All in seconds. `poll_timeout` bounds one poll; `errors` failed polls in a row (no answer, SYS_DEP_503, 429)
+    are tolerated before the wait raises the last one. The same schedule may serve any number of operations: it
+    has no state.
     """
 
     first: float = field(default=1.0, validator=[_finite, _above_zero])
@@ -46,6 +48,8 @@ class Poller:
     ceiling: float = field(default=30.0, validator=[_finite, _above_zero])
     jitter: float = field(default=0.2, validator=[_finite, _share])
     timeout: float | None = field(default=300.0)
+    poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
+    errors: int = field(default=10, validator=_finite)
 
     @timeout.validator
     def _check_timeout(self, attribute: Attribute[Any], value: float | None) -> None:
@@ -61,6 +65,9 @@ class Poller:
         """
         wait = self._bare(attempt) * (1.0 - self.jitter * chance)
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
+
+    def learn(self, after: float, by: float) -> None:
+        """Take note that an operation ended between two ages: a fixed schedule learns nothing from it."""
 
     def _bare(self, attempt: int) -> float:
         try:

@@ -1,0 +1,285 @@
+"""The door to the network: one transport over aiohttp, one place where its errors become ours, one server.
+
+A `TransportError` says "no" only when the head of the request was never handed to a connection; every other
+failure is "unknown". Nothing here retries or follows a redirect: custom credential headers would follow it to
+another host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from ssl import SSLContext
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from ._http import Exchange, Request, Response, Transport
+from .errors import InvoicingError, ProtocolError, TransportError
+from .policies import Timeouts
+
+__all__ = ["AiohttpTransport", "serve"]
+
+READ_BUFFER = 2**18
+KEEPALIVE = 4.0
+"""Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
+
+_exchange: ContextVar[Exchange | None] = ContextVar("invoicing_async_exchange", default=None)
+
+
+class _Request(aiohttp.ClientRequest):
+    """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        exchange = _exchange.get()
+        if exchange is not None:
+            exchange.sent = True
+        return await super().send(conn)
+
+
+class AiohttpTransport:
+    """One pool of connections. Make it inside the event loop that uses it.
+
+    `ssl` is the context for https, None for aiohttp's own checks; `proxy` the URL of an HTTP proxy.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
+        user_agent: str = "invoicing-async",
+    ) -> None:
+        bounds = timeouts or Timeouts()
+        self._proxy = proxy
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+            read_bufsize=READ_BUFFER,
+            request_class=_Request,
+            # An empty POST must not claim to carry application/octet-stream.
+            skip_auto_headers=("Content-Type",),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect, sock_read=bounds.read),
+        )
+
+    def send(self, request: Request, exchange: Exchange) -> _Sending:
+        """Send once; see `Transport.send`."""
+        return _Sending(self._client, request, exchange, self._proxy)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+
+class _Sending:
+    __slots__ = ("_answer", "_client", "_exchange", "_proxy", "_request")
+
+    def __init__(self, client: aiohttp.ClientSession, request: Request, exchange: Exchange, proxy: str | None) -> None:
+        self._client = client
+        self._request = request
+        self._exchange = exchange
+        self._proxy = proxy
+        self._answer: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> Response:
+        request = self._request
+        _exchange.set(self._exchange)
+        try:
+            self._answer = await self._client.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                data=request.body or None,
+                allow_redirects=False,
+                proxy=self._proxy,
+            )
+        except (aiohttp.ClientError, OSError) as exc:
+            _translate(exc, self._exchange)
+        return _Answer(self._answer, self._exchange)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._answer is not None:
+            # A body that was not read to its end closes the connection instead of returning it to the pool.
+            self._answer.release()
+
+
+class _Answer:
+    """An aiohttp response as the `Response` protocol."""
+
+    __slots__ = ("_exchange", "_raw")
+
+    def __init__(self, raw: aiohttp.ClientResponse, exchange: Exchange) -> None:
+        self._raw = raw
+        self._exchange = exchange
+
+    @property
+    def status(self) -> int:
+        return self._raw.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._raw.headers
+
+    def header(self, name: str) -> str | None:
+        return self._raw.headers.get(name)
+
+    async def read(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise ProtocolError(f"the answer is longer than {limit:,} bytes", head=parts[0], status=self.status)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def chunks(self) -> _Chunks:
+        return _Chunks(self._raw.content, self._exchange)
+
+
+class _Chunks:
+    """The pieces of a body. No generator: leaving it early has nothing to finalise."""
+
+    __slots__ = ("_content", "_exchange")
+
+    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange) -> None:
+        self._content = content
+        self._exchange = exchange
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as exc:
+            _translate(exc, self._exchange)
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+
+def _translate(exc: Exception, exchange: Exchange) -> NoReturn:
+    """Raise this library's error for one of aiohttp's: the one place where that is decided."""
+    if isinstance(exc, aiohttp.InvalidURL):
+        raise ValueError(f"not a URL that can be called: {exc}") from exc
+    if isinstance(exc, aiohttp.ClientResponseError):
+        raise _malformed(exc) from _redacted(exc)
+    if isinstance(exc, aiohttp.TooManyRedirects | aiohttp.NonHttpUrlClientError):
+        raise ProtocolError(f"not an HTTP answer: {exc}") from exc
+    never = not exchange.sent and isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+    raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
+
+
+def _malformed(exc: aiohttp.ClientResponseError) -> InvoicingError:
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return TransportError(f"the proxy refused the connection with {exc.status}", sent="no")
+    return ProtocolError(f"not an HTTP answer: {exc.message}", status=exc.status or None)
+
+
+def _redacted(exc: aiohttp.ClientResponseError) -> aiohttp.ClientResponseError:
+    """Take the request's headers, which hold credentials, out of an error that shows them in its repr."""
+    info = exc.request_info
+    exc.request_info = aiohttp.RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()), info.real_url)
+    exc.args = (exc.request_info, ())
+    return exc
+
+
+_DESCRIPTIONS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
+    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    (aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
+    (aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
+    (aiohttp.ClientConnectorError, "the connection was refused"),
+    (aiohttp.SocketTimeoutError, "the service was silent for longer than the read timeout"),
+    (aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "the body broke off before its end"),
+    (ConnectionResetError, "the connection was reset"),
+)
+
+
+def _described(exc: Exception) -> str:
+    known = next((text for kind, text in _DESCRIPTIONS if isinstance(exc, kind)), "the exchange failed")
+    return f"{known} ({type(exc).__name__}: {exc})" if str(exc) else f"{known} ({type(exc).__name__})"
+
+
+@asynccontextmanager
+async def serve(
+    handler: Transport, *, base_path: str = "", host: str = "127.0.0.1", port: int = 0, ssl: SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serve a transport on a real port and give its base URL; port 0 takes a free one.
+
+    A `TransportError` that `handler` raises, before or inside the body, cuts the connection as a broken service
+    would. A body shorter than its Content-Length ends with a closed connection.
+    """
+    server = web.Server(_Gateway(handler, base_path), handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=ssl, reuse_address=True)
+        await site.start()
+        bound = runner.addresses[0][1]
+        scheme = "https" if ssl else "http"
+        yield f"{scheme}://{f'[{host}]' if ':' in host else host}:{bound}{base_path}"
+    finally:
+        await runner.cleanup()
+
+
+class _Gateway:
+    """Turns a served request into a `Request` and the handler's answer into bytes."""
+
+    def __init__(self, handler: Transport, base_path: str) -> None:
+        self._handler = handler
+        self._base_path = base_path
+
+    async def __call__(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        target, _, query = incoming.raw_path.partition("?")
+        if not target.startswith(self._base_path + "/"):
+            return web.Response(status=404, text="outside the base path")
+        request = Request(
+            method=incoming.method,
+            path=target.removeprefix(self._base_path),
+            query=query,
+            headers=incoming.headers,
+            body=await incoming.read(),
+            base_url=f"{incoming.scheme}://{incoming.host}{self._base_path}",
+        )
+        answer = web.StreamResponse()
+        try:
+            async with self._handler.send(request, Exchange()) as response:
+                await _copy(response, incoming, answer)
+        except TransportError:
+            _abort(incoming)
+        except ConnectionError:
+            # The client left; there is nobody to answer.
+            _abort(incoming)
+        return answer
+
+
+async def _copy(response: Response, incoming: web.BaseRequest, answer: web.StreamResponse) -> None:
+    answer.set_status(response.status)
+    answer.headers.update(response.headers)
+    await answer.prepare(incoming)
+    written = 0
+    async for chunk in response.chunks():
+        await answer.write(chunk)
+        written += len(chunk)
+    if written < (answer.content_length or 0) and incoming.transport is not None:
+        incoming.transport.close()
+    await answer.write_eof()
+
+
+def _abort(incoming: web.BaseRequest) -> None:
+    if isinstance(incoming.transport, asyncio.WriteTransport):
+        incoming.transport.abort()

@@ -1,0 +1,495 @@
+"""The door to files: one writer thread that makes whole documents appear and nothing else.
+
+A document is written to a temporary file beside its place, then published by a hard link to the first free name,
+which never replaces another's file, or by a rename where replacing is asked for. A thread hop per file costs more
+than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to the loop.
+
+A temporary file is locked while its writer lives (`flock`, gone with the process even after kill -9), so that a
+sweep can tell a dead run's leavings from a living one's work. Trouble with the file system stays `OSError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from enum import Enum
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, Protocol, TypeVar
+
+from attrs import frozen
+
+from ._clock import token
+from ._naming import is_temp, numbered, temp_name
+from ._pdf import Checker
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["DiskWriter", "OnExisting", "Published", "Spool"]
+
+T = TypeVar("T")
+BATCH = 256
+"""Jobs done at most before their callers hear of it."""
+
+READ_SIZE = 2**20
+
+
+class OnExisting(Enum):
+    """What to do when the name is taken: leave that file and fetch nothing, take a free name, or replace it."""
+
+    KEEP = "keep"
+    NEW_NAME = "new name"
+    REPLACE = "replace"
+
+
+@frozen
+class Published:
+    """A whole file under its final name."""
+
+    path: Path
+    size: int
+    sha256: str
+    inode: int
+
+
+class _Temp:
+    """A locked temporary file that ends published or removed."""
+
+    __slots__ = ("_digest", "_fd", "folder", "path", "size")
+
+    _numbers = count()
+    _token = (0, "")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._digest = sha256()
+        self.size = 0
+        self.path, self._fd = self._created(folder)
+
+    @classmethod
+    def _created(cls, folder: Path) -> tuple[str, int]:
+        pid = os.getpid()
+        if cls._token[0] != pid:
+            # A forked child must not go on with its parent's names.
+            cls._token = (pid, token())
+        while True:
+            path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
+            if _locked(fd):
+                return path, fd
+            os.close(fd)
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def publish(self, target: Path, on_existing: OnExisting) -> Published:
+        final = self._replaced(target) if on_existing is OnExisting.REPLACE else self._linked(target)
+        inode = os.fstat(self._fd).st_ino
+        self._close()
+        return Published(final, self.size, self._digest.hexdigest(), inode)
+
+    def _replaced(self, target: Path) -> Path:
+        os.replace(self.path, target)
+        return target
+
+    def _linked(self, target: Path) -> Path:
+        final = _link_to_free(self.path, target)
+        os.unlink(self.path)
+        return final
+
+    def discard(self) -> None:
+        """Remove the file, whatever state it is in."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.unlink(self.path)
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+def _lock(fd: int, *, wait: bool) -> None:
+    # Windows has no flock and needs none: it refuses to unlink a file that is open.
+    if sys.platform != "win32":
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _locked(fd: int) -> bool:
+    """Lock a new temporary file; false if a sweep took it for a dead one's just before."""
+    # On a file system without locks this fails, and so does every sweep's try: nothing is swept there.
+    with suppress(OSError):
+        _lock(fd, wait=True)
+    return os.fstat(fd).st_nlink > 0
+
+
+def _link_to_free(source: str, target: Path) -> Path:
+    free = target
+    for number in count(2):
+        try:
+            os.link(source, free)
+        except FileExistsError:
+            free = target.with_name(numbered(target.name, number))
+        except OSError as exc:
+            if exc.errno in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
+                reason = "the file system has no hard links, without which a file cannot be published safely"
+                raise OSError(exc.errno, reason, str(free)) from exc
+            raise
+        else:
+            return free
+    raise AssertionError  # pragma: no cover - count() does not end
+
+
+def sweep(folder: Path) -> int:
+    """Remove the temporary files of dead runs in this folder and give their number."""
+    with os.scandir(folder) as entries:
+        return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
+
+
+def _swept(path: str) -> bool:
+    """Remove a temporary file if nobody holds it any more; a living writer's lock says somebody does."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(fd, wait=False)
+        # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
+        os.unlink(path)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _published(temp: _Temp, target: Path, on_existing: OnExisting) -> Published:
+    try:
+        return temp.publish(target, on_existing)
+    except FileNotFoundError:
+        os.makedirs(target.parent, exist_ok=True)
+        return temp.publish(target, on_existing)
+
+
+def _temp_in(folder: Path) -> _Temp:
+    try:
+        return _Temp(folder)
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)
+        return _Temp(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Job(Generic[T]):
+    """One piece of work for the thread; its future belongs to the loop."""
+
+    __slots__ = ("abandoned", "error", "future", "result")
+
+    durable = False
+
+    def __init__(self, future: asyncio.Future[T]) -> None:
+        self.future = future
+        self.abandoned = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Do the work, or for a durable job what comes before its fsync."""
+
+    def deliver(self) -> None:
+        """Answer the waiter, in the loop."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)  # type: ignore[arg-type] # set whenever there is no error
+
+
+class _Action(_Job[T]):
+    """A function to run on the thread."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, future: asyncio.Future[T], function: Callable[[], T]) -> None:
+        super().__init__(future)
+        self._function = function
+
+    def begin(self) -> None:
+        self.result = self._function()
+
+
+class _Publication(_Job[Published]):
+    """A body, or a temporary file that holds one already, to be published."""
+
+    __slots__ = ("_body", "_on_existing", "durable", "folder", "target", "temp")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Published],
+        folder: Path,
+        target: Path,
+        body: bytes | _Temp,
+        on_existing: OnExisting,
+        durable: bool,  # noqa: FBT001 - private, called in one place
+    ) -> None:
+        super().__init__(future)
+        self.folder = folder
+        self.target = target
+        self.temp = body if isinstance(body, _Temp) else None
+        self._body = body if isinstance(body, bytes) else b""
+        self._on_existing = on_existing
+        self.durable = durable
+
+    def begin(self) -> None:
+        try:
+            if self.temp is None:
+                self.temp = _temp_in(self.folder)
+                self.temp.write(self._body)
+                self._body = b""
+            if not self.durable:
+                self.finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def sync(self) -> None:
+        if self.temp is not None:
+            self.temp.sync()
+
+    def finish(self) -> None:
+        if self.temp is not None and not self.abandoned:
+            self.result = _published(self.temp, self.target, self._on_existing)
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        if self.temp is not None:
+            self.temp.discard()
+
+    def undo(self) -> None:
+        """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file."""
+        done = self.result
+        if done is None or self._on_existing is OnExisting.REPLACE:
+            return
+        with suppress(OSError):
+            if os.stat(done.path).st_ino == done.inode:
+                os.unlink(done.path)
+
+
+def _guarded(job: _Job[Any], step: Callable[[], None]) -> None:
+    if job.error is not None:
+        return
+    try:
+        step()
+    except BaseException as exc:  # noqa: BLE001 - the thread must live; the waiter gets the error
+        job.error = exc
+
+
+def _run(jobs: Iterable[_Job[Any]]) -> None:
+    """Do a batch: everything at once but the durable ones, whose fsyncs are made together."""
+    durable: list[_Publication] = []
+    for job in jobs:
+        _guarded(job, job.begin)
+        if isinstance(job, _Publication) and job.durable:
+            durable.append(job)
+    if durable:
+        _finish_durably(durable)
+
+
+def _finish_durably(jobs: list[_Publication]) -> None:
+    for job in jobs:
+        _guarded(job, job.sync)
+    for job in jobs:
+        _guarded(job, job.finish)
+        if job.error is not None:
+            job.discard()
+    for folder in {job.result.path.parent for job in jobs if job.result is not None}:
+        _sync_for(folder, jobs)
+
+
+def _sync_for(folder: Path, jobs: list[_Publication]) -> None:
+    try:
+        _sync_folder(folder)
+    except OSError as exc:
+        for job in jobs:
+            if job.result is not None and job.result.path.parent == folder:
+                job.error = exc
+
+
+class DiskWriter:
+    """Publishes whole files from one thread. Make it inside the event loop that uses it; it starts when needed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    async def store(
+        self,
+        folder: Path,
+        target: Path,
+        body: bytes,
+        *,
+        on_existing: OnExisting = OnExisting.NEW_NAME,
+        durable: bool = False,
+    ) -> Published:
+        """Publish a body held in memory at `target`, by way of a temporary file in `folder`. Raises `OSError`.
+
+        `durable` returns only after file and folder are on the disk; such fsyncs are made together. Cancelling
+        leaves no file, or where it replaced one, the whole new one.
+        """
+        return await self._publish(folder, target, body, on_existing=on_existing, durable=durable)
+
+    async def spool(self, folder: Path) -> Spool:
+        """Begin a document that is too large for memory."""
+        temp = await self.run(lambda: _temp_in(folder), undo=lambda made: made.discard())
+        return Spool(self, folder, temp)
+
+    async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
+        """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
+        job = _Action(self._loop.create_future(), function)
+        return await self._done(job, lambda: undo(job.result) if undo and job.result is not None else None)
+
+    async def _publish(
+        self, folder: Path, target: Path, body: bytes | _Temp, *, on_existing: OnExisting, durable: bool
+    ) -> Published:
+        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, durable)
+        return await self._done(job, job.undo)
+
+    async def _done(self, job: _Job[T], undo: Callable[[], None]) -> T:
+        self._put(job)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            job.abandoned = True
+            undoing = _Action(self._loop.create_future(), undo)
+            self._put(undoing)
+            await _uninterrupted(undoing.future)
+            raise
+
+    def _put(self, job: _Job[Any]) -> None:
+        if self._ended is not None:
+            raise RuntimeError("the writer is closed")
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="invoicing-disk", daemon=True)
+            self._thread.start()
+        self._queue.put(job)
+
+    def _work(self) -> None:
+        running = True
+        while running:
+            jobs = self._taken()
+            running = jobs[-1] is not None
+            batch = [job for job in jobs if job is not None]
+            _run(batch)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._deliver, batch, running)
+
+    def _taken(self) -> list[_Job[Any] | None]:
+        """Wait for a job and take what else is queued, up to the one that ends the thread."""
+        jobs = [self._queue.get()]
+        while jobs[-1] is not None and len(jobs) < BATCH and not self._queue.empty():
+            jobs.append(self._queue.get())
+        return jobs
+
+    def _deliver(self, jobs: list[_Job[Any]], running: bool) -> None:  # noqa: FBT001 - a callback's arguments
+        for job in jobs:
+            job.deliver()
+        if not running and self._ended is not None:
+            self._ended.set_result(None)
+
+    async def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        if self._ended is not None:
+            return
+        self._ended = self._loop.create_future()
+        if self._thread is not None:
+            self._queue.put(None)
+            await _uninterrupted(self._ended)
+            self._thread.join()
+
+
+async def _uninterrupted(future: asyncio.Future[Any]) -> None:
+    """Wait for the thread, which ends soon, through any further cancellation."""
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+
+
+class Spool:
+    """A document on its way to the disk in pieces; ends with `publish` or `discard`."""
+
+    def __init__(self, writer: DiskWriter, folder: Path, temp: _Temp) -> None:
+        self._writer = writer
+        self._folder = folder
+        self._temp = temp
+
+    async def write(self, pieces: list[bytes]) -> None:
+        """Append pieces in one hop. Raises `OSError`."""
+        await self._writer.run(lambda: self._temp.write(b"".join(pieces)))
+
+    async def publish(self, target: Path, *, on_existing: OnExisting, durable: bool) -> Published:
+        """Publish what was written; see `DiskWriter.store`."""
+        return await self._writer._publish(  # noqa: SLF001 - the writer's other half
+            self._folder, target, self._temp, on_existing=on_existing, durable=durable
+        )
+
+    async def discard(self) -> None:
+        """Remove the temporary file; nothing happens after a publish."""
+        await self._writer.run(self._temp.discard)
+
+
+class Proof(Protocol):
+    """Hears a body piece by piece and says at the end what is wrong with it."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def fault(self, *, content_length: int | None = None) -> str | None: ...
+
+
+def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
+    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken."""
+    checker, digest, size = proof or Checker(), sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_SIZE):
+                checker.feed(data)
+                digest.update(data)
+                size += len(data)
+            inode = os.fstat(file.fileno()).st_ino
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    return None if checker.fault() else Published(path, size, digest.hexdigest(), inode)
+
+
+def prepare_folder(folder: Path) -> bool:
+    """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
+    os.makedirs(folder, exist_ok=True)
+    sweep(folder)
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None

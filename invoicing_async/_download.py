@@ -1,0 +1,295 @@
+"""From an answer to a whole document: the proof that a body is complete, small ones in memory, large ones on disk.
+
+A body becomes a file only after its content type, its head, its tail and its length are as documented (API.md
+A.1). What breaks that proof is an `IncompleteDocumentError`, which the session repeats as a whole call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+from xml.parsers import expat
+
+from attrs import frozen
+
+from ._clock import Clock
+from ._disk import DiskWriter, OnExisting, Proof, Published, Spool
+from ._http import Response
+from ._pdf import Checker, fault_of, head_fault
+from ._wire import error_from
+from .errors import IncompleteDocumentError, InterruptedDocumentError, InvoicingError, ProtocolError, TransportError
+from .policies import Timeouts
+
+__all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "refuse_unless"]
+
+SMALL = 2**20
+"""Bodies up to this many bytes are kept in memory and take one hop to the disk."""
+
+ERROR_BODY_LIMIT = 65_536
+HEAD_SIZE = 5
+"""Bytes after which a head can be judged: `%PDF-`."""
+
+
+class Kind(Protocol):
+    """What a document must be."""
+
+    @property
+    def content_types(self) -> frozenset[str]: ...
+
+    def head_fault(self, head: bytes) -> str | None:
+        """Say what is wrong with a body that begins so; None while nothing is."""
+
+    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
+        """Say what is wrong with a whole body, None if nothing."""
+
+    def proof(self) -> Proof: ...
+
+
+@frozen
+class Pdf:
+    """A PDF, proved by its head and its tail."""
+
+    content_types: frozenset[str] = frozenset({"application/pdf"})
+
+    def head_fault(self, head: bytes) -> str | None:
+        return head_fault(head)
+
+    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
+        return fault_of(body, content_length=content_length)
+
+    def proof(self) -> Proof:
+        return Checker()
+
+
+class _XmlProof:
+    """Feeds an expat parser, which is done only after the root element is closed."""
+
+    def __init__(self) -> None:
+        self._parser = expat.ParserCreate()
+        self._size = 0
+        self._fault: str | None = None
+
+    def feed(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        self._parse(chunk, final=False)
+
+    def _parse(self, chunk: bytes, *, final: bool) -> None:
+        if self._fault is None:
+            try:
+                self._parser.Parse(chunk, final)
+            except expat.ExpatError as exc:
+                self._fault = f"not a whole XML document: {exc}"
+
+    def fault(self, *, content_length: int | None = None) -> str | None:
+        if content_length is not None and self._size != content_length:
+            return f"{self._size:,} bytes came where Content-Length says {content_length:,}"
+        self._parse(b"", final=True)
+        return self._fault
+
+
+@frozen
+class Xml:
+    """An XML document, proved by a parser that reaches its end."""
+
+    content_types: frozenset[str] = frozenset({"application/xml", "text/xml"})
+
+    def head_fault(self, head: bytes) -> str | None:
+        return None
+
+    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
+        proof = self.proof()
+        proof.feed(body)
+        return proof.fault(content_length=content_length)
+
+    def proof(self) -> Proof:
+        return _XmlProof()
+
+
+@frozen(kw_only=True)
+class Place:
+    """Where a document goes: temporary files in `folder`, the final name `target` inside it."""
+
+    folder: Path
+    target: Path
+    on_existing: OnExisting = OnExisting.NEW_NAME
+    durable: bool = False
+
+
+def declared_length(response: Response) -> int | None:
+    """Give the Content-Length of an answer, None if it has none that is a number."""
+    value = response.header("Content-Length")
+    return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
+async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
+    """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
+    content_type = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+    if content_type in kind.content_types:
+        return
+    body = await _start(response.chunks())
+    error = error_from(response.status, response.header, body, now=now)
+    if error is not None:
+        raise error
+    documented = " or ".join(sorted(kind.content_types))
+    text = f"the answer has content type {content_type or 'none'!r} where {documented} is documented"
+    raise ProtocolError(text, head=body, status=response.status)
+
+
+async def _start(chunks: AsyncIterator[bytes], begun: bytes = b"") -> bytes:
+    """Read on, up to what an error keeps; how the body ends does not matter then."""
+    body = bytearray(begun)
+    try:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > ERROR_BODY_LIMIT:
+                break
+    except TransportError:
+        pass
+    return bytes(body[:ERROR_BODY_LIMIT])
+
+
+@frozen
+class Receiver:
+    """Reads one answer's body into memory or onto the disk, and proves it whole."""
+
+    kind: Kind
+    clock: Clock
+    timeouts: Timeouts
+    max_bytes: int
+
+    async def receive(self, response: Response, disk: DiskWriter, place: Place) -> bytes | Published:
+        """Give a small body, proved and not yet written, or a large one already published at `place`.
+
+        Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
+        `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
+        """
+        await refuse_unless(response, self.kind, now=self.clock.now())
+        body = _Body(self, response)
+        small = await body.small()
+        if small is not None:
+            return small
+        return await body.spooled(disk, place)
+
+    async def begin(self, response: Response) -> tuple[list[bytes], AsyncIterator[bytes]]:
+        """Read until the head is known to be a document's; give what came and the rest, which the caller proves."""
+        return await _Body(self, response).begun()
+
+
+class _Body:
+    """One body while it arrives."""
+
+    __slots__ = ("_begun", "_chunks", "_length", "_pieces", "_receiver", "_response", "_size")
+
+    def __init__(self, receiver: Receiver, response: Response) -> None:
+        self._receiver = receiver
+        self._response = response
+        self._chunks = aiter(response.chunks())
+        self._length = declared_length(response)
+        self._begun = receiver.clock.monotonic()
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def small(self) -> bytes | None:
+        """Give the whole body if it is small; None once it is known to be large."""
+        self._refuse_size(self._length or 0)
+        while self._size <= SMALL:
+            chunk = await self._next()
+            if chunk is None:
+                return await self._whole()
+            if not self._pieces:
+                await self._check_head(chunk)
+            self._pieces.append(chunk)
+        return None
+
+    async def begun(self) -> tuple[list[bytes], AsyncIterator[bytes]]:
+        self._refuse_size(self._length or 0)
+        while self._size < HEAD_SIZE and (chunk := await self._next()) is not None:
+            self._pieces.append(chunk)
+        await self._check_head(b"".join(self._pieces))
+        if not self._pieces:
+            raise self._incomplete("the body is empty")
+        return self._pieces, self._chunks
+
+    async def _next(self) -> bytes | None:
+        try:
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            return None
+        except TransportError as exc:
+            raise self._broken_off(exc) from exc
+        self._size += len(chunk)
+        self._refuse_size(self._size)
+        self._refuse_drip()
+        return chunk
+
+    def _refuse_size(self, size: int) -> None:
+        limit = self._receiver.max_bytes
+        if size > limit:
+            raise self._incomplete(f"longer than the limit of {limit:,} bytes")
+
+    def _refuse_drip(self) -> None:
+        receiver = self._receiver
+        elapsed = receiver.clock.monotonic() - self._begun
+        if elapsed > receiver.timeouts.read and self._size < receiver.timeouts.floor * elapsed:
+            raise self._incomplete(f"{self._size:,} bytes in {elapsed:.1f} s is slower than Timeouts.floor")
+
+    async def _check_head(self, head: bytes) -> None:
+        fault = self._receiver.kind.head_fault(head)
+        if fault is not None:
+            raise await self._not_a_document(fault, head)
+
+    async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
+        """Give the error envelope that came instead, or else what is wrong with the head."""
+        body = await _start(self._chunks, head) if head.lstrip()[:1] == b"{" else head
+        declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
+        return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
+
+    async def _whole(self) -> bytes:
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        # A first piece of a few bytes could not be judged by itself.
+        await self._check_head(body)
+        fault = self._receiver.kind.fault_of(body, content_length=self._length)
+        if fault is not None:
+            raise self._incomplete(fault)
+        return body
+
+    async def spooled(self, disk: DiskWriter, place: Place) -> Published:
+        """Write what came and what comes to a temporary file, prove it and publish it."""
+        spool = await disk.spool(place.folder)
+        try:
+            await self._written(spool)
+            return await spool.publish(place.target, on_existing=place.on_existing, durable=place.durable)
+        except BaseException:
+            await spool.discard()
+            raise
+
+    async def _written(self, spool: Spool) -> None:
+        proof = self._receiver.kind.proof()
+        while self._pieces:
+            for piece in self._pieces:
+                proof.feed(piece)
+            await spool.write(self._pieces)
+            self._pieces = await self._more()
+        fault = proof.fault(content_length=self._length)
+        if fault is not None:
+            raise self._incomplete(fault)
+
+    async def _more(self) -> list[bytes]:
+        """Read the next hop's worth; nothing at the end."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < SMALL and (chunk := await self._next()) is not None:
+            pieces.append(chunk)
+            size += len(chunk)
+        return pieces
+
+    def _broken_off(self, exc: TransportError) -> IncompleteDocumentError:
+        text = f"the body broke off after {self._size:,} bytes: {exc}"
+        return InterruptedDocumentError(text, head=self._head(), status=self._response.status)
+
+    def _incomplete(self, text: str) -> IncompleteDocumentError:
+        return IncompleteDocumentError(text, head=self._head(), status=self._response.status)
+
+    def _head(self) -> bytes:
+        return self._pieces[0] if self._pieces else b""

@@ -1,0 +1,50 @@
+"""Which ids a batch has met already, in 16 bytes each."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from hashlib import blake2b
+
+__all__ = ["Seen"]
+
+BUCKETS = 4096
+
+
+class Seen:
+    """A set of texts that keeps 128 bits of each: a million cost 16 MiB where a `set` of them costs 100.
+
+    Two different texts are taken for one with a chance below 1e-24 at ten million.
+    """
+
+    __slots__ = ("_high", "_low", "_size")
+
+    def __init__(self) -> None:
+        self._high: list[array[int] | None] = [None] * BUCKETS
+        self._low: list[array[int] | None] = [None] * BUCKETS
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, text: str) -> bool:
+        """Put a text in and tell whether it is new."""
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        high, low = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
+        highs, lows = self._bucket(low % BUCKETS)
+        at = bisect_left(highs, high)
+        while at < len(highs) and highs[at] == high:
+            if lows[at] == low:
+                return False
+            at += 1
+        highs.insert(at, high)
+        lows.insert(at, low)
+        self._size += 1
+        return True
+
+    def _bucket(self, number: int) -> tuple[array[int], array[int]]:
+        highs, lows = self._high[number], self._low[number]
+        if highs is None or lows is None:
+            highs = self._high[number] = array("Q")
+            lows = self._low[number] = array("Q")
+        return highs, lows

@@ -1,0 +1,90 @@
+"""The HMAC partner signature as pure stages (API.md A.2): body hash, base string, digest, header.
+
+Each stage is checked against `tests/vectors/signing.json`, which another tool computed. What the service's
+guide leaves open is a field of `SigningRules`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+from attrs import field, frozen
+
+__all__ = [
+    "EMPTY_BODY_SHA256",
+    "SIGNED_HEADERS",
+    "SigningRules",
+    "base_string",
+    "body_sha256",
+    "digest",
+    "header_value",
+    "signed_path",
+    "verify",
+]
+
+SIGNED_HEADERS = ("x-partner-client-id", "x-store-client-id", "x-store-token", "x-timestamp")
+"""The headers in the base string, in its order; the store's two only when they are sent."""
+
+EMPTY_BODY_SHA256 = sha256(b"").hexdigest()
+
+
+@frozen(kw_only=True)
+class SigningRules:
+    """The points the guide leaves open (API.md A.2).
+
+    `prefix` stands before the hex digest: the guide says `sha256=`, the endpoint pages show none. `full_path`
+    signs the path with the base URL's own path (`/api/v1/partner/…`) and not from below it. `include_query`
+    appends `?query` to the signed path.
+    """
+
+    prefix: str = "sha256="
+    full_path: bool = field(default=False)
+    include_query: bool = field(default=False)
+
+
+def body_sha256(body: bytes) -> str:
+    """Give the lowercase hex SHA-256 of the body's bytes; an absent body is the empty one."""
+    return sha256(body).hexdigest() if body else EMPTY_BODY_SHA256
+
+
+def signed_path(path: str, *, query: str = "", base_path: str = "", rules: SigningRules) -> str:
+    """Give the path as it stands in the base string, under the rules."""
+    full = base_path + path if rules.full_path else path
+    return f"{full}?{query}" if rules.include_query and query else full
+
+
+def base_string(method: str, path: str, *, headers: Iterable[tuple[str, str]], body_hash: str) -> str:
+    """Join what is signed with single newlines: method, path, `name:value` lines in order, body hash."""
+    lines = [f"{name}:{value}" for name, value in headers]
+    return "\n".join([method.upper(), path, *lines, body_hash])
+
+
+def digest(secret_key: str, text: str) -> str:
+    """Give the lowercase hex HMAC-SHA256 of the base string under the secret key, both as UTF-8."""
+    return hmac.digest(secret_key.encode(), text.encode(), "sha256").hex()
+
+
+def header_value(hex_digest: str, *, rules: SigningRules) -> str:
+    """Give the text of `x-signature`."""
+    return rules.prefix + hex_digest
+
+
+def verify(
+    secret_key: str,
+    *,
+    method: str,
+    path: str,
+    headers: Callable[[str], str | None],
+    body: bytes,
+    rules: SigningRules,
+) -> bool:
+    """Tell whether `x-signature` signs exactly this request; compared in constant time.
+
+    `path` is the signed path (see `signed_path`), `headers` gives a header's value by its name, None if absent.
+    """
+    sent = [(name, value) for name in SIGNED_HEADERS if (value := headers(name)) is not None]
+    expected = digest(secret_key, base_string(method, path, headers=sent, body_hash=body_sha256(body)))
+    given = headers("x-signature") or ""
+    return hmac.compare_digest(header_value(expected, rules=rules).encode(), given.encode("utf-8", "replace"))

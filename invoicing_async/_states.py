@@ -1,0 +1,255 @@
+"""What may happen to an item of a run: the table (state, event) -> state, and nothing else.
+
+The one rule behind the table: an invoice whose submission may have reached the service is never sent again on its
+own (API.md B.1: no idempotency key, no look-up by the caller's number). Sending begins only from `planned` and
+`not_sent`; everything that leads back there is either a proof that nothing was created or a person's explicit word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import reduce
+from types import MappingProxyType
+from typing import TypeAlias
+
+from attrs import frozen
+
+__all__ = [
+    "BY_HAND",
+    "FINAL",
+    "NEEDS_REQUEST_ID",
+    "ON_DISK",
+    "SENDABLE",
+    "TABLE",
+    "TO_FETCH",
+    "DocumentState",
+    "Event",
+    "Refusal",
+    "RunKind",
+    "State",
+    "next_state",
+    "replay",
+]
+
+
+class RunKind(StrEnum):
+    """What a run file is about: order ids that become PDFs, or drafts that become e-invoices."""
+
+    DOCUMENTS = "documents"
+    INVOICES = "invoices"
+
+
+class State(StrEnum):
+    """Where an invoice item stands. All but `sending` are shown to users."""
+
+    PLANNED = "planned"
+    """Taken in; no byte of it was ever sent."""
+    SENDING = "sending"
+    """The intent is on disk and the answer is not: internal, never left standing by a crash."""
+    NOT_SENT = "not_sent"
+    """Tried, and provably not created: safe to send again."""
+    SUBMITTED = "submitted"
+    """The service gave a request id; it is polled."""
+    SUCCESS = "success"
+    """The invoice exists. Final."""
+    FAILED = "failed"
+    """The service took the submission and could not make the invoice. Final."""
+    REJECTED = "rejected"
+    """The service declared a refusal: nothing was created. Sent again only when `retry_asked`."""
+    IN_DOUBT = "in_doubt"
+    """It left and no usable answer came back: a person or a `reconcile` callable must settle it."""
+    INVALID = "invalid"
+    """The draft breaks the documented limits; it was never sent and can be corrected."""
+
+
+class Event(StrEnum):
+    """What can happen to an invoice item."""
+
+    INTENT = "intent"
+    """It is about to be sent; on disk before the first byte leaves."""
+    NOT_SENT = "not_sent"
+    """Its head provably never left."""
+    REFUSED_FOR_NOW = "refused_for_now"
+    """A refusal that the policy lists as temporary (SYS_DEP_503, 429)."""
+    REJECTED = "rejected"
+    """Any other declared refusal."""
+    ACCEPTED_NEW = "accepted_new"
+    """The service answered with a request id and NEW, or a status nobody knows."""
+    ACCEPTED_SUCCESS = "accepted_success"
+    """The service answered with a request id and SUCCESS."""
+    ACCEPTED_FAILED = "accepted_failed"
+    """The service answered with a request id and FAILED."""
+    LOST = "lost"
+    """It left and no usable answer came back."""
+    CRASHED = "crashed"
+    """The run file was opened again after its process ended without closing it."""
+    POLL_SUCCESS = "poll_success"
+    POLL_FAILED = "poll_failed"
+    POLL_NEW = "poll_new"
+    RESOLVED_CREATED = "resolved_created"
+    """It was looked up: the invoice exists under a request id, which is then polled."""
+    RESOLVED_NOT_CREATED = "resolved_not_created"
+    """It was looked up: the invoice does not exist."""
+    FOUND_INVALID = "found_invalid"
+    """The draft breaks the documented limits."""
+    CORRECTED = "corrected"
+    """A new draft took an invalid one's place."""
+    RETRY_ASKED = "retry_asked"
+    """A person asks for a rejected item to be sent again."""
+    EXPORTED = "exported"
+    """The finished invoice is a whole file on disk."""
+    EXPORT_FAILED = "export_failed"
+    """The finished invoice could not be had as a file; it exists all the same."""
+
+
+class DocumentState(StrEnum):
+    """Where an item of a document run stands: its last outcome, whatever that was before."""
+
+    PLANNED = "planned"
+    """Never asked for, or its file was found missing or broken."""
+    SAVED = "saved"
+    """Downloaded, proved whole, published, and verified by size and hash in a later run."""
+    SKIPPED = "skipped"
+    """A whole document was there before this library asked."""
+    DEFERRED = "deferred"
+    """The order is not eligible yet (ORDER_021); the next run tries again."""
+    FAILED = "failed"
+    """It could not be had; the next run tries again."""
+
+
+@frozen
+class Refusal:
+    """An event that must not happen in a state, and why."""
+
+    why: str
+
+
+Outcome: TypeAlias = State | Refusal
+
+SENDABLE = (State.PLANNED, State.NOT_SENT)
+"""The states that `intent` may leave."""
+
+FINAL = frozenset({State.SUCCESS, State.FAILED})
+"""The states that nothing leaves."""
+
+TO_FETCH = (DocumentState.PLANNED, DocumentState.DEFERRED, DocumentState.FAILED)
+"""The document states that a run asks the service for."""
+
+ON_DISK = (DocumentState.SAVED, DocumentState.SKIPPED)
+"""The document states that have a file to verify."""
+
+NEEDS_REQUEST_ID = frozenset(
+    {Event.ACCEPTED_NEW, Event.ACCEPTED_SUCCESS, Event.ACCEPTED_FAILED, Event.RESOLVED_CREATED}
+)
+"""The events that mean nothing without the request id of the service."""
+
+BY_HAND = frozenset({Event.RESOLVED_CREATED, Event.RESOLVED_NOT_CREATED, Event.RETRY_ASKED})
+"""The events that only a user or a user's program may cause."""
+
+# Spelled out, not `tuple(State)`: a new state leaves a hole in the table, which its test finds.
+_STATES = (
+    State.PLANNED,
+    State.SENDING,
+    State.NOT_SENT,
+    State.SUBMITTED,
+    State.SUCCESS,
+    State.FAILED,
+    State.REJECTED,
+    State.IN_DOUBT,
+    State.INVALID,
+)
+
+
+def _only(state: State, to: State, why: str) -> dict[State, Outcome]:
+    """Let an event happen in one state and refuse it in every other."""
+    return {**dict.fromkeys(_STATES, Refusal(why)), state: to}
+
+
+def _answer(to: State) -> dict[State, Outcome]:
+    return _only(State.SENDING, to, "it is not being sent")
+
+
+def _poll(to: State) -> dict[State, Outcome]:
+    return _only(State.SUBMITTED, to, "the service is not working on it")
+
+
+def _resolved(to: State) -> dict[State, Outcome]:
+    return _only(State.IN_DOUBT, to, "it is not in doubt")
+
+
+_INTENT: dict[State, Outcome] = {
+    State.PLANNED: State.SENDING,
+    State.NOT_SENT: State.SENDING,
+    State.SENDING: Refusal("it is being sent already"),
+    State.SUBMITTED: Refusal("the service has it"),
+    State.SUCCESS: Refusal("the invoice exists"),
+    State.FAILED: Refusal("it has failed for good; give a new draft a new key"),
+    State.REJECTED: Refusal("the service rejected it; ask for a retry first"),
+    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
+    State.INVALID: Refusal("the draft has faults; correct it first"),
+}
+
+_CRASHED: dict[State, Outcome] = {
+    State.PLANNED: State.PLANNED,
+    State.SENDING: State.IN_DOUBT,
+    State.NOT_SENT: State.NOT_SENT,
+    State.SUBMITTED: State.SUBMITTED,
+    State.SUCCESS: State.SUCCESS,
+    State.FAILED: State.FAILED,
+    State.REJECTED: State.REJECTED,
+    State.IN_DOUBT: State.IN_DOUBT,
+    State.INVALID: State.INVALID,
+}
+
+_FOUND_INVALID: dict[State, Outcome] = {
+    State.PLANNED: State.INVALID,
+    State.NOT_SENT: State.INVALID,
+    State.SENDING: Refusal("it is being sent already"),
+    State.SUBMITTED: Refusal("the service has it"),
+    State.SUCCESS: Refusal("the invoice exists"),
+    State.FAILED: Refusal("it has failed for good"),
+    State.REJECTED: Refusal("the service rejected it before"),
+    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
+    State.INVALID: Refusal("it was found invalid before"),
+}
+
+_BY_EVENT: dict[Event, dict[State, Outcome]] = {
+    Event.INTENT: _INTENT,
+    Event.NOT_SENT: _answer(State.NOT_SENT),
+    Event.REFUSED_FOR_NOW: _answer(State.NOT_SENT),
+    Event.REJECTED: _answer(State.REJECTED),
+    Event.ACCEPTED_NEW: _answer(State.SUBMITTED),
+    Event.ACCEPTED_SUCCESS: _answer(State.SUCCESS),
+    Event.ACCEPTED_FAILED: _answer(State.FAILED),
+    Event.LOST: _answer(State.IN_DOUBT),
+    Event.CRASHED: _CRASHED,
+    Event.POLL_SUCCESS: _poll(State.SUCCESS),
+    Event.POLL_FAILED: _poll(State.FAILED),
+    Event.POLL_NEW: _poll(State.SUBMITTED),
+    Event.RESOLVED_CREATED: _resolved(State.SUBMITTED),
+    Event.RESOLVED_NOT_CREATED: _resolved(State.NOT_SENT),
+    Event.FOUND_INVALID: _FOUND_INVALID,
+    Event.CORRECTED: _only(State.INVALID, State.PLANNED, "only an invalid draft is corrected"),
+    Event.RETRY_ASKED: _only(State.REJECTED, State.NOT_SENT, "the service did not reject it"),
+    Event.EXPORTED: _only(State.SUCCESS, State.SUCCESS, "there is no finished invoice"),
+    Event.EXPORT_FAILED: _only(State.SUCCESS, State.SUCCESS, "there is no finished invoice"),
+}
+
+TABLE: Mapping[tuple[State, Event], Outcome] = MappingProxyType(
+    {(state, event): outcome for event, row in _BY_EVENT.items() for state, outcome in row.items()}
+)
+"""Every pair of a state and an event: the state that follows, or why the event is refused."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """Give the state that follows. Raises `ValueError` naming both and the reason if the table refuses the event."""
+    outcome = TABLE[state, event]
+    if isinstance(outcome, Refusal):
+        raise ValueError(f"{event.value!r} is refused for an item that is {state.value!r}: {outcome.why}")
+    return outcome
+
+
+def replay(events: Iterable[Event]) -> State:
+    """Give the state of an item from the events of its life; it was `planned` before the first."""
+    return reduce(next_state, events, State.PLANNED)

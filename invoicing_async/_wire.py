@@ -1,0 +1,652 @@
+"""JSON in and out: what the services read and say, as values of this library; the only user of cattrs.
+
+Numbers never pass through float: they are read as `Decimal` and written with the same digits. Whatever a service
+answers becomes a value, a declared `ApiError` or a `ProtocolError`. The names that the service's document leaves
+open (API.md B.1) stand in one table, `WireNames`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from math import isfinite
+from types import MappingProxyType, NoneType
+from typing import Any, NoReturn, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import NOTHING, Attribute, field, fields_dict, frozen
+from attrs import has as is_attrs
+from cattrs import (
+    ClassValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from . import _rules
+from .errors import CODES, STATUSES, ApiError, DraftError, Fault, ProtocolError
+from .models import (
+    AuthorityStatus,
+    Consumer,
+    InvoiceData,
+    InvoiceDraft,
+    InvoiceLine,
+    InvoiceRequest,
+    PaymentMethod,
+    RequestStatus,
+    SubmitToTax,
+    VatRate,
+)
+
+__all__ = [
+    "Export",
+    "Token",
+    "WireNames",
+    "decode_export",
+    "decode_request",
+    "decode_token",
+    "dump_draft",
+    "encode_draft",
+    "error_from",
+    "load_draft",
+    "retry_after",
+]
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+_Hook: TypeAlias = Callable[[Any, Any], Any]
+
+_CONSUMER = tuple(fields_dict(Consumer))
+_LINE = tuple(fields_dict(InvoiceLine))
+_LINE_NAMES = frozenset(_LINE) - {"is_promotion"}
+_SUBMIT_TO_TAX = "submit_to_tax_request"
+_DOCUMENTED = frozenset({"consumer", "invoice_lines", "invoice_template_id"})
+_MESSAGE_LENGTH = 500
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+_SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,6})?")
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+# --- the open names ---------------------------------------------------------------------------------------------
+
+
+def _name(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be printable text that is not empty")
+
+
+@frozen(kw_only=True)
+class WireNames:
+    """The JSON names that the service's document leaves open (API.md B.1), with this project's choice of each.
+
+    `is_promotion` stands in a line, `has_tax_authority_code` and `payment_method` in `invoice_data`, `emails`,
+    `send_mail` and `automatic` in `submit_to_tax_request`. That object stands beside `invoice_data`, or in it with
+    `nested_submit_to_tax`. Raises `ValueError` for a name that is empty, used twice, or taken in its object.
+    """
+
+    is_promotion: str = field(default="is_promotion", validator=_name)
+    has_tax_authority_code: str = field(default="has_tax_authority_code", validator=_name)
+    payment_method: str = field(default="payment_method", validator=_name)
+    emails: str = field(default="emails", validator=_name)
+    send_mail: str = field(default="is_send_mail", validator=_name)
+    automatic: str = field(default="auto_submit_to_tax", validator=_name)
+    nested_submit_to_tax: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        invoice = (self.has_tax_authority_code, self.payment_method)
+        names = (self.is_promotion, *invoice, self.emails, self.send_mail, self.automatic)
+        if len(set(names)) < len(names):
+            raise ValueError(f"WireNames must be distinct, got {', '.join(names)}")
+        taken = self._documented.intersection(invoice) | (_LINE_NAMES & {self.is_promotion})
+        if taken:
+            raise ValueError(f"WireNames must not use {', '.join(sorted(taken))}: the service's document does")
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The names in `invoice_data` that the library writes itself, so a draft's `extra` may not."""
+        return self._documented | {self.has_tax_authority_code, self.payment_method}
+
+    @property
+    def _documented(self) -> frozenset[str]:
+        return _DOCUMENTED | {_SUBMIT_TO_TAX} if self.nested_submit_to_tax else _DOCUMENTED
+
+
+_NAMES = WireNames()
+_MODEL_NAMES = WireNames(send_mail="send_mail", automatic="automatic")
+
+
+# --- out ----------------------------------------------------------------------------------------------------------
+
+
+def encode_draft(draft: InvoiceDraft, *, names: WireNames = _NAMES) -> bytes:
+    """Give the body of `POST /v2/ob/invoices` (API.md B.1): compact UTF-8 JSON with sorted names.
+
+    What is None is left out, `key` is not sent, `extra` stands in `invoice_data`, and every number has exactly
+    the digits of its `Decimal`. Raises `DraftError` with every fault of the draft.
+    """
+    _rules.check(draft, reserved=names.reserved)
+    invoice: dict[str, Any] = {
+        "consumer": None if draft.consumer is None else _present(draft.consumer, _CONSUMER),
+        "invoice_lines": [_wire_line(line, names) for line in draft.lines],
+        "invoice_template_id": draft.invoice_template_id,
+        names.has_tax_authority_code: draft.has_tax_authority_code,
+        names.payment_method: draft.payment_method,
+    }
+    submit = {_SUBMIT_TO_TAX: draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, names)}
+    inside, beside = (submit, {}) if names.nested_submit_to_tax else ({}, submit)
+    body = {"invoice_data": {**draft.extra, **_given(invoice | inside)}, **_given(beside)}
+    return _json(body).encode()
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _wire_line(line: InvoiceLine, names: WireNames) -> dict[str, Any]:
+    found = _present(line, _LINE)
+    if "is_promotion" in found:
+        found[names.is_promotion] = found.pop("is_promotion")
+    return found
+
+
+def _wire_submit_to_tax(submit: SubmitToTax, names: WireNames) -> dict[str, Any]:
+    return _given(
+        {
+            names.emails: submit.emails or None,
+            names.send_mail: submit.send_mail,
+            names.automatic: submit.automatic,
+        }
+    )
+
+
+def dump_draft(draft: InvoiceDraft) -> str:
+    """Give a draft as one line of JSON under the model's own field names, `key` included; `load_draft` reads it.
+
+    Equal digits give equal text (names are sorted, what is None or empty is left out), so a digest of it identifies
+    the content. The draft must be without faults (`_rules.check`); `TypeError` for what JSON cannot say.
+    """
+    parts: dict[str, Any] = {
+        "key": draft.key,
+        "invoice_template_id": draft.invoice_template_id,
+        "lines": [_present(line, _LINE) for line in draft.lines],
+        "consumer": None if draft.consumer is None else _present(draft.consumer, _CONSUMER),
+        "payment_method": draft.payment_method,
+        "has_tax_authority_code": draft.has_tax_authority_code,
+        "submit_to_tax": draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, _MODEL_NAMES),
+        "extra": draft.extra or None,
+    }
+    return _json(_given(parts)).translate(_LINE_ENDS)
+
+
+def _present(owner: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(owner, name)) is not None}
+
+
+_quote = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _json(value: object) -> str:
+    """Write one value. Not `json.dumps`: that has no exact way for a `Decimal`."""
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, (dict, MappingProxyType, Mapping)):
+        return "{" + ",".join(f"{_quote(name)}:{_json(item)}" for name, item in sorted(value.items())) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_json, value)) + "]"
+    if value is None or isinstance(value, (bool, int)):
+        return _quote(value)
+    raise TypeError(f"{type(value).__name__} has no exact form in JSON")
+
+
+# --- in -----------------------------------------------------------------------------------------------------------
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _parse(data: bytes | str, **options: Any) -> Any:
+    """Read JSON with every number as `Decimal`. Raises `ValueError` for anything else, whatever the bytes."""
+    try:
+        return json.loads(data, parse_float=Decimal, parse_int=Decimal, parse_constant=_constant, **options)
+    except (ArithmeticError, RecursionError) as error:
+        raise ValueError(f"holds a number or a nesting out of all bounds ({type(error).__name__})") from None
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is, or None. No cause is kept: a parser's error holds the whole body."""
+    try:
+        found = _parse(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _answer(body: bytes, status: int | None) -> dict[str, Any]:
+    found = _object(body)
+    if found is None:
+        raise ProtocolError("the answer is not a JSON object", head=body, status=status)
+    return found
+
+
+def decode_request(body: bytes, *, request_id: str | None = None, status: int = 200) -> InvoiceRequest:
+    """Read the answer of a submission (API.md B.1) or, with the `request_id` asked for, of a status call (B.2).
+
+    A submission's answer must name its request id (a UUID) and its status. A status answer may leave both out:
+    then `data` being there means SUCCESS and its absence NEW. `data` must name the invoice's id where that is
+    what makes the answer useful: in a status answer that says SUCCESS. Other fields of `data` with an unexpected
+    type count as absent; `raw` keeps everything. Raises `ProtocolError` with the head of the body.
+    """
+    answer = _answer(body, status)
+    try:
+        return _request(answer, request_id)
+    except ValueError as error:
+        raise ProtocolError(str(error), head=body, status=status) from None
+
+
+def _unwrapped(answer: dict[str, Any]) -> dict[str, Any]:
+    """Look through a `{"success": true, "data": …}` around the answer itself; an invoice has no `request_id`."""
+    data = answer.get("data")
+    plain = "status" in answer or "request_id" in answer
+    if answer.get("success") is True and not plain and isinstance(data, dict) and {"status", "request_id"} <= {*data}:
+        return data
+    return answer
+
+
+def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
+    if whole.get("success") is False:
+        raise ValueError("the answer is an error envelope")
+    answer = _unwrapped(whole)
+    status = _status(answer, required=asked is None)
+    data = _data(answer.get("data"), required=asked is not None and status == RequestStatus.SUCCESS)
+    return InvoiceRequest(request_id=_request_id(answer, asked), status=status, data=data, raw=whole)
+
+
+def _request_id(answer: dict[str, Any], asked: str | None) -> str:
+    found = answer.get("request_id")
+    if found is None and asked is not None:
+        return asked
+    if not isinstance(found, str) or not _rules.UUID.fullmatch(found):
+        raise ValueError("the answer's request_id must be a UUID (8-4-4-4-12 hex digits)")
+    if asked is not None and found.lower() != asked.lower():
+        raise ValueError("the answer is that of another request_id")
+    return asked or found
+
+
+def _status(answer: dict[str, Any], *, required: bool) -> RequestStatus | str:
+    found = answer.get("status")
+    if found is None and not required:
+        return RequestStatus.NEW if answer.get("data") is None else RequestStatus.SUCCESS
+    if not isinstance(found, str) or not found:
+        raise ValueError("the answer's status must be text that is not empty")
+    return _member(RequestStatus, found)
+
+
+def _member(kind: type[_Enum], text: str) -> _Enum | str:
+    return kind[text] if text in kind.__members__ else text
+
+
+def _data(found: object, *, required: bool) -> InvoiceData | None:
+    if found is None:
+        return None
+    if isinstance(found, dict) and isinstance(number := found.get("id"), str) and _rules.UUID.fullmatch(number):
+        return _invoice_data(number, found)
+    if required:
+        raise ValueError("the answer's data must be an object whose id is a UUID (8-4-4-4-12 hex digits)")
+    return None
+
+
+def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
+    texts = {name: value for name, value in found.items() if isinstance(value, str)}
+    authority = texts.get("authority_status")
+    return InvoiceData(
+        id=number,
+        authority_status=None if authority is None else _member(AuthorityStatus, authority),
+        code=texts.get("code"),
+        serial_number=texts.get("serial_number"),
+        created_date=texts.get("created_date"),
+        date_of_issue=texts.get("date_of_issue"),
+        raw=found,
+    )
+
+
+@frozen(kw_only=True)
+class Export:
+    """Where an exported invoice stands (API.md B.3): NEW, BUILDING, DONE or FAIL, or a status we do not know.
+
+    `download_url` is an absolute http(s) URL when `status` is DONE, else what the service said, if it was text.
+    """
+
+    download_url: str | None
+    status: str
+
+
+def decode_export(body: bytes) -> Export:
+    """Read the answer of an export call (API.md B.3). Raises `ProtocolError` with the head of the body."""
+    answer = _answer(body, None)
+    status, url = answer.get("status"), answer.get("download_url")
+    if not isinstance(status, str) or not status:
+        raise ProtocolError("the export's status must be text that is not empty", head=body)
+    if status == "DONE" and not _absolute(url):
+        raise ProtocolError("the export's download_url must be an absolute http(s) URL", head=body)
+    return Export(download_url=url if isinstance(url, str) else None, status=status)
+
+
+def _absolute(url: object) -> bool:
+    if not isinstance(url, str) or not _HEADER_TEXT.fullmatch(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+@frozen(kw_only=True)
+class Token:
+    """A bearer token; `expires_in` is its lifetime in seconds, None if the service does not say (API.md B.4)."""
+
+    access_token: str = field(repr=False)
+    expires_in: float | None = None
+
+
+def decode_token(body: bytes) -> Token:
+    """Read the answer of a token call (API.md B.4); `token_type` is ignored.
+
+    Raises `ProtocolError` without any part of the body, for it may hold a secret.
+    """
+    answer = _object(body)
+    token = answer.get("access_token") if answer else None
+    if answer is None or not isinstance(token, str) or not _HEADER_TEXT.fullmatch(token):
+        raise ProtocolError("the token answer must be a JSON object with an access_token that fits a header")
+    return Token(access_token=token, expires_in=_lifetime(answer.get("expires_in")))
+
+
+def _lifetime(value: object) -> float | None:
+    """Seconds from a number or from digits in text, which some token services send; None for anything else."""
+    if isinstance(value, str) and not _SECONDS.fullmatch(value):
+        return None
+    if not isinstance(value, (Decimal, str)):
+        return None
+    seconds = float(value)
+    return seconds if isfinite(seconds) and seconds >= 0 else None
+
+
+# --- what an answer says of an error --------------------------------------------------------------------------------
+
+
+def error_from(status: int, header: Callable[[str], str | None], body: bytes, *, now: float) -> ApiError | None:
+    """Give the error that an answer declares, or None if it declares none (API.md A.1).
+
+    An envelope with `"success": false` is that error whatever the HTTP status, 200 included: its class is chosen by
+    the code, else by the status. A status of 400 or more without an envelope is an error whose `code` is None. A
+    redirect is None too: it is not as documented, which is for the caller to say. `now` is epoch seconds, for a
+    Retry-After that is a date. Never raises, whatever the bytes.
+    """
+    answer = _object(body) or {}
+    if answer.get("success") is False:
+        return _declared(status, answer, retry_after(header, now=now))
+    if status < 400:  # noqa: PLR2004 - the first error status of HTTP
+        return None
+    message = f"the service answered {status} without an error envelope"
+    said = _first_text(answer, "message", "error_description", "error", "detail", "title")
+    return STATUSES.get(status, ApiError)(
+        f"{message}: {said}" if said else message, status=status, retry_after=retry_after(header, now=now)
+    )
+
+
+def _declared(status: int, answer: dict[str, Any], wait: float | None) -> ApiError:
+    error = _part(answer, "error")
+    details = _part(error, "details")
+    code = _first_text(error, "code")
+    kind = CODES.get(code or "") or STATUSES.get(status, ApiError)
+    return kind(
+        _first_text(error, "message") or _first_text(answer, "message", "error") or "",
+        status=status,
+        code=code,
+        request_id=_first_text(answer, "requestId"),
+        hint=_first_text(details, "hint"),
+        context=_part(details, "context"),
+        retry_after=wait,
+    )
+
+
+def _part(owner: dict[str, Any], name: str) -> dict[str, Any]:
+    value = owner.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _first_text(owner: dict[str, Any], *names: str) -> str | None:
+    """The first of the fields that is text and not blank, as one bounded line: it goes to terminals and logs."""
+    for name in names:
+        if isinstance(value := owner.get(name), str):
+            shown = "".join(char if char.isprintable() else " " for char in value[:_MESSAGE_LENGTH]).strip()
+            if shown:
+                return shown
+    return None
+
+
+def retry_after(header: Callable[[str], str | None], *, now: float) -> float | None:
+    """Seconds that the answer asks to wait by its Retry-After, never below 0; None without one that can be read.
+
+    A date is taken relative to the answer's own Date, so that this machine's clock does not matter; to `now`
+    (epoch seconds) if there is none.
+    """
+    text = (header("Retry-After") or "").strip()
+    if _SECONDS.fullmatch(text):
+        seconds = float(text)
+        return max(0.0, seconds) if isfinite(seconds) else None
+    until = _epoch(text)
+    if until is None:
+        return None
+    base = _epoch(header("Date") or "")
+    return max(0.0, until - (now if base is None else base))
+
+
+def _epoch(text: str) -> float | None:
+    """Epoch seconds of an HTTP date in any of its three forms; a date without a zone is in UTC."""
+    try:
+        found: datetime = parsedate_to_datetime(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+# --- drafts as JSON ---------------------------------------------------------------------------------------------------
+
+_KINDS: Mapping[type, str] = {
+    NoneType: "null",
+    bool: "true or false",
+    str: "text",
+    Decimal: "a number",
+    list: "a list",
+    dict: "an object",
+}
+"""Everything `_parse` can give, in the words of JSON."""
+
+
+def _wrong(needed: str, value: object) -> TypeError:
+    return TypeError(f"must be {needed}, not {_KINDS[type(value)]}")
+
+
+def _exactly(kind: type) -> _Hook:
+    """Make a hook that takes one JSON type and converts nothing: cattrs of itself would make text of null."""
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise _wrong(_KINDS[kind], value)
+        return value
+
+    return hook
+
+
+def _exact_number(value: Any, _: Any) -> Decimal:
+    if isinstance(value, str) and _JSON_NUMBER.fullmatch(value):
+        return Decimal(value)
+    if not isinstance(value, Decimal):
+        raise _wrong("a number, or one written as text", value)
+    return value
+
+
+def _one_of(kind: type[StrEnum]) -> _Hook:
+    def hook(value: Any, _: Any) -> StrEnum:
+        if not isinstance(value, str) or value not in kind.__members__:
+            shown = repr(value[:40]) if isinstance(value, str) else _KINDS[type(value)]
+            raise TypeError(f"must be one of {', '.join(kind)}, not {shown}")
+        return kind[value]
+
+    return hook
+
+
+def _list_of(items: Any, converter: Converter) -> _Hook:
+    def hook(value: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong("a list", value)
+        return tuple(converter.structure(value, items))
+
+    return hook
+
+
+def _model(kind: Any, converter: Converter) -> _Hook:
+    structure: _Hook = make_dict_structure_fn(
+        kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
+    )
+
+    def hook(value: Any, expected: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong("an object", value)
+        return structure(value, expected)
+
+    return hook
+
+
+def _strict_converter() -> Converter:
+    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
+    classes: dict[type, _Hook] = {
+        str: _exactly(str),
+        bool: _exactly(bool),
+        Decimal: _exact_number,
+        VatRate: _one_of(VatRate),
+        PaymentMethod: _one_of(PaymentMethod),
+    }
+    for kind, hook in classes.items():
+        converter.register_structure_hook(kind, hook)
+    generics: dict[Any, _Hook] = {
+        tuple[str, ...]: _list_of(list[str], converter),
+        tuple[InvoiceLine, ...]: _list_of(list[InvoiceLine], converter),
+        Mapping[str, Any]: _exactly(dict),
+    }
+    converter.register_structure_hook_factory(lambda kind: kind in generics, lambda kind: generics[kind])
+    converter.register_structure_hook_factory(is_attrs, lambda kind: _model(kind, converter))
+    return converter
+
+
+_STRICT = _strict_converter()
+
+
+def load_draft(data: bytes | str, *, path: str = "", names: WireNames = _NAMES) -> InvoiceDraft:
+    """Read a draft from JSON: one object under the model's field names; `invoice_lines` may stand for `lines`.
+
+    Numbers are exact and may be written as text. An unknown or repeated field, a wrong type and a broken limit
+    are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`. Raises
+    `DraftError`.
+    """
+    document = _document(data, path)
+    try:
+        draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
+    except ClassValidationError as error:
+        types = tuple(_type_faults(error, path))
+        limits = _rules.faults(_loose_draft(document), prefix=path, reserved=names.reserved)
+        raise _draft_error(document, (*types, *_not_below(limits, types))) from None
+    found = _rules.faults(draft, prefix=path, reserved=names.reserved)
+    if found:
+        raise _draft_error(document, found)
+    return draft
+
+
+def _draft_error(document: dict[str, Any], faults: tuple[Fault, ...]) -> DraftError:
+    key = document.get("key")
+    return DraftError(faults, key=key if isinstance(key, str) else "")
+
+
+def _document(data: bytes | str, path: str) -> dict[str, Any]:
+    try:
+        document = _parse(data, object_pairs_hook=_once)
+    except ValueError as error:
+        raise DraftError((Fault(path or "draft", f"is not JSON: {error}"),)) from None
+    if not isinstance(document, dict):
+        raise DraftError((Fault(path or "draft", str(_wrong("an object", document))),))
+    if "invoice_lines" in document and "lines" not in document:
+        document["lines"] = document.pop("invoice_lines")
+    return document
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has one name twice: parsers disagree about which of the two counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {_rules.step('', twice)} stands twice in one object")
+    return found
+
+
+def _type_faults(error: ClassValidationError | IterableValidationError, path: str) -> Iterator[Fault]:
+    """Walk cattrs' tree of errors and give each leaf with its path."""
+    noted, others = error.group_exceptions()
+    for inner, note in noted:
+        yield from _leaf(inner, _below(path, note))
+    unknown = {name for inner in others if isinstance(inner, ForbiddenExtraKeysError) for name in inner.extra_fields}
+    for name in sorted(unknown):
+        yield Fault(_rules.step(f"{path}." if path else "", name), "is not a field that is known here")
+
+
+def _below(path: str, note: Any) -> str:
+    if isinstance(note, IterableValidationNote):
+        return f"{path}[{note.index}]"
+    return f"{path}.{note.name}" if path else str(note.name)
+
+
+def _leaf(error: Exception, path: str) -> Iterator[Fault]:
+    if isinstance(error, (ClassValidationError, IterableValidationError)):
+        yield from _type_faults(error, path)
+    else:
+        yield Fault(path, "is required" if isinstance(error, KeyError) else str(error))
+
+
+def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
+    """Build a draft from what is there, wrong types included, so that the limits of the rest can be checked."""
+    known: dict[str, Any] = _known(InvoiceDraft, document)
+    known["consumer"] = _loose(Consumer, known.get("consumer"))
+    known["submit_to_tax"] = _loose(SubmitToTax, known.get("submit_to_tax"))
+    if isinstance(lines := known["lines"], list):
+        known["lines"] = [_loose(InvoiceLine, line) for line in lines]
+    return InvoiceDraft(**known)
+
+
+def _loose(kind: type, value: Any) -> Any:
+    return kind(**_known(kind, value)) if isinstance(value, dict) else value
+
+
+def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a model that an object has, with None for a required one that it lacks."""
+    names = fields_dict(kind)
+    required = {name: None for name, attribute in names.items() if attribute.default is NOTHING}
+    return required | {name: value[name] for name in names if name in value}
+
+
+def _not_below(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fault]:
+    """Leave out what a type fault explains already: the same path, or one inside it."""
+    above = tuple(fault.path for fault in known)
+    for fault in faults:
+        if not any(fault.path == path or fault.path.startswith((f"{path}.", f"{path}[")) for path in above):
+            yield fault

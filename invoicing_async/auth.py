@@ -1,0 +1,226 @@
+"""Who is calling: the `Auth` protocol and its three forms.
+
+An `Auth` is asked twice for each attempt: `prepare` may ask the service for a credential and is awaited before
+the attempt takes its place in the queue, `headers` is pure and is called when the head is about to be sent, so
+that a timestamp is never stale. No secret of this module has a repr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import quote_plus, urlencode
+
+from attrs import Attribute, Factory, define, field, frozen
+
+from . import _signing
+from ._clock import Clock
+from ._http import Request, Response
+from ._signing import SigningRules
+from ._wire import Token, decode_token
+from .policies import not_negative, positive
+
+__all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
+
+Call: TypeAlias = Callable[[Request, Callable[[Response], Awaitable[Token]]], Awaitable[Token]]
+"""What `Auth.prepare` may use to ask for a credential: one call with the session's own retry and timeouts."""
+
+TOKEN_LIMIT = 65_536
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+
+
+class Auth(Protocol):
+    """Adds credentials to a request."""
+
+    async def prepare(self, call: Call, clock: Clock) -> None:
+        """Get ready, asking the service if need be. Raises what the call raises."""
+
+    def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
+        """Give the headers that authorise this one attempt at `now` epoch seconds."""
+
+    def refused(self, sent: Mapping[str, str]) -> bool:
+        """Hear that the service refused `sent` with 401; true if a new credential can be had."""
+
+
+def _header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    name = f"{type(instance).__name__}.{attribute.name}"
+    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
+        raise ValueError(f"{name} must be text of printable ASCII characters without spaces")
+
+
+def _optional_header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _header_text(instance, attribute, value)
+
+
+def _secret(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be text that is not empty")
+
+
+@frozen(kw_only=True)
+class HmacAuth:
+    """The HMAC partner signature of service A (API.md A.2), made anew for every attempt.
+
+    `store_client_id` and `store_token` belong to store-scoped calls; leave both out for others. `rules` holds
+    the points the guide leaves open.
+    """
+
+    partner_client_id: str = field(validator=_header_text)
+    secret_key: str = field(repr=False, validator=_secret)
+    store_client_id: str | None = field(default=None, validator=_optional_header_text)
+    store_token: str | None = field(default=None, repr=False, validator=_optional_header_text)
+    rules: SigningRules = Factory(SigningRules)
+
+    async def prepare(self, call: Call, clock: Clock) -> None:
+        """Nothing is asked of the service for a signature."""
+
+    def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
+        """Give the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
+        signed = self.identity(int(now * 1000))
+        path = _signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
+        text = _signing.base_string(
+            request.method, path, headers=signed.items(), body_hash=_signing.body_sha256(request.body)
+        )
+        signature = _signing.header_value(_signing.digest(self.secret_key, text), rules=self.rules)
+        return {**signed, "x-signature": signature}
+
+    def identity(self, timestamp_ms: int) -> dict[str, str]:
+        """Give the signed headers in the order of the base string."""
+        values = (self.partner_client_id, self.store_client_id, self.store_token, str(timestamp_ms))
+        return {name: value for name, value in zip(_signing.SIGNED_HEADERS, values, strict=True) if value is not None}
+
+    def refused(self, sent: Mapping[str, str]) -> bool:
+        """A key has no renewal: a 401 is final."""
+        return False
+
+
+@frozen
+class StaticToken:
+    """A bearer token that somebody else renews."""
+
+    token: str = field(repr=False, validator=_header_text)
+
+    async def prepare(self, call: Call, clock: Clock) -> None:
+        """Nothing is asked of the service for a token that is given."""
+
+    def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
+        """Give the `Authorization` header."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def refused(self, sent: Mapping[str, str]) -> bool:
+        """A given token has no renewal: a 401 is final."""
+        return False
+
+
+@define
+class _Held:
+    """The token in use: until when it is fresh, and the one renewal under way with how many wait for it."""
+
+    token: Token | None = None
+    stale_at: float = 0.0
+    renewal: asyncio.Task[None] | None = None
+    waiters: int = 0
+
+    def fresh(self, monotonic: float) -> bool:
+        return self.token is not None and monotonic < self.stale_at
+
+    def begin(self, renewal: Coroutine[Any, Any, None]) -> None:
+        self.renewal = asyncio.create_task(renewal)
+        self.waiters = 0
+
+    async def join(self) -> None:
+        """Wait for the renewal with others: it ends early only when the last of them is cancelled."""
+        task = self.renewal
+        if task is None:
+            return
+        self.waiters += 1
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await self._leave(task)
+            raise
+        if self.renewal is task:
+            self.renewal = None
+        task.result()
+
+    async def _leave(self, task: asyncio.Task[None]) -> None:
+        self.waiters -= 1
+        if self.waiters == 0 and self.renewal is task:
+            self.renewal = None
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                # It ended by itself just before; nobody is left to hear how.
+                task.exception()
+
+
+@frozen(kw_only=True, eq=False)
+class OAuthClientCredentials:
+    """The client credentials grant of service B (API.md B.4).
+
+    One token serves every call of the session. It is renewed `early` seconds before `expires_in` ends (at most
+    half its lifetime before), by one request at a time however many calls wait, and once after a 401. A token
+    without `expires_in` is kept for `lifetime` seconds.
+    """
+
+    client_id: str = field(validator=_secret)
+    client_secret: str = field(repr=False, validator=_secret)
+    tenant_connection_code: str = field(validator=_secret)
+    scope: str | None = None
+    path: str = "/v2/oauth/token"
+    early: float = field(default=30.0, validator=not_negative)
+    lifetime: float = field(default=300.0, validator=positive)
+    _held: _Held = field(factory=_Held, init=False, repr=False)
+
+    async def prepare(self, call: Call, clock: Clock) -> None:
+        """Wait until a fresh token is held. Raises what the token call raises."""
+        while not self._held.fresh(clock.monotonic()):
+            if self._held.renewal is None:
+                self._held.begin(self._renew(call, clock))
+            await self._held.join()
+
+    async def _renew(self, call: Call, clock: Clock) -> None:
+        begun = clock.monotonic()
+        token = await call(self._request(), _read_token)
+        lifetime = self.lifetime if token.expires_in is None else token.expires_in
+        self._held.token = token
+        # A lifetime of nearly nothing still serves the calls that waited for it.
+        self._held.stale_at = max(begun + lifetime - min(self.early, lifetime / 2), clock.monotonic() + 0.001)
+
+    def _request(self) -> Request:
+        form = {"grant_type": "client_credentials", "tenant_connection_code": self.tenant_connection_code}
+        if self.scope is not None:
+            form["scope"] = self.scope
+        return Request(
+            method="POST",
+            path=self.path,
+            headers={"Content-Type": "application/x-www-form-urlencoded", "Authorization": self._basic()},
+            body=urlencode(form).encode(),
+            operation="token",
+            authorised=False,
+        )
+
+    def _basic(self) -> str:
+        # RFC 6749 section 2.3.1: both parts are form-encoded first.
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+        return "Basic " + b64encode(pair.encode()).decode()
+
+    def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
+        """Give the `Authorization` header with the token held now."""
+        token = self._held.token
+        return {"Authorization": f"Bearer {token.access_token}"} if token else {}
+
+    def refused(self, sent: Mapping[str, str]) -> bool:
+        """Drop the token unless a newer one is held already; a new one can always be asked for."""
+        token = self._held.token
+        if token is not None and sent.get("Authorization") == f"Bearer {token.access_token}":
+            self._held.token = None
+        return True
+
+
+async def _read_token(response: Response) -> Token:
+    return decode_token(await response.read(TOKEN_LIMIT))

@@ -1,0 +1,366 @@
+"""Order documents (API.md A.1): an order's invoice as a PDF, streamed through or saved whole."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, date, datetime
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Self, TypeAlias
+
+from attrs import field, frozen
+
+from ._batch import bounded
+from ._disk import DiskWriter, OnExisting, Published, prepare_folder, whole_document
+from ._download import Pdf, Place, Receiver, declared_length, refuse_unless
+from ._http import Repeat, Request, Response, path
+from ._naming import Layout, file_name, from_content_disposition, safe_name
+from ._pdf import Checker
+from ._seen import Seen
+from .errors import (
+    AuthenticationError,
+    IncompleteDocumentError,
+    InterruptedDocumentError,
+    InvoicingError,
+    OrderStatusError,
+    SessionError,
+    TransportError,
+)
+from .events import DocumentSaved
+from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
+from .session import Session, Sleep
+
+__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments"]
+
+DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate | NotStarted
+
+MAX_BYTES = 256 * 2**20
+"""The largest document taken by default."""
+
+PLAIN = Layout("{order_id}")
+
+_FATAL = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
+"""Troubles with the disk that the next document would meet too."""
+
+
+class OpenDocument:
+    """An invoice on its way: `filename` is safe for a header or a folder, `size` in bytes or None if not declared.
+
+    `chunks` is read once; it raises `IncompleteDocumentError` at its end if what came is not one whole PDF.
+    """
+
+    def __init__(self, *, filename: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
+        self.filename = filename
+        self.size = size
+        self.chunks = chunks
+
+
+class _Proved:
+    """Chunks that pass through a completeness check."""
+
+    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes], length: int | None) -> None:
+        self._first = first
+        self._rest = rest
+        self._length = length
+        self._checker = Checker()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = self._first.pop(0) if self._first else await self._further()
+        self._checker.feed(chunk)
+        return chunk
+
+    async def _further(self) -> bytes:
+        try:
+            return await anext(self._rest)
+        except StopAsyncIteration:
+            fault = self._checker.fault(content_length=self._length)
+            if fault is not None:
+                raise IncompleteDocumentError(fault, head=self._checker.head) from None
+            raise
+        except TransportError as exc:
+            text = f"the body broke off after {self._checker.size:,} bytes: {exc}"
+            raise InterruptedDocumentError(text, head=self._checker.head) from exc
+
+
+@frozen(kw_only=True)
+class _Saving:
+    """How documents are saved: the arguments of `download`, checked."""
+
+    folder: Path
+    on_existing: OnExisting
+    durable: bool
+    layout: Layout
+    served_name: bool
+    day: date
+
+    def place(self, order_id: str, served: str | None = None) -> Place:
+        return Place(
+            folder=self.folder,
+            target=self._target(order_id, served),
+            on_existing=self._publishing,
+            durable=self.durable,
+        )
+
+    def _target(self, order_id: str, served: str | None) -> Path:
+        if served is None and self.layout is PLAIN:
+            return self.folder / file_name(order_id)
+        return self.folder / self.layout.relative(order_id, day=self.day, name=served)
+
+    @property
+    def _publishing(self) -> OnExisting:
+        # What was there and whole was kept before; what is there and broken is not ours to replace.
+        return OnExisting.NEW_NAME if self.on_existing is OnExisting.KEEP else self.on_existing
+
+    @property
+    def looks_first(self) -> bool:
+        return self.on_existing is OnExisting.KEEP and not self.served_name
+
+
+@frozen
+class _Received:
+    """A whole document: its bytes, or where a large one was published already."""
+
+    body: bytes | Published
+    served: str | None
+    request_id: str | None
+
+
+class _Counted:
+    """A sleep that counts, so that a document knows how many attempts it took."""
+
+    def __init__(self, sleep: Sleep) -> None:
+        self._sleep = sleep
+        self.attempts = 1
+
+    async def __call__(self, seconds: float) -> None:
+        self.attempts += 1
+        await self._sleep(seconds)
+
+
+class OrderDocuments:
+    """The invoices of marketplace orders. `max_bytes` is the largest document taken.
+
+    Every method raises `ValueError` for an order id that is empty, `.` or `..`, before anything is sent.
+    """
+
+    def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES) -> None:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be 1 or more, got {max_bytes!r}")
+        self._session = session
+        self._receiver = Receiver(Pdf(), session.clock, session.timeouts, max_bytes)
+
+    @asynccontextmanager
+    async def open(self, order_id: str) -> AsyncIterator[OpenDocument]:
+        """Pass an invoice through without touching the disk, for a web response.
+
+        The block begins only when the answer is a document: until then every failure is retried and raised as for
+        `download`. Afterwards nothing is repeated: `chunks` raises. Leaving the block stops the reading.
+        """
+        async with self._session.open(_request(order_id), partial(self._opened, order_id)) as document:
+            yield document
+
+    async def _opened(self, order_id: str, response: Response) -> OpenDocument:
+        await refuse_unless(response, self._receiver.kind, now=self._session.clock.now())
+        length = declared_length(response)
+        first, rest = await self._receiver.begin(response)
+        served = from_content_disposition(response.header("Content-Disposition"))
+        return OpenDocument(
+            filename=safe_name(served) if served else file_name(order_id),
+            size=length,
+            chunks=_Proved(first, rest, length),
+        )
+
+    async def download(
+        self,
+        order_id: str,
+        folder: str | PathLike[str],
+        *,
+        on_existing: OnExisting | str = OnExisting.KEEP,
+        durable: bool = False,
+        layout: Layout | str = PLAIN,
+        served_name: bool = False,
+        day: date | None = None,
+    ) -> SavedDocument:
+        """Save an invoice whole, or leave nothing.
+
+        `on_existing` says what happens when the name is taken: "keep" asks the service for nothing if a whole PDF
+        stands there (`attempts` is then 0), "new name" takes the next free one, "replace" replaces it. `durable`
+        returns only after file and folder are on the disk. `layout` names the file below `folder`, with
+        `{order_id}`, `{date}` (which is `day`, by default today in UTC), `{shard}`; `served_name` takes the last
+        part from the answer's Content-Disposition, made safe.
+
+        Raises `OrderStatusError` (ORDER_021), `ServiceUnavailableError` (SYS_DEP_503 to the last attempt), the
+        other errors of `errors`, and `OSError` for trouble with the disk.
+        """
+        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
+        if saving.looks_first:
+            kept = await self._kept(order_id, saving)
+            if kept is not None:
+                return kept
+        return await self._fetched(order_id, saving, self._session.clock.sleep)
+
+    async def download_many(
+        self,
+        order_ids: Iterable[str] | AsyncIterable[str],
+        folder: str | PathLike[str],
+        *,
+        concurrency: int | None = None,
+        on_existing: OnExisting | str = OnExisting.KEEP,
+        durable: bool = False,
+        layout: Layout | str = PLAIN,
+        served_name: bool = False,
+        day: date | None = None,
+    ) -> AsyncGenerator[DownloadOutcome]:
+        """Save any number of invoices and give one outcome for each id, as they finish, in bounded memory.
+
+        No more than `concurrency` ids (by default the session's limit) are read ahead, and a slow consumer slows
+        the reading down. An id that comes again is given as `Duplicate`. The error of one document is its outcome;
+        a refused credential or a full disk ends the batch: what was not finished is given as `NotStarted`, then
+        the error is raised. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
+        """
+        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
+        disk = self._session.resource(DiskWriter)
+        fresh = await disk.run(lambda: prepare_folder(saving.folder))
+        one = _One(self, saving, Seen(), looks_first=saving.looks_first and not fresh)
+        outcomes = bounded(
+            order_ids,
+            one.outcome,
+            concurrency=concurrency or self._session.limits.concurrency,
+            sleep=self._session.clock.sleep,
+            abandoned=NotStarted,
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
+
+    def _saving(
+        self,
+        folder: str | PathLike[str],
+        on_existing: OnExisting | str,
+        layout: Layout | str,
+        *,
+        durable: bool,
+        served_name: bool,
+        day: date | None,
+    ) -> _Saving:
+        self._session.check_usable()
+        return _Saving(
+            folder=Path(folder),
+            on_existing=OnExisting(on_existing),
+            durable=durable,
+            layout=layout if isinstance(layout, Layout) else Layout(layout),
+            served_name=served_name,
+            day=day or datetime.fromtimestamp(self._session.clock.now(), UTC).date(),
+        )
+
+    async def _kept(self, order_id: str, saving: _Saving) -> SavedDocument | None:
+        target = saving.place(order_id).target
+        found = await self._session.resource(DiskWriter).run(lambda: whole_document(target))
+        return None if found is None else _saved(order_id, found, attempts=0)
+
+    async def _fetched(self, order_id: str, saving: _Saving, sleep: Sleep) -> SavedDocument:
+        disk = self._session.resource(DiskWriter)
+        counted = _Counted(sleep)
+
+        async def read(response: Response) -> _Received:
+            served = _served(response) if saving.served_name else None
+            body = await self._receiver.receive(response, disk, saving.place(order_id, served))
+            return _Received(body, served, response.header("x-request-id"))
+
+        received = await self._session.call(_request(order_id), read, sleep=counted)
+        published = await _published(received, disk, saving.place(order_id, received.served))
+        document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
+        if self._session.on_event is not None:
+            self._session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
+        return document
+
+
+@frozen
+class _One:
+    """The fate of one id in a batch."""
+
+    documents: OrderDocuments
+    saving: _Saving
+    seen: Seen
+    looks_first: bool = field(kw_only=True)
+
+    async def outcome(self, order_id: str, sleep: Sleep) -> DownloadOutcome:
+        """Give the id's outcome; raise only what ends the batch."""
+        try:
+            _request(order_id)
+            if not self.seen.add(order_id):
+                return Duplicate(order_id)
+            return await self._tried(order_id, sleep)
+        except OrderStatusError as error:
+            return Deferred(order_id, error)
+        except (AuthenticationError, SessionError):
+            raise
+        except OSError as error:
+            if error.errno in _FATAL:
+                raise
+            return Failed(order_id, error)
+        except (InvoicingError, ValueError) as error:
+            return Failed(order_id, error)
+
+    async def _tried(self, order_id: str, sleep: Sleep) -> DownloadOutcome:
+        if self.looks_first:
+            kept = await self.documents._kept(order_id, self.saving)  # noqa: SLF001 - the batch's other half
+            if kept is not None:
+                return Skipped(order_id, kept)
+        fetched = await self.documents._fetched(order_id, self.saving, sleep)  # noqa: SLF001 - as above
+        return Saved(order_id, fetched)
+
+
+def _request(order_id: str) -> Request:
+    if not isinstance(order_id, str):
+        raise ValueError(f"order_id must be text, got {type(order_id).__name__}")
+    return Request(
+        method="POST",
+        path=path("partner", "stores", "orders", order_id, "documents", "invoice"),
+        headers={"Content-Type": "application/json", "Accept": "application/pdf"},
+        repeat=Repeat.ALWAYS,
+        operation="generate_invoice",
+    )
+
+
+def _served(response: Response) -> str | None:
+    return from_content_disposition(response.header("Content-Disposition")) or None
+
+
+async def _published(received: _Received, disk: DiskWriter, place: Place) -> Published:
+    if isinstance(received.body, Published):
+        return received.body
+    return await disk.store(
+        place.folder, place.target, received.body, on_existing=place.on_existing, durable=place.durable
+    )
+
+
+def _saved(order_id: str, found: Published, *, attempts: int, request_id: str | None = None) -> SavedDocument:
+    return SavedDocument(
+        order_id=order_id,
+        path=found.path,
+        size=found.size,
+        sha256=found.sha256,
+        attempts=attempts,
+        request_id=request_id,
+    )

@@ -1,0 +1,498 @@
+"""The one verb: authorise, send, check, read, and all of that again as the policy says.
+
+`Session.call(request, read)` is the only way to a service. `read` runs inside the attempt, so that a retry signs
+anew, reads anew and writes anew. The only retry loop of the project is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import Enum
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import evolve
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+
+from ._aiohttp import AiohttpTransport
+from ._clock import Clock, RealClock
+from ._governor import Pacer
+from ._http import Exchange, Repeat, Request, Response, Transport
+from ._wire import error_from
+from .auth import Auth
+from .errors import (
+    ApiError,
+    Attempt,
+    AuthenticationError,
+    DeadlineError,
+    IncompleteDocumentError,
+    InvoicingError,
+    ProtocolError,
+    RateLimitError,
+    Sent,
+    ServiceUnavailableError,
+    SessionError,
+    TransportError,
+)
+from .events import AttemptFailed, Event, Observer, RequestStarted, RequestSucceeded, RetryScheduled
+from .policies import Limits, RetryPolicy, Timeouts
+
+__all__ = ["Session", "Sleep", "may_repeat"]
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits so many seconds; a batch passes its own, which gives its place to another item meanwhile."""
+
+ERROR_BODY_LIMIT = 65_536
+SUCCESS_CLASS = 2
+"""The first digit of a status that is no error."""
+
+
+class Resource(Protocol):
+    """Something a session holds for its features and closes with itself."""
+
+    async def close(self) -> None: ...
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class _State(Enum):
+    NEW = "not open yet: enter it with `async with`"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+def may_repeat(error: BaseException, repeat: Repeat) -> bool:
+    """Tell whether the request that ended in `error` may be sent again: the retry rule, pure.
+
+    A request that may always be repeated is, after a lost or broken answer and while the service or its gateway
+    is unavailable. One that may not is only after a failure that provably came before its first byte, or after
+    an answer that declares the refusal: the SYS_DEP_503 envelope or 429. A bare 502, 503 or 504 declares
+    nothing: a gateway may have passed the request on.
+    """
+    match error:
+        case RateLimitError():
+            return True
+        case ServiceUnavailableError():
+            return repeat is Repeat.ALWAYS or error.declared
+        case TransportError():
+            return repeat is Repeat.ALWAYS or error.sent == "no"
+        case IncompleteDocumentError():
+            return repeat is Repeat.ALWAYS
+        case _:
+            return False
+
+
+class Session:
+    """A place to call one service from: base URL, credentials, policies and a pool of connections.
+
+    Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
+    any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
+    `transport` replaces the network (a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its
+    own); `clock` replaces time and chance.
+
+    Raises `ValueError` for a base URL that cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        on_event: Observer | None = None,
+    ) -> None:
+        self.base_url = _checked_base_url(base_url)
+        self.base_path = urlsplit(self.base_url).path
+        self.auth = auth
+        self.retry = retry or RetryPolicy()
+        self.timeouts = timeouts or Timeouts()
+        self.limits = limits or Limits()
+        self.clock: Clock = clock or RealClock()
+        self.on_event = on_event
+        self._given_transport = transport
+        self._transport: Transport | None = None
+        self._state = _State.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots = asyncio.Semaphore(self.limits.concurrency)
+        self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
+        self._resources: dict[type[Any], Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._state.name.lower()})"
+
+    async def __aenter__(self) -> Self:
+        if self._state is not _State.NEW:
+            raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts)
+        self._state = _State.OPEN
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections and what features hold. Closing twice does nothing."""
+        if self._state is not _State.OPEN:
+            self._state = _State.CLOSED
+            return
+        self._state = _State.CLOSED
+        try:
+            for resource in reversed(self._resources.values()):
+                await resource.close()
+        finally:
+            if self._transport is not None and self._given_transport is None:
+                await self._transport.close()
+
+    def resource(self, kind: type[R]) -> R:
+        """Give the one `kind` of this session, made at first use and closed with the session."""
+        self.check_usable()
+        if kind not in self._resources:
+            self._resources[kind] = kind()
+        held: R = self._resources[kind]
+        return held
+
+    def check_usable(self) -> None:
+        """Raise `SessionError` unless the session is open and this is its event loop."""
+        if self._state is not _State.OPEN:
+            raise SessionError(f"the session is {self._state.value}")
+        if asyncio.get_running_loop() is not self._loop:
+            raise SessionError("the session belongs to another event loop; make one for each loop")
+
+    async def call(
+        self,
+        request: Request,
+        read: Callable[[Response], Awaitable[T]],
+        *,
+        sleep: Sleep | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> T:
+        """Send the request and give what `read` makes of its answer, trying again as the policy says.
+
+        `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
+        failure. `sleep` replaces the wait between attempts, `retry` the session's policy. Raises the errors of
+        `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
+        """
+        return await _Call(self, request, read, sleep=sleep, retry=retry).run()
+
+    @asynccontextmanager
+    async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
+        """Do as `call`, but keep the answer open until the block ends, so that `read` may hand on its body.
+
+        The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
+        """
+        call = _Call(self, request, read, keep=True)
+        try:
+            yield await call.run()
+        finally:
+            await call.release()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to the observer, if there is one."""
+        if self.on_event is not None:
+            self.on_event(event)
+
+    async def admit(self) -> None:
+        """Wait for a place in the rate and concurrency limits; pair it with `leave`."""
+        if self._pacer is not None:
+            wait = self._pacer.reserve(self.clock.monotonic())
+            if wait > 0:
+                await self.clock.sleep(wait)
+        await self._slots.acquire()
+
+    def leave(self) -> None:
+        """Give back a place in the concurrency limit."""
+        self._slots.release()
+
+    def begin(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
+        """Begin one bare exchange; the answer's head arrives on entering it."""
+        self.check_usable()
+        assert self._transport is not None  # noqa: S101 - open sessions have one; for the type checker
+        return self._transport.send(request, exchange)
+
+
+class _Call(Generic[T]):
+    """One call with its attempts. Everything that one attempt makes, the next makes anew."""
+
+    __slots__ = (
+        "_answer",
+        "_error",
+        "_exchange",
+        "_history",
+        "_keep",
+        "_policy",
+        "_read",
+        "_ready",
+        "_renewed",
+        "_request",
+        "_sent_headers",
+        "_session",
+        "_sleep",
+        "_slot",
+        "_started",
+        "_stop_at",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        request: Request,
+        read: Callable[[Response], Awaitable[T]],
+        *,
+        sleep: Sleep | None = None,
+        retry: RetryPolicy | None = None,
+        keep: bool = False,
+    ) -> None:
+        session.check_usable()
+        self._session = session
+        self._request = request
+        self._read = read
+        self._keep = keep
+        self._sleep = sleep or session.clock.sleep
+        self._history: list[Attempt] = []
+        self._error: InvoicingError | None = None
+        self._exchange = Exchange()
+        self._answer: AbstractAsyncContextManager[Response] | None = None
+        self._slot = False
+        self._ready = False
+        self._renewed = False
+        self._sent_headers: Mapping[str, str] = {}
+        self._started = session.clock.monotonic()
+        self._policy = retry or session.retry
+        deadline = self._policy.deadline
+        self._stop_at = None if deadline is None else self._started + deadline
+
+    async def run(self) -> T:
+        try:
+            value = await self._within_deadline()
+        except InvoicingError as error:
+            error.attempts = tuple(self._history)
+            raise
+        session = self._session
+        if session.on_event is not None:
+            elapsed = session.clock.monotonic() - self._started
+            session.on_event(
+                RequestSucceeded(
+                    operation=self._request.operation,
+                    path=self._request.path,
+                    attempts=len(self._history) + 1,
+                    elapsed=elapsed,
+                )
+            )
+        return value
+
+    async def _within_deadline(self) -> T:
+        deadline = self._policy.deadline
+        if deadline is None:
+            return await self._tried()
+        bound = self._session.clock.timeout(deadline)
+        try:
+            async with bound:
+                return await self._tried()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            sent: Sent = "unknown" if self._exchange.sent else "no"
+            error = DeadlineError(f"the deadline of {deadline:g} s ended the call", sent=sent)
+            self._note(error, self._session.clock.monotonic())
+            raise error from self._error
+
+    async def _tried(self) -> T:
+        """Try once without ceremony: the retry machinery costs as much as a signature, so only failures pay."""
+        try:
+            return await self._attempt()
+        except InvoicingError as error:
+            if not self._repeatable(error):
+                raise
+            first = error
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            stop=self._is_spent,
+            wait=self._wait,
+            retry=retry_if_exception(self._repeatable),
+            before_sleep=self._before_sleep,
+            reraise=True,
+        )
+        return await retrying(self._attempt_after, [first])
+
+    async def _attempt_after(self, failed: list[InvoicingError]) -> T:
+        """Count the first attempt, which has failed already, as the loop's first; then try for real."""
+        if failed:
+            raise failed.pop()
+        return await self._attempt()
+
+    def _repeatable(self, error: BaseException) -> bool:
+        # A credential that cannot be had was already tried for under the same policy.
+        return self._ready and may_repeat(error, self._request.repeat)
+
+    def _is_spent(self, state: RetryCallState) -> bool:
+        policy = self._policy
+        if state.attempt_number >= policy.attempts:
+            return True
+        until = self._session.clock.monotonic() + state.upcoming_sleep
+        return self._stop_at is not None and until >= self._stop_at
+
+    def _wait(self, state: RetryCallState) -> float:
+        retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
+        chance = self._session.clock.random()
+        return self._policy.delay(state.attempt_number, chance, retry_after=retry_after)
+
+    def _before_sleep(self, state: RetryCallState) -> None:
+        delay = state.upcoming_sleep
+        self._history[-1] = evolve(self._history[-1], waited=delay)
+        request = self._request
+        self._session.tell(
+            RetryScheduled(operation=request.operation, path=request.path, attempt=state.attempt_number, delay=delay)
+        )
+
+    async def _attempt(self) -> T:
+        """Make one attempt; a 401 that a new credential can mend is mended once, inside it."""
+        try:
+            return await self._exchange_once()
+        except AuthenticationError:
+            renewable = self._ready and not self._renewed and self._session.auth.refused(self._sent_headers)
+            if not renewable:
+                raise
+        self._renewed = True
+        return await self._exchange_once()
+
+    async def _exchange_once(self) -> T:
+        begun = self._session.clock.monotonic()
+        self._exchange = Exchange()
+        self._ready = False
+        try:
+            await self._prepare()
+            self._ready = True
+            return await self._in_slot()
+        except InvoicingError as error:
+            self._note(error, begun)
+            raise
+
+    async def _prepare(self) -> None:
+        if not self._request.authorised:
+            return
+        try:
+            await self._session.auth.prepare(self._session.call, self._session.clock)
+        except InvoicingError as error:
+            # Whatever became of the credential's own call, this request was not sent.
+            error.sent = "no"
+            raise
+
+    async def _in_slot(self) -> T:
+        await self._session.admit()
+        self._slot = True
+        try:
+            value = await self._bounded()
+        except BaseException:
+            await self.release()
+            raise
+        if not self._keep:
+            await self.release()
+        return value
+
+    async def _bounded(self) -> T:
+        seconds = self._session.timeouts.attempt
+        bound = self._session.clock.timeout(seconds)
+        try:
+            async with bound:
+                return await self._sent_and_read()
+        except TimeoutError as exc:
+            if not bound.expired():
+                raise
+            sent: Sent = "unknown" if self._exchange.sent else "no"
+            raise TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent) from exc
+
+    async def _sent_and_read(self) -> T:
+        session = self._session
+        request = self._signed()
+        if session.on_event is not None:
+            number = len(self._history) + 1
+            session.on_event(RequestStarted(operation=request.operation, path=request.path, attempt=number))
+        answer = session.begin(request, self._exchange)
+        response = await answer.__aenter__()
+        self._answer = answer
+        if response.status // 100 != SUCCESS_CLASS:
+            raise await _refusal(response, now=session.clock.now())
+        return await self._read(response)
+
+    def _signed(self) -> Request:
+        session, request = self._session, self._request
+        if not request.authorised:
+            return evolve(request, base_url=request.base_url or session.base_url)
+        credentials = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())
+        self._sent_headers = credentials
+        return evolve(request, base_url=session.base_url, headers={**request.headers, **credentials})
+
+    async def release(self) -> None:
+        """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""
+        answer, self._answer = self._answer, None
+        try:
+            if answer is not None:
+                await answer.__aexit__(None, None, None)
+        finally:
+            if self._slot:
+                self._slot = False
+                self._session.leave()
+
+    def _note(self, error: InvoicingError, begun: float) -> None:
+        clock, request = self._session.clock, self._request
+        elapsed = clock.monotonic() - begun
+        self._error = error
+        self._history.append(
+            Attempt(
+                number=len(self._history) + 1,
+                at=clock.now() - elapsed,
+                elapsed=elapsed,
+                error=f"{type(error).__name__}: {error}",
+                status=getattr(error, "status", None),
+                code=getattr(error, "code", None),
+                request_id=getattr(error, "request_id", None),
+            )
+        )
+        if self._session.on_event is not None:
+            number = len(self._history)
+            event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
+            self._session.on_event(event)
+
+
+async def _refusal(response: Response, *, now: float) -> InvoicingError:
+    body = await _head(response)
+    error = error_from(response.status, response.header, body, now=now)
+    if error is not None:
+        return error
+    return ProtocolError(f"the service answered {response.status}", head=body, status=response.status)
+
+
+async def _head(response: Response) -> bytes:
+    """Read what fits the limit; an error's status says enough when its body breaks off."""
+    body = bytearray()
+    try:
+        async for chunk in response.chunks():
+            body += chunk
+            if len(body) > ERROR_BODY_LIMIT:
+                break
+    except TransportError:
+        pass
+    return bytes(body[:ERROR_BODY_LIMIT])
+
+
+def _checked_base_url(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"base_url must be an absolute http or https URL, got {base_url!r}")
+    if parts.username or parts.password:
+        raise ValueError("base_url must hold no user name or password: pass an Auth")
+    if parts.query or parts.fragment:
+        raise ValueError(f"base_url must have no query or fragment, got {base_url!r}")
+    return base_url.rstrip("/")

@@ -1,0 +1,53 @@
+"""What every test gets: the guard against any connection that leaves loopback, and the fixtures of `fakes`."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from fakes import FakeClock
+
+
+class LeftLoopback(AssertionError):
+    """A test tried to reach another machine."""
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection and look-up that is not for this machine."""
+    real = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+
+    def guarded(name: str) -> Any:
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family in {socket.AF_INET, socket.AF_INET6} and not ip_address(address[0]).is_loopback:
+                raise LeftLoopback(f"a test must not connect to {address!r}")
+            return real[name](self, address)
+
+        return connect
+
+    def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in {"localhost", "127.0.0.1", "::1", None}:
+            raise LeftLoopback(f"a test must not look up {host!r}")
+        return found(host, *args, **kwargs)
+
+    found = socket.getaddrinfo
+    for name in real:
+        monkeypatch.setattr(socket.socket, name, guarded(name))
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that moves only when something sleeps on it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect garbage at the end, so that a warning about something left open belongs to its own test."""
+    yield
+    gc.collect()

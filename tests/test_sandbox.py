@@ -1,0 +1,855 @@
+"""The sandbox answers as API.md says, checks what it is sent, and fails exactly as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from uuid import UUID
+
+import pytest
+from attrs import evolve
+from fakes import START, FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invoicing_async import _page, _pdf, _signing
+from invoicing_async._http import Exchange, Request, Response, path
+from invoicing_async._sandbox_shape import Shape, encode, parse, total
+from invoicing_async._signing import SigningRules
+from invoicing_async.errors import ProtocolError, TransportError
+from invoicing_async.models import RequestStatus
+from invoicing_async.sandbox import (
+    ALLOWED_SUBSTATUSES,
+    Answer,
+    DropBeforeAnswer,
+    Endless,
+    Faults,
+    Genuine,
+    Hang,
+    JsonUnder200,
+    NotEligible,
+    NotPdf,
+    Operation,
+    RateLimited,
+    Reset,
+    Sandbox,
+    SandboxCredentials,
+    SandboxSettings,
+    Scripted,
+    Slow,
+    Truncated,
+    Unavailable,
+    demo_orders,
+)
+
+ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
+BASE = "http://sandbox.test/api/v1"
+LIMIT = 1_000_000
+TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+LINE = {"name": "Tea", "unit": "box", "price": 10.50, "quantity": 3, "discount_amount": 0.5, "amount": 31.00}
+
+
+class Seen:
+    """An answer that was read to its end."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(sandbox: Sandbox, request: Request) -> Seen:
+    async with sandbox.send(request, Exchange()) as response:
+        return Seen(response.status, response.headers, await response.read(LIMIT))
+
+
+def signed(
+    sandbox: Sandbox, order_id: str = ORDER, *, ms: int | None = None, signed_as: str = "", **changed: str
+) -> Request:
+    """Build service A's request by hand from the pure stages; keywords replace a header's value."""
+    known = sandbox.credentials
+    moment = int(sandbox.clock.now() * 1000) if ms is None else ms
+    headers = {
+        "x-partner-client-id": known.partner_client_id,
+        "x-store-client-id": known.store_client_id,
+        "x-store-token": known.store_token,
+        "x-timestamp": str(moment),
+    } | {name.replace("_", "-"): value for name, value in changed.items() if name != "x_signature"}
+    target = path("partner", "stores", "orders", order_id, "documents", "invoice")
+    text = _signing.base_string(
+        "POST", signed_as or target, headers=headers.items(), body_hash=_signing.body_sha256(b"")
+    )
+    signature = changed.get("x_signature", "sha256=" + _signing.digest(known.secret_key, text))
+    return Request(method="POST", path=target, base_url=BASE, headers={**headers, "X-Signature": signature})
+
+
+def token_request(sandbox: Sandbox, *, secret: str | None = None, **form: str) -> Request:
+    known = sandbox.credentials
+    basic = b64encode(f"{known.client_id}:{secret or known.client_secret}".encode()).decode()
+    fields = {"grant_type": "client_credentials", "tenant_connection_code": known.tenant_connection_code} | form
+    return Request(
+        method="POST",
+        path="/v2/oauth/token",
+        headers={"Authorization": f"Basic {basic}", "Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode(fields).encode(),
+    )
+
+
+def bearer(sandbox: Sandbox, target: str, *, body: bytes = b"", query: str = "", token: str = "") -> Request:
+    headers = {"Authorization": f"Bearer {token or sandbox.credentials.token}"}
+    kind = {"Content-Type": "application/json; charset=utf-8"} if body else {}
+    return Request(method="POST", path=target, query=query, base_url=BASE, headers={**headers, **kind}, body=body)
+
+
+def draft(**data: Any) -> bytes:
+    fields = {"invoice_template_id": TEMPLATE, "invoice_lines": [LINE]} | data
+    return json.dumps({"invoice_data": fields}).encode()
+
+
+def submission(sandbox: Sandbox, body: bytes | None = None) -> Request:
+    return bearer(sandbox, "/v2/ob/invoices", body=draft() if body is None else body)
+
+
+def poll(sandbox: Sandbox, request_id: str) -> Request:
+    return bearer(sandbox, f"/v2/ob/invoices/by-request-id/{request_id}")
+
+
+def export(sandbox: Sandbox, invoice_id: str, form: str = "pdf") -> Request:
+    return bearer(sandbox, f"/v2/ob/invoices/{invoice_id}/export", query=f"format={form}")
+
+
+def link_request(link: str) -> Request:
+    parts = urlsplit(link)
+    return Request(method="GET", base_url=f"{parts.scheme}://{parts.netloc}", path=parts.path, query=parts.query)
+
+
+def made(clock: FakeClock | None = None, *, faults: Faults | None = None, **settings: Any) -> Sandbox:
+    return Sandbox(SandboxSettings(**settings), faults=faults, clock=clock or FakeClock())
+
+
+def at_once(**faults: Any) -> Faults:
+    return Faults(polls_until_done=(0, 0), exports_until_done=(0, 0), **faults)
+
+
+async def collect(response: Response, into: list[bytes]) -> None:
+    async for chunk in response.chunks():
+        into.append(chunk)
+
+
+async def created(sandbox: Sandbox, body: bytes | None = None) -> str:
+    answer = await ask(sandbox, submission(sandbox, body))
+    assert answer.status == 200
+    request_id = answer.json["request_id"]
+    assert isinstance(request_id, str)
+    return request_id
+
+
+class TestOrders:
+    @pytest.mark.asyncio
+    async def test_a_signed_request_gets_a_whole_pdf(self) -> None:
+        sandbox = made()
+        answer = await ask(sandbox, signed(sandbox))
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/pdf")
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="invoice-{ORDER}.pdf"'
+        assert _pdf.fault_of(answer.body, content_length=int(answer.headers["Content-Length"])) is None
+        assert ORDER.encode() in answer.body
+
+    @pytest.mark.asyncio
+    async def test_the_same_order_and_seed_give_the_same_bytes_at_any_time(self) -> None:
+        later = FakeClock()
+        later.advance(1000)
+        first, second, other = made(), made(later), made(seed=1)
+        bodies = [(await ask(box, signed(box))).body for box in (first, second, other)]
+        assert bodies[0] == bodies[1]
+        assert bodies[0] != bodies[2]
+
+    @pytest.mark.asyncio
+    async def test_every_order_has_its_own_bytes(self) -> None:
+        sandbox = made()
+        bodies = [(await ask(sandbox, signed(sandbox, order))).body for order in demo_orders(60)]
+        assert len(set(bodies)) == 60
+
+    @pytest.mark.asyncio
+    async def test_an_id_is_quoted_once_and_hostile_text_cannot_break_the_page_or_the_header(self) -> None:
+        sandbox = made()
+        answer = await ask(sandbox, signed(sandbox, 'INV/2025"\r\n\\(Đức 株)'))
+        assert answer.status == 200
+        assert _pdf.fault_of(answer.body) is None
+        assert answer.headers["Content-Disposition"].count('"') == 2
+        assert "\r" not in answer.headers["Content-Disposition"]
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            ({"x_partner_client_id": "other"}, "x-partner-client-id missing or not known"),
+            ({"x_store_client_id": "a", "x_store_token": "b"}, "x-store-client-id, x-store-token missing or not known"),
+            ({"x_timestamp": "yesterday"}, "x-timestamp must be epoch milliseconds"),
+            ({"x_signature": "sha256=00"}, "x-signature does not sign this request"),
+            ({"signed_as": "/partner/other"}, "x-signature does not sign this request"),
+        ],
+    )
+    async def test_a_wrong_credential_is_a_401_envelope(self, changed: dict[str, Any], reason: str) -> None:
+        sandbox = made()
+        answer = await ask(sandbox, signed(sandbox, **changed))
+        assert answer.status == 401
+        assert answer.json["success"] is False
+        assert answer.json["error"]["code"] == "AUTH_001"
+        assert answer.json["error"]["details"]["context"] == {"reason": reason}
+        assert not sandbox.log[-1].verified
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize(("seconds", "status"), [(-301, 401), (-299, 200), (299, 200), (301, 401)])
+    async def test_a_timestamp_holds_within_the_skew(self, seconds: float, status: int) -> None:
+        sandbox = made()
+        assert (await ask(sandbox, signed(sandbox, ms=int((START + seconds) * 1000)))).status == status
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("base_url", [BASE, ""])
+    async def test_the_rules_decide_what_is_signed(self, base_url: str) -> None:
+        sandbox = made(rules=SigningRules(full_path=True), base_path="/api/v1")
+        target = signed(sandbox).path
+        full = evolve(signed(sandbox, signed_as="/api/v1" + target), base_url=base_url)
+        assert (await ask(sandbox, full)).status == 200
+        assert (await ask(sandbox, signed(sandbox))).status == 401
+
+    @pytest.mark.asyncio
+    async def test_the_clients_own_vector_is_accepted(self) -> None:
+        """A signature that another tool computed passes, so client and sandbox cannot be wrong together."""
+        vectors = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
+        one = next(vector for vector in vectors if vector["name"] == "invoice")
+        names = ("secret_key", "partner_client_id", "store_client_id", "store_token")
+        clock = FakeClock()
+        clock.advance(one["timestamp_ms"] / 1000 - START)
+        sandbox = made(clock, credentials=SandboxCredentials(**{name: one[name] for name in names}))
+        request = signed(sandbox, ms=one["timestamp_ms"], x_signature=one["header"])
+        assert request.path == one["path"]
+        assert (await ask(sandbox, request)).status == 200
+
+    @pytest.mark.asyncio
+    async def test_sys_dep_503_comes_first_as_often_as_told(self) -> None:
+        sandbox = made(faults=Faults(unavailable={ORDER: 2}, unavailable_status=200))
+        answers = [await ask(sandbox, signed(sandbox)) for _ in range(3)]
+        assert [answer.headers["Content-Type"] for answer in answers] == ["application/json"] * 2 + ["application/pdf"]
+        error = answers[0].json["error"]
+        assert (answers[0].status, error["code"]) == (200, "SYS_DEP_503")
+        assert error["message"] == "Service temporarily unavailable"
+        context = error["details"]["context"]
+        assert context["details"].startswith("External dependency refused the connection.")
+        assert {key: context[key] for key in ("orderId", "operation", "errorCode", "category")} == {
+            "orderId": ORDER,
+            "operation": "invoice_generation",
+            "errorCode": "ECONNREFUSED",
+            "category": "connection_refused",
+        }
+        assert error["details"]["timestamp"] == "2025-09-17T09:12:30.000Z"
+        assert str(UUID(answers[0].json["requestId"])) == answers[0].json["requestId"]
+
+    @pytest.mark.asyncio
+    async def test_order_021_is_the_seeds_envelope(self) -> None:
+        sandbox = made(faults=Faults(not_eligible=frozenset({ORDER})))
+        answers = [await ask(sandbox, signed(sandbox)) for _ in range(2)]
+        assert [answer.status for answer in answers] == [422, 422]
+        error = answers[0].json["error"]
+        assert (error["code"], error["message"]) == ("ORDER_021", "Order status does not allow this operation")
+        assert error["details"]["hint"].endswith("in_transit, delivered, or order_completed.")
+        context = {"orderId": ORDER, "allowedSubstatuses": list(ALLOWED_SUBSTATUSES)}
+        assert error["details"]["context"] == context
+
+    @pytest.mark.asyncio
+    async def test_shares_choose_orders_by_the_seed_in_any_order(self) -> None:
+        faults = Faults(
+            unavailable_share=0.3,
+            unavailable_times=2,
+            rate_limited_share=0.2,
+            not_eligible_share=0.2,
+            retry_after="7",
+        )
+
+        async def outcomes(orders: tuple[str, ...]) -> dict[str, list[int]]:
+            sandbox = made(faults=faults)
+            found: dict[str, list[int]] = {order: [] for order in orders}
+            for _ in range(4):
+                answers = await asyncio.gather(*(ask(sandbox, signed(sandbox, order)) for order in orders))
+                for order, answer in zip(orders, answers, strict=True):
+                    found[order].append(answer.status)
+                    assert answer.headers.get("Retry-After") == ("7" if answer.status == 429 else None)
+            return found
+
+        orders = demo_orders(200)
+        forwards, backwards = await outcomes(orders), await outcomes(orders[::-1])
+        assert forwards == backwards
+        firsts = Counter(statuses[0] for statuses in forwards.values())
+        lasts = Counter(statuses[-1] for statuses in forwards.values())
+        assert set(firsts) == {200, 422, 429, 503}
+        assert set(lasts) == {200, 422}
+        assert 20 < firsts[429] < 60
+        assert 30 < firsts[503] < 80
+        assert 20 < lasts[422] < 60
+        assert [429, 503, 503, 200] in forwards.values()
+
+
+class TestTokens:
+    @pytest.mark.asyncio
+    async def test_a_token_opens_service_b_until_its_lifetime_ends(self) -> None:
+        clock = FakeClock()
+        sandbox = made(clock, token_lifetime=60)
+        answer = (await ask(sandbox, token_request(sandbox))).json
+        assert (answer["token_type"], answer["expires_in"]) == ("Bearer", 60)
+        request = bearer(sandbox, "/v2/ob/invoices", body=draft(), token=answer["access_token"])
+        assert (await ask(sandbox, request)).status == 200
+        clock.advance(60)
+        refused = await ask(sandbox, request)
+        assert (refused.status, refused.body) == (401, b"Not Authorized")
+        second = (await ask(sandbox, token_request(sandbox))).json["access_token"]
+        assert second != answer["access_token"]
+
+    @pytest.mark.asyncio
+    async def test_revoked_tokens_are_refused_and_the_fixed_one_is_not(self) -> None:
+        sandbox = made(announce_lifetime=False)
+        answer = (await ask(sandbox, token_request(sandbox))).json
+        assert "expires_in" not in answer
+        sandbox.revoke_tokens()
+        revoked = bearer(sandbox, "/v2/ob/invoices", body=draft(), token=answer["access_token"])
+        assert (await ask(sandbox, revoked)).status == 401
+        assert (await ask(sandbox, submission(sandbox))).status == 200
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize(
+        ("change", "status", "error"),
+        [
+            ({"secret": "wrong"}, 401, "invalid_client"),
+            ({"grant_type": "password"}, 400, "unsupported_grant_type"),
+            ({"tenant_connection_code": "OTHER"}, 400, "invalid_grant"),
+        ],
+    )
+    async def test_a_wrong_token_request_is_refused(self, change: dict[str, str], status: int, error: str) -> None:
+        sandbox = made()
+        answer = await ask(sandbox, token_request(sandbox, **change))
+        assert (answer.status, answer.json) == (status, {"error": error})
+
+    @pytest.mark.asyncio
+    async def test_a_token_request_must_be_one_form(self) -> None:
+        sandbox = made()
+        right = token_request(sandbox)
+        twice = evolve(right, body=right.body + b"&grant_type=client_credentials")
+        as_json = evolve(right, headers={**right.headers, "Content-Type": "application/json"})
+        for wrong in (twice, as_json):
+            assert (await ask(sandbox, wrong)).json == {"error": "invalid_request"}
+
+    @pytest.mark.asyncio
+    async def test_a_call_without_a_bearer_is_refused(self) -> None:
+        sandbox = made()
+        assert (await ask(sandbox, evolve(submission(sandbox), headers={}))).status == 401
+
+
+class TestInvoices:
+    @pytest.mark.asyncio
+    async def test_a_submission_is_recorded_byte_for_byte(self) -> None:
+        sandbox = made()
+        body = draft(consumer={"name": "Công ty Đông Á"}).replace(b"10.5,", b"10.50,")
+        request_id = await created(sandbox, body)
+        record = sandbox.created[request_id]
+        assert (record.body, record.at, record.request_id) == (body, START, request_id)
+        assert str(record.content["invoice_data"]["invoice_lines"][0]["price"]) == "10.50"
+        with pytest.raises(TypeError):
+            sandbox.created["x"] = record  # type: ignore[index]  # a read-only view
+
+    @pytest.mark.asyncio
+    async def test_sending_twice_creates_twice_and_it_can_be_counted(self) -> None:
+        sandbox = made()
+        ids = [await created(sandbox) for _ in range(2)]
+        assert ids[0] != ids[1]
+        assert Counter(record.body for record in sandbox.created.values()) == {draft(): 2}
+
+    @pytest.mark.asyncio
+    async def test_ids_depend_on_seed_and_content_and_not_on_order(self) -> None:
+        bodies = [draft(consumer={"code": str(number)}) for number in range(5)]
+        first, second, other = made(), made(), made(seed=9)
+        forwards = [await created(first, body) for body in bodies]
+        backwards = [await created(second, body) for body in bodies[::-1]]
+        assert forwards == backwards[::-1]
+        assert await created(other, bodies[0]) != forwards[0]
+
+    @pytest.mark.asyncio
+    async def test_an_operation_ends_after_its_polls(self) -> None:
+        sandbox = made(faults=Faults(polls_until_done=(3, 3)))
+        request_id = await created(sandbox)
+        answers = [(await ask(sandbox, poll(sandbox, request_id))).json for _ in range(4)]
+        assert [answer["status"] for answer in answers] == ["NEW", "NEW", "SUCCESS", "SUCCESS"]
+        assert answers[0] == {"request_id": request_id, "status": "NEW"}
+        data = answers[2]["data"]
+        assert data["id"] == sandbox.created[request_id].invoice_id
+        assert data["authority_status"] == "SUBMITTED"
+        assert data["invoice_amount"] == {"amount_without_tax": 31.0, "tax_amount": 0, "total_amount": 31.0}
+        assert data["created_date"].startswith(data["date_of_issue"])
+
+    @pytest.mark.asyncio
+    async def test_an_operation_ends_at_its_time_on_the_clock(self) -> None:
+        clock = FakeClock()
+        sandbox = made(clock, faults=Faults(seconds_until_done=(10, 20), failed_share=1.0))
+        request_id = await created(sandbox)
+        clock.advance(9.9)
+        assert (await ask(sandbox, poll(sandbox, request_id))).json["status"] == "NEW"
+        clock.advance(10.1)
+        assert (await ask(sandbox, poll(sandbox, request_id))).json == {"request_id": request_id, "status": "FAILED"}
+
+    @pytest.mark.asyncio
+    async def test_it_may_be_terminal_at_once(self) -> None:
+        sandbox = made(faults=at_once())
+        assert (await ask(sandbox, submission(sandbox))).json["status"] == "SUCCESS"
+
+    @pytest.mark.asyncio
+    async def test_a_share_fails_and_polls_spread(self) -> None:
+        sandbox = made(faults=Faults(failed_share=0.25, polls_until_done=(1, 3)))
+        ids = [await created(sandbox, draft(consumer={"code": str(number)})) for number in range(120)]
+        outcomes = Counter(sandbox.created[request_id].outcome for request_id in ids)
+        assert 15 < outcomes[RequestStatus.FAILED] < 45
+        ended = Counter([await polls_to_end(sandbox, one) for one in ids])
+        assert set(ended) == {1, 2, 3}
+
+    @pytest.mark.asyncio
+    async def test_a_lost_answer_leaves_an_invoice(self) -> None:
+        sandbox = made(faults=Faults(lost_share=1.0))
+        with pytest.raises(TransportError) as caught:
+            await ask(sandbox, submission(sandbox))
+        assert caught.value.sent == "unknown"
+        assert len(sandbox.created) == 1
+        assert sandbox.log[-1].status is None
+
+    @pytest.mark.asyncio
+    async def test_unknown_ids_are_404(self) -> None:
+        sandbox = made(faults=Faults(polls_until_done=(2, 2)))
+        request_id = await created(sandbox)
+        unfinished = sandbox.created[request_id].invoice_id
+        for request in (poll(sandbox, "nobody"), export(sandbox, "nobody"), export(sandbox, unfinished)):
+            assert (await ask(sandbox, request)).status == 404
+
+    @pytest.mark.asyncio
+    async def test_a_body_of_another_type_is_refused(self) -> None:
+        sandbox = made()
+        request = submission(sandbox)
+        headers = {"Authorization": request.headers["Authorization"], "Content-Type": "text/plain"}
+        answer = await ask(sandbox, evolve(request, headers=headers))
+        assert answer.status == 400
+        faults = answer.json["error"]["details"]["context"]["faults"]
+        assert faults == ["Content-Type: must be application/json"]
+        assert not sandbox.created
+
+
+async def polls_to_end(sandbox: Sandbox, request_id: str) -> int:
+    for turn in range(1, 10):
+        if (await ask(sandbox, poll(sandbox, request_id))).json["status"] != "NEW":
+            return turn
+    raise AssertionError("never ended")
+
+
+class TestShape:
+    @pytest.mark.parametrize(
+        ("body", "fault"),
+        [
+            (b"{", "body: not JSON"),
+            (b"\xff", "body: not JSON"),
+            (b'{"a": NaN}', "body: not JSON: NaN is not JSON"),
+            (b'{"a": 1, "a": 2}', "body: not JSON: an object names a field twice"),
+            (b"[]", "body: must be an object"),
+            (b"{}", "invoice_data: is required"),
+            (b'{"invoice_data": {}}', "invoice_data.invoice_lines: is required"),
+            (draft(invoice_template_id="x"), "invoice_data.invoice_template_id: must be a UUID"),
+            (draft(invoice_template_id=1), "invoice_data.invoice_template_id: must be a UUID"),
+            (draft(invoice_lines=[]), "invoice_data.invoice_lines: must have at least 1 element"),
+            (draft(invoice_lines={}), "invoice_data.invoice_lines: must be an array"),
+            (draft(invoice_lines=[LINE, {}]), "invoice_data.invoice_lines[1].name: is required"),
+            (draft(invoice_lines=[LINE | {"price": "1"}]), "invoice_data.invoice_lines[0].price: must be a number"),
+            (draft(invoice_lines=[LINE | {"price": True}]), "invoice_data.invoice_lines[0].price: must be a number"),
+            (draft(invoice_lines=[LINE | {"price": 1e200}]), "invoice_data.invoice_lines[0].price: is out of range"),
+            (
+                draft(invoice_lines=[LINE | {"amount": 31.01}]),
+                "invoice_data.invoice_lines[0].amount: must be (price * quantity) - discount_amount",
+            ),
+            (
+                draft(invoice_lines=[LINE | {"vat_rate": "SEVEN"}]),
+                "invoice_data.invoice_lines[0].vat_rate: must be one of EIGHT, FIVE, NONE, TEN, UNDECLARED, ZERO",
+            ),
+            (
+                draft(invoice_lines=[LINE | {"name": "x" * 501}]),
+                "invoice_data.invoice_lines[0].name: must have at most 500 characters, has 501",
+            ),
+            (draft(consumer={"phone": 1}), "invoice_data.consumer.phone: must be a string"),
+            (draft(consumer={"fax": "1"}), "invoice_data.consumer.fax: is not a known field"),
+            (draft(payment_method=None), "invoice_data.payment_method: must be one of BANK_TRANSFER, CASH, UNKNOWN"),
+            (draft(has_tax_authority_code=1), "invoice_data.has_tax_authority_code: must be a boolean"),
+            (draft(note="x"), "invoice_data.note: is not a known field"),
+        ],
+    )
+    def test_every_limit_of_b1_is_checked(self, body: bytes, fault: str) -> None:
+        found = Shape().faults(body)
+        assert any(one.startswith(fault) for one in found), found
+
+    def test_the_whole_of_b1_is_accepted(self) -> None:
+        texts = ("code", "name", "address", "buyer_name", "bank_account", "tax_code", "citizen_identification", "phone")
+        line = LINE | {"code": "T", "tax_amount": 1, "vat_rate": "TEN", "is_promotion": False}
+        body = json.loads(
+            draft(
+                consumer=dict.fromkeys(texts, "1" * 12),
+                invoice_lines=[line, {"name": "n", "unit": "u", "price": 0, "quantity": 1.5}],
+                has_tax_authority_code=True,
+                payment_method="CASH",
+            )
+        )
+        body["submit_to_tax_request"] = {"emails": ["a@b.c"], "is_send_mail": False, "auto_submit_to_tax": True}
+        assert Shape().faults(json.dumps(body).encode()) == ()
+
+    def test_all_faults_are_told_at_once(self) -> None:
+        assert len(Shape().faults(draft(consumer={"name": 1, "tax_code": "1" * 15}, note=1))) == 3
+
+    def test_open_names_and_extra_fields_are_settings(self) -> None:
+        shape = Shape(names={"payment_method": "pay_by"}, extra=frozenset({"note"}))
+        assert shape.faults(draft(pay_by="CASH", note={"any": [None]})) == ()
+        assert shape.faults(draft(payment_method="CASH")) == ("invoice_data.payment_method: is not a known field",)
+
+    def test_submit_to_tax_may_be_nested(self) -> None:
+        nested = draft(submit_to_tax_request={"emails": []})
+        assert Shape(nested=True).faults(nested) == ()
+        assert Shape().faults(nested) == ("invoice_data.submit_to_tax_request: is not a known field",)
+
+    def test_nonsense_does_not_raise(self) -> None:
+        for body in (b"[" * 100_000, b'{"a": 1e999999999999999999999}', b"\xef\xbb\xbf{}"):
+            assert Shape().faults(body)
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.text() | st.decimals(allow_nan=False, allow_infinity=False),
+            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+            max_leaves=12,
+        )
+    )
+    def test_what_is_written_reads_back_exactly(self, value: Any) -> None:
+        assert encode(parse(encode(value).encode("utf-8", "surrogatepass"))) == encode(value)
+
+    def test_totals_are_exact(self) -> None:
+        assert total([Decimal("1e50"), Decimal("1e-50")]) == Decimal(f"1{'0' * 50}.{'0' * 49}1")
+
+
+class TestExport:
+    @pytest.mark.asyncio
+    async def test_an_export_is_built_then_linked_and_the_link_serves_the_document(self) -> None:
+        sandbox = made(faults=Faults(polls_until_done=(0, 0), exports_until_done=(2, 2)))
+        record = sandbox.created[await created(sandbox, draft(consumer={"name": "Nguyễn Đức", "phone": "1"}))]
+        answers = [(await ask(sandbox, export(sandbox, record.invoice_id))).json for _ in range(3)]
+        assert [answer["status"] for answer in answers] == ["BUILDING", "BUILDING", "DONE"]
+        assert answers[0]["download_url"] == ""
+        link = answers[2]["download_url"]
+        assert link.startswith(f"{BASE}/files/{record.invoice_id}.pdf?key=")
+        document = await ask(sandbox, link_request(link))
+        assert _pdf.fault_of(document.body, content_length=int(document.headers["Content-Length"])) is None
+        assert sandbox.log[-1].operation is Operation.FILE
+        assert sandbox.log[-1].credentials == ()
+
+    @pytest.mark.asyncio
+    async def test_a_credential_that_reaches_the_download_host_is_recorded(self) -> None:
+        sandbox = made(faults=at_once())
+        record = sandbox.created[await created(sandbox)]
+        link = (await ask(sandbox, export(sandbox, record.invoice_id))).json["download_url"]
+        leaking = evolve(link_request(link), headers={"Authorization": "Bearer x", "X-Store-Token": "y"})
+        await ask(sandbox, leaking)
+        assert sandbox.log[-1].credentials == ("authorization", "x-store-token")
+
+    @pytest.mark.asyncio
+    async def test_xml_is_escaped_and_links_may_lie_on_another_host(self) -> None:
+        sandbox = made(faults=at_once(), files_url="http://files.test")
+        record = sandbox.created[await created(sandbox, draft(invoice_lines=[LINE | {"name": "<&>"}]))]
+        link = (await ask(sandbox, export(sandbox, record.invoice_id, "xml"))).json["download_url"]
+        assert link.startswith("http://files.test/files/")
+        document = await ask(sandbox, link_request(link))
+        assert document.headers["Content-Type"] == "application/xml"
+        assert b"<name>&lt;&amp;&gt;</name>" in document.body
+
+    @pytest.mark.asyncio
+    async def test_a_link_without_a_base_url_points_nowhere(self) -> None:
+        sandbox = made(faults=at_once(), base_path="/api")
+        record = sandbox.created[await created(sandbox)]
+        answer = await ask(sandbox, evolve(export(sandbox, record.invoice_id), base_url=""))
+        assert answer.json["download_url"].startswith("http://sandbox.invalid/api/files/")
+
+    @pytest.mark.asyncio
+    async def test_only_links_that_were_given_out_are_served(self) -> None:
+        sandbox = made(faults=at_once())
+        record = sandbox.created[await created(sandbox)]
+        link = (await ask(sandbox, export(sandbox, record.invoice_id))).json["download_url"]
+        forged = await ask(sandbox, evolve(link_request(link), query="key=0"))
+        assert (forged.status, forged.json["error"]["code"]) == (403, "FILE_403")
+        unmade = await ask(made(faults=at_once()), link_request(link))
+        assert unmade.status == 404
+
+    @pytest.mark.asyncio
+    async def test_the_format_is_pdf_or_xml(self) -> None:
+        sandbox = made(faults=at_once())
+        record = sandbox.created[await created(sandbox)]
+        assert (await ask(sandbox, export(sandbox, record.invoice_id, "doc"))).status == 400
+        assert (await ask(sandbox, evolve(export(sandbox, record.invoice_id), query=""))).status == 400
+
+
+class TestScript:
+    @pytest.mark.asyncio
+    async def test_a_script_answers_once_each_by_path_then_id_then_operation(self) -> None:
+        sandbox = made()
+        sandbox.script(Operation.DOCUMENT, [Answer(status=500), Genuine()])
+        sandbox.script(ORDER, [Answer(status=501)])
+        sandbox.script(signed(sandbox).path, [Answer(status=502, headers={"A": "b"}, body=b"x")])
+        answers = [await ask(sandbox, signed(sandbox)) for _ in range(5)]
+        assert [answer.status for answer in answers] == [502, 501, 500, 200, 200]
+        assert (answers[0].headers, answers[0].body) == ({"A": "b"}, b"x")
+
+    @pytest.mark.asyncio
+    async def test_declared_errors_can_be_scripted(self) -> None:
+        sandbox = made()
+        sandbox.script(
+            "document",
+            [
+                Unavailable(),
+                Unavailable(status=200),
+                NotEligible(),
+                NotEligible(status=409),
+                RateLimited(retry_after=None),
+            ],
+        )
+        answers = [await ask(sandbox, signed(sandbox)) for _ in range(5)]
+        assert [answer.status for answer in answers] == [503, 200, 422, 409, 429]
+        assert "Retry-After" not in answers[4].headers
+        sandbox.script("document", [RateLimited(retry_after="Wed, 17 Sep 2025 09:15:00 GMT")])
+        assert (await ask(sandbox, signed(sandbox))).headers["Retry-After"].endswith("GMT")
+
+    @pytest.mark.asyncio
+    async def test_bodies_that_are_not_what_their_head_says(self) -> None:
+        sandbox = made()
+        sandbox.script(
+            ORDER, [NotPdf(), JsonUnder200(), JsonUnder200(content_type="application/pdf"), Truncated(missing=9)]
+        )
+        page, plain, disguised, cut = [await ask(sandbox, signed(sandbox)) for _ in range(4)]
+        assert (page.status, page.headers["Content-Type"]) == (200, "application/pdf")
+        assert page.body.startswith(b"<!DOCTYPE html>")
+        assert plain.status == disguised.status == 200
+        assert plain.json["error"]["code"] == disguised.json["error"]["code"] == "SYS_DEP_503"
+        assert [plain.headers["Content-Type"], disguised.headers["Content-Type"]] == [
+            "application/json",
+            "application/pdf",
+        ]
+        assert len(cut.body) == int(cut.headers["Content-Length"]) - 9
+
+    @pytest.mark.asyncio
+    async def test_reset_before_and_within_the_answer(self) -> None:
+        sandbox = made()
+        sandbox.script("submit", [Reset(), Reset(after=0), Reset(after=5)])
+        with pytest.raises(TransportError):
+            await ask(sandbox, submission(sandbox))
+        assert not sandbox.created
+        for length in (0, 5):
+            async with sandbox.send(submission(sandbox), Exchange()) as response:
+                got: list[bytes] = []
+                with pytest.raises(TransportError, match="within the body"):
+                    await collect(response, got)
+                assert len(b"".join(got)) == length
+        assert len(sandbox.created) == 2
+
+    @pytest.mark.asyncio
+    async def test_a_dropped_answer_was_processed(self) -> None:
+        sandbox = made()
+        sandbox.script(Operation.SUBMIT, [DropBeforeAnswer()])
+        with pytest.raises(TransportError):
+            await ask(sandbox, submission(sandbox))
+        assert len(sandbox.created) == 1
+        assert sandbox.counts[Operation.SUBMIT, None] == 1
+
+    @pytest.mark.asyncio
+    async def test_an_endless_body_has_a_pdf_head_and_no_length(self) -> None:
+        sandbox = made()
+        sandbox.script(ORDER, [Endless(chunk=1000)] * 2)
+        async with sandbox.send(signed(sandbox), Exchange()) as response:
+            assert response.header("content-length") is None
+            assert response.header("CONTENT-TYPE") == "application/pdf"
+            size = 0
+            async for chunk in response.chunks():
+                size += len(chunk)
+                if size > 20_000:
+                    break
+        with pytest.raises(ProtocolError):
+            await ask(sandbox, signed(sandbox))
+
+    @pytest.mark.asyncio
+    async def test_a_slow_body_drips_on_the_clock(self) -> None:
+        clock = FakeClock()
+        sandbox = made(clock)
+        sandbox.script(ORDER, [Slow(2.0, size=1000)])
+        answer = await ask(sandbox, signed(sandbox))
+        pieces = -(-len(answer.body) // 1000)
+        assert clock.slept == [2.0] * pieces
+        assert _pdf.fault_of(answer.body) is None
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("after", [None, 0, 10])
+    async def test_a_hanging_answer_ends_with_the_caller(self, after: int | None) -> None:
+        sandbox = made()
+        sandbox.script(ORDER, [Hang(after=after)])
+        task = asyncio.create_task(ask(sandbox, signed(sandbox)))
+        await asyncio.sleep(0)
+        assert sandbox.in_flight == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sandbox.in_flight == 0
+        assert sandbox.log[-1].status == (None if after is None else 200)
+
+    @pytest.mark.parametrize(
+        "wrong", [lambda: Truncated(missing=0), lambda: Slow(-1), lambda: Slow(1, size=0), lambda: Endless(chunk=0)]
+    )
+    def test_wrong_settings_of_a_fault_are_refused(self, wrong: Any) -> None:
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
+
+
+class TestSandbox:
+    @pytest.mark.asyncio
+    async def test_the_log_shows_a_new_timestamp_and_signature_for_each_attempt_and_no_secret(self) -> None:
+        clock = FakeClock()
+        sandbox = made(clock, faults=Faults(unavailable={ORDER: 1}))
+        first = signed(sandbox)
+        await ask(sandbox, first)
+        clock.advance(0.25)
+        await ask(sandbox, signed(sandbox))
+        one, two = sandbox.log
+        assert (one.status, two.status, one.verified, two.verified) == (503, 200, True, True)
+        assert (one.at, two.at) == (START, START + 0.25)
+        assert (one.timestamp, two.timestamp) == ("1758100350000", "1758100350250")
+        assert one.signature == first.headers["X-Signature"] != two.signature
+        assert sandbox.credentials.store_token not in repr(sandbox.log)
+        assert (one.operation, one.method, one.path) == (Operation.DOCUMENT, "POST", first.path)
+
+    @pytest.mark.asyncio
+    async def test_the_log_is_bounded_and_the_counts_are_not(self) -> None:
+        sandbox = made(log_size=3)
+        for _ in range(5):
+            await ask(sandbox, signed(sandbox))
+        await ask(sandbox, signed(sandbox, x_signature="no"))
+        assert len(sandbox.log) == 3
+        assert sandbox.counts == {(Operation.DOCUMENT, 200): 5, (Operation.DOCUMENT, 401): 1}
+        assert sandbox.calls("document") == 6
+        assert sandbox.calls(Operation.TOKEN) == 0
+        assert repr(sandbox) == "Sandbox(seed=0, 6 requests)"
+
+    @pytest.mark.asyncio
+    async def test_latency_passes_after_processing_and_concurrency_is_counted(self) -> None:
+        clock = FakeClock(auto=False)
+        sandbox = made(clock, latency=0.5)
+        tasks = [asyncio.create_task(ask(sandbox, submission(sandbox))) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert (sandbox.in_flight, len(sandbox.created)) == (3, 3)
+        clock.advance(0.5)
+        assert [answer.status for answer in await asyncio.gather(*tasks)] == [200] * 3
+        assert (sandbox.in_flight, sandbox.peak) == (0, 3)
+
+    @pytest.mark.asyncio
+    async def test_what_is_not_there_is_told(self) -> None:
+        sandbox = made(base_path="/api/v1")
+        assert (await ask(sandbox, Request(method="POST", path="/nowhere"))).status == 404
+        assert sandbox.log[-1].operation is Operation.UNKNOWN
+        assert not sandbox.log[-1].verified
+        assert (await ask(sandbox, evolve(signed(sandbox), method="GET"))).status == 405
+        binary = evolve(signed(sandbox), headers={"Content-Type": "application/octet-stream"})
+        assert (await ask(sandbox, binary)).status == 415
+
+    @pytest.mark.asyncio
+    async def test_the_base_path_may_stand_in_the_path_or_the_whole_address_in_the_base(self) -> None:
+        sandbox = made(base_path="/api/v1")
+        request = signed(sandbox)
+        assert (await ask(sandbox, evolve(request, path="/api/v1" + request.path))).status == 200
+        assert (await ask(sandbox, evolve(request, base_url=BASE + request.path, path=""))).status == 200
+
+    @pytest.mark.asyncio
+    async def test_the_exchange_is_marked_sent_and_closing_holds_nothing(self) -> None:
+        sandbox = made()
+        exchange = Exchange()
+        async with sandbox.send(signed(sandbox), exchange):
+            assert exchange.sent
+        await sandbox.close()
+
+    def test_secrets_have_no_repr(self) -> None:
+        sandbox = Sandbox()
+        known = sandbox.credentials
+        shown = repr(sandbox.settings)
+        assert not any(
+            secret in shown for secret in (known.secret_key, known.store_token, known.client_secret, known.token)
+        )
+        assert set(known.partner()) == {"partner_client_id", "secret_key", "store_client_id", "store_token"}
+        assert set(known.client()) == {"client_id", "client_secret", "tenant_connection_code"}
+        assert sandbox.faults == Faults()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda: Faults(failed_share=1.5),
+            lambda: Faults(lost_share=-0.1),
+            lambda: Faults(polls_until_done=(3, 1)),
+            lambda: Faults(seconds_until_done=(-1.0, 1.0)),
+            lambda: SandboxSettings(skew=-1),
+            lambda: SandboxSettings(log_size=0),
+        ],
+    )
+    def test_settings_outside_their_limits_are_refused(self, wrong: Any) -> None:
+        with pytest.raises(ValueError, match="must be"):
+            wrong()
+
+    def test_demo_orders_are_distinct_uuids_of_the_seed(self) -> None:
+        orders = demo_orders(500)
+        assert len({str(UUID(order)) for order in orders}) == 500
+        assert demo_orders(3) == orders[:3]
+        assert demo_orders(3, seed=1) != orders[:3]
+
+    def test_every_answer_of_a_script_is_one(self) -> None:
+        answers: list[Scripted] = [Genuine(), Answer(), Hang(), Slow(1), Reset(), Truncated(), Endless(), NotPdf()]
+        assert all(callable(answer.play) for answer in answers)
+
+
+class TestPage:
+    SHEET = _page.Sheet(
+        number="1",
+        issued=datetime(2025, 9, 17, tzinfo=UTC),
+        seller=_page.Party("Seller"),
+        buyer=_page.Party("Buyer", ("1 Street", "Town")),
+        lines=tuple(_page.SheetLine("x" * 400, Decimal(1), Decimal(n), Decimal(n)) for n in range(60)),
+    )
+
+    def test_a_long_invoice_is_whole_on_several_pages(self) -> None:
+        body = _page.render(self.SHEET)
+        assert _pdf.fault_of(body) is None
+        assert body.count(b"/Type /Page\n") > 1
+
+    @given(st.text(max_size=80))
+    def test_any_number_can_be_stamped(self, number: str) -> None:
+        body = _page.stamp(self.SHEET, number)
+        assert _pdf.fault_of(body) is None
+        assert len(body) == len(_page.stamp(self.SHEET, ""))
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [("1234.5", "1,234.50"), ("0.125", "0.125"), ("1E+3", "1,000.00"), ("NaN", "NaN")]
+    )
+    def test_money_is_never_rounded(self, value: str, text: str) -> None:
+        assert _page.money(Decimal(value)) == text
+
+    def test_a_missing_fpdf2_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "fpdf", None)
+        with pytest.raises(ImportError, match=r"invoicing-async\[sandbox\]"):
+            _page.render.__wrapped__(self.SHEET)

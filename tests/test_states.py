@@ -1,0 +1,147 @@
+"""The state table: whole, and incapable of sending an invoice twice."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invoicing_async._states import (
+    BY_HAND,
+    FINAL,
+    NEEDS_REQUEST_ID,
+    ON_DISK,
+    SENDABLE,
+    TABLE,
+    TO_FETCH,
+    DocumentState,
+    Event,
+    Refusal,
+    State,
+    next_state,
+    replay,
+)
+
+# The table as a reader would draw it: one row an event, "-" a refusal, in the order of STATES. Written by hand.
+STATES = ["planned", "sending", "not_sent", "submitted", "success", "failed", "rejected", "in_doubt", "invalid"]
+EXPECTED = {
+    "intent":               "sending - sending - - - - - -",
+    "not_sent":             "- not_sent - - - - - - -",
+    "refused_for_now":      "- not_sent - - - - - - -",
+    "rejected":             "- rejected - - - - - - -",
+    "accepted_new":         "- submitted - - - - - - -",
+    "accepted_success":     "- success - - - - - - -",
+    "accepted_failed":      "- failed - - - - - - -",
+    "lost":                 "- in_doubt - - - - - - -",
+    "crashed":              "planned in_doubt not_sent submitted success failed rejected in_doubt invalid",
+    "poll_success":         "- - - success - - - - -",
+    "poll_failed":          "- - - failed - - - - -",
+    "poll_new":             "- - - submitted - - - - -",
+    "resolved_created":     "- - - - - - - submitted -",
+    "resolved_not_created": "- - - - - - - not_sent -",
+    "found_invalid":        "invalid - invalid - - - - - -",
+    "corrected":            "- - - - - - - - planned",
+    "retry_asked":          "- - - - - - not_sent - -",
+    "exported":             "- - - - success - - - -",
+    "export_failed":        "- - - - success - - - -",
+}  # fmt: skip
+
+PAIRS = list(product(State, Event))
+ANSWERS = {
+    Event.NOT_SENT,
+    Event.REFUSED_FOR_NOW,
+    Event.REJECTED,
+    Event.ACCEPTED_NEW,
+    Event.ACCEPTED_SUCCESS,
+    Event.ACCEPTED_FAILED,
+    Event.LOST,
+}
+
+
+def test_the_table_holds_every_pair_and_no_other() -> None:
+    assert set(TABLE) == set(PAIRS)
+
+
+def test_the_drawing_names_every_state_and_event() -> None:
+    assert set(STATES) == {state.value for state in State}
+    assert set(EXPECTED) == {event.value for event in Event}
+
+
+@pytest.mark.parametrize(("state", "event"), PAIRS)
+def test_each_pair_is_as_drawn(state: State, event: Event) -> None:
+    drawn = EXPECTED[event].split()[STATES.index(state)]
+    if drawn == "-":
+        with pytest.raises(ValueError, match=rf"'{event.value}' is refused .* '{state.value}': \S"):
+            next_state(state, event)
+    else:
+        assert next_state(state, event) is State(drawn)
+
+
+def test_every_refusal_says_why() -> None:
+    refusals = [outcome for outcome in TABLE.values() if isinstance(outcome, Refusal)]
+    assert refusals
+    assert all(refusal.why for refusal in refusals)
+
+
+def test_sending_begins_only_where_nothing_can_exist() -> None:
+    starts = {state for state in State if isinstance(TABLE[state, Event.INTENT], State)}
+    assert starts == set(SENDABLE)
+
+
+def test_nothing_leaves_a_final_state() -> None:
+    after = {(state, TABLE[state, event]) for state, event in PAIRS if state in FINAL}
+    assert all(isinstance(outcome, Refusal) or outcome is state for state, outcome in after)
+
+
+@given(st.lists(st.sampled_from(Event), max_size=40))
+def test_in_doubt_and_rejected_return_to_sendable_only_by_a_word_from_outside(events: list[Event]) -> None:
+    """Whatever happens, no item that may exist at the service is sent again on its own."""
+    state = State.PLANNED
+    for event in events:
+        try:
+            after = next_state(state, event)
+        except ValueError:
+            continue
+        if state in {State.IN_DOUBT, State.REJECTED} and after is not state:
+            assert event in BY_HAND
+        if state is State.SENDING:
+            assert event in ANSWERS | {Event.CRASHED}
+        state = after
+
+
+@given(st.lists(st.sampled_from(Event), max_size=40))
+def test_an_accepted_item_is_never_sent_again(events: list[Event]) -> None:
+    state, accepted = State.PLANNED, False
+    for event in events:
+        try:
+            state = next_state(state, event)
+        except ValueError:
+            continue
+        accepted = accepted or event in NEEDS_REQUEST_ID
+        assert not (accepted and state in {*SENDABLE, State.SENDING})
+
+
+@given(st.lists(st.sampled_from(Event), max_size=30))
+def test_a_crash_at_any_point_leaves_nothing_in_sending(events: list[Event]) -> None:
+    """A crash after any prefix: `sending` becomes in doubt, all else stays; a second crash changes nothing."""
+    state = State.PLANNED
+    for event in events:
+        crashed = next_state(state, Event.CRASHED)
+        assert crashed is (State.IN_DOUBT if state is State.SENDING else state)
+        assert next_state(crashed, Event.CRASHED) is crashed
+        if isinstance(outcome := TABLE[state, event], State):
+            state = outcome
+
+
+def test_replay_starts_planned_and_refuses_what_the_table_refuses() -> None:
+    assert replay([]) is State.PLANNED
+    assert replay([Event.INTENT, Event.ACCEPTED_NEW, Event.POLL_NEW, Event.POLL_SUCCESS]) is State.SUCCESS
+    with pytest.raises(ValueError, match="it is not being sent"):
+        replay([Event.LOST])
+
+
+def test_every_document_state_is_either_fetched_or_verified() -> None:
+    assert {*TO_FETCH, *ON_DISK} == set(DocumentState)
+    assert not {*TO_FETCH} & {*ON_DISK}
