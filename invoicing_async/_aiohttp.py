@@ -176,8 +176,9 @@ def _translate(exc: Exception, exchange: Exchange) -> NoReturn:
         raise ValueError(f"not a URL that can be called: {exc}") from exc
     if isinstance(exc, aiohttp.ClientResponseError):
         raise _malformed(exc) from _redacted(exc)
-    if isinstance(exc, aiohttp.TooManyRedirects | aiohttp.NonHttpUrlClientError):
+    if isinstance(exc, aiohttp.NonHttpUrlClientError):
         raise ProtocolError(f"not an HTTP answer: {exc}") from exc
+    # Both must say so: the hook is one private method of aiohttp away from never being called.
     never = not exchange.sent and isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
     raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
 

@@ -127,7 +127,10 @@ class _Batch(Generic[Item, Outcome]):
         self._tell()
 
     async def _worked(self) -> None:
-        while not self._source.ended and not self._crowded and self._error is None:
+        while not self._source.ended and self._error is None:
+            if self._crowded:
+                self._leave()
+                return
             await self._places.acquire()
             try:
                 item = await self._source.read()
@@ -136,6 +139,10 @@ class _Batch(Generic[Item, Outcome]):
                 return
             self._spawn()
             await self._finish(item)
+
+    def _leave(self) -> None:
+        # At once, not when the loop calls `_ended`: others that finish in the same step must not leave for it too.
+        self._workers -= {asyncio.current_task()}
 
     async def _finish(self, item: Item) -> None:
         if self._error is not None:
@@ -188,7 +195,7 @@ class _Source(Generic[Item]):
         self.reader: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
         self._async = aiter(items) if isinstance(items, AsyncIterable) else None
-        self._sync = iter(items) if isinstance(items, Iterable) else iter(())
+        self._sync = iter(()) if isinstance(items, AsyncIterable) else iter(items)
 
     async def read(self) -> Item:
         """Give the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""

@@ -179,11 +179,11 @@ def _swept(path: str) -> bool:
         os.close(fd)
 
 
-def _published(temp: _Temp, target: Path, on_existing: OnExisting) -> Published:
+def _published(temp: _Temp, target: Path, on_existing: OnExisting, *, durable: bool) -> Published:
     try:
         return temp.publish(target, on_existing)
     except FileNotFoundError:
-        os.makedirs(target.parent, exist_ok=True)
+        _make_folder(target.parent, durable=durable)
         return temp.publish(target, on_existing)
 
 
@@ -191,8 +191,16 @@ def _temp_in(folder: Path) -> _Temp:
     try:
         return _Temp(folder)
     except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)
+        _make_folder(folder, durable=True)
         return _Temp(folder)
+
+
+def _make_folder(folder: Path, *, durable: bool) -> None:
+    """Make a folder and those above it; a durable one's name is on the disk as its files are."""
+    missing = [made for made in (folder, *folder.parents) if not made.is_dir()] if durable else []
+    os.makedirs(folder, exist_ok=True)
+    for made in missing:
+        _sync_folder(made.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -282,7 +290,7 @@ class _Publication(_Job[Published]):
 
     def finish(self) -> None:
         if self.temp is not None and not self.abandoned:
-            self.result = _published(self.temp, self.target, self._on_existing)
+            self.result = _published(self.temp, self.target, self._on_existing, durable=self.durable)
         else:
             self.discard()
 
@@ -338,6 +346,7 @@ def _sync_for(folder: Path, jobs: list[_Publication]) -> None:
         for job in jobs:
             if job.result is not None and job.result.path.parent == folder:
                 job.error = exc
+                job.undo()
 
 
 class DiskWriter:

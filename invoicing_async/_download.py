@@ -18,7 +18,14 @@ from ._disk import DiskWriter, OnExisting, Proof, Published, Spool
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
 from ._wire import error_from
-from .errors import IncompleteDocumentError, InterruptedDocumentError, InvoicingError, ProtocolError, TransportError
+from .errors import (
+    HEAD_LIMIT,
+    IncompleteDocumentError,
+    InterruptedDocumentError,
+    InvoicingError,
+    ProtocolError,
+    TransportError,
+)
 from .policies import Timeouts
 
 __all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "refuse_unless"]
@@ -179,7 +186,7 @@ class Receiver:
 class _Body:
     """One body while it arrives."""
 
-    __slots__ = ("_begun", "_chunks", "_length", "_pieces", "_receiver", "_response", "_size")
+    __slots__ = ("_begun", "_chunks", "_first", "_length", "_pieces", "_receiver", "_response", "_size")
 
     def __init__(self, receiver: Receiver, response: Response) -> None:
         self._receiver = receiver
@@ -188,6 +195,7 @@ class _Body:
         self._length = declared_length(response)
         self._begun = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
+        self._first = b""
         self._size = 0
 
     async def small(self) -> bytes | None:
@@ -218,6 +226,8 @@ class _Body:
             return None
         except TransportError as exc:
             raise self._broken_off(exc) from exc
+        if not self._size:
+            self._first = chunk[:HEAD_LIMIT]
         self._size += len(chunk)
         self._refuse_size(self._size)
         self._refuse_drip()
@@ -286,10 +296,7 @@ class _Body:
 
     def _broken_off(self, exc: TransportError) -> IncompleteDocumentError:
         text = f"the body broke off after {self._size:,} bytes: {exc}"
-        return InterruptedDocumentError(text, head=self._head(), status=self._response.status)
+        return InterruptedDocumentError(text, head=self._first, status=self._response.status)
 
     def _incomplete(self, text: str) -> IncompleteDocumentError:
-        return IncompleteDocumentError(text, head=self._head(), status=self._response.status)
-
-    def _head(self) -> bytes:
-        return self._pieces[0] if self._pieces else b""
+        return IncompleteDocumentError(text, head=self._first, status=self._response.status)

@@ -54,7 +54,7 @@ class SheetLine:
     amount: Decimal
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, cache_hash=True)
 class Sheet:
     """What stands on the page. Amounts are in `currency`; the total is the lines' sum plus `tax`."""
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from attrs import define, field
@@ -101,6 +102,7 @@ class Orders:
         return _order_sheet(self.world.dice, self.world.dice.between(0, SHEETS - 1, "sheet", order_id))
 
 
+@lru_cache(maxsize=1024)
 def _order_sheet(dice: Dice, number: int) -> _page.Sheet:
     """Make up one of the pages that orders share."""
     pick = dice.between

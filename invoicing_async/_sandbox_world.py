@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -113,6 +113,12 @@ def _range(instance: object, attribute: Attribute[Any], value: tuple[float, floa
         raise ValueError(f"{name} must be (least, most) with 0 <= least <= most, got {value!r}")
 
 
+def _ids(value: Iterable[str]) -> frozenset[str]:
+    if isinstance(value, str):
+        raise ValueError("Faults.not_eligible must be several ids, not one text")
+    return frozenset(value)
+
+
 @frozen(kw_only=True)
 class Faults:
     """What goes wrong, and how long things take. Shares are of ids, 0 to 1, chosen by the seed.
@@ -131,7 +137,7 @@ class Faults:
     unavailable_status: int = 503
     rate_limited_share: float = field(default=0.0, validator=_share)
     retry_after: str = "1"
-    not_eligible: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    not_eligible: frozenset[str] = field(default=(), converter=_ids)
     not_eligible_share: float = field(default=0.0, validator=_share)
     not_eligible_status: int = 422
     failed_share: float = field(default=0.0, validator=_share)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 from attrs import field, frozen
@@ -63,7 +64,15 @@ def base_string(method: str, path: str, *, headers: Iterable[tuple[str, str]], b
 
 def digest(secret_key: str, text: str) -> str:
     """Give the lowercase hex HMAC-SHA256 of the base string under the secret key, both as UTF-8."""
-    return hmac.digest(secret_key.encode(), text.encode(), "sha256").hex()
+    # A keyed state is copied: one-shot `hmac.digest` gives up the interpreter lock for a text this short.
+    keyed = _keyed(secret_key).copy()
+    keyed.update(text.encode())
+    return keyed.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _keyed(secret_key: str) -> hmac.HMAC:
+    return hmac.new(secret_key.encode(), digestmod=sha256)
 
 
 def header_value(hex_digest: str, *, rules: SigningRules) -> str:

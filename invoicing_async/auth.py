@@ -11,6 +11,7 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from copy import copy
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
@@ -21,6 +22,7 @@ from ._clock import Clock
 from ._http import Request, Response
 from ._signing import SigningRules
 from ._wire import Token, decode_token
+from .errors import InvoicingError
 from .policies import not_negative, positive
 
 __all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
@@ -145,7 +147,7 @@ class _Held:
             raise
         if self.renewal is task:
             self.renewal = None
-        task.result()
+        _give_up_as(task)
 
     async def _leave(self, task: asyncio.Task[None]) -> None:
         self.waiters -= 1
@@ -156,6 +158,14 @@ class _Held:
             if not task.cancelled():
                 # It ended by itself just before; nobody is left to hear how.
                 task.exception()
+
+
+def _give_up_as(task: asyncio.Task[None]) -> None:
+    """Raise what ended the task. Each waiter gets an error of its own: a call writes its history into it."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, InvoicingError):
+        raise copy(error) from error
+    task.result()
 
 
 @frozen(kw_only=True, eq=False)

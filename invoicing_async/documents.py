@@ -42,6 +42,8 @@ MAX_BYTES = 256 * 2**20
 
 PLAIN = Layout("{order_id}")
 
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/pdf"}
+
 _FATAL = frozenset(
     {
         errno.EACCES,
@@ -51,7 +53,9 @@ _FATAL = frozenset(
         errno.ENFILE,
         errno.ENODEV,
         errno.ENOSPC,
+        errno.ENOSYS,
         errno.ENOTDIR,
+        errno.ENOTSUP,
         errno.EPERM,
         errno.EROFS,
         errno.ESTALE,
@@ -75,10 +79,11 @@ class OpenDocument:
 class _Proved:
     """Chunks that pass through a completeness check."""
 
-    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes], length: int | None) -> None:
+    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, limit: int) -> None:
         self._first = first
         self._rest = rest
         self._length = length
+        self._limit = limit
         self._checker = Checker()
 
     def __aiter__(self) -> Self:
@@ -87,6 +92,8 @@ class _Proved:
     async def __anext__(self) -> bytes:
         chunk = self._first.pop(0) if self._first else await self._further()
         self._checker.feed(chunk)
+        if self._checker.size > self._limit:
+            raise IncompleteDocumentError(f"longer than the limit of {self._limit:,} bytes", head=self._checker.head)
         return chunk
 
     async def _further(self) -> bytes:
@@ -187,7 +194,7 @@ class OrderDocuments:
         return OpenDocument(
             filename=safe_name(served) if served else file_name(order_id),
             size=length,
-            chunks=_Proved(first, rest, length),
+            chunks=_Proved(first, rest, length=length, limit=self._receiver.max_bytes),
         )
 
     async def download(
@@ -212,12 +219,13 @@ class OrderDocuments:
         Raises `OrderStatusError` (ORDER_021), `ServiceUnavailableError` (SYS_DEP_503 to the last attempt), the
         other errors of `errors`, and `OSError` for trouble with the disk.
         """
+        request = _request(order_id)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         if saving.looks_first:
             kept = await self._kept(order_id, saving)
             if kept is not None:
                 return kept
-        return await self._fetched(order_id, saving, self._session.clock.sleep)
+        return await self._fetched(order_id, request, saving, self._session.clock.sleep)
 
     async def download_many(
         self,
@@ -238,6 +246,7 @@ class OrderDocuments:
         a refused credential or a full disk ends the batch: what was not finished is given as `NotStarted`, then
         the error is raised. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
+        places = _places(order_ids, self._session.limits.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         disk = self._session.resource(DiskWriter)
         fresh = await disk.run(lambda: prepare_folder(saving.folder))
@@ -245,7 +254,7 @@ class OrderDocuments:
         outcomes = bounded(
             order_ids,
             one.outcome,
-            concurrency=concurrency or self._session.limits.concurrency,
+            concurrency=places,
             sleep=self._session.clock.sleep,
             abandoned=NotStarted,
         )
@@ -278,7 +287,7 @@ class OrderDocuments:
         found = await self._session.resource(DiskWriter).run(lambda: whole_document(target))
         return None if found is None else _saved(order_id, found, attempts=0)
 
-    async def _fetched(self, order_id: str, saving: _Saving, sleep: Sleep) -> SavedDocument:
+    async def _fetched(self, order_id: str, request: Request, saving: _Saving, sleep: Sleep) -> SavedDocument:
         disk = self._session.resource(DiskWriter)
         counted = _Counted(sleep)
 
@@ -287,7 +296,7 @@ class OrderDocuments:
             body = await self._receiver.receive(response, disk, saving.place(order_id, served))
             return _Received(body, served, response.header("x-request-id"))
 
-        received = await self._session.call(_request(order_id), read, sleep=counted)
+        received = await self._session.call(request, read, sleep=counted)
         published = await _published(received, disk, saving.place(order_id, received.served))
         document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
         if self._session.on_event is not None:
@@ -307,10 +316,10 @@ class _One:
     async def outcome(self, order_id: str, sleep: Sleep) -> DownloadOutcome:
         """Give the id's outcome; raise only what ends the batch."""
         try:
-            _request(order_id)
+            request = _request(order_id)
             if not self.seen.add(order_id):
                 return Duplicate(order_id)
-            return await self._tried(order_id, sleep)
+            return await self._tried(order_id, request, sleep)
         except OrderStatusError as error:
             return Deferred(order_id, error)
         except (AuthenticationError, SessionError):
@@ -322,13 +331,21 @@ class _One:
         except (InvoicingError, ValueError) as error:
             return Failed(order_id, error)
 
-    async def _tried(self, order_id: str, sleep: Sleep) -> DownloadOutcome:
+    async def _tried(self, order_id: str, request: Request, sleep: Sleep) -> DownloadOutcome:
         if self.looks_first:
             kept = await self.documents._kept(order_id, self.saving)  # noqa: SLF001 - the batch's other half
             if kept is not None:
                 return Skipped(order_id, kept)
-        fetched = await self.documents._fetched(order_id, self.saving, sleep)  # noqa: SLF001 - as above
+        fetched = await self.documents._fetched(order_id, request, self.saving, sleep)  # noqa: SLF001 - as above
         return Saved(order_id, fetched)
+
+
+def _places(order_ids: object, concurrency: int) -> int:
+    if isinstance(order_ids, (str, bytes)):
+        raise ValueError("order_ids must be several ids, not one text")
+    if concurrency < 1:
+        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+    return concurrency
 
 
 def _request(order_id: str) -> Request:
@@ -336,8 +353,8 @@ def _request(order_id: str) -> Request:
         raise ValueError(f"order_id must be text, got {type(order_id).__name__}")
     return Request(
         method="POST",
-        path=path("partner", "stores", "orders", order_id, "documents", "invoice"),
-        headers={"Content-Type": "application/json", "Accept": "application/pdf"},
+        path=f"/partner/stores/orders{path(order_id)}/documents/invoice",
+        headers=_HEADERS,
         repeat=Repeat.ALWAYS,
         operation="generate_invoice",
     )

@@ -27,7 +27,6 @@ from ._disk import DiskWriter, OnExisting, Published, whole_document
 from ._download import Kind, Pdf, Place, Receiver, Xml
 from ._http import Repeat, Request, Response
 from ._naming import file_name
-from ._rules import check
 from ._scheduler import Result, Schedule, Scheduler
 from ._wire import Export, WireNames, decode_export, decode_request, encode_draft, error_from
 from .errors import (
@@ -170,7 +169,6 @@ class AsyncInvoices:
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
-        check(draft)
         return encode_draft(draft, names=self._names)
 
     def _creation(self, body: bytes) -> Request:

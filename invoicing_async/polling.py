@@ -27,6 +27,11 @@ def _above_zero(instance: object, attribute: Attribute[Any], value: float) -> No
         raise ValueError(f"{type(instance).__name__}.{attribute.name} must be above 0, got {value!r}")
 
 
+def _whole(instance: object, attribute: Attribute[Any], value: float) -> None:
+    if not isinstance(value, int):
+        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be a whole number, got {value!r}")
+
+
 def _share(instance: object, attribute: Attribute[Any], value: float) -> None:
     if value > 1:
         raise ValueError(f"{type(instance).__name__}.{attribute.name} must be between 0 and 1, got {value!r}")
@@ -49,7 +54,7 @@ class Poller:
     jitter: float = field(default=0.2, validator=[_finite, _share])
     timeout: float | None = field(default=300.0)
     poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
-    errors: int = field(default=10, validator=_finite)
+    errors: int = field(default=10, validator=[_finite, _whole])
 
     @timeout.validator
     def _check_timeout(self, attribute: Attribute[Any], value: float | None) -> None:

@@ -204,12 +204,22 @@ class Session:
             self.on_event(event)
 
     async def admit(self) -> None:
-        """Wait for a place in the rate and concurrency limits; pair it with `leave`."""
+        """Wait for a place in the concurrency and rate limits; pair it with `leave`.
+
+        The place comes first: paced attempts that then queued for one would begin in a burst.
+        """
+        await self._slots.acquire()
+        try:
+            await self._pace()
+        except BaseException:
+            self.leave()
+            raise
+
+    async def _pace(self) -> None:
         if self._pacer is not None:
             wait = self._pacer.reserve(self.clock.monotonic())
             if wait > 0:
                 await self.clock.sleep(wait)
-        await self._slots.acquire()
 
     def leave(self) -> None:
         """Give back a place in the concurrency limit."""
@@ -227,6 +237,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_begun",
         "_error",
         "_exchange",
         "_history",
@@ -261,6 +272,7 @@ class _Call(Generic[T]):
         self._keep = keep
         self._sleep = sleep or session.clock.sleep
         self._history: list[Attempt] = []
+        self._begun: float | None = None
         self._error: InvoicingError | None = None
         self._exchange = Exchange()
         self._answer: AbstractAsyncContextManager[Response] | None = None
@@ -305,8 +317,9 @@ class _Call(Generic[T]):
                 raise
             sent: Sent = "unknown" if self._exchange.sent else "no"
             error = DeadlineError(f"the deadline of {deadline:g} s ended the call", sent=sent)
-            self._note(error, self._session.clock.monotonic())
-            raise error from self._error
+            previous = self._error
+            self._note(error)
+            raise error from previous
 
     async def _tried(self) -> T:
         """Try once without ceremony: the retry machinery costs as much as a signature, so only failures pay."""
@@ -351,24 +364,28 @@ class _Call(Generic[T]):
     def _before_sleep(self, state: RetryCallState) -> None:
         delay = state.upcoming_sleep
         self._history[-1] = evolve(self._history[-1], waited=delay)
-        request = self._request
-        self._session.tell(
-            RetryScheduled(operation=request.operation, path=request.path, attempt=state.attempt_number, delay=delay)
-        )
+        # Nothing of the next attempt has left yet, whatever became of the last one.
+        self._exchange = Exchange()
+        request, number = self._request, len(self._history)
+        self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
     async def _attempt(self) -> T:
         """Make one attempt; a 401 that a new credential can mend is mended once, inside it."""
         try:
             return await self._exchange_once()
         except AuthenticationError:
-            renewable = self._ready and not self._renewed and self._session.auth.refused(self._sent_headers)
-            if not renewable:
+            if not self._is_renewable():
                 raise
         self._renewed = True
         return await self._exchange_once()
 
+    def _is_renewable(self) -> bool:
+        if self._renewed or not self._ready or not self._request.authorised:
+            return False
+        return self._session.auth.refused(self._sent_headers)
+
     async def _exchange_once(self) -> T:
-        begun = self._session.clock.monotonic()
+        self._begun = self._session.clock.monotonic()
         self._exchange = Exchange()
         self._ready = False
         try:
@@ -376,7 +393,7 @@ class _Call(Generic[T]):
             self._ready = True
             return await self._in_slot()
         except InvoicingError as error:
-            self._note(error, begun)
+            self._note(error)
             raise
 
     async def _prepare(self) -> None:
@@ -432,7 +449,17 @@ class _Call(Generic[T]):
             return evolve(request, base_url=request.base_url or session.base_url)
         credentials = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())
         self._sent_headers = credentials
-        return evolve(request, base_url=session.base_url, headers={**request.headers, **credentials})
+        # Spelled out: `evolve` costs as much as the signature.
+        return Request(
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers={**request.headers, **credentials},
+            body=request.body,
+            base_url=session.base_url,
+            repeat=request.repeat,
+            operation=request.operation,
+        )
 
     async def release(self) -> None:
         """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""
@@ -445,9 +472,10 @@ class _Call(Generic[T]):
                 self._slot = False
                 self._session.leave()
 
-    def _note(self, error: InvoicingError, begun: float) -> None:
+    def _note(self, error: InvoicingError) -> None:
         clock, request = self._session.clock, self._request
-        elapsed = clock.monotonic() - begun
+        elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
+        self._begun = None
         self._error = error
         self._history.append(
             Attempt(

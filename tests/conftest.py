@@ -12,7 +12,7 @@ import pytest
 from fakes import FakeClock
 
 
-class LeftLoopback(AssertionError):
+class LeftLoopbackError(AssertionError):
     """A test tried to reach another machine."""
 
 
@@ -24,14 +24,14 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     def guarded(name: str) -> Any:
         def connect(self: socket.socket, address: Any) -> Any:
             if self.family in {socket.AF_INET, socket.AF_INET6} and not ip_address(address[0]).is_loopback:
-                raise LeftLoopback(f"a test must not connect to {address!r}")
+                raise LeftLoopbackError(f"a test must not connect to {address!r}")
             return real[name](self, address)
 
         return connect
 
     def look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
         if host not in {"localhost", "127.0.0.1", "::1", None}:
-            raise LeftLoopback(f"a test must not look up {host!r}")
+            raise LeftLoopbackError(f"a test must not look up {host!r}")
         return found(host, *args, **kwargs)
 
     found = socket.getaddrinfo

@@ -1,0 +1,1206 @@
+"""The door to the run database: a small `Ledger` protocol and its SQLite form.
+
+One thread owns the one connection. It takes whatever was queued while its last commit ran, does all of it in one
+transaction and answers every waiter with one call into the loop (natural group commit: DESIGN.md, "Facts
+measured"). Nothing is answered before it is on disk. An operation that fails undoes itself and nothing else; a file
+that fails (a full disk) fails the whole group, and then nothing of the group is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import platform
+import sqlite3
+import sys
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from operator import attrgetter
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
+
+from attrs import evolve, field, frozen
+
+from ._clock import Clock, RealClock
+from ._states import (
+    NEEDS_REQUEST_ID,
+    ON_DISK,
+    SENDABLE,
+    TO_FETCH,
+    DocumentState,
+    Event,
+    RunKind,
+    State,
+    next_state,
+)
+from .errors import InvoicingError
+
+if sys.platform == "win32":  # pragma: no cover - the other branch is the one the tests run on
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = [
+    "Change",
+    "DraftConflictError",
+    "Intake",
+    "Item",
+    "JournalEntry",
+    "Ledger",
+    "NewDraft",
+    "RunFileError",
+    "RunLockedError",
+    "SqliteLedger",
+    "SqliteReader",
+]
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x496E7641
+"""What a run file carries in its header, so that another program's database is never taken for one: "InvA"."""
+
+VERSION = 1
+"""The version of the file format; a file of another one is refused."""
+
+GROUP = 4096
+"""The most operations of one commit."""
+
+ID_BATCH = 10_000
+"""Ids taken from the input at a time: what `add_ids` keeps in memory."""
+
+SHOWN = 10
+"""Keys that the text of an error names."""
+
+_SCHEMA = """
+BEGIN;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE items (
+    seq INTEGER PRIMARY KEY,
+    key TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    request_id TEXT,
+    invoice_id TEXT,
+    path TEXT,
+    size INTEGER,
+    sha256 TEXT,
+    code TEXT,
+    error TEXT,
+    result TEXT,
+    payload_sha256 TEXT,
+    sent_at REAL,
+    updated REAL NOT NULL
+);
+CREATE TABLE drafts (seq INTEGER PRIMARY KEY REFERENCES items (seq), payload TEXT NOT NULL);
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY,
+    item INTEGER NOT NULL REFERENCES items (seq),
+    event TEXT NOT NULL,
+    at REAL NOT NULL,
+    detail TEXT
+);
+CREATE INDEX journal_item ON journal (item, seq);
+CREATE TRIGGER journal_kept BEFORE DELETE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER journal_fixed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TABLE tally (state TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE staged (seq INTEGER PRIMARY KEY, key TEXT NOT NULL);
+CREATE TABLE duplicates (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+_INDEXES = (
+    "CREATE UNIQUE INDEX items_key ON items (key)",
+    "CREATE INDEX items_state ON items (state, seq)",
+)
+
+_COLUMNS = (
+    "i.seq, i.key, i.state, i.attempt, i.request_id, i.invoice_id, i.path, i.size, i.sha256, "
+    "i.code, i.error, i.result, i.payload_sha256, i.sent_at, i.updated"
+)
+_BARE = f"SELECT {_COLUMNS} FROM items AS i"  # noqa: S608 - made of constants
+_WITH_PAYLOAD = f"SELECT {_COLUMNS}, d.payload FROM items AS i LEFT JOIN drafts AS d ON d.seq = i.seq"  # noqa: S608 - made of constants
+
+_RECORD = (
+    "UPDATE items SET state = ?, attempt = ?, request_id = ?, path = ?, size = ?, sha256 = ?, code = ?, error = ?, "
+    "updated = ? WHERE seq = ?"
+)
+_INTEND = "UPDATE items SET state = ?, attempt = ?, sent_at = ?, updated = ?, code = NULL, error = NULL WHERE seq = ?"
+_LEARN = (
+    "UPDATE items SET state = ?, updated = ?, code = ?, error = ?, request_id = coalesce(?, request_id), "
+    "invoice_id = coalesce(?, invoice_id), result = coalesce(?, result), path = coalesce(?, path), "
+    "size = coalesce(?, size), sha256 = coalesce(?, sha256) WHERE seq = ?"
+)
+
+_LOCAL = "a run file needs a local disk: its write-ahead log does not work on a network file system"
+
+
+# -- what goes in and what comes out -----------------------------------------------------------------------------
+
+
+class RunFileError(InvoicingError):
+    """A run file cannot be used: not ours, of another kind or version, damaged, or closed. It was not changed."""
+
+    hint: str = "Name another file, or open this one as what it is."
+
+
+class RunLockedError(RunFileError):
+    """Another process holds the run file. `pid`, `host` and `since` name it; None or empty if it has not said."""
+
+    hint: str = "Wait until that process ends, or stop it; a run file has one writer at a time."
+
+    def __init__(self, message: str = "", *, pid: int | None = None, host: str = "", since: str = "") -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+
+class DraftConflictError(InvoicingError):
+    """Drafts bear keys that this run knows with other content; nothing of the command was taken in.
+
+    `keys` are all of them, in the order of the input. A key is submitted once per run file, ever.
+    """
+
+    hint: str = "Give a changed invoice a new key, or submit it to another run file."
+
+    def __init__(self, keys: tuple[str, ...] = ()) -> None:
+        named = ", ".join(repr(key) for key in keys[:SHOWN])
+        more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
+        super().__init__(f"known in this run with other content: {named}{more}")
+        self.keys = keys
+
+
+@frozen
+class Item:
+    """One item of a run as last recorded.
+
+    `seq` counts from 1 in the order of the input and pages through a run; `key` is the order id or the draft's key;
+    `state` a value of `State` or `DocumentState`. `attempt` counts intents, or the tries of a download. `path`, `size`
+    in bytes and `sha256` are of the file on disk (an invoice's: the exported one). `error` is one line, `code` the
+    service's. `result` is the last answer as JSON text. `sent_at` is when the last intent was recorded, `updated`
+    the last change, in epoch seconds. `payload`, the draft's JSON text, is there only when it was asked for.
+    """
+
+    seq: int
+    key: str
+    state: str
+    attempt: int = 0
+    request_id: str | None = None
+    invoice_id: str | None = None
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    code: str | None = None
+    error: str | None = None
+    result: str | None = None
+    payload_sha256: str | None = None
+    sent_at: float | None = None
+    updated: float = 0.0
+    payload: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class NewDraft:
+    """A draft to be taken in: its JSON text and the digest of it. With `error` it is taken in as invalid."""
+
+    key: str
+    payload: str = field(repr=False)
+    payload_sha256: str
+    error: str | None = None
+
+
+@frozen(kw_only=True)
+class Intake:
+    """What became of the input of one command: `given` = `added` + `known` + `duplicates`.
+
+    `known` were in the run before; `duplicates` stood in this input more than once, the first not counted.
+    """
+
+    given: int
+    added: int
+    known: int
+    duplicates: int
+
+
+@frozen(kw_only=True)
+class Change:
+    """An event of one invoice item, with what is learned from it.
+
+    `ref` is the item's `seq` or its key. `error` and `code` replace what stood there, None included; the others
+    are kept when None. `path`, `size` and `sha256` come with `Event.EXPORTED`.
+    """
+
+    ref: int | str
+    event: Event
+    request_id: str | None = None
+    invoice_id: str | None = None
+    result: str | None = None
+    code: str | None = None
+    error: str | None = None
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+
+@frozen
+class JournalEntry:
+    """One line of the journal: the event of an item (by its `seq`), when in epoch seconds, and what was learned."""
+
+    seq: int
+    item: int
+    event: Event
+    at: float
+    detail: Mapping[str, Any]
+
+
+class Ledger(Protocol):
+    """Where a run is recorded. Every method returns when what it did is durable."""
+
+    @property
+    def kind(self) -> RunKind: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def recovered(self) -> int: ...
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake: ...
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake: ...
+    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]: ...
+    async def rows(
+        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
+    ) -> list[Item]: ...
+    async def get(self, ref: int | str) -> Item | None: ...
+    async def counts(self) -> dict[str, int]: ...
+    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]: ...
+    async def history(self, ref: int | str) -> list[JournalEntry]: ...
+    async def record_document(
+        self,
+        ref: int | str,
+        state: DocumentState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        attempt: int = 0,
+    ) -> None: ...
+    async def transition(
+        self,
+        ref: int | str,
+        event: Event,
+        *,
+        request_id: str | None = None,
+        invoice_id: str | None = None,
+        result: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> State: ...
+    async def transition_many(self, changes: Iterable[Change]) -> list[State]: ...
+    async def update_settings(self, settings: Mapping[str, Any]) -> None: ...
+    async def close(self) -> None: ...
+
+
+# -- one process at a time ---------------------------------------------------------------------------------------
+
+if sys.platform == "win32":  # pragma: no cover - the other branch is the one the tests run on
+
+    def _lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read by others: one far behind the text
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int, lock: Path) -> None:
+        os.close(descriptor)
+        with suppress(OSError):  # another process has it open by now
+            lock.unlink()
+
+    def _sync_folder(folder: Path) -> None:
+        """Do nothing: the system has no way to ask for it."""
+
+else:
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int, lock: Path) -> None:
+        with suppress(OSError):  # the folder may be gone, and with it what the lock guarded
+            lock.unlink()
+        os.close(descriptor)  # after the unlink: whoever waits for the name must not lock a file that then vanishes
+
+    def _sync_folder(folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path, clock: Clock) -> Iterator[None]:
+    lock = path.with_name(path.name + ".lock")
+    descriptor = _taken(lock, path)
+    try:
+        since = datetime.fromtimestamp(clock.now(), UTC).isoformat(timespec="seconds")
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps(holder).encode())
+        yield
+    finally:
+        _unlock(descriptor, lock)
+
+
+def _taken(lock: Path, path: Path) -> int:
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _lock(descriptor):
+            os.close(descriptor)
+            raise _locked(lock, path)
+        if _is_there(lock, descriptor):
+            return descriptor
+        os.close(descriptor)  # its last holder removed it between our open and our lock: there is a newer one
+
+
+def _is_there(lock: Path, descriptor: int) -> bool:
+    try:
+        return lock.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _locked(lock: Path, path: Path) -> RunLockedError:
+    holder: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        holder = json.loads(lock.read_bytes())
+    pid, host, since = holder.get("pid"), str(holder.get("host", "")), str(holder.get("since", ""))
+    who = f"process {pid} on {host} since {since}" if pid is not None else "another process"
+    return RunLockedError(f"{path} is held by {who}", pid=pid, host=host, since=since)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------
+
+_NETWORK = frozenset(
+    {
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+    }
+)
+_SYSTEM = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+
+def _translated(error: Exception, path: Path) -> Exception:
+    """Say an error of the database in our words: the file system's stay `OSError`."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = extended & 0xFF
+    ours: Exception
+    if extended in _NETWORK:
+        ours = RunFileError(f"{path}: {_LOCAL} ({error})")
+    elif code in _SYSTEM:
+        ours = OSError(_SYSTEM[code], f"{os.strerror(_SYSTEM[code])} ({error})", str(path))
+    elif code in _DAMAGED:
+        ours = RunFileError(f"{path} is damaged or not a run file ({error})")
+    else:
+        ours = RunFileError(f"{path}: {error}")
+    ours.__cause__ = error
+    return ours
+
+
+def _connect(path: Path, query: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None)
+
+
+def _identify(path: Path) -> None:
+    """Refuse a file that is not a run file of this version, without a byte changed or a file left beside it.
+
+    `immutable` reads the header alone. A run killed in the middle of a checkpoint looks damaged that way and is
+    looked at again through its write-ahead log.
+    """
+    try:
+        application, version = _header(path, "immutable=1")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise RunFileError(f"{path} is not a run file") from error
+        application, version = _header(path, "mode=ro")
+    if application != APPLICATION_ID:
+        raise RunFileError(f"{path} is not a run file")
+    if version != VERSION:
+        raise RunFileError(f"{path} has format version {version}; this library knows version {VERSION}")
+
+
+def _header(path: Path, query: str) -> tuple[int, int]:
+    connection = _connect(path, query)
+    try:
+        return _one(connection, "PRAGMA application_id"), _one(connection, "PRAGMA user_version")
+    finally:
+        connection.close()
+
+
+def _one(connection: sqlite3.Connection, sql: str) -> Any:
+    row = connection.execute(sql).fetchone()
+    return row[0] if row else None
+
+
+def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
+    mode = _one(connection, "PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise RunFileError(f"{path}: {_LOCAL} (journal mode {mode!r})")
+
+
+def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, created: float) -> None:
+    """Make a whole new file under another name and publish it: a file with the final name always has its header."""
+    if kind is None:
+        raise ValueError("kind must be given for a new run file")
+    new = path.with_name(path.name + ".new")
+    _remove(new)  # of a process that died while making it
+    try:
+        _fill(new, kind, {"kind": kind.value, "settings": _json(settings or {}), "created": repr(created)})
+        new.replace(path)
+    except BaseException:
+        _remove(new)
+        raise
+    _sync_folder(path.parent)
+
+
+def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
+    connection = _connect(path, "mode=rwc")
+    try:
+        connection.executescript(_SCHEMA)
+        for index in _INDEXES:
+            connection.execute(index)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        connection.executemany("INSERT INTO tally VALUES (?, 0)", [(state.value,) for state in _states(kind)])
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+        _write_ahead(connection, path)
+    finally:
+        connection.close()
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _states(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
+    return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+@contextmanager
+def _writing(
+    path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, *, create: bool, clock: Clock
+) -> Iterator[sqlite3.Connection]:
+    """Hold the run file for writing; leaving writes all back into the one file."""
+    with _held(path, clock):
+        if create and not path.exists():
+            _create(path, kind, settings, clock.now())
+        _must_exist(path)
+        _identify(path)
+        connection = _connect(path, "mode=rw")
+        try:
+            _write_ahead(connection, path)
+            for pragma in ("synchronous = FULL", "cache_size = -8000", "journal_size_limit = 67108864"):
+                connection.execute(f"PRAGMA {pragma}")
+            yield connection
+        finally:
+            with suppress(sqlite3.Error):  # what was committed is safe in the write-ahead log
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the run file beside its writer, if there is one. No lock: the write-ahead log gives a steady picture."""
+    _must_exist(path)
+    _identify(path)
+    writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    connection = _connect(path, _reading_mode(writable=writable, log=path.with_name(path.name + "-wal").exists()))
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
+    finally:
+        connection.close()
+
+
+def _reading_mode(*, writable: bool, log: bool) -> str:
+    """A reader that may write tidies up after a killed writer; one that may not leaves the file as it is."""
+    if writable:
+        return "mode=rw"
+    return "mode=ro" if log else "immutable=1"
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    """The one name of a file: two links to it must not mean two locks."""
+    return Path(path).resolve()
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "no such run file", str(path))
+
+
+# -- the thread --------------------------------------------------------------------------------------------------
+
+
+class _Desk:
+    """What an operation works with, inside the thread: the connection, the time, the counts not yet written."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.now = clock.now
+        self.tally: dict[str, int] = {}
+
+    def one(self, sql: str, *values: object) -> Any:
+        row = self.execute(sql, values).fetchone()
+        return row[0] if row else None
+
+    def count(self, state: str, change: int) -> None:
+        self.tally[state] = self.tally.get(state, 0) + change
+
+    def move(self, before: str, after: str) -> None:
+        if before != after:
+            self.count(before, -1)
+            self.count(after, 1)
+
+    def flush(self) -> None:
+        moved = [(change, state) for state, change in self.tally.items() if change]
+        if moved:
+            self.connection.executemany("UPDATE tally SET count = count + ? WHERE state = ?", moved)
+        self.tally = {}
+
+
+Operation: TypeAlias = Callable[[_Desk], Any]
+Job: TypeAlias = tuple["asyncio.Future[Any]", Operation]
+Answer: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
+
+
+class _Worker:
+    """The thread. `enter` gives the connection and takes it back; both happen in the thread.
+
+    If `enter` fails, every operation raises its error. An operation that was queued is done, whether its caller
+    still waits or not: an answer of the service must not be lost because somebody lost patience.
+    """
+
+    def __init__(
+        self, path: Path, enter: Callable[[], AbstractContextManager[sqlite3.Connection]], begin: str, clock: Clock
+    ) -> None:
+        self._path = path
+        self._enter = enter
+        self._begin = begin
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._stopping = False
+        # A daemon: a program that never closes its run must still be able to end.
+        self._thread = threading.Thread(target=self._main, name="invoicing-run-file", daemon=True)
+        self._thread.start()
+
+    async def run(self, operation: Callable[[_Desk], T]) -> T:
+        """Do it in the thread; return when it is on disk."""
+        if self._stopping:
+            raise RunFileError(f"{self._path} is closed")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RunFileError(f"{self._path} belongs to another event loop")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put((future, operation))
+        return await future
+
+    async def stop(self) -> None:
+        """Do what is queued and leave. A cancellation is raised after that: leaving takes no longer than the disk."""
+        if not self._stopping:
+            self._stopping = True
+            self._jobs.put(None)
+        cancelled: asyncio.CancelledError | None = None
+        while not self._stopped.done():
+            try:
+                await asyncio.shield(self._stopped)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._thread.join()
+        if cancelled is not None:
+            raise cancelled
+
+    def _main(self) -> None:
+        more = True
+        try:
+            with self._enter() as connection:
+                desk = _Desk(connection, self._clock)
+                while more:
+                    jobs, more = self._take()
+                    self._answer(self._commit(desk, jobs))
+        except Exception as error:  # noqa: BLE001 - it is raised by every operation that waits
+            while more:
+                jobs, more = self._take()
+                self._answer(self._all_failed(jobs, error))
+        self._tell(self._stopped.set_result, None)
+
+    def _take(self) -> tuple[list[Job], bool]:
+        """Everything that is queued, at least one thing; and whether more may follow."""
+        jobs: list[Job] = []
+        entry = self._jobs.get()
+        with suppress(Empty):
+            while entry is not None:
+                jobs.append(entry)
+                if len(jobs) == GROUP:
+                    break
+                entry = self._jobs.get_nowait()
+        return jobs, entry is not None
+
+    def _commit(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
+        """Do a group in one transaction. Only if something in it fails is it done again, each on its own footing."""
+        with suppress(Exception):  # the second round finds out whose error it is
+            return self._transact(desk, jobs, self._do)
+        try:
+            return self._transact(desk, jobs, self._do_apart)
+        except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
+            return self._all_failed(jobs, error)
+
+    def _transact(self, desk: _Desk, jobs: list[Job], do: Callable[[_Desk, Job], Answer]) -> list[Answer]:
+        desk.tally = {}
+        try:
+            desk.execute(self._begin)
+            answers = [do(desk, job) for job in jobs]
+            desk.flush()
+            desk.execute("COMMIT")
+        except BaseException:
+            if desk.connection.in_transaction:
+                desk.execute("ROLLBACK")
+            raise
+        return answers
+
+    def _do(self, desk: _Desk, job: Job) -> Answer:
+        future, operation = job
+        return future, operation(desk), None
+
+    def _do_apart(self, desk: _Desk, job: Job) -> Answer:
+        """Do one operation whole or not at all. Raises only if the database gave the whole transaction up."""
+        before = dict(desk.tally)
+        desk.execute("SAVEPOINT apart")
+        try:
+            answer = self._do(desk, job)
+        except Exception as error:
+            if not desk.connection.in_transaction:
+                raise
+            desk.execute("ROLLBACK TO apart")
+            desk.tally = before
+            answer = job[0], None, _translated(error, self._path)
+        desk.execute("RELEASE apart")
+        return answer
+
+    def _all_failed(self, jobs: list[Job], error: Exception) -> list[Answer]:
+        return [(future, None, _translated(error, self._path)) for future, _ in jobs]
+
+    def _answer(self, answers: list[Answer]) -> None:
+        self._tell(_settle, answers)
+
+    def _tell(self, call: Callable[[T], object], value: T) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            self._loop.call_soon_threadsafe(call, value)
+
+
+def _settle(answers: list[Answer]) -> None:
+    for future, result, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+
+# -- what the thread does ----------------------------------------------------------------------------------------
+
+
+@frozen
+class _Opened:
+    kind: RunKind
+    settings: Mapping[str, Any]
+    created: float
+    recovered: int
+
+
+def _describe(desk: _Desk) -> _Opened:
+    meta = dict(desk.execute("SELECT name, value FROM meta").fetchall())
+    return _Opened(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0)
+
+
+def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
+    opened = _describe(desk)
+    if kind not in {None, opened.kind}:
+        raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
+    desk.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
+    return evolve(opened, recovered=_recover(desk))
+
+
+def _recover(desk: _Desk) -> int:
+    sending = desk.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
+    for (seq,) in sending:
+        _transition(desk, Change(ref=seq, event=Event.CRASHED, error="the process ended while this was being sent"))
+    return len(sending)
+
+
+def _find(desk: _Desk, ref: int | str, select: str = _BARE) -> Item | None:
+    row = desk.execute(f"{select} WHERE i.{_column(ref)} = ?", (ref,)).fetchone()
+    return Item(*row) if row else None
+
+
+def _column(ref: int | str) -> str:
+    return "seq" if isinstance(ref, int) else "key"
+
+
+def _standing(desk: _Desk, ref: int | str) -> tuple[int, str, int]:
+    """The seq, state and attempt of an item: reading and writing whole rows costs twice the time."""
+    sql = f"SELECT seq, state, attempt FROM items WHERE {_column(ref)} = ?"  # noqa: S608 - one of two constants
+    row: tuple[int, str, int] | None = desk.execute(sql, (ref,)).fetchone()
+    if row is None:
+        raise ValueError(f"this run has no item {ref!r}")
+    return row
+
+
+def _transition(desk: _Desk, change: Change) -> State:
+    seq, before, attempt = _standing(desk, change.ref)
+    if change.event in NEEDS_REQUEST_ID and not change.request_id:
+        raise ValueError(f"request_id must be given with {change.event.value!r}")
+    state = next_state(State(before), change.event)
+    write = _intend if change.event is Event.INTENT else _learn
+    write(desk, seq, state, attempt + 1, change)
+    desk.move(before, state.value)
+    return state
+
+
+def _intend(desk: _Desk, seq: int, state: State, attempt: int, change: Change) -> None:
+    now = desk.now()
+    desk.execute(_INTEND, (state.value, attempt, now, now, seq))
+    _journal(desk, seq, change.event, now, {"attempt": attempt})
+
+
+def _learn(desk: _Desk, seq: int, state: State, _attempt: int, change: Change) -> None:
+    now, error = desk.now(), _line(change.error)
+    kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
+    desk.execute(_LEARN, (state.value, now, change.code, error, *kept, seq))
+    said = {"request_id": change.request_id, "code": change.code, "error": error, "path": change.path}
+    _journal(desk, seq, change.event, now, {name: value for name, value in said.items() if value is not None})
+
+
+def _journal(desk: _Desk, seq: int, event: Event, at: float, detail: Mapping[str, Any]) -> None:
+    desk.execute(
+        "INSERT INTO journal (item, event, at, detail) VALUES (?, ?, ?, ?)",
+        (seq, event.value, at, _json(detail) if detail else None),
+    )
+
+
+def _transitions(desk: _Desk, changes: Sequence[Change]) -> list[State]:
+    return [_transition(desk, change) for change in changes]
+
+
+def _record_document(desk: _Desk, ref: int | str, state: str, values: tuple[Any, ...]) -> None:
+    seq, before, _ = _standing(desk, ref)
+    desk.execute(_RECORD, (state, *values, desk.now(), seq))
+    desk.move(before, state)
+
+
+def _add_drafts(desk: _Desk, drafts: Sequence[NewDraft]) -> Intake:
+    tallied = {"added": 0, "known": 0, "duplicates": 0}
+    fresh: set[str] = set()
+    conflicts: dict[str, None] = {}
+    for draft in drafts:
+        item = _find(desk, draft.key)
+        if item is None:
+            _insert_draft(desk, draft)
+            tallied["added"] += 1
+        elif draft.key not in fresh and _correctable(item, draft):
+            _correct_draft(desk, item, draft)
+            tallied["known"] += 1
+        elif item.payload_sha256 != draft.payload_sha256:
+            conflicts[draft.key] = None
+        else:
+            tallied["duplicates" if draft.key in fresh else "known"] += 1
+        fresh.add(draft.key)
+    if conflicts:
+        raise DraftConflictError(tuple(conflicts))
+    return Intake(given=len(drafts), **tallied)
+
+
+def _correctable(item: Item, draft: NewDraft) -> bool:
+    """An invalid draft was never sent, so new content, or rules that now allow the old, may take its place."""
+    return item.state == State.INVALID and (draft.error is None or item.payload_sha256 != draft.payload_sha256)
+
+
+def _insert_draft(desk: _Desk, draft: NewDraft) -> None:
+    cursor = desk.execute(
+        "INSERT INTO items (key, state, payload_sha256, updated) VALUES (?, ?, ?, ?)",
+        (draft.key, State.PLANNED.value, draft.payload_sha256, desk.now()),
+    )
+    desk.execute("INSERT INTO drafts (seq, payload) VALUES (?, ?)", (cursor.lastrowid, draft.payload))
+    desk.count(State.PLANNED.value, 1)
+    _mark_invalid(desk, draft)
+
+
+def _correct_draft(desk: _Desk, item: Item, draft: NewDraft) -> None:
+    _transition(desk, Change(ref=item.seq, event=Event.CORRECTED))
+    desk.execute("UPDATE items SET payload_sha256 = ? WHERE seq = ?", (draft.payload_sha256, item.seq))
+    desk.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, item.seq))
+    _mark_invalid(desk, draft)
+
+
+def _mark_invalid(desk: _Desk, draft: NewDraft) -> None:
+    if draft.error is not None:
+        _transition(desk, Change(ref=draft.key, event=Event.FOUND_INVALID, error=draft.error))
+
+
+def _unstage(desk: _Desk) -> None:
+    desk.execute("DELETE FROM staged")
+
+
+def _stage(desk: _Desk, ids: list[str]) -> None:
+    desk.connection.executemany("INSERT INTO staged (key) VALUES (?)", [(key,) for key in ids])
+
+
+def _take_ids(desk: _Desk) -> Intake:
+    desk.execute("DELETE FROM duplicates")
+    given = desk.one("SELECT coalesce(max(seq), 0) FROM staged")
+    added = _take_more(desk) if desk.one("SELECT 1 FROM items LIMIT 1") else _take_first(desk)
+    duplicates = desk.one("SELECT coalesce(sum(times), 0) FROM duplicates")
+    _unstage(desk)
+    desk.count(DocumentState.PLANNED.value, added)
+    return Intake(given=given, added=added, known=given - added - duplicates, duplicates=duplicates)
+
+
+def _take_first(desk: _Desk) -> int:
+    """Load, then index: a unique index kept up in random order takes ten times as long (DESIGN.md)."""
+    desk.execute("DROP INDEX items_key")
+    desk.execute("DROP INDEX items_state")
+    desk.execute("SAVEPOINT hopeful")
+    try:
+        added = _copy(desk, "SELECT key, ?, ? FROM staged ORDER BY seq")
+        desk.execute(_INDEXES[0])
+    except sqlite3.IntegrityError:  # there are duplicates
+        desk.execute("ROLLBACK TO hopeful")
+        _note_duplicates(desk)
+        added = _copy(desk, "SELECT key, ?, ? FROM staged GROUP BY key ORDER BY min(seq)")
+        desk.execute(_INDEXES[0])
+    desk.execute("RELEASE hopeful")
+    desk.execute(_INDEXES[1])
+    return added
+
+
+def _take_more(desk: _Desk) -> int:
+    _note_duplicates(desk)
+    return _copy(
+        desk,
+        "SELECT key, ?, ? FROM staged WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) "
+        "GROUP BY key ORDER BY min(seq)",
+    )
+
+
+def _note_duplicates(desk: _Desk) -> None:
+    desk.execute("INSERT INTO duplicates SELECT key, count(*) - 1 FROM staged GROUP BY key HAVING count(*) > 1")
+
+
+def _copy(desk: _Desk, select: str) -> int:
+    values = (DocumentState.PLANNED.value, desk.now())
+    return desk.execute(f"INSERT INTO items (key, state, updated) {select}", values).rowcount
+
+
+def _counts(desk: _Desk, kind: RunKind) -> dict[str, int]:
+    desk.flush()
+    counted = dict(desk.execute("SELECT state, count FROM tally").fetchall())
+    return {state.value: counted[state.value] for state in _states(kind)}
+
+
+def _rows(desk: _Desk, states: tuple[str, ...] | None, after: int, limit: int, *, payload: bool) -> list[Item]:
+    """Page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
+    select = _WITH_PAYLOAD if payload else _BARE
+    if states is None:
+        page = desk.execute(f"{select} WHERE i.seq > ? ORDER BY i.seq LIMIT ?", (after, limit))
+        return [Item(*row) for row in page]
+    sql = f"{select} WHERE i.state = ? AND i.seq > ? ORDER BY i.seq LIMIT ?"
+    items = [Item(*row) for state in states for row in desk.execute(sql, (state, after, limit))]
+    return sorted(items, key=attrgetter("seq"))[:limit]
+
+
+def _duplicates(desk: _Desk, after: str, limit: int) -> list[tuple[str, int]]:
+    sql = "SELECT key, times FROM duplicates WHERE key > ? ORDER BY key LIMIT ?"
+    return desk.execute(sql, (after, limit)).fetchall()
+
+
+def _history(desk: _Desk, ref: int | str) -> list[JournalEntry]:
+    sql = "SELECT seq, item, event, at, detail FROM journal WHERE item = ? ORDER BY seq"
+    return [_entry(row) for row in desk.execute(sql, (_standing(desk, ref)[0],))]
+
+
+def _entries(desk: _Desk, after: int, limit: int) -> list[JournalEntry]:
+    sql = "SELECT seq, item, event, at, detail FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
+    return [_entry(row) for row in desk.execute(sql, (after, limit))]
+
+
+def _entry(row: tuple[int, int, str, float, str | None]) -> JournalEntry:
+    seq, item, event, at, detail = row
+    return JournalEntry(seq, item, Event(event), at, json.loads(detail) if detail else {})
+
+
+def _store_settings(desk: _Desk, text: str) -> None:
+    desk.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (text,))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return _encode(dict(value))
+
+
+def _line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:1000]
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+
+
+# -- the ledger --------------------------------------------------------------------------------------------------
+
+
+class SqliteReader:
+    """A run file open for reading, also while another process writes it.
+
+    `kind`, `settings` and `created` (epoch seconds) are those of the file.
+    """
+
+    def __init__(self, path: Path, worker: _Worker, opened: _Opened) -> None:
+        self.path = path
+        self.kind = opened.kind
+        self.created = opened.created
+        self._settings = opened.settings
+        self._worker = worker
+
+    @classmethod
+    @asynccontextmanager
+    async def read(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> AsyncIterator[SqliteReader]:
+        """Open for reading. Raises `FileNotFoundError`, and `RunFileError` for a file that is not a run file."""
+        resolved = _resolved(path)
+        worker = _Worker(resolved, partial(_reading, resolved), "BEGIN", clock or RealClock())
+        try:
+            yield SqliteReader(resolved, worker, await worker.run(_describe))
+        finally:
+            await worker.stop()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was begun with, as the caller gave it; it must hold no secret."""
+        return self._settings
+
+    async def close(self) -> None:
+        """Do what is queued, then leave the file as one file. Closing twice does nothing."""
+        await self._worker.stop()
+
+    async def get(self, ref: int | str) -> Item | None:
+        """The item with this `seq` or key, its payload included; None if there is none."""
+        return await self._worker.run(partial(_find, ref=ref, select=_WITH_PAYLOAD))
+
+    async def rows(
+        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
+    ) -> list[Item]:
+        """Up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
+        _at_least_one("limit", limit)
+        wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
+        return await self._worker.run(partial(_rows, states=wanted, after=after, limit=limit, payload=payload))
+
+    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
+        """Up to `limit` items that are still to be done, behind `seq` `after`.
+
+        Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
+        planned and not sent, with their payload.
+        """
+        if self.kind is RunKind.INVOICES:
+            return await self.rows(SENDABLE, after=after, limit=limit, payload=True)
+        return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
+
+    async def counts(self) -> dict[str, int]:
+        """How many items stand in each state, zeros included. Kept up with every change, so it costs nothing."""
+        return await self._worker.run(partial(_counts, kind=self.kind))
+
+    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        """Ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
+        _at_least_one("limit", limit)
+        return await self._worker.run(partial(_duplicates, after=after, limit=limit))
+
+    async def history(self, ref: int | str) -> list[JournalEntry]:
+        """Everything that ever happened to an invoice item, oldest first."""
+        return await self._worker.run(partial(_history, ref=ref))
+
+    async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
+        """Up to `limit` entries of the whole run's journal, behind entry `after`."""
+        _at_least_one("limit", limit)
+        return await self._worker.run(partial(_entries, after=after, limit=limit))
+
+
+class SqliteLedger(SqliteReader):
+    """A run file open for writing: a `Ledger`. `recovered` counts the items a crash left in doubt at this opening."""
+
+    def __init__(self, path: Path, worker: _Worker, opened: _Opened) -> None:
+        super().__init__(path, worker, opened)
+        self.recovered = opened.recovered
+        self._taking = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        kind: RunKind | None = None,
+        settings: Mapping[str, Any] | None = None,
+        create: bool = True,
+        clock: Clock | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open a run file for writing and hold it; with `create`, make it if it is not there.
+
+        `kind` may be None to take an existing file as it is; `settings` (JSON, no secrets) are kept when the file is
+        made, an existing one keeps its own. Raises `RunLockedError` if another process holds it, `RunFileError` if it
+        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`.
+        """
+        resolved, ticks = _resolved(path), clock or RealClock()
+        kind = None if kind is None else RunKind(kind)
+        enter = partial(_writing, resolved, kind, settings, create=create, clock=ticks)
+        worker = _Worker(resolved, enter, "BEGIN IMMEDIATE", ticks)
+        try:
+            yield cls(resolved, worker, await worker.run(partial(_begin, path=resolved, kind=kind)))
+        finally:
+            await worker.stop()
+
+    async def update_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace the settings of the run."""
+        text = _json(settings)
+        await self._worker.run(partial(_store_settings, text=text))
+        self._settings = json.loads(text)
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
+
+        The input is read `batch` at a time, the next only when the last is on disk.
+        """
+        self._only(RunKind.DOCUMENTS, "add_ids")
+        _at_least_one("batch", batch)
+        async with self._taking:
+            await self._worker.run(_unstage)
+            async for chunk in _chunks(ids, batch):
+                await self._worker.run(partial(_stage, ids=chunk))
+            return await self._worker.run(_take_ids)
+
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
+        """Take in the drafts of one command in one transaction: all of them or none.
+
+        A key with the same content is known and changes nothing. Raises `DraftConflictError` for keys with other
+        content; only a draft that is invalid, so never sent, may be replaced by another.
+        """
+        self._only(RunKind.INVOICES, "add_drafts")
+        return await self._worker.run(partial(_add_drafts, drafts=tuple(drafts)))
+
+    async def record_document(
+        self,
+        ref: int | str,
+        state: DocumentState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        attempt: int = 0,
+    ) -> None:
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        self._only(RunKind.DOCUMENTS, "record_document")
+        values = (attempt, request_id, path, size, sha256, code, _line(error))
+        await self._worker.run(partial(_record_document, ref=ref, state=DocumentState(state).value, values=values))
+
+    async def transition(
+        self,
+        ref: int | str,
+        event: Event,
+        *,
+        request_id: str | None = None,
+        invoice_id: str | None = None,
+        result: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> State:
+        """Let an event happen to an invoice item and journal it, and give the state that follows; see `Change` for the fields.
+
+        Raises `ValueError` if the table refuses the event, the item is unknown or its request id is missing.
+        """
+        change = Change(
+            ref=ref,
+            event=event,
+            request_id=request_id,
+            invoice_id=invoice_id,
+            result=result,
+            code=code,
+            error=error,
+            path=path,
+            size=size,
+            sha256=sha256,
+        )
+        self._only(RunKind.INVOICES, "transition")
+        return await self._worker.run(partial(_transition, change=change))
+
+    async def transition_many(self, changes: Iterable[Change]) -> list[State]:
+        """Let events happen in turn, all of them or none."""
+        self._only(RunKind.INVOICES, "transition_many")
+        return await self._worker.run(partial(_transitions, changes=tuple(changes)))
+
+    def _only(self, kind: RunKind, name: str) -> None:
+        if self.kind is not kind:
+            raise ValueError(f"{name} is for a run of {kind.value}; {self.path} is one of {self.kind.value}")
+
+
+async def _chunks(ids: Iterable[str] | AsyncIterable[str], batch: int) -> AsyncIterator[list[str]]:
+    if isinstance(ids, AsyncIterable):
+        chunk: list[str] = []
+        async for key in ids:
+            chunk.append(key)
+            if len(chunk) == batch:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+        return
+    source = iter(ids)
+    while chunk := list(islice(source, batch)):
+        yield chunk

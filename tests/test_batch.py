@@ -1,0 +1,444 @@
+"""Every item gets one outcome, in bounded memory, with back-pressure on both sides."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import pytest
+from fakes import FakeClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invoicing_async._batch import PARKED, Sleep, bounded
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("collected")]
+
+Given: TypeAlias = tuple[str, int]
+Work: TypeAlias = Callable[[int, Sleep], Any]
+
+
+class FatalError(Exception):
+    """What ends a batch."""
+
+
+def run(items: Any, work: Work, *, concurrency: int = 3, **named: Any) -> AsyncGenerator[Given]:
+    named.setdefault("sleep", FakeClock().sleep)
+    return bounded(items, work, concurrency=concurrency, abandoned=lambda item, error: ("left", item), **named)
+
+
+async def instantly(item: int, sleep: Sleep) -> Given:
+    return "done", item
+
+
+async def in_a_step(item: int, sleep: Sleep) -> Given:
+    await asyncio.sleep(0)
+    return "done", item
+
+
+class Gate:
+    """Work that waits until the test lets it go on; counts what is inside."""
+
+    def __init__(self) -> None:
+        self.inside: dict[int, asyncio.Future[None]] = {}
+        self.most = 0
+
+    async def work(self, item: int, sleep: Sleep) -> Given:
+        self.inside[item] = asyncio.get_running_loop().create_future()
+        self.most = max(self.most, len(self.inside))
+        try:
+            await self.inside[item]
+        finally:
+            del self.inside[item]
+        return "done", item
+
+    def open(self, item: int) -> None:
+        self.inside[item].set_result(None)
+
+
+class Counted:
+    """An endless input that counts what was read of it."""
+
+    def __init__(self, end: int = 10**9) -> None:
+        self.read = 0
+        self.end = end
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self.read == self.end:
+            raise StopIteration
+        self.read += 1
+        return self.read - 1
+
+
+async def steps(number: int = 20) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def counting(end: int) -> AsyncIterator[int]:
+    for number in range(end):
+        await asyncio.sleep(0)
+        yield number
+
+
+async def leftovers() -> set[asyncio.Task[Any]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type] # a test runs in a task
+
+
+@pytest.mark.parametrize("items", [range(50), list(range(50)), iter(range(50)), {n: "" for n in range(50)}])
+async def test_any_iterable_is_taken_and_each_item_given_once(items: Any) -> None:
+    assert sorted([item async for _, item in run(items, in_a_step)]) == list(range(50))
+
+
+async def test_an_async_iterable_is_taken_and_preferred_to_the_plain_one() -> None:
+    class Both:
+        def __iter__(self) -> Iterator[int]:
+            return iter((99,))
+
+        def __aiter__(self) -> AsyncIterator[int]:
+            return counting(50)
+
+    assert sorted([item async for _, item in run(counting(50), instantly)]) == list(range(50))
+    assert sorted([item async for _, item in run(Both(), instantly)]) == list(range(50))
+
+
+@pytest.mark.parametrize("nothing", [(), iter(()), counting(0)])
+async def test_no_items_give_no_outcomes(nothing: Any) -> None:
+    assert [outcome async for outcome in run(nothing, instantly)] == []
+
+
+async def test_what_cannot_be_iterated_is_an_error_and_not_an_empty_batch() -> None:
+    with pytest.raises(TypeError, match="not iterable"):
+        await anext(run(None, instantly))
+
+
+async def test_outcomes_come_as_they_finish_not_as_they_were_read() -> None:
+    gate = Gate()
+    async with aclosing(run(range(3), gate.work)) as outcomes:
+        first = asyncio.ensure_future(anext(outcomes))
+        await steps()
+        gate.open(2)
+        assert await first == ("done", 2)
+        gate.open(0)
+        assert await anext(outcomes) == ("done", 0)
+
+
+@given(
+    items=st.lists(st.integers(0, 5), max_size=40),
+    concurrency=st.integers(1, 5),
+    waits=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    rests=st.lists(st.integers(0, 2), min_size=1, max_size=8),
+    is_async=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+async def test_every_item_ends_in_exactly_one_outcome(
+    items: list[int], concurrency: int, waits: list[int], rests: list[int], is_async: bool
+) -> None:
+    """Whatever the order in which they wait, back off and finish."""
+    turn = iter(range(10**6))
+
+    async def work(item: int, sleep: Sleep) -> Given:
+        number = next(turn)
+        for _ in range(rests[number % len(rests)]):
+            await sleep(1.0 + number % 3)
+        for _ in range(waits[number % len(waits)]):
+            await asyncio.sleep(0)
+        return "done", item
+
+    async def source() -> AsyncIterator[int]:
+        for item in items:
+            yield item
+
+    found = [item async for _, item in run(source() if is_async else items, work, concurrency=concurrency)]
+    assert Counter(found) == Counter(items)
+    assert await leftovers() == set()
+
+
+async def test_items_that_end_together_after_a_crowd_do_not_end_the_batch() -> None:
+    """Workers in excess leave one by one: those that stay keep the whole concurrency."""
+    clock, gate = FakeClock(auto=False), Gate()
+
+    async def work(item: int, sleep: Sleep) -> Given:
+        if item < 4:
+            await sleep(1.0)
+        return await gate.work(item, sleep)
+
+    async with aclosing(run(Counted(), work, concurrency=4, sleep=clock.sleep)) as outcomes:
+        first = asyncio.ensure_future(anext(outcomes))
+        await steps()
+        assert sorted(gate.inside) == [4, 5, 6, 7]
+        clock.advance(1.0)
+        await steps()
+        for item in (4, 5, 6, 7):
+            gate.open(item)
+        assert (await first)[1] == 4
+        assert [(await anext(outcomes))[1] for _ in range(3)] == [5, 6, 7]
+        first = asyncio.ensure_future(anext(outcomes))
+        await steps()
+        assert sorted(gate.inside) == [0, 1, 2, 3]
+        for item in range(4):
+            gate.open(item)
+        await first
+        for _ in range(3):
+            await anext(outcomes)
+        first = asyncio.ensure_future(anext(outcomes))
+        await steps()
+        assert len(gate.inside) == 4
+        first.cancel()
+        await asyncio.wait([first])
+
+
+class TestBackPressure:
+    async def test_nothing_is_read_beyond_the_concurrency(self) -> None:
+        items, gate = Counted(), Gate()
+        async with aclosing(run(items, gate.work, concurrency=4)) as outcomes:
+            first = asyncio.ensure_future(anext(outcomes))
+            await steps(50)
+            assert items.read == 4
+            gate.open(1)
+            await first
+            await steps(50)
+            assert items.read == 5
+
+    async def test_a_slow_consumer_stops_the_reading(self) -> None:
+        items = Counted()
+        async with aclosing(run(items, instantly, concurrency=4)) as outcomes:
+            for taken in range(1, 30):
+                await anext(outcomes)
+                await steps(30)
+                assert items.read <= taken + 4
+
+    async def test_no_more_than_the_concurrency_works_at_once(self) -> None:
+        gate, found = Gate(), []
+        async for outcome in run(range(40), self.opening(gate), concurrency=5):
+            found.append(outcome)
+        assert gate.most == 5
+        assert len(found) == 40
+
+    def opening(self, gate: Gate) -> Work:
+        async def work(item: int, sleep: Sleep) -> Given:
+            asyncio.get_running_loop().call_later(0.0005, lambda: gate.open(item))
+            return await gate.work(item, sleep)
+
+        return work
+
+    async def test_who_backs_off_lends_out_its_place(self) -> None:
+        """With one place, nine items go through while the first one waits."""
+        clock = FakeClock(auto=False)
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            if item == 0:
+                await sleep(30.0)
+            return "done", item
+
+        async with aclosing(run(range(10), work, concurrency=1, sleep=clock.sleep)) as outcomes:
+            assert [(await anext(outcomes))[1] for _ in range(9)] == list(range(1, 10))
+            assert clock.slept == [30.0]
+            clock.advance(30.0)
+            assert await anext(outcomes) == ("done", 0)
+            assert [outcome async for outcome in outcomes] == []
+
+    async def test_only_so_many_may_back_off_without_a_place(self) -> None:
+        """When a whole service is down, the reading stops too."""
+        items, clock = Counted(), FakeClock(auto=False)
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            await sleep(60.0)
+            return "done", item
+
+        async with aclosing(run(items, work, concurrency=2, sleep=clock.sleep)) as outcomes:
+            first = asyncio.ensure_future(anext(outcomes))
+            await steps(200)
+            assert items.read == 2 * PARKED + 2
+            clock.advance(60.0)
+            await first
+
+    async def test_who_comes_back_waits_for_a_place(self) -> None:
+        clock, gate = FakeClock(auto=False), Gate()
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            if item == 0:
+                await sleep(1.0)
+            return await gate.work(item, sleep)
+
+        async with aclosing(run(range(3), work, concurrency=1, sleep=clock.sleep)) as outcomes:
+            first = asyncio.ensure_future(anext(outcomes))
+            await steps()
+            clock.advance(1.0)
+            await steps()
+            assert list(gate.inside) == [1]
+            gate.open(1)
+            assert await first == ("done", 1)
+            assert gate.most == 1
+
+
+class TestTheEnd:
+    async def test_a_fatal_error_ends_the_batch_and_the_rest_is_given_as_left(self) -> None:
+        cancelled = []
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            if item == 5:
+                raise FatalError
+            if item > 3:
+                try:
+                    await asyncio.get_running_loop().create_future()
+                except asyncio.CancelledError:
+                    cancelled.append(item)
+                    raise
+            return "done", item
+
+        found = []
+        with pytest.raises(FatalError):
+            async for outcome in run(range(12), work):
+                found.append(outcome)
+        assert sorted(item for _, item in found) == list(range(12))
+        assert {item for kind, item in found if kind == "done"} == {0, 1, 2, 3}
+        assert 4 in cancelled
+        assert await leftovers() == set()
+
+    async def test_an_async_inputs_rest_is_given_as_left_too(self) -> None:
+        """The one who waits for the input is not cancelled: that would end the generator and lose its rest."""
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            if item == 2:
+                raise FatalError
+            return await in_a_step(item, sleep)
+
+        found = []
+        with pytest.raises(FatalError):
+            async for outcome in run(counting(30), work):
+                found.append(outcome)
+        assert sorted(item for _, item in found) == list(range(30))
+        assert [item for kind, item in found if kind == "left"][-1] == 29
+
+    async def test_without_cancel_what_is_in_flight_finishes_but_no_backoff_does(self) -> None:
+        clock, gate = FakeClock(auto=False), Gate()
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            if item == 0:
+                await sleep(99.0)
+            if item == 2:
+                await asyncio.sleep(0)
+                raise FatalError
+            return await gate.work(item, sleep)
+
+        outcomes = run(range(9), work, concurrency=2, sleep=clock.sleep, cancel=False)
+        found = [await anext(outcomes), await anext(outcomes)]
+        gate.open(1)
+        with pytest.raises(FatalError):
+            async for outcome in outcomes:
+                found.append(outcome)
+        assert ("done", 1) in found
+        assert ("left", 0) in found
+        assert sorted(item for _, item in found) == list(range(9))
+
+    async def test_two_fatal_errors_raise_the_first(self) -> None:
+        async def work(item: int, sleep: Sleep) -> Given:
+            raise FatalError(item)
+
+        found = []
+        with pytest.raises(FatalError, match="0"):
+            async for outcome in run(range(6), work):
+                found.append(outcome)
+        assert sorted(found) == [("left", item) for item in range(6)]
+
+    async def test_an_error_of_the_input_is_raised_after_what_is_in_flight(self) -> None:
+        def broken() -> Iterator[int]:
+            yield from range(5)
+            raise LookupError("the cursor died")
+
+        found = []
+        with pytest.raises(LookupError, match="cursor died"):
+            async for outcome in run(broken(), in_a_step):
+                found.append(outcome)
+        assert sorted(found) == [("done", item) for item in range(5)]
+
+    async def test_an_error_of_an_async_input_is_too(self) -> None:
+        async def broken() -> AsyncIterator[int]:
+            yield 1
+            await asyncio.sleep(0)
+            raise LookupError("the cursor died")
+
+        found = []
+        with pytest.raises(LookupError, match="cursor died"):
+            async for outcome in run(broken(), in_a_step):
+                found.append(outcome)
+        assert found == [("done", 1)]
+
+    async def test_a_fatal_error_while_the_input_is_broken_raises_the_fatal_one(self) -> None:
+        def broken() -> Iterator[int]:
+            yield 0
+            raise LookupError
+
+        async def work(item: int, sleep: Sleep) -> Given:
+            await asyncio.sleep(0)
+            raise FatalError
+
+        outcomes = run(broken(), work)
+        assert await anext(outcomes) == ("left", 0)
+        with pytest.raises(FatalError):
+            await anext(outcomes)
+
+
+class TestLeavingEarly:
+    async def test_closing_cancels_what_is_in_flight_and_leaves_no_task(self) -> None:
+        gate = Gate()
+        outcomes = run(Counted(), gate.work, concurrency=6)
+        first = asyncio.ensure_future(anext(outcomes))
+        await steps()
+        gate.open(0)
+        await first
+        await steps()
+        assert len(gate.inside) == 6
+        await outcomes.aclose()
+        assert gate.inside == {}
+        assert await leftovers() == set()
+
+    async def test_a_break_ends_every_task_soon(self) -> None:
+        async for _ in run(Counted(), in_a_step):
+            break
+        gc.collect()
+        await steps()
+        assert await leftovers() == set()
+
+    @pytest.mark.parametrize("is_async", [True, False])
+    async def test_cancelling_at_any_step_leaves_no_task(self, is_async: bool) -> None:
+        async def consumed() -> None:
+            clock = FakeClock()
+
+            async def work(item: int, sleep: Sleep) -> Given:
+                if item % 3 == 0:
+                    await sleep(1.0)
+                return await in_a_step(item, sleep)
+
+            items = counting(12) if is_async else range(12)
+            async with aclosing(run(items, work, sleep=clock.sleep)) as outcomes:
+                async for _ in outcomes:
+                    await asyncio.sleep(0)
+
+        for step in range(10_000):
+            task = asyncio.create_task(consumed())
+            await steps(step)
+            task.cancel()
+            await asyncio.wait([task])
+            await steps(3)
+            assert await leftovers() == set()
+            if not task.cancelled():
+                break
+        assert task.exception() is None
+
+    async def test_a_consumer_who_waits_for_news_can_be_cancelled(self) -> None:
+        gate = Gate()
+        task = asyncio.create_task(anext(run(Counted(), gate.work)))  # type: ignore[arg-type] # a coroutine in fact
+        await steps()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert gate.inside == {}

@@ -1,0 +1,53 @@
+"""Ids are told apart exactly, in a few bytes each."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invoicing_async import _seen
+from invoicing_async._seen import Seen
+
+texts = st.lists(st.text(st.characters(exclude_categories=()), max_size=4), max_size=60)
+
+
+@given(texts)
+def test_it_answers_as_a_set_would(given_texts: list[str]) -> None:
+    """Also for lone surrogates, which UTF-8 itself refuses."""
+    seen, known = Seen(), set[str]()
+    for text in given_texts:
+        assert seen.add(text) is (text not in known)
+        known.add(text)
+        assert len(seen) == len(known)
+
+
+def test_thousands_of_ids_in_any_order_are_each_new_once() -> None:
+    seen = Seen()
+    ids = [f"order-{number * 7919 % 20_000}" for number in range(20_000)]
+    assert all(seen.add(order_id) for order_id in ids)
+    assert not any(seen.add(order_id) for order_id in reversed(ids))
+    assert len(seen) == 20_000
+
+
+def test_ids_that_share_the_first_half_of_their_digest_are_still_two() -> None:
+    """The second half decides where the first is equal."""
+    seen = Seen()
+    assert seen.add("known")
+    number = next(n for n in range(_seen.BUCKETS) if seen._high[n])
+    highs, lows = seen._bucket(number)
+    # The same bucket and first half under another second half, before and behind the one to be found.
+    highs[:], lows[:] = array("Q", [highs[0]] * 3), array("Q", [lows[0] ^ 2**62, lows[0], lows[0] ^ 2**63])
+    assert not seen.add("known")
+    lows[1] ^= 2**61
+    assert seen.add("known")
+
+
+def test_an_id_costs_about_sixteen_bytes() -> None:
+    seen = Seen()
+    for number in range(100_000):
+        seen.add(str(number))
+    kept = sum(sys.getsizeof(part) for half in (seen._high, seen._low) for part in half if part is not None)
+    assert kept < 100_000 * 16 * 1.25 + _seen.BUCKETS * 2 * 100
