@@ -190,9 +190,10 @@ def _malformed(exc: aiohttp.ClientResponseError) -> InvoicingError:
 
 
 def _redacted(exc: aiohttp.ClientResponseError) -> aiohttp.ClientResponseError:
-    """Take the request's headers, which hold credentials, out of an error that shows them in its repr."""
+    """Take the credentials out of an error that shows its request: its headers, and a proxy's password in its URL."""
     info = exc.request_info
-    exc.request_info = aiohttp.RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()), info.real_url)
+    url, real_url = info.url.with_user(None), info.real_url.with_user(None)
+    exc.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
     exc.args = (exc.request_info, ())
     return exc
 

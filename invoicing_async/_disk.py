@@ -496,6 +496,21 @@ def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
     return None if checker.fault() else Published(path, size, digest.hexdigest(), inode)
 
 
+def difference(path: Path, *, size: int | None, digest: str | None) -> str | None:
+    """Say how a file differs from what was recorded of it; None if it does not."""
+    found, length = sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while data := file.read(READ_SIZE):
+                found.update(data)
+                length += len(data)
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+    if length != size:
+        return f"has {length:,} bytes where {size:,} were saved"
+    return None if found.hexdigest() == digest else "has other content than was saved"
+
+
 def prepare_folder(folder: Path) -> bool:
     """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
     os.makedirs(folder, exist_ok=True)

@@ -215,8 +215,8 @@ class _Body:
         while self._size < HEAD_SIZE and (chunk := await self._next()) is not None:
             self._pieces.append(chunk)
         await self._check_head(b"".join(self._pieces))
-        if not self._pieces:
-            raise self._incomplete("the body is empty")
+        if self._size < HEAD_SIZE:
+            raise self._incomplete(f"the body ends after {self._size} bytes")
         return self._pieces, self._chunks
 
     async def _next(self) -> bytes | None:

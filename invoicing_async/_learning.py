@@ -28,21 +28,21 @@ __all__ = ["Learned"]
 
 _BINS = 525  # reaches 35,600 times the floor: an hour for a floor of 0.1 s
 _STEP = 0.02  # each bin is 2 % wide
-_TAIL = 0.5  # prior: the chance to last beyond t falls as t ** -0.5, so polls without data spread as sqrt(t)
-_FIRST = 0.05  # prior: the chance to end within the floor
+_TAIL = 0.6  # prior: the chance to last beyond t falls as t ** -0.6, so polls without data spread as sqrt(t)
+_FIRST = 0.03  # prior: the chance to end within the floor
 _PRIOR = (_FIRST, *[1.0 - exp(-_TAIL * _STEP)] * (_BINS - 1))  # as hazards
 _ESTIMATE_WEIGHT = 0.3  # prior events per e-fold of age: few, or they outweigh the rare looks inside long gaps
 _PLAN_WEIGHT = 3.0  # the same for the plan: more, because little data must not be trusted with long gaps
 _ROUNDS = 4  # of expectation and maximisation at a replan; the next replan goes on from there
 _SURE = 0.7  # highest hazard of a bin: 0.3 ** 525 is still a number, so no survival is ever 0
-_MEMORIES = (2000.0, 250.0)  # finished operations after which an observation weighs 1/e
+_LONG, _SHORT = 2000.0, 250.0  # memories: finished operations after which an observation weighs 1/e
+_LONG_DOUBT, _SHORT_DOUBT = 0.02, 0.2  # share of the prior that a fit starts from: what no poll told apart spreads
 _WIDTHS = (0.04, 0.12, 0.36)  # standard deviations of the smoothing, in log age
 _REACHES = tuple(round(1.22 * width / _STEP) for width in _WIDTHS)  # of the triangle that has that deviation
 _SCORE_MEMORY = 500.0  # finished operations after which a score weighs 1/e
 _SURPRISE = 1e-4  # chance given to what an estimate held impossible
 _RESET = 10.0  # log likelihood by which the short memory wins before the long one starts again from it
 _NEGLIGIBLE = 0.02  # weight below which an aged observation, or an estimate in the average, is dropped
-_MIX = 0.0
 _LEFT = 5.0  # polls assumed for what outlives the grid
 _FEWEST, _EARLY, _MANY, _LATE = 3.0, 0.15, 200.0, 0.02  # replan after so much news, see _due
 _NEWS = 0.25  # a poll that says NEW is less news than one that says terminal
@@ -103,6 +103,7 @@ class _Estimate:
     """The hazard of each bin, learned with one length of memory, and its smoothed forms with their scores."""
 
     memory: float
+    doubt: float
     exposed: list[float] = field(factory=lambda: [0.0] * _BINS)
     ended: _Spans = Factory(dict)
     hazard: list[float] = field(factory=lambda: list(_PRIOR))
@@ -133,8 +134,7 @@ class _Estimate:
             self.ended[span] = self.ended.get(span, 0.0) + n
 
     def _fit(self) -> None:
-        if self.memory < 1000 and _MIX:
-            self.hazard = [h + _MIX * (p - h) for h, p in zip(self.hazard, _PRIOR, strict=True)]
+        self.hazard = [h + self.doubt * (p - h) for h, p in zip(self.hazard, _PRIOR, strict=True)]
         for _ in range(_ROUNDS):
             events, risked = self._expect()
             self.hazard = _hazard(events, risked, _ESTIMATE_WEIGHT)
@@ -266,8 +266,8 @@ class Learned:
     `worth` is what a second of delay is worth in polls: 2 means that seeing an end half a second earlier repays one
     poll. `floor` and `ceiling` bound every wait, in seconds: not even an operation that never ends is asked more often
     than the first, or more rarely than the second. Without data the waits grow with the square root of the age.
-    A result or a question takes microseconds; a replan some milliseconds, ever more rarely: once for each 15 % more
-    results at first, in the end for some 500.
+    An answer or a question takes microseconds, whatever the number of operations; now and then an answer brings a
+    replan, some milliseconds, ever more rarely.
     """
 
     worth: float = field(default=1.0, validator=_positive)
@@ -285,11 +285,14 @@ class Learned:
             raise ValueError(f"Learned.ceiling must be at least floor ({self.floor}), got {value!r}")
 
     def __attrs_post_init__(self) -> None:
-        self._estimates = (_Estimate(_MEMORIES[0]), _Estimate(_MEMORIES[1]))
+        self._estimates = (_Estimate(_LONG, _LONG_DOUBT), _Estimate(_SHORT, _SHORT_DOUBT))
         self._best = _plan(self._edges, _PRIOR, worth=self.worth, floor=self.floor)
 
     def observe(self, after: float, by: float, *, done: bool) -> None:
-        """Take in the answer of one poll: NEW at age `after` (0 for the submission), and at age `by` the end or NEW."""
+        """Take in the answer of one poll at age `by`: the end, or still NEW. `after` is the age of the last NEW.
+
+        Ages are seconds since the submission, which is itself a NEW at age 0. Give every answer, and no failed poll.
+        """
         start, end = self._index(after), self._index(by)
         if done:
             start = min(start, _BINS - 1)

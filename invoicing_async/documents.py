@@ -33,7 +33,7 @@ from .events import DocumentSaved
 from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
 from .session import Session, Sleep
 
-__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments"]
+__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver"]
 
 DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate | NotStarted
 
@@ -128,6 +128,12 @@ class _Saving:
             durable=self.durable,
         )
 
+    def known_place(self, order_id: str, replace: Path | None) -> Place | None:
+        """Give the place if it does not depend on the answer; `replace` is a file of ours that is to be replaced."""
+        if replace is not None:
+            return Place(folder=self.folder, target=replace, on_existing=OnExisting.REPLACE, durable=self.durable)
+        return None if self.served_name else self.place(order_id)
+
     def _target(self, order_id: str, served: str | None) -> Path:
         if served is None and self.layout is PLAIN:
             return self.folder / file_name(order_id)
@@ -148,7 +154,7 @@ class _Received:
     """A whole document: its bytes, or where a large one was published already."""
 
     body: bytes | Published
-    served: str | None
+    place: Place
     request_id: str | None
 
 
@@ -248,12 +254,10 @@ class OrderDocuments:
         """
         places = _places(order_ids, self._session.limits.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
-        disk = self._session.resource(DiskWriter)
-        fresh = await disk.run(lambda: prepare_folder(saving.folder))
-        one = _One(self, saving, Seen(), looks_first=saving.looks_first and not fresh)
+        saver = await self._saver(saving, Seen())
         outcomes = bounded(
             order_ids,
-            one.outcome,
+            saver.outcome,
             concurrency=places,
             sleep=self._session.clock.sleep,
             abandoned=NotStarted,
@@ -261,6 +265,39 @@ class OrderDocuments:
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
+
+    async def saver(
+        self,
+        folder: str | PathLike[str],
+        *,
+        on_existing: OnExisting | str = OnExisting.KEEP,
+        durable: bool = False,
+        layout: Layout | str = PLAIN,
+        served_name: bool = False,
+        day: date | None = None,
+    ) -> Saver:
+        """Prepare the folder and give what saves one id after the other: the inside of `download_many`."""
+        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
+        return await self._saver(saving, None)
+
+    async def _saver(self, saving: _Saving, seen: Seen | None) -> Saver:
+        fresh = await self.disk.run(lambda: prepare_folder(saving.folder))
+        return Saver(self, saving, seen, looks_first=saving.looks_first and not fresh)
+
+    @property
+    def concurrency(self) -> int:
+        """The session's limit, which batches take for their own."""
+        return self._session.limits.concurrency
+
+    @property
+    def sleep(self) -> Sleep:
+        """How the session waits."""
+        return self._session.clock.sleep
+
+    @property
+    def disk(self) -> DiskWriter:
+        """The session's writer."""
+        return self._session.resource(DiskWriter)
 
     def _saving(
         self,
@@ -284,20 +321,23 @@ class OrderDocuments:
 
     async def _kept(self, order_id: str, saving: _Saving) -> SavedDocument | None:
         target = saving.place(order_id).target
-        found = await self._session.resource(DiskWriter).run(lambda: whole_document(target))
+        found = await self.disk.run(lambda: whole_document(target))
         return None if found is None else _saved(order_id, found, attempts=0)
 
-    async def _fetched(self, order_id: str, request: Request, saving: _Saving, sleep: Sleep) -> SavedDocument:
-        disk = self._session.resource(DiskWriter)
+    async def _fetched(
+        self, order_id: str, request: Request, saving: _Saving, sleep: Sleep, *, replace: Path | None = None
+    ) -> SavedDocument:
+        disk = self.disk
         counted = _Counted(sleep)
+        known = saving.known_place(order_id, replace)
 
         async def read(response: Response) -> _Received:
-            served = _served(response) if saving.served_name else None
-            body = await self._receiver.receive(response, disk, saving.place(order_id, served))
-            return _Received(body, served, response.header("x-request-id"))
+            place = known or saving.place(order_id, _served(response))
+            body = await self._receiver.receive(response, disk, place)
+            return _Received(body, place, response.header("x-request-id"))
 
         received = await self._session.call(request, read, sleep=counted)
-        published = await _published(received, disk, saving.place(order_id, received.served))
+        published = await _published(received, disk)
         document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
         if self._session.on_event is not None:
             self._session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
@@ -305,21 +345,24 @@ class OrderDocuments:
 
 
 @frozen
-class _One:
-    """The fate of one id in a batch."""
+class Saver:
+    """Decides the fate of one id of a batch after the other."""
 
-    documents: OrderDocuments
-    saving: _Saving
-    seen: Seen
-    looks_first: bool = field(kw_only=True)
+    _documents: OrderDocuments
+    _saving: _Saving
+    _seen: Seen | None
+    _looks_first: bool = field(kw_only=True)
 
-    async def outcome(self, order_id: str, sleep: Sleep) -> DownloadOutcome:
-        """Give the id's outcome; raise only what ends the batch."""
+    async def outcome(self, order_id: str, sleep: Sleep, *, replace: Path | None = None) -> DownloadOutcome:
+        """Give the id's outcome; raise only what ends the batch.
+
+        `sleep` waits between attempts; `replace` is a file of this id that is missing or broken.
+        """
         try:
             request = _request(order_id)
-            if not self.seen.add(order_id):
+            if self._seen is not None and not self._seen.add(order_id):
                 return Duplicate(order_id)
-            return await self._tried(order_id, request, sleep)
+            return await self._tried(order_id, request, sleep, replace)
         except OrderStatusError as error:
             return Deferred(order_id, error)
         except (AuthenticationError, SessionError):
@@ -331,12 +374,13 @@ class _One:
         except (InvoicingError, ValueError) as error:
             return Failed(order_id, error)
 
-    async def _tried(self, order_id: str, request: Request, sleep: Sleep) -> DownloadOutcome:
-        if self.looks_first:
-            kept = await self.documents._kept(order_id, self.saving)  # noqa: SLF001 - the batch's other half
+    async def _tried(self, order_id: str, request: Request, sleep: Sleep, replace: Path | None) -> DownloadOutcome:
+        documents, saving = self._documents, self._saving
+        if self._looks_first and replace is None:
+            kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
             if kept is not None:
                 return Skipped(order_id, kept)
-        fetched = await self.documents._fetched(order_id, request, self.saving, sleep)  # noqa: SLF001 - as above
+        fetched = await documents._fetched(order_id, request, saving, sleep, replace=replace)  # noqa: SLF001 - as above
         return Saved(order_id, fetched)
 
 
@@ -364,9 +408,10 @@ def _served(response: Response) -> str | None:
     return from_content_disposition(response.header("Content-Disposition")) or None
 
 
-async def _published(received: _Received, disk: DiskWriter, place: Place) -> Published:
+async def _published(received: _Received, disk: DiskWriter) -> Published:
     if isinstance(received.body, Published):
         return received.body
+    place = received.place
     return await disk.store(
         place.folder, place.target, received.body, on_existing=place.on_existing, durable=place.durable
     )

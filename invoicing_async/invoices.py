@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from enum import Enum
 from functools import lru_cache
@@ -18,7 +18,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import quote, urlsplit
-from uuid import UUID
 
 from attrs import frozen
 
@@ -27,6 +26,7 @@ from ._disk import DiskWriter, OnExisting, Published, whole_document
 from ._download import Kind, Pdf, Place, Receiver, Xml
 from ._http import Repeat, Request, Response
 from ._naming import file_name
+from ._rules import UUID
 from ._scheduler import Result, Schedule, Scheduler
 from ._wire import Export, WireNames, decode_export, decode_request, encode_draft, error_from
 from .errors import (
@@ -151,21 +151,38 @@ class AsyncInvoices:
             heard=self._heard,
         )
 
-    async def submit(self, draft: InvoiceDraft, *, sleep: Sleep | None = None) -> InvoiceRequest:
+    async def submit(
+        self,
+        draft: InvoiceDraft,
+        *,
+        sleep: Sleep | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> InvoiceRequest:
         """Submit a draft once and give the service's request, which may be terminal at once.
 
         Tried again only if the draft provably was not sent, or a declared answer refused it for now (SYS_DEP_503,
         429). Raises `DraftError` with every fault before anything is sent, `SubmissionInDoubtError` if the
         invoice may exist, `ApiError` for a refusal, `TransportError` (`sent` is "no") if it never left.
+        `before` is awaited before each attempt's first byte, `sleep` replaces the wait between attempts.
         """
         body = self.encode(draft)
         sent_at = self._session.clock.now()
         try:
-            return await self._session.call(self._creation(body), _read_request, sleep=sleep)
+            return await self._session.call(self._creation(body), _read_request, sleep=sleep, before=before)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
             raise _in_doubt(error, draft, body, sent_at) from error
+
+    @property
+    def concurrency(self) -> int:
+        """The session's limit, which batches take for their own."""
+        return self._session.limits.concurrency
+
+    @property
+    def sleep(self) -> Sleep:
+        """How the session waits."""
+        return self._session.clock.sleep
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
@@ -381,11 +398,10 @@ def _one_poll(seconds: float) -> RetryPolicy:
     return RetryPolicy(attempts=1, deadline=seconds)
 
 
-def _uuid(text: str, name: str) -> str:
-    try:
-        return str(UUID(text))
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"{name} must be a UUID, got {text!r}") from None
+def _uuid(text: object, name: str) -> str:
+    if not isinstance(text, str) or not UUID.fullmatch(text):
+        raise ValueError(f"{name} must be a UUID (8-4-4-4-12 hex digits), got {text!r}")
+    return text
 
 
 def _in_doubt(error: Exception, draft: InvoiceDraft, body: bytes, sent_at: float) -> SubmissionInDoubtError:

@@ -177,14 +177,16 @@ class Session:
         *,
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Send the request and give what `read` makes of its answer, trying again as the policy says.
 
         `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
-        failure. `sleep` replaces the wait between attempts, `retry` the session's policy. Raises the errors of
+        failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
+        `before` is awaited when an attempt has its place and its first byte is about to leave. Raises the errors of
         `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
         """
-        return await _Call(self, request, read, sleep=sleep, retry=retry).run()
+        return await _Call(self, request, read, sleep=sleep, retry=retry, before=before).run()
 
     @asynccontextmanager
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
@@ -237,6 +239,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_before",
         "_begun",
         "_error",
         "_exchange",
@@ -263,6 +266,7 @@ class _Call(Generic[T]):
         *,
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
         keep: bool = False,
     ) -> None:
         session.check_usable()
@@ -270,6 +274,7 @@ class _Call(Generic[T]):
         self._request = request
         self._read = read
         self._keep = keep
+        self._before = before
         self._sleep = sleep or session.clock.sleep
         self._history: list[Attempt] = []
         self._begun: float | None = None
@@ -432,6 +437,8 @@ class _Call(Generic[T]):
 
     async def _sent_and_read(self) -> T:
         session = self._session
+        if self._before is not None:
+            await self._before()
         request = self._signed()
         if session.on_event is not None:
             number = len(self._history) + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def test_begins_are_an_interval_apart_and_in_order(per_second: float, gaps: list
         wait = pacer.reserve(now)
         assert wait >= 0
         begins.append(now + wait)
-    apart = [later - earlier for earlier, later in zip(begins, begins[1:], strict=False)]
+    apart = [later - earlier for earlier, later in pairwise(begins)]
     assert all(gap >= 1.0 / per_second - 1e-9 for gap in apart)
 
 

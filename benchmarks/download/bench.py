@@ -166,13 +166,13 @@ class Report:
     def wanted(self, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in names if not self.asked.only or name in self.asked.only)
 
-    def rounds(self, names: tuple[str, ...], count: int, case: Callable[[str], Case]) -> Runs:
+    def rounds(self, names: tuple[str, ...], count: int, case: Callable[[str], Case], *, pin: bool = True) -> Runs:
         """Run every peer once a round, the first one moving to the end each time."""
         runs: dict[str, list[Result]] = {name: [] for name in names}
         for turn in range(count):
             first = turn % max(len(names), 1)
             for name in names[first:] + names[:first]:
-                result = run(case(name), pin=self.asked.pin)
+                result = run(case(name), pin=pin and self.asked.pin)
                 runs[name].append(result)
                 self.results.append(result)
                 note(f"round {turn + 1}/{count} {name}: {result.cpu_each:.0f} us CPU, {result.wall:.2f} s")
@@ -402,12 +402,14 @@ def latency_section(report: Report) -> None:
         report.wanted(CPU_PEERS),
         asked.rounds,
         lambda peer: Case(peer, 100 * WIDE, WIDE, asked.fast, 2 * WIDE, latency=LATENCY),
+        pin=False,
     )
     latency_table(report, f"{LATENCY * 1000:g} ms of latency, concurrency {WIDE}, {100 * WIDE:,} documents", plain)
     refusing = report.rounds(
         report.wanted(REFUSED_PEERS),
         asked.rounds,
         lambda peer: Case(peer, 200 * WIDE, WIDE, asked.fast, 2 * WIDE, latency=LATENCY, refuse=SHARE),
+        pin=False,
     )
     title = f"The same, {SHARE:.0%} of the orders answering SYS_DEP_503 once, {200 * WIDE:,} documents"
     latency_table(report, title, refusing)

@@ -1,0 +1,61 @@
+"""The options that commands share, as values that cyclopts fills in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from attrs import frozen
+from cyclopts import Group, Parameter
+
+from ..policies import Limits, RetryPolicy
+
+__all__ = ["Common", "Pace", "Picking"]
+
+_OUTPUT = Group("Output and settings", sort_key=8)
+_PACE = Group("Pace", sort_key=7)
+_INPUT = Group("Input", sort_key=6)
+
+
+@Parameter(name="*", group=_OUTPUT)
+@frozen(kw_only=True)
+class Common:
+    """What every command that calls a service takes."""
+
+    env_file: Annotated[
+        Path | None,
+        Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
+    ] = None
+    json: Annotated[bool, Parameter(negative="", help="Print one JSON line for each outcome on stdout.")] = False
+    quiet: Annotated[bool, Parameter(negative="", help="Show no progress and no summary.")] = False
+    debug: Annotated[bool, Parameter(negative="", help="Show tracebacks.")] = False
+
+
+@Parameter(name="*", group=_PACE)
+@frozen(kw_only=True)
+class Pace:
+    """How hard the service is pressed."""
+
+    concurrency: Annotated[int, Parameter(help="Calls under way at once.")] = 32
+    per_second: Annotated[float | None, Parameter(help="Calls begun in a second at most.")] = None
+    attempts: Annotated[int, Parameter(help="Tries of one call, the first one included.")] = 5
+    deadline: Annotated[float, Parameter(help="Seconds for one call with all its tries and waits.")] = 300.0
+
+    @property
+    def limits(self) -> Limits:
+        """Give the session's limits. Raises `ValueError` for a value outside its own."""
+        return Limits(concurrency=self.concurrency, per_second=self.per_second)
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """Give the session's retry policy. Raises `ValueError` for a value outside its limits."""
+        return RetryPolicy(attempts=self.attempts, deadline=self.deadline)
+
+
+@Parameter(name="*", group=_INPUT)
+@frozen(kw_only=True)
+class Picking:
+    """Where in each record of a file the id stands."""
+
+    column: Annotated[str | None, Parameter(help="The input is CSV with a header; the id is in this column.")] = None
+    field: Annotated[str | None, Parameter(help="The input is JSONL; the id is in this field.")] = None

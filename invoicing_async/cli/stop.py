@@ -1,0 +1,119 @@
+"""Ctrl-C in two steps: the first ends the input and lets what is in flight finish, the second ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from .exits import Exit
+
+__all__ = ["Stop", "Taking", "listening"]
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether to stop. `told` is called when it is first asked for."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.asked = False
+        self._told = told
+        self._then: list[Callable[[], None]] = []
+
+    def ask(self) -> None:
+        """Ask for it."""
+        if not self.asked:
+            self.asked = True
+            self._told()
+            for callback in self._then:
+                callback()
+
+    def then(self, callback: Callable[[], None]) -> None:
+        """Call this when it is asked for, or now if it was."""
+        self._then.append(callback)
+        if self.asked:
+            callback()
+
+    async def wait(self) -> None:
+        """Wait until it is asked for."""
+        asked = asyncio.Event()
+        self.then(asked.set)
+        await asked.wait()
+
+
+@contextmanager
+def listening(stop: Stop) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `stop`; a second one cancels this task, a third ends the process."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    count = 0
+
+    def heard() -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            stop.ask()
+        elif count == 2 and task is not None:  # noqa: PLR2004 - the second of three steps
+            task.cancel()
+        else:
+            os._exit(Exit.INTERRUPTED)
+
+    before = {number: _handle(loop, number, heard) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            _restore(loop, number, handler)
+
+
+def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Callable[[], None]) -> object:
+    before = signal.getsignal(number)
+    try:
+        loop.add_signal_handler(number, heard)
+    except NotImplementedError:  # pragma: no cover - Windows: the loop has no signals of its own
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(heard))
+    return before
+
+
+def _restore(loop: asyncio.AbstractEventLoop, number: signal.Signals, handler: object) -> None:
+    try:
+        loop.remove_signal_handler(number)
+    except NotImplementedError:  # pragma: no cover - as above
+        pass
+    signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal gave
+
+
+class Taking:
+    """Counts what is taken from an input and ends it when a stop is asked for; `cut` says that it did."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop = stop
+        self.taken = 0
+        self.cut = False
+
+    def items(self, source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
+        """Give the input, counted, in its own kind of iteration."""
+        return self._later(source) if isinstance(source, AsyncIterable) else self._now(source)
+
+    def _now(self, source: Iterable[T]) -> Iterator[T]:
+        for item in source:
+            if self._stopped():
+                return
+            self.taken += 1
+            yield item
+
+    async def _later(self, source: AsyncIterable[T]) -> AsyncIterator[T]:
+        async for item in source:
+            if self._stopped():
+                return
+            self.taken += 1
+            yield item
+        self._stopped()
+
+    def _stopped(self) -> bool:
+        self.cut = self.cut or self.stop.asked
+        return self.stop.asked

@@ -1,0 +1,594 @@
+"""Files appear whole or not at all, never in another's place, and nothing temporary stays."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import pytest_asyncio
+
+from invoicing_async import _disk
+from invoicing_async._disk import DiskWriter, OnExisting, Published, prepare_folder, sweep, whole_document
+from invoicing_async._naming import is_temp, temp_name
+
+pytestmark = pytest.mark.asyncio
+
+BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
+
+
+@pytest_asyncio.fixture
+async def disk() -> AsyncIterator[DiskWriter]:
+    writer = DiskWriter()
+    yield writer
+    await writer.close()
+
+
+@pytest.fixture
+def descriptors() -> Iterator[None]:
+    """Nothing may stay open."""
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
+
+
+def open_descriptors() -> set[str]:
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that lists the folder is gone already
+            found.add(str(descriptor.readlink()))
+    return {target for target in found if target.startswith("/")}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+class Held:
+    """Keeps the writer's thread busy until it is let go, so that jobs gather behind it."""
+
+    def __init__(self, disk: DiskWriter) -> None:
+        self._gate = threading.Event()
+        self._busy = asyncio.ensure_future(disk.run(self._gate.wait))
+
+    async def __aenter__(self) -> Self:
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate.set()
+        await self._busy
+
+
+async def store(disk: DiskWriter, target: Path, body: bytes = BODY, **named: Any) -> Published:
+    return await disk.store(target.parent, target, body, **named)
+
+
+@pytest.mark.usefixtures("descriptors")
+class TestStore:
+    @pytest.mark.parametrize("durable", [False, True])
+    async def test_a_body_stands_whole_under_its_name_with_its_digest(
+        self, disk: DiskWriter, tmp_path: Path, *, durable: bool
+    ) -> None:
+        published = await store(disk, tmp_path / "a.pdf", durable=durable)
+        assert published.path == tmp_path / "a.pdf"
+        assert published.path.read_bytes() == BODY
+        assert (published.size, published.sha256) == (len(BODY), sha256(BODY).hexdigest())
+        assert published.inode == published.path.stat().st_ino
+        assert names(tmp_path) == ["a.pdf"]
+
+    async def test_a_file_is_readable_by_others_as_the_umask_says(self, disk: DiskWriter, tmp_path: Path) -> None:
+        published = await store(disk, tmp_path / "a.pdf")
+        umask = os.umask(0)
+        os.umask(umask)
+        assert published.path.stat().st_mode & 0o777 == 0o644 & ~umask
+
+    @pytest.mark.parametrize("durable", [False, True])
+    async def test_missing_folders_are_made(self, disk: DiskWriter, tmp_path: Path, *, durable: bool) -> None:
+        base = tmp_path / "new"
+        await disk.store(base, base / "2025" / "09" / "a.pdf", BODY, durable=durable)
+        await disk.store(base, base / "2025" / "09" / "b.pdf", BODY, durable=durable)
+        assert names(base) == ["2025/09/a.pdf", "2025/09/b.pdf"]
+
+    async def test_a_taken_name_gets_the_next_free_one(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "a.pdf").write_bytes(b"another's")
+        (tmp_path / "a (2).pdf").mkdir()
+        assert (await store(disk, tmp_path / "a.pdf")).path.name == "a (3).pdf"
+        assert (tmp_path / "a.pdf").read_bytes() == b"another's"
+
+    async def test_replacing_is_done_only_when_asked_for(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "a.pdf").write_bytes(b"another's")
+        published = await store(disk, tmp_path / "a.pdf", on_existing=OnExisting.REPLACE)
+        assert published.path.read_bytes() == BODY
+        assert names(tmp_path) == ["a.pdf"]
+
+    async def test_a_folder_in_the_place_is_not_replaced(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "a.pdf").mkdir()
+        with pytest.raises(IsADirectoryError):
+            await store(disk, tmp_path / "a.pdf", on_existing=OnExisting.REPLACE)
+        assert names(tmp_path) == []
+
+    async def test_a_link_to_elsewhere_is_neither_followed_nor_replaced(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "a.pdf").symlink_to(tmp_path / "elsewhere")
+        assert (await store(disk, tmp_path / "a.pdf")).path.name == "a (2).pdf"
+        assert not (tmp_path / "elsewhere").exists()
+
+    async def test_two_writers_of_one_name_make_two_whole_files(self, tmp_path: Path) -> None:
+        writers = [DiskWriter() for _ in range(4)]
+        bodies = [b"%d" % number for number in range(80)]
+        jobs = [store(writer, tmp_path / "a.pdf", body) for writer, body in zip(writers * 20, bodies, strict=True)]
+        published = await asyncio.gather(*jobs)
+        for writer in writers:
+            await writer.close()
+        assert len({one.path for one in published}) == 80
+        assert [one.path.read_bytes() for one in published] == bodies
+        assert len(names(tmp_path)) == 80
+
+    @pytest.mark.parametrize("durable", [False, True])
+    async def test_one_jobs_trouble_does_not_touch_the_others(
+        self, disk: DiskWriter, tmp_path: Path, *, durable: bool
+    ) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        targets = [tmp_path / "a.pdf", tmp_path / "file" / "b.pdf", tmp_path / ("x" * 300), tmp_path / "c.pdf"]
+        async with Held(disk):
+            jobs = [asyncio.ensure_future(disk.store(tmp_path, target, BODY, durable=durable)) for target in targets]
+            await asyncio.sleep(0)
+        done = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(one) for one in done] == [Published, NotADirectoryError, OSError, Published]
+        assert names(tmp_path) == ["a.pdf", "c.pdf", "file"]
+
+    async def test_a_folder_that_is_a_file_is_an_oserror(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(NotADirectoryError):
+            await store(disk, tmp_path / "file" / "a.pdf")
+
+    async def test_a_file_system_without_hard_links_is_named_as_such(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+        with pytest.raises(PermissionError, match="no hard links") as caught:
+            await store(disk, tmp_path / "a.pdf")
+        assert caught.value.filename == str(tmp_path / "a.pdf")
+        monkeypatch.setattr(os, "link", failing(errno.EMLINK))
+        with pytest.raises(OSError, match=os.strerror(errno.EMLINK)):
+            await store(disk, tmp_path / "a.pdf")
+        assert names(tmp_path) == []
+
+    @pytest.mark.parametrize("durable", [False, True])
+    async def test_a_disk_that_fills_up_within_a_file_leaves_nothing(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool
+    ) -> None:
+        monkeypatch.setattr(os, "write", short_then_full())
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            await store(disk, tmp_path / "a.pdf", durable=durable)
+        assert names(tmp_path) == []
+
+    async def test_short_writes_are_gone_on_with(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data[:3])))
+        assert (await store(disk, tmp_path / "a.pdf")).path.read_bytes() == BODY
+
+
+def failing(number: int) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def short_then_full() -> Any:
+    real, calls = os.write, count()
+
+    def write(fd: int, data: Any) -> int:
+        if next(calls):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, bytes(data[:5]))
+
+    return write
+
+
+@pytest.mark.usefixtures("descriptors")
+class TestDurable:
+    async def test_fsyncs_of_a_batch_are_made_together_and_each_folder_once(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[str] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        async with Held(disk):
+            jobs = [asyncio.ensure_future(store(disk, tmp_path / f"{n}.pdf", durable=True)) for n in range(20)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*jobs)
+        assert len(synced) == 21
+        assert all(is_temp(Path(one).name) for one in synced[:20])
+        assert synced[20] == str(tmp_path)
+
+    async def test_a_folder_that_had_to_be_made_is_synced_into_its_own(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[Path] = []
+        monkeypatch.setattr(_disk, "_sync_folder", synced.append)
+        await disk.store(tmp_path, tmp_path / "2025" / "09" / "a.pdf", BODY, durable=True)
+        assert set(synced) == {tmp_path, tmp_path / "2025", tmp_path / "2025" / "09"}
+
+    async def test_a_file_whose_fsync_fails_is_not_published(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            await store(disk, tmp_path / "a.pdf", durable=True)
+        assert names(tmp_path) == []
+
+    async def test_a_folder_whose_fsync_fails_takes_its_files_back_and_no_others(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = _disk._sync_folder
+        monkeypatch.setattr(_disk, "_sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
+        targets = [tmp_path / "bad" / "a.pdf", tmp_path / "good" / "b.pdf"]
+        (tmp_path / "bad").mkdir()
+        async with Held(disk):
+            jobs = [asyncio.ensure_future(disk.store(tmp_path, one, BODY, durable=True)) for one in targets]
+            await asyncio.sleep(0)
+        done = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(one) for one in done] == [OSError, Published]
+        assert names(tmp_path) == ["good/b.pdf"]
+
+
+@pytest.mark.usefixtures("descriptors")
+class TestSpool:
+    async def test_pieces_become_one_file_at_the_end_only(self, disk: DiskWriter, tmp_path: Path) -> None:
+        spool = await disk.spool(tmp_path / "new")
+        await spool.write([b"%PDF", b"-1.7"])
+        await spool.write([b" more"])
+        assert [is_temp(name) for name in names(tmp_path / "new")] == [True]
+        published = await spool.publish(tmp_path / "new" / "a.pdf", on_existing=OnExisting.NEW_NAME, durable=True)
+        assert published.path.read_bytes() == b"%PDF-1.7 more"
+        assert published.sha256 == sha256(b"%PDF-1.7 more").hexdigest()
+        await spool.discard()
+        assert names(tmp_path) == ["new/a.pdf"]
+
+    async def test_discarding_leaves_nothing(self, disk: DiskWriter, tmp_path: Path) -> None:
+        spool = await disk.spool(tmp_path)
+        await spool.write([b"%PDF"])
+        await spool.discard()
+        await spool.discard()
+        assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("descriptors", "collected")
+class TestCancelling:
+    @pytest.mark.parametrize("durable", [False, True])
+    @pytest.mark.parametrize("taken", [False, True])
+    async def test_at_any_step_it_leaves_no_file_or_a_whole_one_that_was_answered(
+        self, disk: DiskWriter, tmp_path: Path, *, durable: bool, taken: bool
+    ) -> None:
+        if taken:
+            (tmp_path / "a.pdf").write_bytes(b"another's")
+        before = names(tmp_path)
+        for step in count():
+            task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf", durable=durable))
+            for _ in range(step):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                break
+            assert names(tmp_path) == before
+        assert task.result().path.read_bytes() == BODY
+
+    async def test_a_job_still_queued_is_never_published(self, disk: DiskWriter, tmp_path: Path) -> None:
+        for durable in (False, True):
+            async with Held(disk):
+                task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf", durable=durable))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert names(tmp_path) == []
+
+    async def test_what_was_published_meanwhile_is_taken_back(self, disk: DiskWriter, tmp_path: Path) -> None:
+        """The thread is done, the loop has not heard of it yet: the caller never gets an answer."""
+        task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf"))
+        await asyncio.sleep(0)
+        await_thread(lambda: names(tmp_path) == ["a.pdf"])
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert names(tmp_path) == []
+
+    async def test_what_replaced_a_file_stays_whole(self, disk: DiskWriter, tmp_path: Path) -> None:
+        (tmp_path / "a.pdf").write_bytes(b"old")
+        task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf", on_existing=OnExisting.REPLACE))
+        await asyncio.sleep(0)
+        await_thread(lambda: (tmp_path / "a.pdf").read_bytes() == BODY)
+        task.cancel()
+        await asyncio.wait([task])
+        assert names(tmp_path) == ["a.pdf"]
+
+    async def test_another_file_that_took_the_name_since_is_not_removed(self, disk: DiskWriter, tmp_path: Path) -> None:
+        task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf"))
+        await asyncio.sleep(0)
+        await_thread(lambda: names(tmp_path) == ["a.pdf"])
+        (tmp_path / "a.pdf").rename(tmp_path / "moved")
+        (tmp_path / "a.pdf").write_bytes(b"another's")
+        task.cancel()
+        await asyncio.wait([task])
+        assert names(tmp_path) == ["a.pdf", "moved"]
+
+    async def test_a_spools_beginning_is_taken_back(self, disk: DiskWriter, tmp_path: Path) -> None:
+        task = asyncio.ensure_future(disk.spool(tmp_path))
+        await asyncio.sleep(0)
+        await_thread(lambda: len(names(tmp_path)) == 1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert names(tmp_path) == []
+
+    async def test_a_second_cancel_does_not_hurry_the_clearing_up(self, disk: DiskWriter, tmp_path: Path) -> None:
+        async with Held(disk):
+            task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.sleep(0)
+            assert not task.done()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert names(tmp_path) == []
+
+    async def test_a_function_without_an_undo_is_left_alone(self, disk: DiskWriter) -> None:
+        task = asyncio.ensure_future(disk.run(lambda: 1))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+def await_thread(condition: Any) -> None:
+    """Wait for the writer's thread without giving the loop a turn."""
+    waited = threading.Event()
+    for _ in range(5000):
+        if condition():
+            return
+        waited.wait(0.001)
+    raise AssertionError("the writer's thread did not get there")
+
+
+class CountingLoop:
+    """A loop that counts how often the thread wakes it."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+        self._loop = asyncio.get_running_loop()
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return self._loop.create_future()
+
+    def call_soon_threadsafe(self, *call: Any) -> Any:
+        self.woken += 1
+        return self._loop.call_soon_threadsafe(*call)
+
+
+class TestTheWriter:
+    async def test_queued_jobs_share_one_answer_to_the_loop(self, disk: DiskWriter, tmp_path: Path) -> None:
+        loop = CountingLoop()
+        disk._loop = loop  # type: ignore[assignment] # the two methods the writer calls
+        async with Held(disk):
+            jobs = [asyncio.ensure_future(store(disk, tmp_path / f"{number}.pdf")) for number in range(200)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*jobs)
+        assert loop.woken <= 3
+        assert len(names(tmp_path)) == 200
+
+    async def test_a_batch_has_an_end(self, disk: DiskWriter) -> None:
+        """So that the first of very many jobs do not wait for the last."""
+        loop = CountingLoop()
+        disk._loop = loop  # type: ignore[assignment] # the two methods the writer calls
+        async with Held(disk):
+            jobs = [asyncio.ensure_future(disk.run(lambda: 1)) for _ in range(3 * _disk.BATCH)]
+            await asyncio.sleep(0)
+        assert sum(await asyncio.gather(*jobs)) == 3 * _disk.BATCH
+        assert loop.woken >= 3
+
+    async def test_no_thread_starts_before_it_is_needed(self) -> None:
+        writer = DiskWriter()
+        assert writer._thread is None
+        await writer.close()
+        await writer.close()
+
+    async def test_closing_finishes_what_is_queued(self, tmp_path: Path) -> None:
+        writer = DiskWriter()
+        jobs = [asyncio.ensure_future(store(writer, tmp_path / f"{number}.pdf")) for number in range(300)]
+        await asyncio.sleep(0)
+        await writer.close()
+        assert len(await asyncio.gather(*jobs)) == 300
+        assert len(names(tmp_path)) == 300
+        assert writer._thread is not None
+        assert not writer._thread.is_alive()
+
+    async def test_a_closed_writer_says_so(self, tmp_path: Path) -> None:
+        writer = DiskWriter()
+        await store(writer, tmp_path / "a.pdf")
+        await writer.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await store(writer, tmp_path / "b.pdf")
+
+    async def test_closing_can_be_cancelled_and_still_ends_the_thread(self) -> None:
+        writer = DiskWriter()
+        async with Held(writer):
+            task = asyncio.ensure_future(writer.close())
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        assert writer._thread is not None
+        assert not writer._thread.is_alive()
+
+    async def test_a_loop_that_is_gone_does_not_kill_the_thread(self) -> None:
+        class ClosedLoop(CountingLoop):
+            def call_soon_threadsafe(self, *call: Any) -> Any:
+                self.woken += 1
+                raise RuntimeError("Event loop is closed")
+
+        writer = DiskWriter()
+        real, writer._loop = writer._loop, ClosedLoop()  # type: ignore[assignment] # as above
+        task = asyncio.ensure_future(writer.run(lambda: 1))
+        await asyncio.sleep(0)
+        await_thread(lambda: writer._queue.empty() and writer._loop.woken)  # type: ignore[attr-defined] # as above
+        writer._loop = real
+        task.cancel()
+        await asyncio.wait([task])
+        await writer.close()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from invoicing_async._disk import _Temp
+temp = _Temp(Path(sys.argv[1]))
+temp.write(b"half a document")
+print(temp.path, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a temporary file in the folder."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+class TestSweep:
+    async def test_a_living_processs_file_stays_and_a_killed_ones_goes(
+        self, tmp_path: Path, holder: subprocess.Popen[str]
+    ) -> None:
+        assert sweep(tmp_path) == 0
+        assert len(names(tmp_path)) == 1
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert len(names(tmp_path)) == 1
+        assert sweep(tmp_path) == 1
+        assert names(tmp_path) == []
+
+    async def test_this_processs_own_files_in_work_stay(self, disk: DiskWriter, tmp_path: Path) -> None:
+        spool = await disk.spool(tmp_path)
+        assert sweep(tmp_path) == 0
+        await spool.discard()
+
+    async def test_nothing_else_is_touched(self, tmp_path: Path) -> None:
+        others = ["a.pdf", ".hidden", ".invoicing-notes", "invoicing-0-0.part", ".invoicing-abc-0.part.bak"]
+        for name in others:
+            (tmp_path / name).write_bytes(b"")
+        (tmp_path / temp_name("abc", 1)).mkdir()
+        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
+        assert sweep(tmp_path) == 1
+        assert names(tmp_path) == sorted(others)
+
+    async def test_a_writer_whose_new_file_was_swept_makes_another(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between the making of a file and its lock a sweep may take it for a dead one's."""
+        real = _disk._lock
+        swept: list[int] = []
+
+        def lock(fd: int, *, wait: bool) -> None:
+            if wait and not swept:
+                swept.append(sweep(tmp_path))
+            real(fd, wait=wait)
+
+        monkeypatch.setattr(_disk, "_lock", lock)
+        published = await store(disk, tmp_path / "a.pdf")
+        assert swept == [1]
+        assert published.path.read_bytes() == BODY
+        assert names(tmp_path) == ["a.pdf"]
+
+    async def test_without_locks_nothing_is_swept_and_documents_are_still_saved(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_disk, "_lock", failing(errno.ENOLCK))
+        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead or alive")
+        assert sweep(tmp_path) == 0
+        assert (await store(disk, tmp_path / "a.pdf")).path.read_bytes() == BODY
+
+    async def test_writers_and_sweepers_at_once_lose_nothing(self, disk: DiskWriter, tmp_path: Path) -> None:
+        async def sweeping() -> None:
+            while True:
+                await asyncio.to_thread(sweep, tmp_path)
+
+        sweepers = [asyncio.create_task(sweeping()) for _ in range(2)]
+        published = await asyncio.gather(*(store(disk, tmp_path / f"{number}.pdf") for number in range(300)))
+        for sweeper in sweepers:
+            sweeper.cancel()
+        await asyncio.wait(sweepers)
+        assert all(one.path.read_bytes() == BODY for one in published)
+        assert len(names(tmp_path)) == 300
+
+    async def test_a_forked_child_takes_names_of_its_own(self, tmp_path: Path) -> None:
+        mine = _disk._Temp(tmp_path)
+        pid = os.getpid()
+        assert _disk._Temp._token[0] == pid
+        _disk._Temp._token = (pid + 1, "ab12")
+        other = _disk._Temp(tmp_path)
+        assert Path(other.path).name.split("-")[1] not in {"ab12", Path(mine.path).name.split("-")[1]}
+        mine.discard()
+        other.discard()
+
+
+class TestPreparing:
+    async def test_a_missing_folder_is_made_and_empty(self, tmp_path: Path) -> None:
+        assert prepare_folder(tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b").is_dir()
+
+    async def test_a_dead_runs_leavings_do_not_count(self, tmp_path: Path) -> None:
+        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
+        assert prepare_folder(tmp_path)
+        assert names(tmp_path) == []
+        (tmp_path / "a.pdf").write_bytes(BODY)
+        assert not prepare_folder(tmp_path)
+
+    async def test_a_file_in_its_place_is_an_oserror(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"")
+        with pytest.raises(FileExistsError):
+            prepare_folder(tmp_path / "a")
+
+
+class TestWholeDocument:
+    async def test_a_whole_pdf_is_given_with_its_digest(self, tmp_path: Path) -> None:
+        body = BODY[:9] + b"%" * (3 * _disk.READ_SIZE) + BODY[9:]
+        (tmp_path / "a.pdf").write_bytes(body)
+        found = whole_document(tmp_path / "a.pdf")
+        assert found == Published(
+            tmp_path / "a.pdf", len(body), sha256(body).hexdigest(), (tmp_path / "a.pdf").stat().st_ino
+        )
+
+    @pytest.mark.parametrize("body", [b"", BODY[:-8], b"<html>", BODY[1:]])
+    async def test_a_broken_one_is_as_if_it_were_not_there(self, tmp_path: Path, body: bytes) -> None:
+        (tmp_path / "a.pdf").write_bytes(body)
+        assert whole_document(tmp_path / "a.pdf") is None
+
+    async def test_nothing_and_a_folder_are_none(self, tmp_path: Path) -> None:
+        assert whole_document(tmp_path / "a.pdf") is None
+        assert whole_document(tmp_path) is None
