@@ -11,15 +11,19 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import lru_cache, partial
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import aiohttp
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
+from attrs import frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from ._clock import Bound, Clock, RealClock
 from ._http import Exchange, Request, Response, Transport
 from .errors import InvoicingError, ProtocolError, TransportError
 from .policies import Timeouts
@@ -30,17 +34,41 @@ READ_BUFFER = 2**18
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
 
-_exchange: ContextVar[Exchange | None] = ContextVar("invoicing_async_exchange", default=None)
+_head: ContextVar[_Head | None] = ContextVar("invoicing_async_head", default=None)
+
+
+class _SpoiltConnectionError(aiohttp.ClientConnectionError):
+    """A pooled connection that cannot carry another exchange; nothing was sent on it."""
 
 
 class _Request(aiohttp.ClientRequest):
     """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        exchange = _exchange.get()
-        if exchange is not None:
-            exchange.sent = True
+        if conn.protocol is not None and conn.protocol.should_close:
+            # What came while it was idle would be taken for the answer: another order's document.
+            raise _SpoiltConnectionError("bytes that nobody asked for came on an idle connection")
+        head = _head.get()
+        if head is not None:
+            await head.leaves()
         return await super().send(conn)
+
+
+class _Protocol(ResponseHandler):
+    """Ends the body of a lost connection: aiohttp lets whoever reads one with broken framing wait for ever."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        super().connection_lost(exc)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("its framing is broken"))
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, ssl: SSLContext | None) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl)
+        protocol: type[ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop)
 
 
 class AiohttpTransport:
@@ -56,11 +84,13 @@ class AiohttpTransport:
         ssl: SSLContext | None = None,
         proxy: str | None = None,
         user_agent: str = "invoicing-async",
+        clock: Clock | None = None,
     ) -> None:
         bounds = timeouts or Timeouts()
+        self._silence = _Silence(clock or RealClock(), bounds.read)
         self._proxy = proxy
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl),
+            connector=_Connector(ssl),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
@@ -68,12 +98,13 @@ class AiohttpTransport:
             request_class=_Request,
             # An empty POST must not claim to carry application/octet-stream.
             skip_auto_headers=("Content-Type",),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect, sock_read=bounds.read),
+            # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect),
         )
 
     def send(self, request: Request, exchange: Exchange) -> _Sending:
         """Send once; see `Transport.send`."""
-        return _Sending(self._client, request, exchange, self._proxy)
+        return _Sending(self._client, request, exchange, self._proxy, self._silence)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -81,9 +112,17 @@ class AiohttpTransport:
 
 
 class _Sending:
-    __slots__ = ("_answer", "_client", "_exchange", "_proxy", "_request")
+    __slots__ = ("_answer", "_client", "_exchange", "_proxy", "_request", "_silence")
 
-    def __init__(self, client: aiohttp.ClientSession, request: Request, exchange: Exchange, proxy: str | None) -> None:
+    def __init__(
+        self,
+        client: aiohttp.ClientSession,
+        request: Request,
+        exchange: Exchange,
+        proxy: str | None,
+        silence: _Silence,
+    ) -> None:
+        self._silence = silence
         self._client = client
         self._request = request
         self._exchange = exchange
@@ -92,19 +131,21 @@ class _Sending:
 
     async def __aenter__(self) -> Response:
         request = self._request
-        _exchange.set(self._exchange)
+        head = _Head(self._exchange, self._silence.bound())
+        _head.set(head)
         try:
-            self._answer = await self._client.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=request.headers,
-                data=request.body or None,
-                allow_redirects=False,
-                proxy=self._proxy,
-            )
+            async with head:
+                self._answer = await self._client.request(
+                    request.method,
+                    _url(request),
+                    headers=request.headers,
+                    data=request.body or None,
+                    allow_redirects=False,
+                    proxy=self._proxy,
+                )
         except (aiohttp.ClientError, OSError) as exc:
-            _translate(exc, self._exchange)
-        return _Answer(self._answer, self._exchange)
+            _translate(_SilenceError() if head.bound.expired() else exc, self._exchange)
+        return _Answer(self._answer, self._exchange, self._silence)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -114,12 +155,26 @@ class _Sending:
             self._answer.release()
 
 
+def _url(request: Request) -> URL:
+    # Parsing costs more than the signature, and the base is always the same.
+    if request.query:
+        return URL(request.url, encoded=True)
+    base = _base(request.base_url)
+    return base.with_path(base.raw_path.rstrip("/") + request.path, encoded=True)
+
+
+@lru_cache(maxsize=64)
+def _base(base_url: str) -> URL:
+    return URL(base_url, encoded=True)
+
+
 class _Answer:
     """An aiohttp response as the `Response` protocol."""
 
-    __slots__ = ("_exchange", "_raw")
+    __slots__ = ("_exchange", "_raw", "_silence")
 
-    def __init__(self, raw: aiohttp.ClientResponse, exchange: Exchange) -> None:
+    def __init__(self, raw: aiohttp.ClientResponse, exchange: Exchange, silence: _Silence) -> None:
+        self._silence = silence
         self._raw = raw
         self._exchange = exchange
 
@@ -145,15 +200,16 @@ class _Answer:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def chunks(self) -> _Chunks:
-        return _Chunks(self._raw.content, self._exchange)
+        return _Chunks(self._raw.content, self._exchange, self._silence)
 
 
 class _Chunks:
     """The pieces of a body. No generator: leaving it early has nothing to finalise."""
 
-    __slots__ = ("_content", "_exchange")
+    __slots__ = ("_content", "_exchange", "_silence")
 
-    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange) -> None:
+    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange, silence: _Silence) -> None:
+        self._silence = silence
         self._content = content
         self._exchange = exchange
 
@@ -162,12 +218,70 @@ class _Chunks:
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._content.readany()
+            chunk = self._content.read_nowait() or await self._awaited()
         except (aiohttp.ClientError, OSError) as exc:
             _translate(exc, self._exchange)
         if not chunk:
             raise StopAsyncIteration
         return chunk
+
+    async def _awaited(self) -> bytes:
+        """Wait for more, but not longer than silence may last; nothing at the end."""
+        if self._content.at_eof():
+            return b""
+        bound = self._silence.bound()
+        try:
+            async with bound:
+                return await self._content.readany()
+        except TimeoutError as exc:
+            if bound.expired():
+                raise _SilenceError from exc
+            raise
+
+
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, _SpoiltConnectionError)
+"""What can only come before the first byte."""
+
+
+class _SilenceError(aiohttp.ClientError):
+    """Nothing came for longer than `Timeouts.read`."""
+
+
+@frozen
+class _Silence:
+    """How long nothing may come: before the answer's head, and between two pieces of its body."""
+
+    clock: Clock
+    seconds: float
+
+    def bound(self) -> Bound:
+        return self.clock.timeout(self.seconds)
+
+
+class _Head:
+    """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
+
+    __slots__ = ("_begun", "_exchange", "bound")
+
+    def __init__(self, exchange: Exchange, bound: Bound) -> None:
+        self._exchange = exchange
+        self._begun = False
+        self.bound = bound
+
+    async def leaves(self) -> None:
+        """Hear that a connection was had and the request's head is about to leave."""
+        self._exchange.sent = True
+        if not self._begun:
+            self._begun = True
+            await self.bound.__aenter__()
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self.bound.__aexit__(kind, exc, trace) if self._begun else None
 
 
 def _translate(exc: Exception, exchange: Exchange) -> NoReturn:
@@ -179,7 +293,7 @@ def _translate(exc: Exception, exchange: Exchange) -> NoReturn:
     if isinstance(exc, aiohttp.NonHttpUrlClientError):
         raise ProtocolError(f"not an HTTP answer: {exc}") from exc
     # Both must say so: the hook is one private method of aiohttp away from never being called.
-    never = not exchange.sent and isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+    never = not exchange.sent and isinstance(exc, _UNSENT)
     raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
 
 
@@ -204,7 +318,7 @@ _DESCRIPTIONS: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
     (aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
     (aiohttp.ClientConnectorError, "the connection was refused"),
-    (aiohttp.SocketTimeoutError, "the service was silent for longer than the read timeout"),
+    (_SilenceError, "the service was silent for longer than the read timeout"),
     (aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
     (aiohttp.ClientPayloadError, "the body broke off before its end"),
     (ConnectionResetError, "the connection was reset"),

@@ -6,9 +6,23 @@ import asyncio
 import random
 import secrets
 import time
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
-__all__ = ["Clock", "RealClock", "token"]
+__all__ = ["Bound", "Clock", "RealClock", "token"]
+
+
+class Bound(Protocol):
+    """A block of bounded duration, as `asyncio.timeout` gives one."""
+
+    def expired(self) -> bool:
+        """True if the block was ended by its bound."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
 
 
 class Clock(Protocol):
@@ -26,18 +40,93 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Suspend this task."""
 
-    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+    def timeout(self, seconds: float | None) -> Bound:
         """Cancel the block after so many seconds and raise `TimeoutError` in its place; None never does."""
 
 
 class RealClock:
-    """The machine's clock and generator."""
+    """The machine's clock and generator. One serves one event loop."""
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
     random = staticmethod(random.random)
     sleep = staticmethod(asyncio.sleep)
-    timeout = staticmethod(asyncio.timeout)
+
+    def __init__(self) -> None:
+        self._watch: _Watch | None = None
+
+    def timeout(self, seconds: float | None) -> Bound:
+        """Bound a block as `asyncio.timeout` does; all bounds of a clock share one timer."""
+        if seconds is None:
+            return asyncio.timeout(None)
+        loop = asyncio.get_running_loop()
+        if self._watch is None or self._watch.loop is not loop:
+            self._watch = _Watch(loop)
+        return _Shared(self._watch, loop.time() + seconds)
+
+
+class _Watch:
+    """One timer of the loop for any number of bounds.
+
+    A timer each, made and cancelled for every request, costs more than signing it: the loop keeps what is
+    cancelled in its heap and sorts it out in Python. Here a bound costs a set's `add` and `discard`, and the timer
+    goes on to the earliest bound whenever it fires.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._bounds: set[_Shared] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, bound: _Shared) -> None:
+        self._bounds.add(bound)
+        if self._timer is None or bound.when < self._timer.when():
+            self._set(bound.when)
+
+    def discard(self, bound: _Shared) -> None:
+        self._bounds.discard(bound)
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        for bound in [bound for bound in self._bounds if bound.when <= now]:
+            self._bounds.discard(bound)
+            bound.expire(now)
+        if self._bounds:
+            self._set(min(bound.when for bound in self._bounds))
+
+
+class _Shared:
+    """An `asyncio.timeout` whose timer is the watch's."""
+
+    __slots__ = ("_inner", "_watch", "when")
+
+    def __init__(self, watch: _Watch, when: float) -> None:
+        self._inner = asyncio.timeout(None)
+        self._watch = watch
+        self.when = when
+
+    def expired(self) -> bool:
+        return self._inner.expired()
+
+    def expire(self, now: float) -> None:
+        self._inner.reschedule(now)
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        self._watch.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.discard(self)
+        await self._inner.__aexit__(kind, exc, trace)
 
 
 def token(size: int = 8) -> str:

@@ -354,7 +354,8 @@ class DiskWriter:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
+        self._waiting: list[_Job[Any]] = []
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -407,24 +408,33 @@ class DiskWriter:
         if self._thread is None:
             self._thread = Thread(target=self._work, name="invoicing-disk", daemon=True)
             self._thread.start()
-        self._queue.put(job)
+        # One hand-over for all that this turn of the loop asks for: waking the thread costs more than its work.
+        if not self._waiting:
+            self._loop.call_soon(self._hand_over)
+        self._waiting.append(job)
+
+    def _hand_over(self) -> None:
+        jobs, self._waiting = self._waiting, []
+        for start in range(0, len(jobs), BATCH):
+            self._queue.put(jobs[start : start + BATCH])
 
     def _work(self) -> None:
         running = True
         while running:
-            jobs = self._taken()
-            running = jobs[-1] is not None
-            batch = [job for job in jobs if job is not None]
-            _run(batch)
+            jobs, running = self._taken()
+            _run(jobs)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._deliver, batch, running)
+                self._loop.call_soon_threadsafe(self._deliver, jobs, running)
 
-    def _taken(self) -> list[_Job[Any] | None]:
-        """Wait for a job and take what else is queued, up to the one that ends the thread."""
-        jobs = [self._queue.get()]
-        while jobs[-1] is not None and len(jobs) < BATCH and not self._queue.empty():
-            jobs.append(self._queue.get())
-        return jobs
+    def _taken(self) -> tuple[list[_Job[Any]], bool]:
+        """Wait for jobs and take what else is queued; false with those that end the thread."""
+        jobs: list[_Job[Any]] = []
+        while not jobs or (len(jobs) < BATCH and not self._queue.empty()):
+            more = self._queue.get()
+            if more is None:
+                return jobs, False
+            jobs += more
+        return jobs, True
 
     def _deliver(self, jobs: list[_Job[Any]], running: bool) -> None:  # noqa: FBT001 - a callback's arguments
         for job in jobs:
@@ -438,6 +448,7 @@ class DiskWriter:
             return
         self._ended = self._loop.create_future()
         if self._thread is not None:
+            self._hand_over()
             self._queue.put(None)
             await _uninterrupted(self._ended)
             self._thread.join()

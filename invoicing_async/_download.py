@@ -34,6 +34,7 @@ SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
 ERROR_BODY_LIMIT = 65_536
+PARTIAL = 206
 HEAD_SIZE = 5
 """Bytes after which a head can be judged: `%PDF-`."""
 
@@ -131,6 +132,8 @@ def declared_length(response: Response) -> int | None:
 
 async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
+    if response.status == PARTIAL:
+        raise IncompleteDocumentError("206: a part of a document, which nobody asked for", status=PARTIAL)
     content_type = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
     if content_type in kind.content_types:
         return
@@ -205,7 +208,7 @@ class _Body:
             chunk = await self._next()
             if chunk is None:
                 return await self._whole()
-            if not self._pieces:
+            if not self._pieces and self._receiver.kind.head_fault(chunk) is not None:
                 await self._check_head(chunk)
             self._pieces.append(chunk)
         return None

@@ -28,25 +28,25 @@ __all__ = ["Learned"]
 
 _BINS = 525  # reaches 35,600 times the floor: an hour for a floor of 0.1 s
 _STEP = 0.02  # each bin is 2 % wide
-_TAIL = 0.6  # prior: the chance to last beyond t falls as t ** -0.6, so polls without data spread as sqrt(t)
+_TAIL = 0.8  # prior: the chance to last beyond t falls as t ** -0.8, so polls without data spread as sqrt(t)
 _FIRST = 0.03  # prior: the chance to end within the floor
 _PRIOR = (_FIRST, *[1.0 - exp(-_TAIL * _STEP)] * (_BINS - 1))  # as hazards
 _ESTIMATE_WEIGHT = 0.3  # prior events per e-fold of age: few, or they outweigh the rare looks inside long gaps
-_PLAN_WEIGHT = 3.0  # the same for the plan: more, because little data must not be trusted with long gaps
+_PLAN_WEIGHT = 5.0  # the same for the plan: more, because little data must not be trusted with long gaps
 _ROUNDS = 4  # of expectation and maximisation at a replan; the next replan goes on from there
 _SURE = 0.7  # highest hazard of a bin: 0.3 ** 525 is still a number, so no survival is ever 0
 _LONG, _SHORT = 2000.0, 250.0  # memories: finished operations after which an observation weighs 1/e
-_LONG_DOUBT, _SHORT_DOUBT = 0.02, 0.2  # share of the prior that a fit starts from: what no poll told apart spreads
+_LONG_DOUBT, _SHORT_DOUBT = 0.02, 0.1  # share of the prior that a fit starts from: what no poll told apart spreads
 _WIDTHS = (0.04, 0.12, 0.36)  # standard deviations of the smoothing, in log age
 _REACHES = tuple(round(1.22 * width / _STEP) for width in _WIDTHS)  # of the triangle that has that deviation
-_SCORE_MEMORY = 500.0  # finished operations after which a score weighs 1/e
+_SCORE_MEMORY = 300.0  # finished operations after which a score weighs 1/e
 _SURPRISE = 1e-4  # chance given to what an estimate held impossible
 _RESET = 10.0  # log likelihood by which the short memory wins before the long one starts again from it
 _NEGLIGIBLE = 0.02  # weight below which an aged observation, or an estimate in the average, is dropped
 _LEFT = 5.0  # polls assumed for what outlives the grid
-_FEWEST, _EARLY, _MANY, _LATE = 3.0, 0.15, 200.0, 0.02  # replan after so much news, see _due
+_FEWEST, _EARLY, _MANY, _LATE = 3.0, 0.2, 200.0, 0.02  # replan after so much news, see _due
 _NEWS = 0.25  # a poll that says NEW is less news than one that says terminal
-_EXPLORE_FIRST, _EXPLORE_LAST, _EXPLORE_UNTIL = 0.1, 0.02, 50.0  # share of waits that are cut short to look inside
+_EXPLORE_FIRST, _EXPLORE_LAST, _EXPLORE_UNTIL = 0.15, 0.015, 50.0  # share of waits that are cut short to look inside
 _JITTER = 0.04  # share of a wait that is left to chance, so that operations begun together part
 
 _Spans = dict[tuple[int, int], float]
@@ -207,11 +207,12 @@ class _Envelope:
         lines = self.lines
         while len(lines) > 1 and _hidden(lines[-2], lines[-1], age, level):
             lines.pop()
+        self.at = min(self.at, len(lines))  # where the hidden line was lowest, this one is
         lines.append((age, level))
 
     def least(self, x: float) -> tuple[float, float]:
         """The age of the lowest line at x, and its height there."""
-        lines, at = self.lines, min(self.at, len(self.lines) - 1)
+        lines, at = self.lines, self.at
         age, level = lines[at]
         height = level - age * x
         while at + 1 < len(lines) and (lower := lines[at + 1][1] - lines[at + 1][0] * x) < height:
@@ -251,12 +252,8 @@ def _positive(instance: object, attribute: Attribute[Any], value: object) -> Non
 
 
 def _due(seen: float) -> float:
-    """The news that repays a replan: 15 % more results at first, in the end 2 %."""
+    """The news that repays a replan: a fifth more results at first, in the end a fiftieth."""
     return max(_FEWEST, min(_EARLY * seen, _MANY + _LATE * seen))
-
-
-def _grid(self: Learned) -> list[float]:
-    return [0.0, *(self.floor * exp(_STEP * k) for k in range(_BINS))]
 
 
 @define(kw_only=True)
@@ -273,7 +270,7 @@ class Learned:
     worth: float = field(default=1.0, validator=_positive)
     floor: float = field(default=0.1, validator=_positive)
     ceiling: float = field(default=60.0, validator=_positive)
-    _edges: list[float] = field(init=False, repr=False, default=Factory(_grid, takes_self=True))
+    _edges: list[float] = field(init=False, repr=False)
     _best: list[float] = field(init=False, repr=False)
     _news: _News = field(init=False, repr=False, factory=_News)
     _estimates: tuple[_Estimate, _Estimate] = field(init=False, repr=False)
@@ -285,6 +282,7 @@ class Learned:
             raise ValueError(f"Learned.ceiling must be at least floor ({self.floor}), got {value!r}")
 
     def __attrs_post_init__(self) -> None:
+        self._edges = [0.0, *(self.floor * exp(_STEP * k) for k in range(_BINS))]
         self._estimates = (_Estimate(_LONG, _LONG_DOUBT), _Estimate(_SHORT, _SHORT_DOUBT))
         self._best = _plan(self._edges, _PRIOR, worth=self.worth, floor=self.floor)
 
@@ -317,7 +315,7 @@ class Learned:
         """The edge nearest to an age; nonsense is 0."""
         if not age > 0.5 * self.floor:
             return 0
-        return int(log(min(age, self._edges[-1]) / self.floor) / _STEP + 1.5)
+        return int(log(min(max(age, self.floor), self._edges[-1]) / self.floor) / _STEP + 1.5)
 
     def _replan(self) -> None:
         long, short = self._estimates

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ._clock import Clock
 from .errors import ApiError, InvoicingError, PollTimeoutError
-from .models import InvoiceRequest, RequestStatus
+from .models import InvoiceRequest
 
 __all__ = ["Result", "Schedule", "Scheduler", "Watcher"]
 
 TICK = 1e-6
 """Seconds by which a float's rounding may miss a deadline."""
+
+STINT = 32
+"""Polls that one task makes before it lets another take over: those in memory never give way by themselves."""
 
 Result = InvoiceRequest | Exception
 
@@ -51,29 +54,42 @@ class Watcher(Protocol):
     @property
     def schedule(self) -> Schedule: ...
 
-    def deadline(self, begun: float) -> float | None:
-        """When it gives up on an operation that began then, both in monotonic seconds; None for never."""
-
     def deliver(self, request_id: str, result: Result) -> None:
         """Take an operation's end: its terminal answer, or why nothing more will come."""
 
 
-class _Operation:
-    __slots__ = ("begun", "due", "errors", "last_new", "polls", "status", "task", "watchers")
+class _Watch(NamedTuple):
+    """One watcher's wait for one operation: its own time and its own count of polls begin when it comes."""
 
-    def __init__(self, begun: float, watcher: Watcher) -> None:
+    watcher: Watcher
+    since: float
+    before: int
+
+
+class _Operation:
+    __slots__ = ("begun", "due", "errors", "last_new", "not_before", "polls", "status", "task", "watches")
+
+    def __init__(self, begun: float) -> None:
         self.begun = begun
         self.due = begun
-        self.watchers: tuple[Watcher, ...] = (watcher,)
+        self.not_before = begun
+        self.watches: tuple[_Watch, ...] = ()
         self.polls = 0
         self.errors = 0
         self.last_new = 0.0
         self.status: str | None = None
         self.task: asyncio.Task[None] | None = None
 
+    def is_watched_by(self, watcher: Watcher) -> bool:
+        return any(watch.watcher is watcher for watch in self.watches)
+
 
 class Scheduler:
-    """Polls what is watched until it is terminal. `transient` tells which errors only mean to ask again."""
+    """Polls what is watched until it is terminal. `transient` tells which errors only mean to ask again.
+
+    Several watchers of one operation share its polls: the most eager schedule places the next, and each watcher has
+    its own timeout and its own budget of errors.
+    """
 
     def __init__(
         self,
@@ -99,25 +115,29 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._operations)
 
-    def watch(self, request_id: str, watcher: Watcher, *, age: float = 0.0, spread: bool = False) -> bool:
-        """Begin to watch an operation that was submitted `age` seconds ago; false if this watcher does already.
+    def watch(self, request_id: str, watcher: Watcher, *, spread: bool = False) -> bool:
+        """Begin to watch an operation; false if this watcher does already.
 
         `spread` draws the first poll evenly from the first wait, so that many begun together do not poll together.
         """
         now = self._clock.monotonic()
         operation = self._operations.get(request_id)
-        if operation is not None:
-            if watcher in operation.watchers:
-                return False
-            operation.watchers = (*operation.watchers, watcher)
-            return True
-        wait = watcher.schedule.delay(1, age, chance=self._clock.random())
-        operation = self._operations[request_id] = _Operation(now - age, watcher)
+        if operation is None:
+            operation = self._operations[request_id] = _Operation(now)
+        elif operation.is_watched_by(watcher):
+            return False
+        watch = _Watch(watcher, now, operation.polls)
+        operation.watches = (*operation.watches, watch)
+        if operation.task is not None:
+            return True  # the poll that runs is its first
+        wait = self._asked(request_id, operation, watch, now, floor=max(0.0, operation.not_before - now))
         if wait is None:
-            self._deliver(request_id, operation, _spent(request_id, operation, age))
+            self._remove_unwatched(request_id, operation)
             return True
-        self._place(request_id, operation, now + (wait * self._clock.random() if spread else wait))
-        self._pump()
+        due = max(operation.not_before, now + (wait * self._clock.random() if spread else wait))
+        if len(operation.watches) == 1 or due < operation.due:
+            self._place(request_id, operation, due)
+            self._pump()
         return True
 
     async def unwatch(self, request_id: str, watcher: Watcher) -> None:
@@ -130,15 +150,13 @@ class Scheduler:
         operation = self._operations.get(request_id)
         if operation is None:
             return
-        operation.watchers = tuple(other for other in operation.watchers if other is not watcher)
-        if not operation.watchers:
-            self._remove(request_id)
-            if operation.task is not None:
-                self._end(operation.task)
+        operation.watches = tuple(watch for watch in operation.watches if watch.watcher is not watcher)
+        if self._remove_unwatched(request_id, operation) and operation.task is not None:
+            self._end(operation.task)
 
     async def unwatch_all(self, watcher: Watcher) -> None:
         """Stop watching everything a watcher watches."""
-        watched = [number for number, operation in self._operations.items() if watcher in operation.watchers]
+        watched = [number for number, operation in self._operations.items() if operation.is_watched_by(watcher)]
         for request_id in watched:
             self.leave(request_id, watcher)
         await self.settle()
@@ -161,6 +179,11 @@ class Scheduler:
         if not self._operations:
             self._heap.clear()
 
+    def _remove_unwatched(self, request_id: str, operation: _Operation) -> bool:
+        if not operation.watches:
+            self._remove(request_id)
+        return not operation.watches
+
     def _place(self, request_id: str, operation: _Operation, due: float) -> None:
         operation.due = due
         heappush(self._heap, (due, request_id))
@@ -168,18 +191,43 @@ class Scheduler:
     def _pump(self) -> None:
         """Start the polls that are due, and the timer for the next."""
         now = self._clock.monotonic()
-        while self._heap and self._active < self._concurrency:
+        while self._active < self._concurrency:
+            due = self._next(now)
+            if due is None:
+                return
+            self._active += 1
+            task = due[1].task = asyncio.create_task(self._work(*due))
+            # Not a `finally` of its own: a task that is cancelled before it begins runs none.
+            task.add_done_callback(self._worked)
+
+    def _worked(self, _: asyncio.Task[None]) -> None:
+        self._active -= 1
+        self._pump()
+
+    def _next(self, now: float) -> tuple[str, _Operation] | None:
+        """Take the operation that has been due longest; if none is, see to it that the next one is not missed."""
+        while self._heap:
             due, request_id = self._heap[0]
             operation = self._operations.get(request_id)
             if operation is None or operation.due != due or operation.task is not None:
-                heappop(self._heap)  # left behind by somebody who stopped watching
+                heappop(self._heap)  # left behind by somebody who stopped watching, or by a sooner poll
                 continue
             if due > now:
                 self._set_timer(due, now)
-                return
+                return None
             heappop(self._heap)
-            self._active += 1
-            operation.task = asyncio.create_task(self._polled(request_id, operation))
+            self._give_up(request_id, operation, now)
+            if operation.watches:
+                return request_id, operation
+        return None
+
+    def _give_up(self, request_id: str, operation: _Operation, now: float) -> None:
+        """Tell those whose time was spent a whole poll ago: a service that hangs must not hold them for ever."""
+        for watch in operation.watches:
+            schedule = watch.watcher.schedule
+            if schedule.timeout is not None and now - watch.since > schedule.timeout + schedule.poll_timeout:
+                self._part(request_id, operation, watch, _spent(request_id, operation, now - watch.since))
+        self._remove_unwatched(request_id, operation)
 
     def _set_timer(self, due: float, now: float) -> None:
         # A timer that fires early only looks again; it need not be replaced.
@@ -195,89 +243,99 @@ class Scheduler:
         self._timer = None
         self._pump()
 
+    async def _work(self, request_id: str, operation: _Operation) -> None:
+        """Poll an operation, and after it others that are due: a task for each poll would cost as much as its JSON."""
+        task = operation.task
+        for _ in range(STINT):
+            await self._polled(request_id, operation)
+            due = self._next(self._clock.monotonic())
+            if due is None:
+                return
+            request_id, operation = due
+            operation.task = task
+        operation.task = None
+        self._place(request_id, operation, operation.due)
+
     async def _polled(self, request_id: str, operation: _Operation) -> None:
+        operation.polls += 1
         try:
-            answer = await self._poll(request_id, operation.watchers[0].schedule.poll_timeout)
-            self._answered(request_id, operation, answer)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
-            self._failed(request_id, operation, error)
-        finally:
-            self._active -= 1
+            answer = await self._poll(request_id, operation.watches[0].watcher.schedule.poll_timeout)
             operation.task = None
-            self._pump()
+            if self._operations.get(request_id) is operation:
+                self._answered(request_id, operation, answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
+            operation.task = None
+            if self._operations.get(request_id) is operation:
+                self._failed(request_id, operation, error)
 
     def _answered(self, request_id: str, operation: _Operation, answer: InvoiceRequest) -> None:
-        operation.polls += 1
         operation.errors = 0
         self._heard(answer, operation.polls)
-        age = self._clock.monotonic() - operation.begun
+        now = self._clock.monotonic()
+        age = now - operation.begun
         if answer.terminal:
-            operation.watchers[0].schedule.learn(operation.last_new, age)
+            operation.watches[0].watcher.schedule.learn(operation.last_new, age)
             self._deliver(request_id, operation, answer)
             return
-        operation.status = str(answer.status)
+        operation.status = answer.status
         operation.last_new = age
-        self._again(request_id, operation)
+        self._again(request_id, operation, now)
 
     def _failed(self, request_id: str, operation: _Operation, error: Exception) -> None:
-        operation.polls += 1
         operation.errors += 1
-        tolerated = isinstance(error, InvoicingError) and self._transient(error)
-        if not tolerated or operation.errors > operation.watchers[0].schedule.errors:
+        if not isinstance(error, InvoicingError) or not self._transient(error):
             self._deliver(request_id, operation, error)
             return
+        for watch in operation.watches:
+            if operation.errors > watch.watcher.schedule.errors:
+                self._part(request_id, operation, watch, error)
         retry_after = error.retry_after if isinstance(error, ApiError) else None
-        self._again(request_id, operation, floor=retry_after or 0.0)
+        self._again(request_id, operation, self._clock.monotonic(), floor=retry_after or 0.0)
 
     def _deliver(self, request_id: str, operation: _Operation, result: Result) -> None:
         self._remove(request_id)
-        for watcher in operation.watchers:
-            watcher.deliver(request_id, result)
+        for watch in operation.watches:
+            watch.watcher.deliver(request_id, result)
 
-    def _again(self, request_id: str, operation: _Operation, *, floor: float = 0.0) -> None:
-        """Place the next poll, not before `floor` seconds; who would have given up by then hears it now."""
-        now = self._clock.monotonic()
-        self._expire(request_id, operation, now + floor)
-        if not operation.watchers:
-            self._remove(request_id)
-            return
-        wait = self._wait(request_id, operation, now - operation.begun)
+    def _part(self, request_id: str, operation: _Operation, watch: _Watch, result: Result) -> None:
+        """End one watcher's wait."""
+        operation.watches = tuple(other for other in operation.watches if other is not watch)
+        watch.watcher.deliver(request_id, result)
+
+    def _again(self, request_id: str, operation: _Operation, now: float, *, floor: float = 0.0) -> None:
+        """Place the next poll where the most eager watcher wants it, not before `floor` seconds."""
+        waits = [self._asked(request_id, operation, watch, now, floor=floor) for watch in operation.watches]
+        wait = waits[0] if len(waits) == 1 else min((wait for wait in waits if wait is not None), default=None)
         if wait is None:
             self._remove(request_id)
             return
-        deadlines = (watcher.deadline(operation.begun) for watcher in operation.watchers)
-        last = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        due = now + max(wait, floor)
-        self._place(request_id, operation, due if last is None else min(due, last))
+        if floor:
+            operation.not_before = now + floor
+        self._place(request_id, operation, now + wait)
+        if self._active < self._concurrency:
+            self._set_timer(operation.due, now)
 
-    def _wait(self, request_id: str, operation: _Operation, age: float) -> float | None:
-        """Ask the first watcher's schedule; whose schedule gives up hears it and leaves the word to the next."""
-        while operation.watchers:
-            first = operation.watchers[0]
-            wait = first.schedule.delay(operation.polls + 1, age, chance=self._clock.random())
-            if wait is not None:
-                return wait
-            operation.watchers = operation.watchers[1:]
-            first.deliver(request_id, _spent(request_id, operation, age))
+    def _asked(
+        self, request_id: str, operation: _Operation, watch: _Watch, now: float, *, floor: float
+    ) -> float | None:
+        """Ask one watcher how long to wait; who gives up, or would have by `floor`, hears it now."""
+        schedule, elapsed = watch.watcher.schedule, now - watch.since
+        left = float("inf") if schedule.timeout is None else schedule.timeout - elapsed
+        result: Exception | None = None
+        try:
+            if left - floor > TICK:
+                attempt = operation.polls - watch.before + 1
+                wait = schedule.delay(attempt, elapsed, chance=self._clock.random())
+                if wait is not None:
+                    return min(max(wait, floor), left)
+        except Exception as error:  # noqa: BLE001 - somebody's own schedule; the others are not concerned
+            result = error
+        self._part(request_id, operation, watch, result or _spent(request_id, operation, elapsed))
         return None
-
-    def _expire(self, request_id: str, operation: _Operation, when: float) -> None:
-        staying: list[Watcher] = []
-        for watcher in operation.watchers:
-            deadline = watcher.deadline(operation.begun)
-            if deadline is not None and when >= deadline - TICK:
-                watcher.deliver(request_id, _spent(request_id, operation, when - operation.begun))
-            else:
-                staying.append(watcher)
-        operation.watchers = tuple(staying)
 
 
 def _spent(request_id: str, operation: _Operation, age: float) -> PollTimeoutError:
     status = operation.status
-    last = None if status is None else InvoiceRequest(request_id=request_id, status=_known(status))
+    last = None if status is None else InvoiceRequest(request_id=request_id, status=status)
     text = f"request {request_id} is {status or 'not answered'} after {age:g} s and {operation.polls} polls"
     return PollTimeoutError(text, request_id=request_id, last=last, polls=operation.polls)
-
-
-def _known(status: str) -> RequestStatus | str:
-    return RequestStatus[status] if status in RequestStatus.__members__ else status

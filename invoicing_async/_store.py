@@ -78,10 +78,8 @@ ID_BATCH = 10_000
 SHOWN = 10
 """Keys that the text of an error names."""
 
-_SCHEMA = """
-BEGIN;
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE items (
+_ITEMS = """
+CREATE TABLE {name} (
     seq INTEGER PRIMARY KEY,
     key TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -98,10 +96,17 @@ CREATE TABLE items (
     sent_at REAL,
     updated REAL NOT NULL
 );
-CREATE TABLE drafts (seq INTEGER PRIMARY KEY REFERENCES items (seq), payload TEXT NOT NULL);
+"""
+
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+{_ITEMS.format(name="items")}
+{_ITEMS.format(name="staged")}
+CREATE TABLE drafts (seq INTEGER PRIMARY KEY, payload TEXT NOT NULL);
 CREATE TABLE journal (
     seq INTEGER PRIMARY KEY,
-    item INTEGER NOT NULL REFERENCES items (seq),
+    item INTEGER NOT NULL,
     event TEXT NOT NULL,
     at REAL NOT NULL,
     detail TEXT
@@ -110,14 +115,11 @@ CREATE INDEX journal_item ON journal (item, seq);
 CREATE TRIGGER journal_kept BEFORE DELETE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER journal_fixed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TABLE tally (state TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE staged (seq INTEGER PRIMARY KEY, key TEXT NOT NULL);
 CREATE TABLE duplicates (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-_INDEXES = (
-    "CREATE UNIQUE INDEX items_key ON items (key)",
-    "CREATE INDEX items_state ON items (state, seq)",
-)
+_UNIQUE = "CREATE UNIQUE INDEX items_key ON items (key)"
+_BY_STATE = "CREATE INDEX items_state ON items (state, seq)"
 
 _COLUMNS = (
     "i.seq, i.key, i.state, i.attempt, i.request_id, i.invoice_id, i.path, i.size, i.sha256, "
@@ -494,8 +496,8 @@ def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
     connection = _connect(path, "mode=rwc")
     try:
         connection.executescript(_SCHEMA)
-        for index in _INDEXES:
-            connection.execute(index)
+        connection.execute(_UNIQUE)
+        connection.execute(_BY_STATE)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         connection.executemany("INSERT INTO tally VALUES (?, 0)", [(state.value,) for state in _states(kind)])
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -523,12 +525,12 @@ def _writing(
     with _held(path, clock):
         if create and not path.exists():
             _create(path, kind, settings, clock.now())
-        _must_exist(path)
+        _must_be_a_file(path)
         _identify(path)
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
-            for pragma in ("synchronous = FULL", "cache_size = -8000", "journal_size_limit = 67108864"):
+            for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864"):
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
         finally:
@@ -540,7 +542,7 @@ def _writing(
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the run file beside its writer, if there is one. No lock: the write-ahead log gives a steady picture."""
-    _must_exist(path)
+    _must_be_a_file(path)
     _identify(path)
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     connection = _connect(path, _reading_mode(writable=writable, log=path.with_name(path.name + "-wal").exists()))
@@ -563,9 +565,11 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
     return Path(path).resolve()
 
 
-def _must_exist(path: Path) -> None:
+def _must_be_a_file(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "no such run file", str(path))
+    if not path.is_file():
+        raise RunFileError(f"{path} is not a run file")
 
 
 # -- the thread --------------------------------------------------------------------------------------------------
@@ -884,7 +888,9 @@ def _unstage(desk: _Desk) -> None:
 
 
 def _stage(desk: _Desk, ids: list[str]) -> None:
-    desk.connection.executemany("INSERT INTO staged (key) VALUES (?)", [(key,) for key in ids])
+    state, now = DocumentState.PLANNED.value, desk.now()
+    sql = "INSERT INTO staged (key, state, updated) VALUES (?, ?, ?)"
+    desk.connection.executemany(sql, [(key, state, now) for key in ids])
 
 
 def _take_ids(desk: _Desk) -> Intake:
@@ -898,39 +904,42 @@ def _take_ids(desk: _Desk) -> Intake:
 
 
 def _take_first(desk: _Desk) -> int:
-    """Load, then index: a unique index kept up in random order takes ten times as long (DESIGN.md)."""
-    desk.execute("DROP INDEX items_key")
-    desk.execute("DROP INDEX items_state")
-    desk.execute("SAVEPOINT hopeful")
+    """Make the staged ids the items, then index: an index kept up in random order takes ten times as long."""
+    desk.execute("DROP TABLE items")
+    desk.execute("ALTER TABLE staged RENAME TO items")
+    desk.execute(_ITEMS.format(name="staged"))
+    if not _indexed(desk):
+        _note_duplicates(desk, "items")
+        desk.execute(_DELETE_LATER)
+        desk.execute(_UNIQUE)
+    desk.execute(_BY_STATE)
+    return int(desk.one("SELECT count(*) FROM items"))
+
+
+_DELETE_LATER = (
+    "DELETE FROM items WHERE seq IN (SELECT seq FROM "
+    "(SELECT seq, row_number() OVER (PARTITION BY key ORDER BY seq) AS place FROM items) WHERE place > 1)"
+)
+
+
+def _indexed(desk: _Desk) -> bool:
     try:
-        added = _copy(desk, "SELECT key, ?, ? FROM staged ORDER BY seq")
-        desk.execute(_INDEXES[0])
+        desk.execute(_UNIQUE)
     except sqlite3.IntegrityError:  # there are duplicates
-        desk.execute("ROLLBACK TO hopeful")
-        _note_duplicates(desk)
-        added = _copy(desk, "SELECT key, ?, ? FROM staged GROUP BY key ORDER BY min(seq)")
-        desk.execute(_INDEXES[0])
-    desk.execute("RELEASE hopeful")
-    desk.execute(_INDEXES[1])
-    return added
+        return False
+    return True
 
 
 def _take_more(desk: _Desk) -> int:
-    _note_duplicates(desk)
-    return _copy(
-        desk,
-        "SELECT key, ?, ? FROM staged WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) "
-        "GROUP BY key ORDER BY min(seq)",
-    )
+    _note_duplicates(desk, "staged")
+    return desk.execute(
+        "INSERT INTO items (key, state, updated) SELECT key, state, updated FROM staged "
+        "WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) GROUP BY key ORDER BY min(seq)"
+    ).rowcount
 
 
-def _note_duplicates(desk: _Desk) -> None:
-    desk.execute("INSERT INTO duplicates SELECT key, count(*) - 1 FROM staged GROUP BY key HAVING count(*) > 1")
-
-
-def _copy(desk: _Desk, select: str) -> int:
-    values = (DocumentState.PLANNED.value, desk.now())
-    return desk.execute(f"INSERT INTO items (key, state, updated) {select}", values).rowcount
+def _note_duplicates(desk: _Desk, table: str) -> None:
+    desk.execute(f"INSERT INTO duplicates SELECT key, count(*) - 1 FROM {table} GROUP BY key HAVING count(*) > 1")  # noqa: S608 - one of two names
 
 
 def _counts(desk: _Desk, kind: RunKind) -> dict[str, int]:
@@ -1161,7 +1170,7 @@ class SqliteLedger(SqliteReader):
         size: int | None = None,
         sha256: str | None = None,
     ) -> State:
-        """Let an event happen to an invoice item and journal it, and give the state that follows; see `Change` for the fields.
+        """Let an event happen to an invoice item, journal it and give the state that follows. `Change` has the fields.
 
         Raises `ValueError` if the table refuses the event, the item is unknown or its request id is missing.
         """

@@ -76,6 +76,13 @@ class HmacAuth:
     store_client_id: str | None = field(default=None, validator=_optional_header_text)
     store_token: str | None = field(default=None, repr=False, validator=_optional_header_text)
     rules: SigningRules = Factory(SigningRules)
+    _identity: Mapping[str, str] = field(init=False, repr=False, eq=False)
+
+    @_identity.default
+    def _named(self) -> Mapping[str, str]:
+        values = (self.partner_client_id, self.store_client_id, self.store_token)
+        named = zip(_signing.SIGNED_HEADERS, values, strict=False)
+        return {name: value for name, value in named if value is not None}
 
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Nothing is asked of the service for a signature."""
@@ -92,8 +99,7 @@ class HmacAuth:
 
     def identity(self, timestamp_ms: int) -> dict[str, str]:
         """Give the signed headers in the order of the base string."""
-        values = (self.partner_client_id, self.store_client_id, self.store_token, str(timestamp_ms))
-        return {name: value for name, value in zip(_signing.SIGNED_HEADERS, values, strict=True) if value is not None}
+        return {**self._identity, "x-timestamp": str(timestamp_ms)}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
         """A key has no renewal: a 401 is final."""
@@ -130,15 +136,13 @@ class _Held:
     def fresh(self, monotonic: float) -> bool:
         return self.token is not None and monotonic < self.stale_at
 
-    def begin(self, renewal: Coroutine[Any, Any, None]) -> None:
+    def begin(self, renewal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.renewal = asyncio.create_task(renewal)
         self.waiters = 0
+        return self.renewal
 
-    async def join(self) -> None:
+    async def join(self, task: asyncio.Task[None]) -> None:
         """Wait for the renewal with others: it ends early only when the last of them is cancelled."""
-        task = self.renewal
-        if task is None:
-            return
         self.waiters += 1
         try:
             await asyncio.wait([task])
@@ -156,7 +160,7 @@ class _Held:
             task.cancel()
             await asyncio.wait([task])
             if not task.cancelled():
-                # It ended by itself just before; nobody is left to hear how.
+                # It ended otherwise, before or because of this; nobody is left to hear how.
                 task.exception()
 
 
@@ -189,9 +193,7 @@ class OAuthClientCredentials:
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Wait until a fresh token is held. Raises what the token call raises."""
         while not self._held.fresh(clock.monotonic()):
-            if self._held.renewal is None:
-                self._held.begin(self._renew(call, clock))
-            await self._held.join()
+            await self._held.join(self._held.renewal or self._held.begin(self._renew(call, clock)))
 
     async def _renew(self, call: Call, clock: Clock) -> None:
         begun = clock.monotonic()

@@ -397,7 +397,7 @@ def _request(order_id: str) -> Request:
         raise ValueError(f"order_id must be text, got {type(order_id).__name__}")
     return Request(
         method="POST",
-        path=f"/partner/stores/orders{path(order_id)}/documents/invoice",
+        path="/partner/stores/orders" + path(order_id) + "/documents/invoice",
         headers=_HEADERS,
         repeat=Repeat.ALWAYS,
         operation="generate_invoice",

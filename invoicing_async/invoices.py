@@ -28,6 +28,7 @@ from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._rules import UUID
 from ._scheduler import Result, Schedule, Scheduler
+from ._seen import Seen
 from ._wire import Export, WireNames, decode_export, decode_request, encode_draft, error_from
 from .errors import (
     ApiError,
@@ -166,9 +167,16 @@ class AsyncInvoices:
         `before` is awaited before each attempt's first byte, `sleep` replaces the wait between attempts.
         """
         body = self.encode(draft)
-        sent_at = self._session.clock.now()
+        sent_at = None
+
+        async def leaving() -> None:
+            nonlocal sent_at
+            if before is not None:
+                await before()
+            sent_at = self._session.clock.now()
+
         try:
-            return await self._session.call(self._creation(body), _read_request, sleep=sleep, before=before)
+            return await self._session.call(self._creation(body), _read_request, sleep=sleep, before=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
@@ -224,7 +232,7 @@ class AsyncInvoices:
         """
         self._session.check_usable()
         number = _uuid(request_id, "request_id")
-        single = _Single(_schedule(poller), self._session.clock.monotonic())
+        single = _Single(_schedule(poller))
         self._scheduler.watch(number, single)
         try:
             return await single.future
@@ -404,7 +412,7 @@ def _uuid(text: object, name: str) -> str:
     return text
 
 
-def _in_doubt(error: Exception, draft: InvoiceDraft, body: bytes, sent_at: float) -> SubmissionInDoubtError:
+def _in_doubt(error: Exception, draft: InvoiceDraft, body: bytes, sent_at: float | None) -> SubmissionInDoubtError:
     doubt = SubmissionInDoubtError(
         f"invoice {draft.key!r} may or may not have been created: {error}",
         key=draft.key,
@@ -452,17 +460,23 @@ class _Waits:
     errors = Poller().errors
 
     def __init__(self, waits: Iterable[float]) -> None:
-        self._listed = waits if isinstance(waits, Sequence) else None
+        self._listed = tuple(map(_checked_wait, waits)) if isinstance(waits, Sequence) else None
         self._others = iter(waits)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float | None:
-        wait = next(self._others, None) if self._listed is None else next(iter(self._listed[attempt - 1 :]), None)
-        if wait is not None and not 0 <= wait < float("inf"):
-            raise ValueError(f"a wait of the poller must be a finite number of 0 or more, got {wait!r}")
-        return wait
+        if self._listed is not None:
+            return self._listed[attempt - 1] if attempt <= len(self._listed) else None
+        wait = next(self._others, None)
+        return None if wait is None else _checked_wait(wait)
 
     def learn(self, after: float, by: float) -> None:
         """Waits that are given learn nothing."""
+
+
+def _checked_wait(wait: object) -> float:
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < float("inf"):
+        raise ValueError(f"a wait of the poller must be a finite number of 0 or more, got {wait!r}")
+    return wait
 
 
 def _schedule(poller: Schedule | Iterable[float] | None, *, many: bool = False) -> Schedule:
@@ -478,13 +492,9 @@ def _schedule(poller: Schedule | Iterable[float] | None, *, many: bool = False) 
 class _Single:
     """One task that waits for one operation."""
 
-    def __init__(self, schedule: Schedule, now: float) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.future: asyncio.Future[InvoiceRequest] = asyncio.get_running_loop().create_future()
-        self._deadline = None if schedule.timeout is None else now + schedule.timeout
-
-    def deadline(self, begun: float) -> float | None:
-        return self._deadline
 
     def deliver(self, request_id: str, result: Result) -> None:
         if self.future.done():
@@ -503,10 +513,8 @@ class _Collector:
         self._scheduler = scheduler
         self._ready: deque[InvoiceRequest | Unsettled] = deque()
         self._outstanding = 0
+        self._seen = Seen()
         self._news: asyncio.Future[None] | None = None
-
-    def deadline(self, begun: float) -> float | None:
-        return None if self.schedule.timeout is None else begun + self.schedule.timeout
 
     def deliver(self, request_id: str, result: Result) -> None:
         self._outstanding -= 1
@@ -537,9 +545,9 @@ class _Collector:
         except ValueError as error:
             self._give(Unsettled(request_id, error))
             return
-        self._outstanding += 1
-        if not self._scheduler.watch(number, self, spread=True):
-            self._outstanding -= 1
+        if self._seen.add(number):
+            self._outstanding += 1
+            self._scheduler.watch(number, self, spread=True)
 
     async def results(self, reader: asyncio.Task[None]) -> AsyncGenerator[InvoiceRequest | Unsettled]:
         """Give what ends until the reader is through and nothing is outstanding. Raises what the reader raised."""

@@ -9,22 +9,25 @@ doubt, and is never sent again on its own (API.md B.1).
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
-from datetime import date
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ._batch import bounded
-from ._clock import Clock
+from ._clock import Clock, RealClock
 from ._disk import DiskWriter, difference
 from ._naming import Layout
-from ._rules import faults
+from ._rules import UUID, faults
 from ._scheduler import Schedule
 from ._states import ON_DISK, DocumentState, Event, RunKind, State
 from ._store import (
@@ -40,20 +43,25 @@ from ._store import (
     SqliteReader,
 )
 from ._wire import dump_draft, load_draft
-from .documents import DownloadOutcome, OrderDocuments
-from .errors import AuthenticationError, DraftError, Fault, InvoicingError, SessionError
+from .documents import DownloadOutcome, OrderDocuments, Saver
+from .errors import AuthenticationError, DraftError, Fault, InvoicingError, Sent, SessionError
 from .invoices import AsyncInvoices, Fate, fate
 from .models import (
+    Consumer,
     Deferred,
     Failed,
     InvoiceDraft,
+    InvoiceLine,
     InvoiceRequest,
     NotStarted,
+    PaymentMethod,
     RequestStatus,
     Saved,
     SavedDocument,
     Skipped,
+    SubmitToTax,
     Unsettled,
+    VatRate,
 )
 from .session import Sleep
 
@@ -76,8 +84,13 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_log = logging.getLogger("invoicing_async")
+
 PAGE = 500
 """Rows read from the run file at a time."""
+
+MERGED = 64
+"""What `run` keeps ready for a consumer that is slow."""
 
 Reconcile = Callable[[InvoiceDraft, Item], Awaitable[str | bool | None]]
 """Looks a draft in doubt up: its request id if the invoice exists, False if it does not, None if that is unknown."""
@@ -94,21 +107,89 @@ class Checked:
 
 async def check_files(ledger: SqliteReader, disk: DiskWriter) -> AsyncGenerator[Checked]:
     """Read and hash every file that a run recorded."""
+    async with aclosing(_compared(ledger, disk, _Stop())) as compared:
+        async for item, fault in compared:
+            yield Checked(item.key, _path(item), fault)
+
+
+async def _compared(ledger: SqliteReader, disk: DiskWriter, stop: _Stop) -> AsyncGenerator[tuple[Item, str | None]]:
+    """Give every item that has a file, with what is wrong with it."""
     states = ON_DISK if ledger.kind is RunKind.DOCUMENTS else (State.SUCCESS,)
-    async for item in _paged(partial(ledger.rows, states)):
-        if item.path is not None:
-            path = Path(item.path)
-            fault = await disk.run(partial(difference, path, size=item.size, digest=item.sha256))
-            yield Checked(item.key, path, fault)
+    async with aclosing(_with_file(_paged(partial(ledger.rows, states), stop), has=True)) as items:
+        async for item in items:
+            yield item, await disk.run(partial(difference, _path(item), size=item.size, digest=item.sha256))
 
 
-async def _paged(read: Callable[..., Awaitable[list[Item]]]) -> AsyncGenerator[Item]:
+async def _paged(read: Callable[..., Awaitable[list[Item]]], stop: _Stop) -> AsyncGenerator[Item]:
     """Give a query's rows page by page; rows that change meanwhile are neither missed nor given twice."""
     after = 0
     while page := await read(after=after, limit=PAGE):
         for item in page:
+            if stop.asked:
+                return
             yield item
         after = page[-1].seq
+
+
+class _StoppedError(InvoicingError):
+    """Ends a wait of a run that was asked to stop."""
+
+    sent: Sent = "no"
+
+
+class _Stop:
+    """Tells a run, and whoever of it waits for nothing but time, to begin nothing more."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._waits: set[asyncio.Timeout] = set()
+
+    def ask(self) -> None:
+        if not self.asked:
+            self.asked = True
+            for wait in self._waits:
+                wait.reschedule(0)
+
+    @asynccontextmanager
+    async def cuts(self) -> AsyncIterator[None]:
+        """Raise `_StoppedError` in place of what is awaited in the block."""
+        if self.asked:
+            raise _StoppedError("the run was asked to stop")
+        wait = asyncio.timeout(None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                yield
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise _StoppedError("the run was asked to stop") from None
+        finally:
+            self._waits.discard(wait)
+
+    def sleep(self, sleep: Sleep) -> Sleep:
+        """Give a sleep that is cut short."""
+
+        async def cut(seconds: float) -> None:
+            async with self.cuts():
+                await sleep(seconds)
+
+        return cut
+
+    async def until(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Give what a generator gives, until then."""
+        nothing: Any = object()
+        async with aclosing(source):
+            value = await self._next(source, nothing)
+            while value is not nothing:
+                yield value
+                value = await self._next(source, nothing)
+
+    async def _next(self, source: AsyncGenerator[T], nothing: T) -> T:
+        with suppress(_StoppedError):
+            async with self.cuts():
+                return await anext(source, nothing)
+        return nothing
 
 
 class DocumentRun:
@@ -116,6 +197,7 @@ class DocumentRun:
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self.ledger = ledger
+        self._stop = _Stop()
         settings = ledger.settings
         self.folder = Path(settings["folder"])
         self.layout = Layout(settings["layout"])
@@ -143,10 +225,11 @@ class DocumentRun:
         folder than the recorded one.
         """
         where = None if folder is None else _absolute(folder)
+        today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
         settings = {
             "folder": str(where),
             "layout": Layout(layout).pattern,
-            "day": (day or date.today()).isoformat(),  # noqa: DTZ011 - the folder names of whoever runs it
+            "day": (day or today).isoformat(),
             "served_name": served_name,
             "durable": durable,
         }
@@ -159,19 +242,28 @@ class DocumentRun:
                 raise ValueError(f"folder must be {recorded}, which this run was begun with, got {where}")
             yield cls(ledger)
 
+    def stop(self) -> None:
+        """Let what is in flight finish and begin nothing more, for as long as the file is open."""
+        self._stop.ask()
+
     async def add(self, order_ids: Iterable[str] | AsyncIterable[str]) -> Intake:
         """Take in ids, all of them or, after a crash, none. One that is known or comes again counts once."""
         return await self.ledger.add_ids(order_ids)
 
     async def verify(self, disk: DiskWriter) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
-        async with aclosing(check_files(self.ledger, disk)) as checked:
-            async for found in checked:
-                if found.fault is not None:
-                    await self.ledger.record_document(
-                        found.key, DocumentState.PLANNED, path=str(found.path), error=found.fault
-                    )
-                yield found
+        async with aclosing(self._verified(disk)) as verified:
+            async for item, fault in verified:
+                yield Checked(item.key, _path(item), fault)
+
+    async def _verified(self, disk: DiskWriter) -> AsyncGenerator[tuple[Item, str | None]]:
+        async with aclosing(_compared(self.ledger, disk, self._stop)) as compared:
+            async for item, fault in compared:
+                if fault is not None:
+                    # A file that was there before this library asked is not ours to replace.
+                    path = item.path if item.state == DocumentState.SAVED else None
+                    await self.ledger.record_document(item.seq, DocumentState.PLANNED, path=path, error=fault)
+                yield item, fault
 
     async def download(
         self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
@@ -181,37 +273,35 @@ class DocumentRun:
         With `verify` what was saved before is hashed first and given as `Skipped`; what is missing or broken is
         fetched anew and put in its place. Without, it is left out.
         """
+        places = _places(concurrency, documents.concurrency)
         saver = await documents.saver(
             self.folder, durable=self.durable, layout=self.layout, served_name=self.served_name, day=self.day
         )
         if verify:
-            async with aclosing(self._verified(documents)) as kept:
-                async for skipped in kept:
-                    yield skipped
+            async with aclosing(self._verified(documents.disk)) as verified:
+                async for item, fault in verified:
+                    if fault is None:
+                        yield Skipped(item.key, _document(item))
+        async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
+            outcomes = bounded(
+                items,
+                partial(self._fetched, saver),
+                concurrency=places,
+                sleep=documents.sleep,
+                abandoned=lambda item, error: NotStarted(item.key, error),
+            )
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    yield outcome
 
-        async def work(item: Item, sleep: Sleep) -> DownloadOutcome:
-            # A path of ours whose file is gone or broken: nobody else's is replaced.
-            outcome = await saver.outcome(item.key, sleep, replace=None if item.path is None else Path(item.path))
-            await self._record(item, outcome)
-            return outcome
-
-        outcomes = bounded(
-            _paged(self.ledger.pending),
-            work,
-            concurrency=concurrency or documents.concurrency,
-            sleep=documents.sleep,
-            abandoned=lambda item, error: NotStarted(item.key, error),
-        )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
-
-    async def _verified(self, documents: OrderDocuments) -> AsyncGenerator[Skipped]:
-        async with aclosing(self.verify(documents.disk)) as checked:
-            async for found in checked:
-                item = None if found.fault else await self.ledger.get(found.key)
-                if item is not None:
-                    yield Skipped(item.key, _document(item))
+    async def _fetched(self, saver: Saver, item: Item, sleep: Sleep) -> DownloadOutcome:
+        # A path of ours whose file is gone or broken: nobody else's is replaced.
+        replace = None if item.path is None else _path(item)
+        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=replace)
+        if isinstance(outcome, Failed) and isinstance(outcome.error, _StoppedError):
+            return NotStarted(item.key, outcome.error)
+        await self._record(item, outcome)
+        return outcome
 
     async def _record(self, item: Item, outcome: DownloadOutcome) -> None:
         match outcome:
@@ -237,18 +327,26 @@ class DocumentRun:
                     error=_line(error),
                     attempt=len(getattr(error, "attempts", ())),
                 )
-            case _:
-                return
 
 
-def _absolute(folder: str | PathLike[str]) -> Path:
-    return Path(folder).absolute()
+def _absolute(path: str | PathLike[str]) -> Path:
+    return Path(path).absolute()
+
+
+def _path(item: Item) -> Path:
+    return Path(item.path or "")
+
+
+def _places(concurrency: int | None, default: int) -> int:
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+    return concurrency or default
 
 
 def _document(item: Item) -> SavedDocument:
     return SavedDocument(
         order_id=item.key,
-        path=Path(item.path or ""),
+        path=_path(item),
         size=item.size or 0,
         sha256=item.sha256 or "",
         attempts=0,
@@ -268,6 +366,8 @@ _FATES = {
     Fate.REJECTED: Event.REJECTED,
     Fate.IN_DOUBT: Event.LOST,
 }
+_DEAD = (AuthenticationError, SessionError)
+"""What the next call would meet too."""
 
 
 class InvoiceRun:
@@ -275,6 +375,7 @@ class InvoiceRun:
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self.ledger = ledger
+        self._stop = _Stop()
 
     @classmethod
     @asynccontextmanager
@@ -288,50 +389,71 @@ class InvoiceRun:
         async with SqliteLedger.open(file, kind=RunKind.INVOICES, settings={}, create=create, clock=clock) as ledger:
             yield cls(ledger)
 
+    def stop(self) -> None:
+        """Let what is in flight finish and begin nothing more, for as long as the file is open.
+
+        What is submitted and not awaited to its end stays submitted, and is not given.
+        """
+        self._stop.ask()
+
     async def add(self, drafts: Iterable[InvoiceDraft], *, skip_invalid: bool = False) -> Intake:
         """Take in drafts in one transaction: all of them or none.
 
         A draft whose key and content are known changes nothing, so giving the same drafts again resumes the run.
         Raises `DraftError` with every fault of every draft, as in `[12].lines[0].price`, unless `skip_invalid`
-        takes those in as invalid; `DraftConflictError` for known keys with other content.
+        takes those in as invalid, for which they need a key; `DraftConflictError` for known keys with other content.
         """
-        found = [(draft, faults(draft)) for draft in drafts]
-        if not skip_invalid:
-            _refuse_any([error for _, error in found])
-        return await self.ledger.add_drafts([_new(draft, wrong) for draft, wrong in found])
+        new: list[NewDraft] = []
+        found: list[Fault] = []
+        for number, draft in enumerate(drafts):
+            wrong = faults(draft)
+            if wrong and not (skip_invalid and _has_key(wrong)):
+                found += faults(draft, prefix=f"[{number}]")
+            elif not found:
+                new.append(_new(draft, wrong))
+            if number % PAGE == PAGE - 1:
+                await asyncio.sleep(0)
+        if found:
+            raise DraftError(tuple(found))
+        return await self.ledger.add_drafts(new)
 
     async def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
         """Send what is planned or was provably not created, and give each item as it then stands.
 
-        Raises `AuthenticationError` when the credential is refused; what was in flight is recorded first.
+        Raises `AuthenticationError` when the credential is refused; what was in flight is recorded first. Left
+        early, what is in flight is recorded as in doubt.
         """
-        outcomes = bounded(
-            _paged(self.ledger.pending),
-            partial(self._sent, invoices),
-            concurrency=concurrency or invoices.concurrency,
-            sleep=invoices.sleep,
-            abandoned=lambda item, _: item,
-            cancel=False,
-        )
-        async with aclosing(outcomes):
-            async for item in outcomes:
-                yield item
+        places = _places(concurrency, invoices.concurrency)
+        sendings: dict[int, _Sending] = {}
+        async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
+            outcomes = bounded(
+                items,
+                partial(self._sent, invoices, sendings),
+                concurrency=places,
+                sleep=invoices.sleep,
+                abandoned=lambda item, _: sendings[item.seq].item if item.seq in sendings else item,
+                cancel=False,
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    sendings.pop(item.seq, None)
+                    yield item
 
-    async def _sent(self, invoices: AsyncInvoices, item: Item, sleep: Sleep) -> Item:
-        if item.payload is None:
-            raise RunFileError(f"the draft of {item.key!r} is not in the run file")
-        draft = load_draft(item.payload)
-        sending = _Sending(self.ledger, item.seq, sleep)
+    async def _sent(self, invoices: AsyncInvoices, sendings: dict[int, _Sending], item: Item, sleep: Sleep) -> Item:
+        sending = sendings[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
         try:
-            request = await invoices.submit(draft, sleep=sending.back_off, before=sending.intend)
-        except (AuthenticationError, SessionError) as error:
-            await sending.failed(error)
-            raise
+            request = await invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend)
+        except DraftError as error:
+            await sending.found_invalid(error)
         except InvoicingError as error:
             await sending.failed(error)
+            _raise_if_fatal(error)
+        except BaseException as error:
+            await sending.abandoned(error)
+            raise
         else:
             await sending.accepted(request)
-        return await self._now(item.seq)
+        return sending.item
 
     async def _now(self, ref: int | str) -> Item:
         item = await self.ledger.get(ref)
@@ -344,25 +466,40 @@ class InvoiceRun:
     ) -> AsyncGenerator[Item]:
         """Wait for every submitted item, and for those `also` goes on giving, and give each as it ends.
 
-        An item whose wait ends without an answer stays submitted and is given with the reason as its `error`.
+        An item whose wait ends without an answer stays submitted and is given with the reason as its `error`. Raises
+        `AuthenticationError` when the credential is refused.
         """
-        by_request: dict[str, int] = {}
+        waiting: dict[str, list[int]] = {}
 
-        async def request_ids() -> AsyncIterator[str]:
-            async for item in _paged(partial(self.ledger.rows, (State.SUBMITTED,))):
-                if item.request_id is not None:
-                    by_request[item.request_id] = item.seq
-                    yield item.request_id
-            async for item in also or _nothing():
-                if item.request_id is not None and item.request_id not in by_request:
-                    by_request[item.request_id] = item.seq
-                    yield item.request_id
+        async def record(end: _End, _: Sleep) -> tuple[_End, list[Item]]:
+            return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
 
-        async with aclosing(invoices.wait_many(request_ids(), poller=poller)) as ends:
-            async for end in ends:
-                seq = by_request[end.request_id]
-                await self.ledger.transition_many([_polled(seq, end)])
-                yield await self._now(seq)
+        async with aclosing(self._stop.until(invoices.wait_many(self._awaited(waiting, also), poller=poller))) as ends:
+            # Side by side, so that the ends of one moment share a commit.
+            recorded = bounded(
+                ends, record, concurrency=MERGED, sleep=invoices.sleep, abandoned=lambda end, _: (end, []), cancel=False
+            )
+            async with aclosing(recorded):
+                async for end, items in recorded:
+                    for item in items:
+                        yield item
+                    if isinstance(end, Unsettled) and isinstance(end.error, _DEAD):
+                        raise end.error
+
+    async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
+        """Give the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
+        recorded: set[int] = set()
+        async with aclosing(_paged(partial(self.ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
+            async for item in items:
+                recorded.add(item.seq)
+                yield _noted(item, waiting)
+        async for item in also or _nothing():
+            if item.seq not in recorded:
+                yield _noted(item, waiting)
+
+    async def _ended(self, seq: int, end: _End) -> Item:
+        await self.ledger.transition_many([_polled(seq, end)])
+        return await self._now(seq)
 
     async def run(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, concurrency: int | None = None
@@ -399,36 +536,42 @@ class InvoiceRun:
             await self._exported(invoices, item, folder, format)
             return await self._now(item.seq)
 
-        outcomes = bounded(
-            _without_file(_paged(partial(self.ledger.rows, (State.SUCCESS,)))),
-            work,
-            concurrency=invoices.concurrency,
-            sleep=invoices.sleep,
-            abandoned=lambda item, _: item,
-        )
-        async with aclosing(outcomes):
-            async for item in outcomes:
-                yield item
+        async with aclosing(
+            _with_file(_paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop), has=False)
+        ) as items:
+            outcomes = bounded(
+                items,
+                work,
+                concurrency=invoices.concurrency,
+                sleep=invoices.sleep,
+                abandoned=lambda item, _: item,
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
 
     async def _exported(self, invoices: AsyncInvoices, item: Item, folder: str | PathLike[str], kind: str) -> None:
         try:
-            if item.invoice_id is None:
-                raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
-            saved = await invoices.export(item.invoice_id, folder, format=kind)
-        except (AuthenticationError, SessionError):
+            number = item.invoice_id or await _looked_up(invoices, item)
+            saved = await invoices.export(number, folder, format=kind)
+        except _DEAD:
             raise
         except InvoicingError as error:
             await self.ledger.transition(item.seq, Event.EXPORT_FAILED, error=_line(error))
         else:
-            path = str(saved.path.absolute())
-            await self.ledger.transition(item.seq, Event.EXPORTED, path=path, size=saved.size, sha256=saved.sha256)
+            path = str(_absolute(saved.path))
+            await self.ledger.transition(
+                item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
+            )
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         """Settle an item in doubt by what was found at the service.
 
         `created` with its `request_id`: it is polled by the next run. Not created: the next run sends it again.
-        Raises `ValueError` if the item is not in doubt, is unknown, or the request id is missing.
+        Raises `ValueError` if the item is not in doubt, is unknown, or the request id is missing or no UUID.
         """
+        if created and request_id is not None and not UUID.fullmatch(request_id):
+            raise ValueError(f"request_id must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}")
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
         await self.ledger.transition(key, event, request_id=request_id if created else None)
         return await self._now(key)
@@ -440,76 +583,138 @@ class InvoiceRun:
 
     async def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
         """Ask a program about every item in doubt, settle what it knows and give each item as it then stands."""
-        async for item in _paged(partial(self.ledger.rows, (State.IN_DOUBT,), payload=True)):
-            answer = await look_up(load_draft(item.payload or ""), item)
-            if answer is None or answer is True:
-                yield item
-            elif answer is False:
-                yield await self.resolve(item.key, created=False)
-            else:
-                yield await self.resolve(item.key, created=True, request_id=answer)
+        async with aclosing(_paged(partial(self.ledger.rows, (State.IN_DOUBT,), payload=True), self._stop)) as items:
+            async for item in items:
+                yield await self._reconciled(item, await look_up(_draft(item), item))
+
+    async def _reconciled(self, item: Item, answer: str | bool | None) -> Item:  # noqa: FBT001 - what a program answered
+        if answer is None or answer is True:
+            return item
+        if answer is False:
+            return await self.resolve(item.key, created=False)
+        return await self.resolve(item.key, created=True, request_id=answer)
+
+
+_End = InvoiceRequest | Unsettled
 
 
 class _Sending:
-    """One draft on its way: its intent is on disk before each first byte, and gone from there while it backs off."""
+    """One draft on its way: its intent is on disk before each first byte, and gone from there while it backs off.
 
-    def __init__(self, ledger: SqliteLedger, seq: int, sleep: Sleep) -> None:
+    `item` is as last recorded. What was handed to the ledger is done in that order, even if its caller is cancelled.
+    """
+
+    def __init__(self, ledger: SqliteLedger, item: Item, sleep: Sleep) -> None:
+        self.item = item
         self._ledger = ledger
-        self._seq = seq
         self._sleep = sleep
         self._intended = False
+        self._left = False
 
     async def intend(self) -> None:
         """Record the intent, unless it stands already (a 401 is mended inside one attempt)."""
-        if not self._intended:
-            await self._ledger.transition(self._seq, Event.INTENT)
-            self._intended = True
+        if self._intended:
+            return
+        self._intended = True
+        try:
+            await self._record(Event.INTENT)
+        except Exception:
+            self._intended = False
+            raise
+        self._left = True
 
     async def back_off(self, seconds: float) -> None:
         """Record that nothing is in flight, and wait: only what provably made no invoice is tried again."""
-        await self._end(Change(ref=self._seq, event=Event.REFUSED_FOR_NOW))
+        await self._end(Event.REFUSED_FOR_NOW)
         await self._sleep(seconds)
 
     async def accepted(self, request: InvoiceRequest) -> None:
         """Record the service's answer."""
         event = _ACCEPTED.get(_status(request), Event.ACCEPTED_NEW)
-        await self._end(
-            Change(
-                ref=self._seq,
-                event=event,
+        try:
+            await self._end(
+                event,
                 request_id=request.request_id,
                 invoice_id=request.data.id if request.data else None,
+                result=_result(request),
             )
-        )
+        except Exception as error:
+            lost = f"invoice {self.item.key!r} is request {request.request_id}, which could not be recorded"
+            _log.error("%s: %s", lost, error)
+            error.add_note(lost)
+            raise
 
     async def failed(self, error: InvoicingError) -> None:
         """Record what the failure means for the invoice."""
         code = getattr(error.__cause__ or error, "code", None)
-        await self._end(Change(ref=self._seq, event=_FATES[_fate(error)], error=_line(error), code=code))
-
-    async def _end(self, change: Change) -> None:
         if self._intended:
-            self._intended = False
-            await self._ledger.transition_many([change])
+            await self._end(_FATES[fate(error)], error=_line(error), code=code)
+        else:
+            self.item = evolve(self.item, error=_line(error), code=code)
+
+    async def found_invalid(self, error: DraftError) -> None:
+        """Record that the draft breaks the limits; nothing of it was sent."""
+        await self._record(Event.FOUND_INVALID, error=str(error))
+
+    async def abandoned(self, error: BaseException) -> None:
+        """Record what is known of an attempt that was cut off: in doubt if its first byte may have left."""
+        with suppress(Exception):  # what cut it off is raised
+            await self._end(Event.LOST if self._left else Event.NOT_SENT, error=_line(error))
+
+    async def _end(self, event: Event, **learned: Any) -> None:
+        if self._intended:
+            self._intended = self._left = False
+            await self._record(event, **learned)
+
+    async def _record(self, event: Event, **learned: Any) -> None:
+        [state] = await self._ledger.transition_many([Change(ref=self.item.seq, event=event, **learned)])
+        attempt = self.item.attempt + (event is Event.INTENT)
+        kept = {name: value for name, value in learned.items() if value is not None}
+        self.item = evolve(self.item, **{"error": None, "code": None} | kept, state=state.value, attempt=attempt)
 
 
-def _status(request: InvoiceRequest | Unsettled) -> RequestStatus:
+def _raise_if_fatal(error: InvoicingError) -> None:
+    """Raise what ends the batch: a dead credential or session, or a run file that cannot take the intent."""
+    if isinstance(error, _DEAD):
+        raise error
+    if isinstance(error.__cause__, RunFileError):
+        raise error.__cause__ from None
+
+
+def _status(request: _End) -> RequestStatus:
     return request.status if isinstance(request.status, RequestStatus) else RequestStatus.NEW
 
 
-def _fate(error: InvoicingError) -> Fate:
-    return Fate.NOT_SENT if isinstance(error, DraftError) else fate(error)
+def _result(request: InvoiceRequest) -> str | None:
+    """The service's last word, numbers as text with their digits."""
+    if not request.terminal:
+        return None
+    return json.dumps(dict(request.raw), ensure_ascii=False, default=str, separators=(",", ":"))
 
 
-def _polled(seq: int, end: InvoiceRequest | Unsettled) -> Change:
+async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
+    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (API.md B.1)."""
+    found = await invoices.status(item.request_id) if item.request_id is not None else None
+    if found is None or found.data is None:
+        raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
+    return found.data.id
+
+
+def _polled(seq: int, end: _End) -> Change:
     if isinstance(end, Unsettled):
         return Change(ref=seq, event=Event.POLL_NEW, error=_line(end.error))
     invoice_id = end.data.id if end.data else None
-    return Change(ref=seq, event=_POLLED.get(_status(end), Event.POLL_NEW), invoice_id=invoice_id)
+    event = _POLLED.get(_status(end), Event.POLL_NEW)
+    return Change(ref=seq, event=event, invoice_id=invoice_id, result=_result(end))
+
+
+def _has_key(wrong: tuple[Fault, ...]) -> bool:
+    return not any(fault.path in {"draft", "key"} for fault in wrong)
 
 
 def _new(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
-    payload = dump_draft(draft)
+    # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
+    payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
     return NewDraft(
         key=draft.key,
         payload=payload,
@@ -518,25 +723,51 @@ def _new(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
     )
 
 
-def _refuse_any(found: list[tuple[Fault, ...]]) -> None:
-    every = tuple(
-        Fault(f"[{number}].{fault.path}", fault.message) for number, wrong in enumerate(found) for fault in wrong
-    )
-    if every:
-        raise DraftError(every)
+def _draft(item: Item) -> InvoiceDraft:
+    """Read the draft of an item. Raises `DraftError` if it is none that this version knows."""
+    if item.payload is None:
+        raise RunFileError(f"the draft of {item.key!r} is not in the run file")
+    try:
+        return _restored(item.payload)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return load_draft(item.payload)
 
 
-async def _without_file(items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+def _restored(payload: str) -> InvoiceDraft:
+    """Read what `dump_draft` wrote of a draft without faults, in a fraction of the time of `load_draft`."""
+    found = json.loads(payload, parse_float=Decimal, parse_int=Decimal)
+    for name, kind in (("consumer", Consumer), ("submit_to_tax", SubmitToTax)):
+        if name in found:
+            found[name] = kind(**found[name])
+    if "payment_method" in found:
+        found["payment_method"] = PaymentMethod(found["payment_method"])
+    found["lines"] = tuple(map(_restored_line, found["lines"]))
+    return InvoiceDraft(**found)
+
+
+def _restored_line(found: dict[str, Any]) -> InvoiceLine:
+    if "vat_rate" in found:
+        found["vat_rate"] = VatRate(found["vat_rate"])
+    return InvoiceLine(**found)
+
+
+async def _with_file(items: AsyncGenerator[Item], *, has: bool) -> AsyncGenerator[Item]:
     async with aclosing(items):
         async for item in items:
-            if item.path is None:
+            if has is (item.path is not None):
                 yield item
 
 
-async def _nothing() -> AsyncIterator[Item]:
+async def _nothing() -> AsyncGenerator[Item]:
     none: tuple[Item, ...] = ()
     for item in none:
         yield item
+
+
+def _noted(item: Item, waiting: dict[str, list[int]]) -> str:
+    request_id = item.request_id or ""
+    waiting.setdefault(request_id, []).append(item.seq)
+    return request_id
 
 
 async def _queued(queue: asyncio.Queue[Item | None]) -> AsyncIterator[Item]:
@@ -544,33 +775,39 @@ async def _queued(queue: asyncio.Queue[Item | None]) -> AsyncIterator[Item]:
         yield item
 
 
-async def _either(first: asyncio.Future[Any], second: asyncio.Future[Any]) -> None:
-    await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+@frozen
+class _Through:
+    """A source of `_merged` that has ended."""
+
+    error: Exception | None = None
 
 
 async def _merged(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """Give what several generators give, as it comes; the first error is raised after the others have ended."""
-    ready: asyncio.Queue[T] = asyncio.Queue(PAGE)
+    ready: asyncio.Queue[T | _Through] = asyncio.Queue(MERGED)
 
     async def pour(source: AsyncGenerator[T]) -> None:
-        async with aclosing(source):
-            async for value in source:
-                await ready.put(value)
+        try:
+            async with aclosing(source):
+                async for value in source:
+                    await ready.put(value)
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            await ready.put(_Through(error))
+        else:
+            await ready.put(_Through())
 
     pouring = [asyncio.create_task(pour(source)) for source in sources]
-    ended = asyncio.gather(*pouring, return_exceptions=True)
+    errors: list[Exception | None] = []
     try:
-        while not (ended.done() and ready.empty()):
-            taking = asyncio.create_task(ready.get())
-            await _either(taking, ended)
-            if taking.done():
-                yield taking.result()
+        while len(errors) < len(sources):
+            value = await ready.get()
+            if isinstance(value, _Through):
+                errors.append(value.error)
             else:
-                taking.cancel()
-        for result in ended.result():
-            if isinstance(result, BaseException):
-                raise result
+                yield value
     finally:
         for task in pouring:
             task.cancel()
         await asyncio.wait(pouring)
+    for error in filter(None, errors):
+        raise error

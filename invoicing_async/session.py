@@ -133,7 +133,7 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts)
+        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts, clock=self.clock)
         self._state = _State.OPEN
         return self
 

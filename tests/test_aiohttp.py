@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import socket
 import ssl
-import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 import trustme
 from attrs import evolve
 from fakes import FakeResponse, FakeTransport
+from leaks import shown
 from mocked import Mocked
 from peers import OK, Connection, Peer, answering, free_port, listening, silent
 
@@ -57,16 +57,6 @@ async def failure(request: Request, **settings: Any) -> tuple[TransportError, Ex
     return caught.value, exchange
 
 
-def shown(error: BaseException) -> str:
-    """Everything that a log could print of an error, its causes included."""
-    parts = ["".join(traceback.format_exception(error))]
-    link: BaseException | None = error
-    while link is not None:
-        parts += [repr(link), str(link), repr(link.args), repr(getattr(link, "__dict__", {}))]
-        link = link.__cause__ or link.__context__
-    return "\n".join(parts)
-
-
 class TestWhatLeaves:
     async def test_an_empty_post_claims_no_content(self) -> None:
         async with listening(answering(OK)) as peer:
@@ -100,7 +90,7 @@ class TestWhatLeaves:
         first = b"HTTP/1.1 200 OK\r\nSet-Cookie: id=1\r\nContent-Length: 0\r\n\r\n"
         async with listening(answering(first, OK)) as peer, transport() as door:
             for _ in range(2):
-                async with door.send(post(peer.url), Exchange()) as answer:
+                async with door.send(post(peer.url.replace("127.0.0.1", "localhost")), Exchange()) as answer:
                     await answer.read(10)
         assert b"ookie" not in peer.requests[1]
         assert peer.connections == 1
@@ -236,6 +226,27 @@ class TestNothingSent:
         assert peer.requests == []
         assert str(error).startswith("the certificate of the service is not trusted")
 
+    async def test_an_idle_connection_on_which_unasked_bytes_came(self) -> None:
+        """They would be taken for the answer: another order's document. The next attempt has a new connection."""
+
+        async def play(connection: Connection, peer: Peer) -> None:
+            peer.requests.append(await connection.request())
+            await connection.say(OK)
+            await asyncio.sleep(0.02)
+            await connection.say(OK)
+            peer.requests.append(await connection.request())
+
+        async with listening(play) as peer, transport() as door:
+            async with door.send(post(peer.url), Exchange()) as answer:
+                await answer.read(10)
+            await asyncio.sleep(0.05)
+            with pytest.raises(TransportError, match="bytes that nobody asked for") as caught:
+                await door.send(post(peer.url), Exchange()).__aenter__()
+            assert caught.value.sent == "no"
+            async with door.send(post(peer.url), Exchange()) as answer:
+                assert await answer.read(10) == b"ok"
+        assert (peer.connections, len(peer.requests)) == (2, 2)
+
     @pytest.mark.parametrize("answer", [b"HTTP/1.1 403 No\r\n\r\n", b"HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n"])
     async def test_a_proxy_that_refuses_the_tunnel(self, answer: bytes) -> None:
         async with listening(answering(answer)) as peer:
@@ -256,6 +267,12 @@ class TestNothingSent:
 
 
 class TestInDoubt:
+    async def test_a_connection_refused_after_something_was_sent(self) -> None:
+        """aiohttp may send a GET a second time on a new connection."""
+        with pytest.raises(TransportError) as caught:
+            await asked(post(f"http://127.0.0.1:{free_port()}", method="GET"), Exchange(sent=True))
+        assert caught.value.sent == "unknown"
+
     @pytest.mark.parametrize("cut", [Connection.reset, lambda connection: None], ids=["reset", "closed"])
     async def test_a_connection_cut_after_the_head(self, cut: Callable[[Connection], None]) -> None:
         async def play(connection: Connection, peer: Peer) -> None:
@@ -316,6 +333,8 @@ class TestInDoubt:
         assert str(error).startswith("the body broke off before its end")
 
     async def test_a_body_whose_framing_breaks(self) -> None:
+        """Bare aiohttp 3.14 would wait for its next piece for ever."""
+
         async def play(connection: Connection, peer: Peer) -> None:
             await connection.request()
             await connection.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n")
@@ -443,23 +462,22 @@ class TestServe:
     async def test_a_client_that_leaves_ends_the_handler(self) -> None:
         ended = asyncio.Event()
 
-        class Endless:
+        class Hanging:
             @asynccontextmanager
             async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
                 try:
-                    yield EndlessResponse()
+                    yield HangingResponse()
                 finally:
                     ended.set()
 
             async def close(self) -> None: ...
 
-        class EndlessResponse(FakeResponse):
+        class HangingResponse(FakeResponse):
             async def chunks(self) -> AsyncIterator[bytes]:
-                while True:
-                    await asyncio.sleep(0)
-                    yield b"x" * 65_536
+                yield b"x"
+                await asyncio.get_running_loop().create_future()
 
-        async with serve(Endless()) as url, transport() as door:
+        async with serve(Hanging()) as url, transport() as door:
             async with door.send(post(url), Exchange()) as answer:
                 assert await anext(answer.chunks())
             await asyncio.wait_for(ended.wait(), 2)

@@ -20,7 +20,15 @@ import pytest
 import pytest_asyncio
 
 from invoicing_async import _disk
-from invoicing_async._disk import DiskWriter, OnExisting, Published, prepare_folder, sweep, whole_document
+from invoicing_async._disk import (
+    DiskWriter,
+    OnExisting,
+    Published,
+    difference,
+    prepare_folder,
+    sweep,
+    whole_document,
+)
 from invoicing_async._naming import is_temp, temp_name
 
 pytestmark = pytest.mark.asyncio
@@ -308,7 +316,7 @@ class TestCancelling:
     async def test_what_was_published_meanwhile_is_taken_back(self, disk: DiskWriter, tmp_path: Path) -> None:
         """The thread is done, the loop has not heard of it yet: the caller never gets an answer."""
         task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf"))
-        await asyncio.sleep(0)
+        await handed_over()
         await_thread(lambda: names(tmp_path) == ["a.pdf"])
         task.cancel()
         await asyncio.wait([task])
@@ -318,7 +326,7 @@ class TestCancelling:
     async def test_what_replaced_a_file_stays_whole(self, disk: DiskWriter, tmp_path: Path) -> None:
         (tmp_path / "a.pdf").write_bytes(b"old")
         task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf", on_existing=OnExisting.REPLACE))
-        await asyncio.sleep(0)
+        await handed_over()
         await_thread(lambda: (tmp_path / "a.pdf").read_bytes() == BODY)
         task.cancel()
         await asyncio.wait([task])
@@ -326,7 +334,7 @@ class TestCancelling:
 
     async def test_another_file_that_took_the_name_since_is_not_removed(self, disk: DiskWriter, tmp_path: Path) -> None:
         task = asyncio.ensure_future(store(disk, tmp_path / "a.pdf"))
-        await asyncio.sleep(0)
+        await handed_over()
         await_thread(lambda: names(tmp_path) == ["a.pdf"])
         (tmp_path / "a.pdf").rename(tmp_path / "moved")
         (tmp_path / "a.pdf").write_bytes(b"another's")
@@ -336,7 +344,7 @@ class TestCancelling:
 
     async def test_a_spools_beginning_is_taken_back(self, disk: DiskWriter, tmp_path: Path) -> None:
         task = asyncio.ensure_future(disk.spool(tmp_path))
-        await asyncio.sleep(0)
+        await handed_over()
         await_thread(lambda: len(names(tmp_path)) == 1)
         task.cancel()
         await asyncio.wait([task])
@@ -362,6 +370,12 @@ class TestCancelling:
         assert task.cancelled()
 
 
+async def handed_over() -> None:
+    """Give the loop the turns after which the thread has its job, and no more."""
+    for _ in range(2):
+        await asyncio.sleep(0)
+
+
 def await_thread(condition: Any) -> None:
     """Wait for the writer's thread without giving the loop a turn."""
     waited = threading.Event()
@@ -382,6 +396,9 @@ class CountingLoop:
     def create_future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
 
+    def call_soon(self, *call: Any) -> Any:
+        return self._loop.call_soon(*call)
+
     def call_soon_threadsafe(self, *call: Any) -> Any:
         self.woken += 1
         return self._loop.call_soon_threadsafe(*call)
@@ -390,7 +407,7 @@ class CountingLoop:
 class TestTheWriter:
     async def test_queued_jobs_share_one_answer_to_the_loop(self, disk: DiskWriter, tmp_path: Path) -> None:
         loop = CountingLoop()
-        disk._loop = loop  # type: ignore[assignment] # the two methods the writer calls
+        disk._loop = loop  # type: ignore[assignment] # the methods the writer calls
         async with Held(disk):
             jobs = [asyncio.ensure_future(store(disk, tmp_path / f"{number}.pdf")) for number in range(200)]
             await asyncio.sleep(0)
@@ -401,7 +418,7 @@ class TestTheWriter:
     async def test_a_batch_has_an_end(self, disk: DiskWriter) -> None:
         """So that the first of very many jobs do not wait for the last."""
         loop = CountingLoop()
-        disk._loop = loop  # type: ignore[assignment] # the two methods the writer calls
+        disk._loop = loop  # type: ignore[assignment] # the methods the writer calls
         async with Held(disk):
             jobs = [asyncio.ensure_future(disk.run(lambda: 1)) for _ in range(3 * _disk.BATCH)]
             await asyncio.sleep(0)
@@ -451,7 +468,7 @@ class TestTheWriter:
         writer = DiskWriter()
         real, writer._loop = writer._loop, ClosedLoop()  # type: ignore[assignment] # as above
         task = asyncio.ensure_future(writer.run(lambda: 1))
-        await asyncio.sleep(0)
+        await handed_over()
         await_thread(lambda: writer._queue.empty() and writer._loop.woken)  # type: ignore[attr-defined] # as above
         writer._loop = real
         task.cancel()
@@ -592,3 +609,16 @@ class TestWholeDocument:
     async def test_nothing_and_a_folder_are_none(self, tmp_path: Path) -> None:
         assert whole_document(tmp_path / "a.pdf") is None
         assert whole_document(tmp_path) is None
+
+
+class TestDifference:
+    async def test_a_file_is_compared_by_size_and_by_content(self, tmp_path: Path) -> None:
+        path, digest = tmp_path / "a.pdf", sha256(BODY).hexdigest()
+        path.write_bytes(BODY)
+        assert difference(path, size=len(BODY), digest=digest) is None
+        assert difference(path, size=1, digest=digest) == f"has {len(BODY)} bytes where 1 were saved"
+        path.write_bytes(BODY[::-1])
+        assert difference(path, size=len(BODY), digest=digest) == "has other content than was saved"
+
+    async def test_one_that_is_gone_says_why_it_cannot_be_read(self, tmp_path: Path) -> None:
+        assert difference(tmp_path / "a.pdf", size=1, digest="") == f"cannot be read: {os.strerror(errno.ENOENT)}"

@@ -183,6 +183,10 @@ class TestErrorsInPlaceOfADocument:
     async def test_the_content_type_is_read_without_case_and_parameters(self, kind: str) -> None:
         await refuse_unless(answer(kind=kind), Pdf(), now=0.0)
 
+    async def test_a_part_is_not_a_whole_whatever_it_looks_like(self, receive: Receiving) -> None:
+        error = await receive.refused(evolve(answer(WHOLE), status=206), IncompleteDocumentError, "206: a part")
+        assert error.status == 206
+
     async def test_no_content_type_is_not_a_pdfs(self, receive: Receiving) -> None:
         await receive.refused(FakeResponse(pieces=(WHOLE,)), ProtocolError, "'none' where application/pdf")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from invoicing_async import _signing
@@ -136,24 +136,28 @@ def test_verify_accepts_what_we_sign(seen: dict[str, Any]) -> None:
     assert verified(seen)
 
 
+@settings(max_examples=50)
 @given(signed_requests(), st.sampled_from(["GET", "POST", "PUT", "DELETE"]))
 def test_verify_refuses_another_method(seen: dict[str, Any], method: str) -> None:
     assume(method != seen["method"])
     assert not verified({**seen, "method": method})
 
 
+@settings(max_examples=50)
 @given(signed_requests(), paths)
 def test_verify_refuses_another_path(seen: dict[str, Any], path: str) -> None:
     assume(path != seen["path"])
     assert not verified({**seen, "path": path})
 
 
+@settings(max_examples=50)
 @given(signed_requests(), st.binary(max_size=40))
 def test_verify_refuses_another_body(seen: dict[str, Any], body: bytes) -> None:
     assume(body != seen["body"])
     assert not verified({**seen, "body": body})
 
 
+@settings(max_examples=50)
 @given(signed_requests(), st.sampled_from([*SIGNED_HEADERS, "x-signature"]), st.none() | header_text)
 def test_verify_refuses_a_changed_added_or_missing_header(seen: dict[str, Any], name: str, value: str | None) -> None:
     headers = dict(seen["headers"])
@@ -162,6 +166,7 @@ def test_verify_refuses_a_changed_added_or_missing_header(seen: dict[str, Any], 
     assert not verified({**seen, "headers": headers if value is None else {**headers, name: value}})
 
 
+@settings(max_examples=50)
 @given(signed_requests(), header_text)
 def test_verify_refuses_another_secret(seen: dict[str, Any], secret: str) -> None:
     assume(secret != SECRET)

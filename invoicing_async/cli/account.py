@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from .._clock import RealClock
 from ..errors import InvoicingError
@@ -18,7 +15,7 @@ from .exits import CommandError, Exit
 from .progress import Monitor
 from .report import Report
 from .rows import Kind, Row
-from .screen import Screen, plain
+from .screen import Count, Screen, plain, unheard
 from .stop import Stop, Taking, listening
 
 __all__ = ["Account", "carry_out", "closed"]
@@ -26,7 +23,6 @@ __all__ = ["Account", "carry_out", "closed"]
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
 
-_STYLES = {True: "green", False: "yellow"}
 _clock = RealClock()
 
 
@@ -54,9 +50,17 @@ class Account:
         self.counts[outcome] += 1
         if outcome not in self.kind.good and len(self.lost) < SHOWN:
             self.lost.append(row)
-        self.screen.line(row)
         if self.report is not None:
             await self.report.add(row)
+        self._print(row)
+
+    def _print(self, row: Row) -> None:
+        try:
+            self.screen.line(row)
+        except BrokenPipeError:
+            unheard()
+            self.screen.problem("whoever read stdout has left")
+            self.taking.stop.ask()
 
     @property
     def bad(self) -> int:
@@ -64,29 +68,46 @@ class Account:
         return sum(number for outcome, number in self.counts.items() if outcome not in self.kind.good)
 
     @property
-    def balanced(self) -> bool:
-        """Whether every item taken from the input has exactly one outcome."""
-        return self.settled == self.taking.taken
+    def open(self) -> int:
+        """How many items were taken and have no outcome: none, in the end, unless the command was interrupted."""
+        return self.taking.taken - self.settled
 
     def totals(self) -> dict[str, Any]:
         """Give what the report ends with."""
-        return {"taken": self.taking.taken, "stopped": self.taking.cut, "counts": dict(self.counts)}
+        return {
+            "taken": self.taking.taken,
+            "without_outcome": self.open,
+            "stopped": self.taking.cut,
+            "counts": dict(self.counts),
+        }
 
     def show(self) -> None:
         """Show the summary."""
-        self.screen.show(Padding(summary(self), (0, 1)))
+        self.screen.counts(self.kind.title, self._counted())
         self._name_lost()
         if self.report is not None:
-            self.screen.say(f" Report: {self.report.path}")
+            self.screen.say(f"\n Report  {self.report.path}")
+
+    def _counted(self) -> Iterator[Count]:
+        for outcome, meaning in self.kind.outcomes.items():
+            if number := self.counts[outcome]:
+                yield Count(words(outcome), f"{number:,}", meaning, "green" if outcome in self.kind.good else "yellow")
+        seconds = _clock.monotonic() - self.begun
+        rate = f", {self.settled / seconds:,.0f}/s" if seconds > 1 else ""
+        yield Count("total", f"{self.settled:,}", f"in {seconds:.1f} s{rate}", "bold")
+        if self.monitor.retries:
+            yield Count("retries", f"{self.monitor.retries:,}", "calls that were tried again")
 
     def _name_lost(self) -> None:
-        name = self.kind.name
-        for row in self.lost:
-            text = f" {words(row['outcome'])}  {plain(row.get(name))}  {plain(row.get('error') or row.get('status', ''))}"
-            self.screen.say(text, "yellow")
-        if self.bad > len(self.lost):
+        rows = [(words(row["outcome"]), plain(row.get(self.kind.name)), _reason(row)) for row in self.lost]
+        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        if rows:
+            self.screen.say("")
+        for outcome, name, reason in rows:
+            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {reason}", "yellow")
+        if self.bad > len(rows):
             more = "the report names them" if self.report else "--report FILE names them all"
-            self.screen.say(f" and {self.bad - len(self.lost):,} more; {more}", "yellow")
+            self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")
 
 
 def words(outcome: str) -> str:
@@ -94,22 +115,8 @@ def words(outcome: str) -> str:
     return outcome.replace("_", " ")
 
 
-def summary(account: Account) -> Table:
-    """Draw the counts of a batch."""
-    kind, seconds = account.kind, _clock.monotonic() - account.begun
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=kind.title, title_justify="left")
-    table.title_style = "bold"
-    table.add_column(min_width=12)
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-    for outcome, meaning in kind.outcomes.items():
-        if number := account.counts[outcome]:
-            table.add_row(Text(words(outcome), _STYLES[outcome in kind.good]), f"{number:,}", meaning)
-    rate = f"{account.settled / seconds:,.0f}/s" if seconds > 1 else ""
-    table.add_row(Text("total", "bold"), f"{account.settled:,}", f"{seconds:.1f} s  {rate}".strip())
-    if account.monitor.retries:
-        table.add_row("retries", f"{account.monitor.retries:,}", "calls tried again")
-    return table
+def _reason(row: Row) -> str:
+    return plain(row.get("error") or row.get("status") or "")
 
 
 async def carry_out(
@@ -131,7 +138,11 @@ async def carry_out(
         paper = await stack.enter_async_context(Report(report, kind)) if report else None
         account = Account(kind, screen, taking, paper)
         with listening(stop):
-            error = await _error_of(work(account))
+            try:
+                error = await _error_of(work(account))
+            except asyncio.CancelledError:
+                await interrupted(account, resume=resume)
+                raise
             return await closed(account, error, resume=resume)
 
 
@@ -139,8 +150,6 @@ async def _error_of(work: Awaitable[None]) -> Exception | None:
     """Wait for the work and give what it raised, if that is for the user and not a fault of the program."""
     try:
         await work
-    except BrokenPipeError:
-        raise
     except (CommandError, InvoicingError, OSError, ValueError) as error:
         return error
     return None
@@ -148,18 +157,32 @@ async def _error_of(work: Awaitable[None]) -> Exception | None:
 
 async def closed(account: Account, error: Exception | None, *, resume: str) -> Exit:
     """Close the books: summary, report, what went wrong, how to go on; and give the exit code."""
-    if account.report is not None:
-        await account.report.publish(account.totals())
-    account.show()
+    if account.settled or error is None:
+        await _publish(account)
+        account.show()
     screen, taking = account.screen, account.taking
-    if not account.balanced:
+    if account.open and error is None:
         screen.problem(f"the books do not balance: {taking.taken:,} taken, {account.settled:,} outcomes")
     if error is not None:
-        screen.problem(str(error), getattr(error, "hint", ""))
+        screen.failure(error)
     code = _code(account, error)
     if code is Exit.STOPPED:
         screen.problem("stopped before the end", resume)
     return code
+
+
+async def interrupted(account: Account, *, resume: str) -> None:
+    """Close the books of a batch that was ended at once: what has an outcome is reported."""
+    if account.settled:
+        await _publish(account)
+        account.show()
+    open_ = f": {account.open:,} of {account.taking.taken:,} items have no outcome" if account.open else ""
+    account.screen.problem(f"interrupted{open_}", resume)
+
+
+async def _publish(account: Account) -> None:
+    if account.report is not None:
+        await account.report.publish(account.totals())
 
 
 def _code(account: Account, error: Exception | None) -> Exit:
@@ -169,4 +192,4 @@ def _code(account: Account, error: Exception | None) -> Exit:
         return Exit.USAGE
     if error is not None or account.taking.cut:
         return Exit.STOPPED
-    return Exit.SOME_LEFT if account.bad or not account.balanced else Exit.DONE
+    return Exit.SOME_LEFT if account.bad or account.open else Exit.DONE

@@ -14,7 +14,7 @@ from ..documents import OrderDocuments
 from .account import Account, carry_out
 from .exits import CommandError
 from .ids import open_ids
-from .options import Common, Pace, Picking
+from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import DOWNLOADS, download_row
 from .screen import Screen
@@ -34,8 +34,8 @@ async def download(
     to: Path,
     on_existing: Literal["keep", "new-name", "replace"] = "keep",
     layout: str = "{order_id}",
-    served_name: Annotated[bool, Parameter(negative="")] = False,
-    durable: Annotated[bool, Parameter(negative="")] = False,
+    served_name: Annotated[bool, FLAG] = False,
+    durable: Annotated[bool, FLAG] = False,
     report: Path | None = None,
     picking: Picking | None = None,
     pace: Pace | None = None,
@@ -66,24 +66,30 @@ async def download(
     common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
     screen = Screen.of(common)
     settings = load(common.env_file, os.environ)
-    if not layout or not Layout(layout):
-        raise CommandError("--layout must not be empty")
+    where = _layout(layout)
 
     async def work(account: Account) -> None:
-        found = open_ids(ids, picking, account.taking.stop)
         session = settings.documents(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-        bar = Bar("Order documents", found.about, lambda: account.settled, account.monitor.note)
-        async with session, live(screen.err, [bar], shown=screen.lively):
-            outcomes = OrderDocuments(session).download_many(
-                account.taking.items(found.items),
-                to,
-                on_existing=on_existing.replace("-", " "),
-                durable=durable,
-                layout=layout,
-                served_name=served_name,
-            )
-            async with aclosing(outcomes):
-                async for outcome in outcomes:
-                    await account.add(download_row(outcome))
+        with open_ids(ids, picking, account.taking.stop) as found:
+            bar = Bar("Order documents", found.about, lambda: account.settled, account.monitor.note)
+            async with session, live(screen.err, [bar], shown=screen.lively):
+                outcomes = OrderDocuments(session).download_many(
+                    account.taking.items(found.items),
+                    to,
+                    on_existing=on_existing.replace("-", " "),
+                    durable=durable,
+                    layout=where,
+                    served_name=served_name,
+                )
+                async with aclosing(outcomes):
+                    async for outcome in outcomes:
+                        await account.add(download_row(outcome))
 
     return await carry_out(DOWNLOADS, screen, work, report=report, resume=RESUME)
+
+
+def _layout(pattern: str) -> Layout:
+    try:
+        return Layout(pattern)
+    except ValueError as error:
+        raise CommandError(f"--layout: {error}") from None

@@ -7,7 +7,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Semaphore, Thread
@@ -41,19 +41,22 @@ class Ids:
     about: int | None = None
 
 
-def open_ids(where: str, picking: Picking, stop: Stop) -> Ids:
+@contextmanager
+def open_ids(where: str, picking: Picking, stop: Stop) -> Iterator[Ids]:
     """Open the ids of a file, or of stdin for `-`. Raises `CommandError` for a file that cannot be read.
 
-    A stream may be slow, so it is read in a thread of its own: what is in flight does not wait for it.
+    A stream may be slow, so it is read in a thread of its own, which closes it: what is in flight does not wait.
     """
     if picking.column is not None and picking.field is not None:
         raise CommandError("--column and --field exclude each other: the input is CSV or JSONL")
     file = opened(where)
     items = picked(file, where, picking)
     if where == STDIN or not Path(where).is_file():
-        return Ids(Feed(items, stop))
+        yield Ids(Feed(items, stop))
+        return
     header = 0 if picking.column is None else 1
-    return Ids(items, max(0, _line_count(Path(where)) - header))
+    with file:
+        yield Ids(items, max(0, _line_count(Path(where)) - header))
 
 
 def opened(where: str) -> BinaryIO:

@@ -10,7 +10,10 @@ from cyclopts import Group, Parameter
 
 from ..policies import Limits, RetryPolicy
 
-__all__ = ["Common", "Pace", "Picking"]
+__all__ = ["FLAG", "Common", "Pace", "Picking"]
+
+FLAG = Parameter(negative="", show_default=False)
+"""An option that is there or not."""
 
 _OUTPUT = Group("Output and settings", sort_key=8)
 _PACE = Group("Pace", sort_key=7)
@@ -26,9 +29,9 @@ class Common:
         Path | None,
         Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
     ] = None
-    json: Annotated[bool, Parameter(negative="", help="Print one JSON line for each outcome on stdout.")] = False
-    quiet: Annotated[bool, Parameter(negative="", help="Show no progress and no summary.")] = False
-    debug: Annotated[bool, Parameter(negative="", help="Show tracebacks.")] = False
+    json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
+    quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
+    debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
 
 
 @Parameter(name="*", group=_PACE)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from .._clock import Clock, RealClock
-from ..errors import InvoicingError, RateLimitError, ServiceUnavailableError, TransportError
+from ..errors import RateLimitError, ServiceUnavailableError, TransportError
 from ..events import AttemptFailed, Event, OperationPolled, RequestStarted, RequestSucceeded, RetryScheduled
 
 __all__ = ["Bar", "Health", "Monitor", "live"]
@@ -26,6 +26,9 @@ PATIENCE = 3
 
 LIMITED_FOR = 5.0
 """Seconds for which a 429 is shown."""
+
+BAR, BESIDE = 24, 70
+"""Columns of the bar at most, and those of what stands beside it."""
 
 HOUR, DAY = 3600, 86_400
 
@@ -117,13 +120,13 @@ class _Count(ProgressColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s".rjust(6), style="dim")
+        return Text(("" if speed is None else f"{speed:,.0f}/s").rjust(7), style="dim")
 
 
 class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = None if task.finished else task.time_remaining
-        return Text("" if seconds is None else f"{span(seconds)} left".rjust(9), style="dim")
+        return Text(("" if seconds is None else f"{span(seconds)} left").ljust(10), style="dim")
 
 
 def span(seconds: float) -> str:
@@ -147,7 +150,7 @@ class _Note(ProgressColumn):
 def _picture(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24, complete_style="cyan", finished_style="green"),
+        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
         _Count(),
         _Rate(),
         _Left(),

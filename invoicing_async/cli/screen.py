@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
 from rich.console import Console, RenderableType
 from rich.text import Text
+from rich.traceback import Traceback
 
 from .options import Common
 
-__all__ = ["Screen", "complain", "plain", "stderr"]
+__all__ = ["Count", "Screen", "complain", "plain", "stderr", "unheard"]
 
 
 def plain(text: object) -> str:
     """Give text of any origin as one line that cannot move a terminal's cursor."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+NAMES, NUMBERS = 9, 5
+"""The least width of both columns, so that tables below each other look alike."""
+
+
+@frozen
+class Count:
+    """One counted thing: what, how many, what it means."""
+
+    name: str
+    number: str
+    meaning: str = ""
+    style: str = ""
 
 
 @frozen(kw_only=True)
@@ -29,16 +45,23 @@ class Screen:
     err: Console
     json: bool = False
     quiet: bool = False
+    debug: bool = False
 
     @classmethod
     def of(cls, common: Common) -> Screen:
         """Open the screen as the options say."""
-        return cls(out=Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet)
+        return cls(
+            out=_Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet, debug=common.debug
+        )
 
     @property
     def lively(self) -> bool:
-        """Whether progress is shown: somebody is looking."""
-        return self.err.is_terminal and not self.quiet
+        """Whether progress is shown: somebody is looking, and JSON lines do not go to the same place."""
+        return self.err.is_terminal and not self.quiet and not (self.json and self.out.is_terminal)
+
+    @property
+    def _human(self) -> Console:
+        return self.err if self.json else self.out
 
     def line(self, row: Mapping[str, Any]) -> None:
         """Print one JSON line, if JSON is asked for; it is flushed, for whoever reads along."""
@@ -49,12 +72,41 @@ class Screen:
     def show(self, what: RenderableType = "") -> None:
         """Show a table or a text to a person."""
         if not self.quiet:
-            (self.err if self.json else self.out).print(what)
+            self._human.print(what)
 
     def say(self, text: str, style: str = "") -> None:
         """Show one line as it is, unbroken."""
         if not self.quiet:
-            (self.err if self.json else self.out).print(Text(text, style), soft_wrap=True)
+            self._human.print(Text(text, style), soft_wrap=True)
+
+    def counts(self, title: str, rows: Iterable[Count]) -> None:
+        """Show counted things under a title, aligned."""
+        listed = list(rows)
+        names = max([NAMES, *(len(row.name) for row in listed)])
+        numbers = max([NUMBERS, *(len(row.number) for row in listed)])
+        self.say(f"\n {title}", "bold")
+        for row in listed:
+            if not self.quiet:
+                name = (row.name.ljust(names), row.style)
+                self._human.print(
+                    Text.assemble("   ", name, "  ", row.number.rjust(numbers), "  ", (row.meaning, "dim")),
+                    soft_wrap=True,
+                )
+
+    def facts(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Show names and values in two columns, unbroken, so that they can be copied."""
+        listed = list(rows)
+        width = max((len(name) for name, _ in listed), default=0)
+        for name, value in listed:
+            if not self.quiet:
+                text = Text.assemble("  ", (name.ljust(width), "dim"), "  ", plain(value))
+                self.out.print(text, soft_wrap=True)
+
+    def failure(self, error: Exception) -> None:
+        """Tell of an error in one line, with its traceback where that was asked for."""
+        if self.debug:
+            self.err.print(Traceback.from_exception(type(error), error, error.__traceback__))
+        self.problem(str(error) or type(error).__name__, getattr(error, "hint", ""))
 
     def problem(self, message: str, hint: str = "") -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
@@ -68,5 +120,20 @@ def complain(console: Console, message: str, hint: str = "") -> None:
         console.print(Text(f"  {plain(hint)}", "dim"), soft_wrap=True)
 
 
+class _Console(Console):
+    """A console whose reader may leave without ending the command: it goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        if not self.stderr:
+            unheard()
+
+
+def unheard() -> None:
+    """Let stdout lead nowhere: its reader has left."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
 def stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+    """Open stderr as a console."""
+    return _Console(stderr=True, highlight=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
 from .._signing import SigningRules
 from .._wire import WireNames
@@ -135,16 +135,17 @@ class Settings:
             return _built(lambda: StaticToken(token), INVOICES)
         names = ("CLIENT_ID", "CLIENT_SECRET", "TENANT_CONNECTION_CODE", "SCOPE")
         given: dict[str, Any] = {name.lower(): self.get(INVOICES, name) for name in names}
-        path = self.get(INVOICES, "TOKEN_PATH")
-        return _built(lambda: OAuthClientCredentials(**given, **({"path": path} if path else {})), INVOICES)
+        if path := self.get(INVOICES, "TOKEN_PATH"):
+            given["path"] = path
+        return _built(lambda: OAuthClientCredentials(**given), INVOICES)
 
     def names(self) -> WireNames:
         """Give the JSON names of service B. Raises `CommandError` for one that is not known."""
-        return self._table("NAMES", WireNames())
+        return _built(lambda: WireNames(**self._fields("NAMES", WireNames())), INVOICES)
 
     def endpoints(self) -> Endpoints:
         """Give the paths of service B. Raises `CommandError` for one that is not known."""
-        return self._table("ENDPOINTS", Endpoints())
+        return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), INVOICES)
 
     def documents(self, **options: Any) -> Session:
         """Give a session with service A; `options` are those of `_session`."""
@@ -171,7 +172,7 @@ class Settings:
         if missing:
             raise CommandError(
                 f"not set: {', '.join(missing)}",
-                hint="Set it in the environment or in the file of --env-file; `invoicing-async doctor` shows what is set.",
+                hint="Set it in the environment or in the file of --env-file; see `invoicing-async doctor`.",
             )
 
     def _rules(self) -> SigningRules:
@@ -188,17 +189,16 @@ class Settings:
             raise CommandError(f"{DOCUMENTS.prefix}{name} must be true or false")
         return _YES[value.lower()]
 
-    def _table(self, name: str, default: T) -> T:
-        """Read `field=value,…` into the fields of a frozen value."""
-        known = fields_dict(type(default))  # type: ignore[arg-type] # both are attrs classes
+    def _fields(self, name: str, default: AttrsInstance) -> dict[str, Any]:
+        """Read `field=value,…` as the fields of such a value."""
+        known = fields_dict(type(default))
         given: dict[str, Any] = {}
-        for part in (self.get(INVOICES, name) or "").split(","):
+        for part in filter(str.strip, (self.get(INVOICES, name) or "").split(",")):
             key, equals, value = (piece.strip() for piece in part.partition("="))
-            if part.strip() and (not equals or key not in known):
+            if not equals or key not in known:
                 raise CommandError(f"{INVOICES.prefix}{name}: {key!r} is none of {', '.join(known)}")
-            if part.strip():
-                given[key] = _YES.get(value.lower(), value) if isinstance(known[key].default, bool) else value
-        return _built(lambda: evolve(default, **given), INVOICES)  # type: ignore[type-var] # as above
+            given[key] = _YES.get(value.lower(), value) if isinstance(known[key].default, bool) else value
+        return given
 
 
 def _built(make: Callable[[], T], service: Service) -> T:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from .exits import Exit
@@ -80,10 +80,8 @@ def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Call
 
 
 def _restore(loop: asyncio.AbstractEventLoop, number: signal.Signals, handler: object) -> None:
-    try:
+    with suppress(NotImplementedError):  # as above
         loop.remove_signal_handler(number)
-    except NotImplementedError:  # pragma: no cover - as above
-        pass
     signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal gave
 
 

@@ -1,0 +1,33 @@
+"""What a test looks for where nothing should be: secrets in errors, tasks and connections left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Any
+
+from invoicing_async._aiohttp import AiohttpTransport
+from invoicing_async.session import Session
+
+
+def shown(error: BaseException) -> str:
+    """Everything that a log could print of an error, its causes included."""
+    parts = ["".join(traceback.format_exception(error))]
+    link: BaseException | None = error
+    while link is not None:
+        parts += [repr(link), str(link), repr(link.args), repr(getattr(link, "__dict__", {}))]
+        link = link.__cause__ or link.__context__
+    return "\n".join(parts)
+
+
+def others() -> set[asyncio.Task[Any]]:
+    """Every task but the test's own."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def in_use(session: Session) -> int:
+    """Connections of a session's own transport that no longer are in its pool, but not closed."""
+    transport = session._transport
+    assert isinstance(transport, AiohttpTransport)
+    assert transport._client.connector is not None
+    return len(transport._client.connector._acquired)
