@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    try:
-        import cyclopts  # noqa: F401 - asked for only to learn whether it is there
-        import rich  # noqa: F401 - as above
-    except ImportError as exc:
-        sys.stderr.write(f"invoicing-async: {exc.name} is missing; install invoicing-async[cli]\n")
-        raise SystemExit(2) from None
-    from .cli.app import run
+    for package in ("cyclopts", "rich"):
+        if find_spec(package) is None:
+            sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
+            raise SystemExit(2)
+    import invoicing_async.cli.app as cli
 
-    raise SystemExit(run(sys.argv[1:]))
+    raise SystemExit(cli.run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Bound(Protocol):
     def expired(self) -> bool:
         """True if the block was ended by its bound."""
 
-    async def __aenter__(self) -> object: ...
+    async def __aenter__(self) -> Bound: ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

@@ -44,8 +44,8 @@ class Schedule(Protocol):
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float | None:
         """Seconds to wait before poll `attempt`, `elapsed` seconds after the wait began; None to give up."""
 
-    def learn(self, after: float, by: float) -> None:
-        """Hear that an operation was not terminal `after` seconds and was `by` seconds after it began."""
+    def learn(self, after: float, by: float, *, done: bool) -> None:
+        """Hear that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
 
 
 class Watcher(Protocol):
@@ -273,8 +273,8 @@ class Scheduler:
         self._heard(answer, operation.polls)
         now = self._clock.monotonic()
         age = now - operation.begun
+        operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=answer.terminal)
         if answer.terminal:
-            operation.watches[0].watcher.schedule.learn(operation.last_new, age)
             self._deliver(request_id, operation, answer)
             return
         operation.status = answer.status

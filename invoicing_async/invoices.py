@@ -469,7 +469,7 @@ class _Waits:
         wait = next(self._others, None)
         return None if wait is None else _checked_wait(wait)
 
-    def learn(self, after: float, by: float) -> None:
+    def learn(self, after: float, by: float, *, done: bool) -> None:
         """Waits that are given learn nothing."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, define, field, frozen
 
-__all__ = ["Poller"]
+from ._learning import Learned
+
+__all__ = ["AdaptivePoller", "Poller"]
 
 
 def _finite(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -37,6 +39,12 @@ def _share(instance: object, attribute: Attribute[Any], value: float) -> None:
         raise ValueError(f"{type(instance).__name__}.{attribute.name} must be between 0 and 1, got {value!r}")
 
 
+def _timeout(instance: object, attribute: Attribute[Any], value: float | None) -> None:
+    if value is not None:
+        _finite(instance, attribute, value)
+        _above_zero(instance, attribute, value)
+
+
 @frozen(kw_only=True)
 class Poller:
     """A schedule: wait `first` seconds, then `factor` times longer each time, up to `ceiling`.
@@ -52,15 +60,9 @@ class Poller:
     factor: float = field(default=1.5, validator=[_finite, _at_least_one])
     ceiling: float = field(default=30.0, validator=[_finite, _above_zero])
     jitter: float = field(default=0.2, validator=[_finite, _share])
-    timeout: float | None = field(default=300.0)
+    timeout: float | None = field(default=300.0, validator=_timeout)
     poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
     errors: int = field(default=10, validator=[_finite, _whole])
-
-    @timeout.validator
-    def _check_timeout(self, attribute: Attribute[Any], value: float | None) -> None:
-        if value is not None:
-            _finite(self, attribute, value)
-            _above_zero(self, attribute, value)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
         """Seconds to wait before poll `attempt` (from 1), `elapsed` seconds after the wait began.
@@ -71,8 +73,27 @@ class Poller:
         wait = self._bare(attempt) * (1.0 - self.jitter * chance)
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
 
-    def learn(self, after: float, by: float) -> None:
-        """Take note that an operation ended between two ages: a fixed schedule learns nothing from it."""
+    def learn(self, after: float, by: float, *, done: bool) -> None:
+        """Hear what a poll found: a fixed schedule learns nothing from it."""
+
+    @staticmethod
+    def adaptive(
+        *,
+        worth: float = 1.0,
+        floor: float = 0.1,
+        ceiling: float = 60.0,
+        timeout: float | None = 300.0,
+        poll_timeout: float = 30.0,
+        errors: int = 10,
+    ) -> AdaptivePoller:
+        """Give a schedule that learns how long operations take, and polls where it repays the call.
+
+        `worth` is what a second of delay in noticing an end is worth to you, in polls; `floor` and `ceiling` bound
+        every wait in seconds. One schedule learns from all operations it serves: keep it for the whole run.
+        """
+        return AdaptivePoller(
+            worth=worth, floor=floor, ceiling=ceiling, timeout=timeout, poll_timeout=poll_timeout, errors=errors
+        )
 
     def _bare(self, attempt: int) -> float:
         try:
@@ -88,3 +109,29 @@ class Poller:
             wait = self.delay(attempt, elapsed)
             yield wait
             elapsed += wait
+
+
+@define(kw_only=True, eq=False)
+class AdaptivePoller:
+    """A schedule over the learned distribution of how long operations take; made by `Poller.adaptive`."""
+
+    worth: float = 1.0
+    floor: float = 0.1
+    ceiling: float = 60.0
+    timeout: float | None = field(default=300.0, validator=_timeout)
+    poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
+    errors: int = field(default=10, validator=[_finite, _whole])
+    _model: Learned = field(init=False, repr=False)
+
+    @_model.default
+    def _begun(self) -> Learned:
+        return Learned(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
+
+    def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
+        """Seconds to wait before the next poll of an operation that is `elapsed` seconds old."""
+        wait = self._model.delay(elapsed, chance=chance)
+        return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
+
+    def learn(self, after: float, by: float, *, done: bool) -> None:
+        """Hear that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
+        self._model.observe(after, by, done=done)

@@ -636,7 +636,6 @@ def test_text_of_any_origin_cannot_move_the_cursor() -> None:
 def test_quiet_shows_only_trouble() -> None:
     """With --quiet there is no summary, but what went wrong is told."""
     quiet = screen(quiet=True)
-    quiet.show("x")
     quiet.say("x")
     quiet.counts("t", [])
     quiet.facts([("a", "b")])

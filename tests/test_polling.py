@@ -75,7 +75,7 @@ def test_without_a_timeout_the_schedule_does_not_end() -> None:
 def test_a_fixed_schedule_learns_nothing() -> None:
     poller = Poller()
     before = [poller.delay(attempt) for attempt in range(1, 9)]
-    poller.learn(after=1.0, by=2.0)
+    poller.learn(after=1.0, by=2.0, done=True)
     assert [poller.delay(attempt) for attempt in range(1, 9)] == before
 
 
@@ -92,3 +92,27 @@ def test_a_wait_is_within_its_bounds(poller: Poller, attempt: int, elapsed: floa
 def test_the_waits_of_a_schedule_add_up_to_its_timeout(poller: Poller) -> None:
     assert poller.timeout is not None
     assert sum(poller.delays()) == pytest.approx(poller.timeout)
+
+
+def test_an_adaptive_schedule_learns_when_operations_end() -> None:
+    """After many operations that took two to three seconds, the next is left alone for about as long."""
+    poller = Poller.adaptive(worth=1.0, floor=0.1, ceiling=30.0)
+    unlearned = poller.delay(1, 0.0, chance=0.5)
+    for _ in range(300):
+        poller.learn(after=0.0, by=2.0, done=False)
+        poller.learn(after=2.0, by=3.0, done=True)
+    assert unlearned < 1.5 < poller.delay(1, 0.0, chance=0.5) <= 3.0
+    assert 0.1 <= poller.delay(5, 100.0) <= 30.0
+
+
+def test_an_adaptive_schedule_ends_at_its_timeout() -> None:
+    """The last wait is cut to the timeout; without one it is not."""
+    assert Poller.adaptive(timeout=10).delay(3, 9.99, chance=0.5) <= 0.011
+    assert Poller.adaptive(timeout=None).delay(3, 9.99) >= 0.1
+
+
+@pytest.mark.parametrize("setting", ["worth", "floor", "ceiling", "timeout", "poll_timeout", "errors"])
+def test_an_adaptive_schedule_refuses_what_is_out_of_bounds(setting: str) -> None:
+    """The error names the field."""
+    with pytest.raises(ValueError, match=setting):
+        Poller.adaptive(**{setting: -1})

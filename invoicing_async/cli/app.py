@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from cyclopts import App, CycloptsError
 
-from .. import VERSION
 from ..errors import InvoicingError
 from . import demo, doctor, documents, invoices, sandbox, sign
 from .exits import CommandError, Exit
@@ -21,7 +22,7 @@ __all__ = ["app", "run"]
 app = App(
     name="invoicing-async",
     help="Order invoices as PDFs and e-invoices by the batch: never lost, never sent twice, never half-written.",
-    version=VERSION,
+    version=partial(version, "invoicing-async"),
     result_action="return_value",
 )
 for _part in (demo, sandbox, sign, doctor):

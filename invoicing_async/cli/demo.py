@@ -11,8 +11,6 @@ from typing import Annotated
 
 from attrs import evolve, frozen
 from cyclopts import App
-from rich.padding import Padding
-from rich.text import Text
 
 from .._clock import RealClock
 from ..auth import HmacAuth, OAuthClientCredentials
@@ -150,17 +148,11 @@ class _Play:
         return self._code()
 
     def _announce(self, where: Served) -> None:
-        text = Text.assemble(
-            ("invoicing-async demo", "bold"),
-            "  both services in miniature on this machine\n\n",
-            ("Order documents  ", "dim"),
-            where.documents,
-            "\n",
-            ("E-invoices       ", "dim"),
-            where.invoices,
-            "\n" if self.screen.lively else "",
-        )
-        self.screen.show(Padding(text, (1, 0, 0, 1), expand=False))
+        self.screen.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
+        self.screen.say(f" Order documents  {where.documents}")
+        self.screen.say(f" E-invoices       {where.invoices}")
+        if self.screen.lively:
+            self.screen.say("")
 
     async def _both(self, where: Served) -> None:
         """Download and submit at the same time."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import frozen
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 from rich.traceback import Traceback
 
@@ -69,15 +69,11 @@ class Screen:
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
 
-    def show(self, what: RenderableType = "") -> None:
-        """Show a table or a text to a person."""
+    def say(self, text: str, style: str = "", *, cut: bool = False) -> None:
+        """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
         if not self.quiet:
-            self._human.print(what)
-
-    def say(self, text: str, style: str = "") -> None:
-        """Show one line as it is, unbroken."""
-        if not self.quiet:
-            self._human.print(Text(text, style), soft_wrap=True)
+            cut = cut and self._human.is_terminal
+            self._human.print(Text(text, style), soft_wrap=not cut, no_wrap=cut or None, overflow="ellipsis")
 
     def counts(self, title: str, rows: Iterable[Count]) -> None:
         """Show counted things under a title, aligned."""
