@@ -7,7 +7,6 @@ another host.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -397,5 +396,6 @@ async def _copy(response: Response, incoming: web.BaseRequest, answer: web.Strea
 
 
 def _abort(incoming: web.BaseRequest) -> None:
-    if isinstance(incoming.transport, asyncio.WriteTransport):
+    # Not by the type of the transport: uvloop's is none of asyncio's.
+    if incoming.transport is not None:
         incoming.transport.abort()

@@ -20,12 +20,13 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 from string import Formatter
 from types import MappingProxyType
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from attrs import field, frozen
 
 __all__ = [
     "Layout",
+    "content_disposition",
     "file_name",
     "from_content_disposition",
     "is_temp",
@@ -175,6 +176,14 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _EXT_VALUE = re.compile(r"([A-Za-z0-9-]+)'[A-Za-z0-9-]*'((?:[^%]|%[0-9A-Fa-f]{2})+)", re.ASCII | re.DOTALL)
 _CHARSETS = frozenset({"utf-8", "iso-8859-1"})
+
+
+def content_disposition(name: str) -> str:
+    """Give the header that offers a file under a name: RFC 6266, with the extended form for what is not ASCII."""
+    plain = name.encode("ascii", "replace").decode().replace("\\", "_").replace('"', "_").replace("?", "_")
+    if plain == name:
+        return f'attachment; filename="{name}"'
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def from_content_disposition(value: str | None) -> str | None:

@@ -17,7 +17,7 @@ from ._batch import bounded
 from ._disk import DiskWriter, OnExisting, Published, prepare_folder, whole_document
 from ._download import Pdf, Place, Receiver, declared_length, refuse_unless
 from ._http import Repeat, Request, Response, path
-from ._naming import Layout, file_name, from_content_disposition, safe_name
+from ._naming import Layout, content_disposition, file_name, from_content_disposition, safe_name
 from ._pdf import Checker
 from ._seen import Seen
 from .errors import (
@@ -74,6 +74,12 @@ class OpenDocument:
         self.filename = filename
         self.size = size
         self.chunks = chunks
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a response that passes this document on: type, name (RFC 6266) and length if declared."""
+        named = {"Content-Type": "application/pdf", "Content-Disposition": content_disposition(self.filename)}
+        return named if self.size is None else {**named, "Content-Length": str(self.size)}
 
 
 class _Proved:

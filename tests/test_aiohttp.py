@@ -19,7 +19,7 @@ from leaks import shown
 from mocked import Mocked
 from peers import OK, Connection, Peer, answering, free_port, listening, silent
 
-from invoicing_async._aiohttp import AiohttpTransport, serve
+from invoicing_async._aiohttp import AiohttpTransport, _abort, serve
 from invoicing_async._http import Exchange, Request, Response, path
 from invoicing_async.errors import ProtocolError, TransportError
 from invoicing_async.policies import Timeouts
@@ -84,7 +84,13 @@ class TestWhatLeaves:
         target = path("orders", order_id)
         async with listening(answering(OK)) as peer:
             await asked(post(peer.url + "/api/v1", target, query="a=%2F&b=x+y"))
-        assert peer.requests[0].startswith(f"POST /api/v1{target}?a=%2F&b=x+y HTTP/1.1\r\n".encode())
+            await asked(post(peer.url + "/api/v1", target))
+            await asked(post(peer.url, target))
+        assert [request.partition(b" HTTP/1.1\r\n")[0].decode() for request in peer.requests] == [
+            f"POST /api/v1{target}?a=%2F&b=x+y",
+            f"POST /api/v1{target}",
+            f"POST {target}",
+        ]
 
     async def test_no_cookie_is_kept(self) -> None:
         first = b"HTTP/1.1 200 OK\r\nSet-Cookie: id=1\r\nContent-Length: 0\r\n\r\n"
@@ -453,6 +459,22 @@ class TestServe:
     async def test_a_fault_within_the_body_cuts_the_connection(self, fault: Exception) -> None:
         async with serve(fixed(b"ab", fault, Content_Length="4")) as url:
             await failure(post(url))
+
+    async def test_a_transport_that_is_none_of_asyncios_is_cut_too(self) -> None:
+        """Under uvloop a cut connection would otherwise hang; one that is gone needs no cut."""
+
+        class Incoming:
+            transport: Any = None
+            aborted = 0
+
+            def abort(self) -> None:
+                self.aborted += 1
+
+        incoming: Any = Incoming()
+        _abort(incoming)
+        incoming.transport = incoming
+        _abort(incoming)
+        assert incoming.aborted == 1
 
     async def test_a_body_shorter_than_its_length_ends_with_a_closed_connection(self) -> None:
         async with serve(fixed(b"ab", Content_Length="4")) as url:

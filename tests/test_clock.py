@@ -42,7 +42,8 @@ async def test_timeout_ends_a_block_and_none_does_not() -> None:
     with pytest.raises(TimeoutError):
         async with clock.timeout(0):
             await asyncio.sleep(10)
-    async with clock.timeout(None) as bound:
+    bound = clock.timeout(None)
+    async with bound:
         await asyncio.sleep(0)
     assert not bound.expired()
 

@@ -31,7 +31,7 @@ LEVELS = (
     },
     {"_signing", "auth", "_wire", "_rules", "_governor", "_batch", "_scheduler", "_aiohttp", "_disk", "_store"},
     {"session", "_download"},
-    {"documents", "invoices", "sandbox"},
+    {"documents", "invoices", "drafts", "sandbox"},
     {"runs"},
     {"cli", "__init__", "__main__"},
 )

@@ -116,3 +116,22 @@ def test_an_adaptive_schedule_refuses_what_is_out_of_bounds(setting: str) -> Non
     """The error names the field."""
     with pytest.raises(ValueError, match=setting):
         Poller.adaptive(**{setting: -1})
+
+
+def test_an_adaptive_schedule_keeps_its_bounds_and_learns() -> None:
+    poller = Poller.adaptive(floor=0.5, ceiling=20, timeout=100)
+    assert poller.delay(1, 0.0, chance=0.5) < 2
+    for _ in range(200):
+        poller.learn(0.0, 7.0, done=False)
+        poller.learn(7.0, 8.0, done=True)
+    assert poller.delay(1, 0.0, chance=0.5) > 5
+    assert 0.5 <= poller.delay(1, 0.0) <= 20
+    assert poller.delay(9, 99.9) <= 0.1 + 1e-9
+    assert poller.delay(9, 101.0) == 0.0
+    assert Poller.adaptive(timeout=None).delay(1, 1e6) > 0
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("timeout", 0), ("timeout", "1"), ("poll_timeout", -1), ("errors", 1.5)])
+def test_an_adaptive_schedule_refuses_what_cannot_be_meant(name: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match=rf"AdaptivePoller\.{name} must be "):
+        Poller.adaptive(**{name: wrong})

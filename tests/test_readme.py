@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,9 +24,11 @@ def blocks(language: str) -> list[str]:
 def example(name: str) -> Any:
     """The function of that name, from the block that defines it."""
     block = next(block for block in blocks("python") if f"def {name}(" in block)
-    scope: dict[str, Any] = {}
-    exec(compile(block, "README.md", "exec"), scope)
-    return scope[name]
+    module = ModuleType("readme")
+    # FastAPI looks names up in the module a function says it is from.
+    sys.modules["readme"] = module
+    exec(compile(block, "README.md", "exec", dont_inherit=True), module.__dict__)
+    return getattr(module, name)
 
 
 @pytest.mark.asyncio

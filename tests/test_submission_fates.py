@@ -97,7 +97,7 @@ def expected(error: InvoicingError) -> Fate:
     return Fate.REJECTED if refused else Fate.IN_DOUBT
 
 
-@pytest.mark.parametrize("kind", sorted(every_class(), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(every_class(), key=repr))
 def test_every_error_at_every_status_has_its_documented_fate(kind: type[InvoicingError]) -> None:
     for error in instances(kind):
         assert fate(error) is expected(error), error
@@ -256,7 +256,7 @@ async def dies(wire: Wire, *, reuse: bool, **named: Any) -> tuple[InvoicingError
 @pytest.mark.parametrize("die", DEATHS)
 class TestAPeerThatDies:
     @pytest.mark.parametrize("point", BEFORE_COMMIT)
-    async def test_while_it_reads(self, point: int | str, die: Death, reuse: bool) -> None:
+    async def test_while_it_reads(self, point: int | str, die: Death, *, reuse: bool) -> None:
         """The connection stood, so the head may have left: in doubt, and sent once, whatever the peer read of it."""
         wire = Wire()
         error, peer = await dies(wire, reuse=reuse, die=die, after=await sized(point))
@@ -265,7 +265,7 @@ class TestAPeerThatDies:
         assert SUBMISSION.startswith(wire.submissions[0][: len(SUBMISSION)])
 
     @pytest.mark.parametrize("said", AFTER_COMMIT)
-    async def test_after_it_committed(self, said: int, die: Death, reuse: bool) -> None:
+    async def test_after_it_committed(self, said: int, die: Death, *, reuse: bool) -> None:
         """The invoice was made and the answer broke off: the case that must never be sent again."""
         wire = Wire()
         error, peer = await dies(wire, reuse=reuse, die=die, say=GOOD[:said])
@@ -446,7 +446,7 @@ class TestNothingWasSent:
 @pytest.mark.parametrize("die", DEATHS)
 @pytest.mark.parametrize(("after", "said"), [(0, 0), (20, 0), (None, 0), (None, 25)])
 async def test_a_tls_peer_that_dies_after_the_handshake(
-    after: int | None, said: int, die: Death, reuse: bool, certified: Certified
+    after: int | None, said: int, die: Death, certified: Certified, *, reuse: bool
 ) -> None:
     wire = Wire()
     play = dying(wire, die=die, after=after, say=GOOD[:said], reuse=reuse)

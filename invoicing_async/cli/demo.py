@@ -198,20 +198,25 @@ class _Play:
 
     def _counted_orders(self) -> Iterator[Count]:
         counts = self.downloads.counts
-        yield Count("saved", str(counts["saved"]), "whole PDFs, proved before they got their name", "green")
-        yield Count("retried", str(self.downloads.retried), "of them answered SYS_DEP_503 first")
-        yield Count("deferred", str(counts["deferred"]), "ORDER_021: the order is not eligible yet", "yellow")
-        if counts["skipped"]:
-            yield Count("skipped", str(counts["skipped"]), "there before, whole; not asked for again", "green")
-        if counts["failed"]:
-            yield Count("failed", str(counts["failed"]), "no document", "red")
+        for name, number, meaning, style in (
+            ("saved", counts["saved"], "whole PDFs, proved before they got their name", "green"),
+            ("retried", self.downloads.retried, "of them answered SYS_DEP_503 first", ""),
+            ("skipped", counts["skipped"], "there before, whole; not asked for again", "green"),
+            ("deferred", counts["deferred"], "ORDER_021: the order is not eligible yet", "yellow"),
+            ("failed", counts["failed"], "no document", "red"),
+        ):
+            if number:
+                yield Count(name, str(number), meaning, style)
 
     def _counted_invoices(self) -> Iterator[Count]:
         counts, settled = self.submissions.counts, self.submissions.settled
-        yield Count("SUCCESS", str(counts["success"]), "submitted once, awaited to the end", "green")
-        yield Count("FAILED", str(counts["failed"]), "the service's own answer, as scripted here", "yellow")
-        if others := settled - counts["success"] - counts["failed"]:
-            yield Count("others", str(others), "without an end", "red")
+        for name, number, meaning, style in (
+            ("SUCCESS", counts["success"], "submitted once, awaited to the end", "green"),
+            ("FAILED", counts["failed"], "the service's own answer, as scripted here", "yellow"),
+            ("others", settled - counts["success"] - counts["failed"], "without an end", "red"),
+        ):
+            if number:
+                yield Count(name, str(number), meaning, style)
 
     def _code(self) -> Exit:
         if self.downloads.taking.cut or self.submissions.taking.cut:
