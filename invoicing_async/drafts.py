@@ -215,6 +215,11 @@ class _Row:
     cells: dict[str, Any] = field(factory=dict)
     faults: list[LineFault] = field(factory=list)
 
+    @property
+    def sound(self) -> bool:
+        """False if its cells may stand under the wrong names."""
+        return all(fault.column is not None for fault in self.faults)
+
     def fault(self, column: str | None, message: str) -> None:
         self.faults.append(LineFault("", message, self.line, column))
 
@@ -268,13 +273,17 @@ def _header_faults(header: list[str], line: int) -> Iterator[LineFault]:
         shown = column[:SHOWN] or "(empty)"
         if header.count(column) > 1:
             yield LineFault("", "stands twice in the row of column names", line, shown)
-        if column not in _COLUMNS and not (column.startswith(_EXTRA) and column != _EXTRA):
+        if not _is_known(column):
             near = get_close_matches(column, sorted(_COLUMNS), 1)
             meant = f"; did you mean {near[0]}?" if near else ""
             yield LineFault("", f"is not a column that is known here{meant}", line, shown)
     for column in _REQUIRED:
         if column not in header:
             yield LineFault("", "is required and is not among the columns", line, column)
+
+
+def _is_known(column: str) -> bool:
+    return column in _COLUMNS or (column.startswith(_EXTRA) and column != _EXTRA)
 
 
 def _rows(source: _Numbered, header: list[str], delimiter: str) -> Iterator[_Row]:
@@ -288,6 +297,7 @@ def _rows(source: _Numbered, header: list[str], delimiter: str) -> Iterator[_Row
             return
         except csv.Error as error:
             row.fault(None, f"cannot be read as CSV: {error}; is a quote not closed or not doubled?")
+            row.faults += source.taken()
             yield row
             continue
         broken = source.taken()
@@ -304,7 +314,7 @@ def _fill(row: _Row, header: list[str], cells: list[str]) -> None:
         row.fault(None, f"has {len(cells)} cells, the row of column names has {len(header)}")
     for column, cell in zip(header, cells, strict=False):
         text = cell.strip()
-        if text:
+        if text and _is_known(column):
             row.cells[column] = _converted(row, column, text)
 
 
@@ -342,11 +352,14 @@ def _flag(row: _Row, column: str, text: str) -> bool | str:
 
 
 def _groups(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
-    """Put rows that follow one another and have the same key together; one without a key stands alone."""
+    """Put rows that follow one another and have the same key together; one without a key stands alone.
+
+    A row that could not be read counts to the invoice in which it stands.
+    """
     group: list[_Row] = []
     for row in rows:
         key = row.cells.get("key")
-        if group and (key is None or key != group[0].cells.get("key")):
+        if group and row.cells and (key is None or key != group[0].cells.get("key")):
             yield group
             group = []
         group.append(row)
@@ -357,15 +370,16 @@ def _groups(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
 def _grouped(group: list[_Row], missing: frozenset[str], names: WireNames) -> _Record:
     """Make one invoice of its rows, with every fault at its row and column."""
     first = group[0]
-    for row in group[1:]:
+    sound = [row for row in group if row.sound]
+    for row in sound[1:]:
         _same(row, first)
     found = [fault for row in group for fault in row.faults]
-    if any(fault.column is None for fault in found):  # the cells stand under the wrong names
+    if not first.sound:
         return _Record(first.line, faults=tuple(found))
-    draft = _draft(group)
+    draft = _draft(sound)
     told = {(fault.line, fault.column) for fault in found}
     for fault in _rules.faults(draft, reserved=names.reserved):
-        line, column = _place(fault.path, group)
+        line, column = _place(fault.path, sound)
         if (line, column) not in told and column not in missing:
             told.add((line, column))
             found.append(LineFault(fault.path, fault.message, line, column))
@@ -392,8 +406,6 @@ def _draft(group: list[_Row]) -> InvoiceDraft:
 
 def _part(cells: dict[str, Any], prefix: str, kind: type) -> Any:
     given = {name.removeprefix(prefix): value for name, value in cells.items() if name.startswith(prefix)}
-    known = fields_dict(kind)
-    given = {name: value for name, value in given.items() if name in known}
     return kind(**given) if given else None
 
 

@@ -36,6 +36,20 @@ pytestmark = pytest.mark.asyncio
 BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 
 
+@pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
+def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Both kinds of temporary file: without a name, where the system makes such, and with one."""
+    works: bool = request.param and _disk._UNNAMED_WORK
+    monkeypatch.setattr(_disk, "_UNNAMED_WORK", works)
+    return works
+
+
+def temporaries(folder: Path) -> list[str]:
+    """The temporary files that are open in a folder, those without a name included."""
+    without = {target for target in open_descriptors() if target.startswith(f"{folder}/#")}
+    return [name for name in names(folder) if is_temp(Path(name).name)] + sorted(without)
+
+
 @pytest_asyncio.fixture
 async def disk() -> AsyncIterator[DiskWriter]:
     writer = DiskWriter()
@@ -93,7 +107,6 @@ class TestStore:
         assert published.path == tmp_path / "a.pdf"
         assert published.path.read_bytes() == BODY
         assert (published.size, published.sha256) == (len(BODY), sha256(BODY).hexdigest())
-        assert published.inode == published.path.stat().st_ino
         assert names(tmp_path) == ["a.pdf"]
 
     async def test_a_file_is_readable_by_others_as_the_umask_says(self, disk: DiskWriter, tmp_path: Path) -> None:
@@ -226,7 +239,7 @@ class TestDurable:
             await asyncio.sleep(0)
         await asyncio.gather(*jobs)
         assert len(synced) == 21
-        assert all(is_temp(Path(one).name) for one in synced[:20])
+        assert all(is_temp(name := Path(one).name) or name.startswith("#") for one in synced[:20])
         assert synced[20] == str(tmp_path)
 
     async def test_a_folder_that_had_to_be_made_is_synced_into_its_own(
@@ -266,7 +279,7 @@ class TestSpool:
         spool = await disk.spool(tmp_path / "new")
         await spool.write([b"%PDF", b"-1.7"])
         await spool.write([b" more"])
-        assert [is_temp(name) for name in names(tmp_path / "new")] == [True]
+        assert len(temporaries(tmp_path / "new")) == 1
         published = await spool.publish(tmp_path / "new" / "a.pdf", on_existing=OnExisting.NEW_NAME, durable=True)
         assert published.path.read_bytes() == b"%PDF-1.7 more"
         assert published.sha256 == sha256(b"%PDF-1.7 more").hexdigest()
@@ -345,10 +358,10 @@ class TestCancelling:
     async def test_a_spools_beginning_is_taken_back(self, disk: DiskWriter, tmp_path: Path) -> None:
         task = asyncio.ensure_future(disk.spool(tmp_path))
         await handed_over()
-        await_thread(lambda: len(names(tmp_path)) == 1)
+        await_thread(lambda: len(temporaries(tmp_path)) == 1)
         task.cancel()
         await asyncio.wait([task])
-        assert names(tmp_path) == []
+        assert temporaries(tmp_path) == names(tmp_path) == []
 
     async def test_a_second_cancel_does_not_hurry_the_clearing_up(self, disk: DiskWriter, tmp_path: Path) -> None:
         async with Held(disk):
@@ -528,6 +541,7 @@ class TestSweep:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between the making of a file and its lock a sweep may take it for a dead one's."""
+        monkeypatch.setattr(_disk, "_UNNAMED_WORK", False)
         real = _disk._lock
         swept: list[int] = []
 
@@ -597,9 +611,7 @@ class TestWholeDocument:
         body = BODY[:9] + b"%" * (3 * _disk.READ_SIZE) + BODY[9:]
         (tmp_path / "a.pdf").write_bytes(body)
         found = whole_document(tmp_path / "a.pdf")
-        assert found == Published(
-            tmp_path / "a.pdf", len(body), sha256(body).hexdigest(), (tmp_path / "a.pdf").stat().st_ino
-        )
+        assert found == Published(tmp_path / "a.pdf", len(body), sha256(body).hexdigest())
 
     @pytest.mark.parametrize("body", [b"", BODY[:-8], b"<html>", BODY[1:]])
     async def test_a_broken_one_is_as_if_it_were_not_there(self, tmp_path: Path, body: bytes) -> None:
@@ -622,3 +634,48 @@ class TestDifference:
 
     async def test_one_that_is_gone_says_why_it_cannot_be_read(self, tmp_path: Path) -> None:
         assert difference(tmp_path / "a.pdf", size=1, digest="") == f"cannot be read: {os.strerror(errno.ENOENT)}"
+
+
+class TestWithoutAName:
+    async def test_a_file_system_that_makes_none_gets_a_named_one(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, unnamed: bool
+    ) -> None:
+        """It is asked once for each folder."""
+        asked: list[object] = []
+        real = os.open
+
+        def refusing(path: Any, flags: int, *mode: int) -> int:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                asked.append(path)
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            return real(path, flags, *mode)
+
+        monkeypatch.setattr(os, "open", refusing)
+        for name in ("a.pdf", "b.pdf"):
+            assert (await store(disk, tmp_path / name)).path.read_bytes() == BODY
+        assert len(asked) == int(unnamed)
+        assert names(tmp_path) == ["a.pdf", "b.pdf"]
+
+    async def test_other_trouble_is_raised(
+        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "open", failing(errno.EMFILE))
+        with pytest.raises(OSError, match="Too many open files"):
+            await store(disk, tmp_path / "a.pdf")
+
+    async def test_a_kill_leaves_nothing_behind(self, tmp_path: Path, *, unnamed: bool) -> None:
+        """A process killed in the middle of a document leaves nothing, or only what the next sweep takes."""
+        code = HOLDER.replace("temp = _Temp", "temp = _disk._temp").replace(
+            "import _Temp", "import _Temp\nfrom invoicing_async import _disk"
+        )
+        if not unnamed:
+            code = code.replace("temp =", "_disk._UNNAMED_WORK = False\ntemp =")
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as dying:
+            assert dying.stdout is not None
+            dying.stdout.readline()
+            dying.kill()
+        assert len(names(tmp_path)) == int(not unnamed)
+        sweep(tmp_path)
+        assert names(tmp_path) == []

@@ -214,6 +214,7 @@ class TestSchedule:
         watching = Watching()
         for index in range(STINT * 3):
             scheduler.watch(str(index), watching)
+        await settled()
         clock.advance(1)
         while len(watching.heard) < STINT * 3:
             steps += 1
@@ -416,8 +417,8 @@ class Waits(Poller):
             raise wait
         return wait  # type: ignore[return-value]
 
-    def learn(self, after: float, by: float) -> None:
-        self.learned.append((after, by))  # type: ignore[attr-defined]
+    def learn(self, after: float, by: float, *, done: bool) -> None:
+        self.learned.append((after, by, done))  # type: ignore[attr-defined]
 
 
 class TestOwnSchedules:
@@ -464,12 +465,12 @@ class TestOwnSchedules:
             await turn(service.clock, 2)
         assert bad.error is defect
 
-    async def test_a_schedule_hears_between_which_ages_an_operation_ended(self) -> None:
+    async def test_a_schedule_hears_what_each_poll_found_since_the_last(self) -> None:
         async with serving(ends=2.5) as (service, scheduler):
             waits = Waits(1, 1, 1, 1)
             scheduler.watch(A, Watching(waits))
             await turn(service.clock, 4)
-        assert waits.learned == [(2, 3)]  # type: ignore[attr-defined]
+        assert waits.learned == [(0, 1, False), (1, 2, False), (2, 3, True)]  # type: ignore[attr-defined]
 
 
 class TestLeaving:
