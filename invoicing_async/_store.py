@@ -19,8 +19,8 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
-from itertools import islice
+from functools import cache, partial
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -74,6 +74,12 @@ GROUP = 4096
 
 ID_BATCH = 10_000
 """Ids taken from the input at a time: what `add_ids` keeps in memory."""
+
+TOGETHER = 256
+"""Rows of one statement."""
+
+SETS = sqlite3.sqlite_version_info >= (3, 33)
+"""Whether the library's SQLite knows UPDATE … FROM; an older one does row by row."""
 
 SHOWN = 10
 """Keys that the text of an error names."""
@@ -598,7 +604,9 @@ class _Desk:
 
     def flush(self) -> None:
         moved = [(change, state) for state, change in self.tally.items() if change]
-        if moved:
+        if moved and SETS:
+            self.execute(_tally_sql(len(moved)), tuple(chain.from_iterable(moved)))
+        elif moved:
             self.connection.executemany("UPDATE tally SET count = count + ? WHERE state = ?", moved)
         self.tally = {}
 
@@ -623,7 +631,8 @@ class _Worker:
         self._begin = begin
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._waiting: list[Job] = []
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         # A daemon: a program that never closes its run must still be able to end.
@@ -637,13 +646,22 @@ class _Worker:
         if asyncio.get_running_loop() is not self._loop:
             raise RunFileError(f"{self._path} belongs to another event loop")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((future, operation))
+        # One hand-over for all that this turn of the loop asks for: waking the thread costs more than a row.
+        if not self._waiting:
+            self._loop.call_soon(self._hand_over)
+        self._waiting.append((future, operation))
         return await future
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            jobs, self._waiting = self._waiting, []
+            self._jobs.put(jobs)
 
     async def stop(self) -> None:
         """Do what is queued and leave. A cancellation is raised after that: leaving takes no longer than the disk."""
         if not self._stopping:
             self._stopping = True
+            self._hand_over()
             self._jobs.put(None)
         cancelled: asyncio.CancelledError | None = None
         while not self._stopped.done():
@@ -675,8 +693,8 @@ class _Worker:
         entry = self._jobs.get()
         with suppress(Empty):
             while entry is not None:
-                jobs.append(entry)
-                if len(jobs) == GROUP:
+                jobs += entry
+                if len(jobs) >= GROUP:
                     break
                 entry = self._jobs.get_nowait()
         return jobs, entry is not None
@@ -684,17 +702,17 @@ class _Worker:
     def _commit(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
         """Do a group in one transaction. Only if something in it fails is it done again, each on its own footing."""
         with suppress(Exception):  # the second round finds out whose error it is
-            return self._transact(desk, jobs, self._do)
+            return self._transact(desk, jobs, self._do_together)
         try:
-            return self._transact(desk, jobs, self._do_apart)
+            return self._transact(desk, jobs, self._do_each_apart)
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             return self._all_failed(jobs, error)
 
-    def _transact(self, desk: _Desk, jobs: list[Job], do: Callable[[_Desk, Job], Answer]) -> list[Answer]:
+    def _transact(self, desk: _Desk, jobs: list[Job], do: Callable[[_Desk, list[Job]], list[Answer]]) -> list[Answer]:
         desk.tally = {}
         try:
             desk.execute(self._begin)
-            answers = [do(desk, job) for job in jobs]
+            answers = do(desk, jobs)
             desk.flush()
             desk.execute("COMMIT")
         except BaseException:
@@ -703,9 +721,18 @@ class _Worker:
             raise
         return answers
 
+    def _do_together(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
+        answers: list[Answer] = []
+        for are_moves, part in groupby(jobs, _is_moves):
+            answers += _move_together(desk, list(part)) if are_moves else [self._do(desk, job) for job in part]
+        return answers
+
     def _do(self, desk: _Desk, job: Job) -> Answer:
         future, operation = job
         return future, operation(desk), None
+
+    def _do_each_apart(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
+        return [self._do_apart(desk, job) for job in jobs]
 
     def _do_apart(self, desk: _Desk, job: Job) -> Answer:
         """Do one operation whole or not at all. Raises only if the database gave the whole transaction up."""
@@ -792,11 +819,15 @@ def _standing(desk: _Desk, ref: int | str) -> tuple[int, str, int]:
     return row
 
 
-def _transition(desk: _Desk, change: Change) -> State:
-    seq, before, attempt = _standing(desk, change.ref)
+def _follow(before: str, change: Change) -> State:
     if change.event in NEEDS_REQUEST_ID and not change.request_id:
         raise ValueError(f"request_id must be given with {change.event.value!r}")
-    state = next_state(State(before), change.event)
+    return next_state(State(before), change.event)
+
+
+def _transition(desk: _Desk, change: Change) -> State:
+    seq, before, attempt = _standing(desk, change.ref)
+    state = _follow(before, change)
     write = _intend if change.event is Event.INTENT else _learn
     write(desk, seq, state, attempt + 1, change)
     desk.move(before, state.value)
@@ -813,8 +844,12 @@ def _learn(desk: _Desk, seq: int, state: State, _attempt: int, change: Change) -
     now, error = desk.now(), _line(change.error)
     kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
     desk.execute(_LEARN, (state.value, now, change.code, error, *kept, seq))
+    _journal(desk, seq, change.event, now, _learned(change, error))
+
+
+def _learned(change: Change, error: str | None) -> Mapping[str, Any]:
     said = {"request_id": change.request_id, "code": change.code, "error": error, "path": change.path}
-    _journal(desk, seq, change.event, now, {name: value for name, value in said.items() if value is not None})
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _journal(desk: _Desk, seq: int, event: Event, at: float, detail: Mapping[str, Any]) -> None:
@@ -824,8 +859,138 @@ def _journal(desk: _Desk, seq: int, event: Event, at: float, detail: Mapping[str
     )
 
 
-def _transitions(desk: _Desk, changes: Sequence[Change]) -> list[State]:
-    return [_transition(desk, change) for change in changes]
+@frozen
+class _Moves:
+    """The transitions of one operation."""
+
+    changes: tuple[Change, ...]
+
+    def __call__(self, desk: _Desk) -> list[State]:
+        return [_transition(desk, change) for change in self.changes]
+
+
+def _is_moves(job: Job) -> bool:
+    return isinstance(job[1], _Moves)
+
+
+def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
+    """Do the transitions of many operations in three statements.
+
+    Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy, which costs more
+    than the statement: a group that made three for each transition held a loop up to two thirds of its speed.
+    """
+    if len(jobs) == 1 or not SETS:
+        return [(future, moves(desk), None) for future, moves in jobs]
+    moving = _Moving(desk)
+    moving.look([change.ref for _, moves in jobs for change in moves.changes])  # type: ignore[attr-defined] # by `_is_moves`
+    answers: list[Answer] = [(future, moving.make(moves.changes), None) for future, moves in jobs]  # type: ignore[attr-defined] # as above
+    moving.write()
+    return answers
+
+
+class _Moving:
+    """Transitions made in memory, to be written together."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+        self._now = desk.now()
+        self._standing: dict[int, tuple[str, int]] = {}
+        self._rows: dict[int, list[Any]] = {}
+        self._journal: list[tuple[int, str, float, str | None]] = []
+
+    def look(self, refs: list[int | str]) -> None:
+        """Read where the items stand."""
+        seqs = list({ref for ref in refs if isinstance(ref, int)})
+        for part in _parts(seqs):
+            found = self._desk.one(_look_sql(len(part)), *part) or ""
+            for entry in found.split(",") if found else ():
+                seq, state, attempt = entry.split(" ")
+                self._standing[int(seq)] = state, int(attempt)
+
+    def make(self, changes: tuple[Change, ...]) -> list[State]:
+        return [self._make(change) for change in changes]
+
+    def _make(self, change: Change) -> State:
+        seq = change.ref
+        if not isinstance(seq, int) or seq not in self._standing:
+            seq, before, attempt = _standing(self._desk, change.ref)
+            self._standing.setdefault(seq, (before, attempt))
+        before, attempt = self._standing[seq]
+        state = _follow(before, change)
+        attempt += change.event is Event.INTENT
+        self._standing[seq] = state.value, attempt
+        self._desk.move(before, state.value)
+        self._note(seq, state, attempt, change)
+        return state
+
+    def _note(self, seq: int, state: State, attempt: int, change: Change) -> None:
+        row = self._rows.get(seq) or [seq, *(None,) * 12]
+        self._rows[seq] = row
+        error = _line(change.error)
+        row[1:4] = state.value, attempt, self._now
+        if change.event is Event.INTENT:
+            row[4:7] = self._now, None, None
+            detail: Mapping[str, Any] = {"attempt": attempt}
+        else:
+            row[5:7] = change.code, error
+            kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
+            for at, value in enumerate(kept, 7):
+                row[at] = row[at] if value is None else value
+            detail = _learned(change, error)
+        self._journal.append((seq, change.event.value, self._now, _json(detail) if detail else None))
+
+    def write(self) -> None:
+        for rows in _parts(list(self._rows.values())):
+            self._desk.execute(_move_sql(len(rows)), tuple(chain.from_iterable(rows)))
+        # Filled up with rows that mean nothing, so that there are few different statements.
+        for entries in _parts(self._journal, filler=(None,) * 4):
+            self._desk.execute(_journal_sql(len(entries)), tuple(chain.from_iterable(entries)))
+
+
+def _parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
+    """Cut rows into parts of a power of two, the last filled up with `filler`, or with its own last row again."""
+    for at in range(0, len(rows), TOGETHER):
+        part = rows[at : at + TOGETHER]
+        whole = 1 << (len(part) - 1).bit_length()
+        yield part + [part[-1] if filler is None else filler] * (whole - len(part))
+
+
+@cache
+def _look_sql(count: int) -> str:
+    marks = ",".join("?" * count)
+    return f"SELECT group_concat(seq || ' ' || state || ' ' || attempt) FROM items WHERE seq IN ({marks})"  # noqa: S608 - made of constants
+
+
+@cache
+def _move_sql(count: int) -> str:
+    return (
+        f"WITH n AS (VALUES {_marks(13, count)}) "  # noqa: S608 - made of constants
+        "UPDATE items SET state = n.column2, attempt = n.column3, updated = n.column4, "
+        "sent_at = coalesce(n.column5, sent_at), code = n.column6, error = n.column7, "
+        "request_id = coalesce(n.column8, request_id), invoice_id = coalesce(n.column9, invoice_id), "
+        "result = coalesce(n.column10, result), path = coalesce(n.column11, path), "
+        "size = coalesce(n.column12, size), sha256 = coalesce(n.column13, sha256) FROM n WHERE items.seq = n.column1"
+    )
+
+
+@cache
+def _journal_sql(count: int) -> str:
+    return (
+        "INSERT INTO journal (item, event, at, detail) "  # noqa: S608 - made of constants
+        f"SELECT * FROM (VALUES {_marks(4, count)}) WHERE column1 IS NOT NULL"
+    )
+
+
+@cache
+def _tally_sql(count: int) -> str:
+    return (
+        f"WITH n AS (VALUES {_marks(2, count)}) "  # noqa: S608 - made of constants
+        "UPDATE tally SET count = count + n.column1 FROM n WHERE tally.state = n.column2"
+    )
+
+
+def _marks(width: int, count: int) -> str:
+    return ",".join(["(" + ",".join("?" * width) + ")"] * count)
 
 
 def _record_document(desk: _Desk, ref: int | str, state: str, values: tuple[Any, ...]) -> None:
@@ -1187,12 +1352,13 @@ class SqliteLedger(SqliteReader):
             sha256=sha256,
         )
         self._only(RunKind.INVOICES, "transition")
-        return await self._worker.run(partial(_transition, change=change))
+        [state] = await self._worker.run(_Moves((change,)))
+        return state
 
     async def transition_many(self, changes: Iterable[Change]) -> list[State]:
         """Let events happen in turn, all of them or none."""
         self._only(RunKind.INVOICES, "transition_many")
-        return await self._worker.run(partial(_transitions, changes=tuple(changes)))
+        return await self._worker.run(_Moves(tuple(changes)))
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

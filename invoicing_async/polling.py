@@ -127,8 +127,11 @@ class AdaptivePoller:
     def _begun(self) -> Learned:
         return Learned(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
 
-    def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
-        """Seconds to wait before the next poll of an operation that is `elapsed` seconds old."""
+    def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.5) -> float:
+        """Seconds to wait before the next poll of an operation that is `elapsed` seconds old.
+
+        A `chance` near 0 polls early on purpose, to learn; 0.5 is the plain plan.
+        """
         wait = self._model.delay(elapsed, chance=chance)
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
 

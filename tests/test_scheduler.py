@@ -496,7 +496,7 @@ class TestLeaving:
             scheduler.watch(A, watching)
             await settled()
             service.clock.advance(1)
-            while scheduler._active == 0:
+            while scheduler._active == 0:  # noqa: ASYNC110 - the very step matters
                 await asyncio.sleep(0)
             await scheduler.unwatch(A, watching)
             await settled()
