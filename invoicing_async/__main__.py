@@ -14,9 +14,9 @@ def main() -> None:
         if find_spec(package) is None:
             sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
             raise SystemExit(2)
-    import invoicing_async.cli.app as cli
+    from .cli.app import run
 
-    raise SystemExit(cli.run(sys.argv[1:]))
+    raise SystemExit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

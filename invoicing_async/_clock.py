@@ -7,7 +7,7 @@ import random
 import secrets
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 __all__ = ["Bound", "Clock", "RealClock", "token"]
 
@@ -18,7 +18,7 @@ class Bound(Protocol):
     def expired(self) -> bool:
         """True if the block was ended by its bound."""
 
-    async def __aenter__(self) -> Bound: ...
+    async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -96,29 +96,36 @@ class _Watch:
         now = self.loop.time()
         for bound in [bound for bound in self._bounds if bound.when <= now]:
             self._bounds.discard(bound)
-            bound.expire(now)
+            bound.expire()
         if self._bounds:
             self._set(min(bound.when for bound in self._bounds))
 
 
 class _Shared:
-    """An `asyncio.timeout` whose timer is the watch's."""
+    """An `asyncio.timeout` whose timer is the watch's; spelled out, since wrapping one costs as much again."""
 
-    __slots__ = ("_inner", "_watch", "when")
+    __slots__ = ("_cancelling", "_expired", "_task", "_watch", "when")
 
     def __init__(self, watch: _Watch, when: float) -> None:
-        self._inner = asyncio.timeout(None)
         self._watch = watch
+        self._expired = False
+        self._cancelling = 0
+        self._task: asyncio.Task[Any] | None = None
         self.when = when
 
     def expired(self) -> bool:
-        return self._inner.expired()
+        return self._expired
 
-    def expire(self, now: float) -> None:
-        self._inner.reschedule(now)
+    def expire(self) -> None:
+        if self._task is not None:
+            self._expired = True
+            self._task.cancel()
 
     async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
+        task = self._task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a bound belongs in a task")
+        self._cancelling = task.cancelling()
         self._watch.add(self)
         return self
 
@@ -126,7 +133,11 @@ class _Shared:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.discard(self)
-        await self._inner.__aexit__(kind, exc, trace)
+        task, self._task = self._task, None
+        # A cancellation of somebody else's that came as well goes on as one.
+        mine = self._expired and task is not None and task.uncancel() <= self._cancelling
+        if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from exc
 
 
 def token(size: int = 8) -> str:

@@ -655,7 +655,8 @@ class _Worker:
     def _hand_over(self) -> None:
         if self._waiting:
             jobs, self._waiting = self._waiting, []
-            self._jobs.put(jobs)
+            for at in range(0, len(jobs), GROUP):
+                self._jobs.put(jobs[at : at + GROUP])
 
     async def stop(self) -> None:
         """Do what is queued and leave. A cancellation is raised after that: leaving takes no longer than the disk."""
@@ -724,7 +725,8 @@ class _Worker:
     def _do_together(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
         answers: list[Answer] = []
         for are_moves, part in groupby(jobs, _is_moves):
-            answers += _move_together(desk, list(part)) if are_moves else [self._do(desk, job) for job in part]
+            alike = list(part)
+            answers += _move_together(desk, alike) if are_moves else [self._do(desk, job) for job in alike]
         return answers
 
     def _do(self, desk: _Desk, job: Job) -> Answer:
@@ -896,7 +898,7 @@ class _Moving:
         self._now = desk.now()
         self._standing: dict[int, tuple[str, int]] = {}
         self._rows: dict[int, list[Any]] = {}
-        self._journal: list[tuple[int, str, float, str | None]] = []
+        self._journal: list[tuple[Any, ...]] = []
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""

@@ -420,10 +420,13 @@ class InvoiceRun:
     async def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
         """Send what is planned or was provably not created, and give each item as it then stands.
 
+        `concurrency` is how many items are on their way at once, by default half as many again as the session has
+        calls in flight: while some answers are being recorded, others are awaited.
+
         Raises `AuthenticationError` when the credential is refused; what was in flight is recorded first. Left
         early, what is in flight is recorded as in doubt.
         """
-        places = _places(concurrency, invoices.concurrency)
+        places = _places(concurrency, invoices.concurrency + invoices.concurrency // 2)
         sendings: dict[int, _Sending] = {}
         async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
             outcomes = bounded(
@@ -601,15 +604,21 @@ _End = InvoiceRequest | Unsettled
 class _Sending:
     """One draft on its way: its intent is on disk before each first byte, and gone from there while it backs off.
 
-    `item` is as last recorded. What was handed to the ledger is done in that order, even if its caller is cancelled.
+    `item` is as last recorded, but for its times. What was handed to the ledger is done in that order, even if its
+    caller is cancelled.
     """
 
     def __init__(self, ledger: SqliteLedger, item: Item, sleep: Sleep) -> None:
-        self.item = item
         self._ledger = ledger
+        self._item = item
+        self._changed: dict[str, Any] = {}
         self._sleep = sleep
         self._intended = False
         self._left = False
+
+    @property
+    def item(self) -> Item:
+        return evolve(self._item, **self._changed) if self._changed else self._item
 
     async def intend(self) -> None:
         """Record the intent, unless it stands already (a 401 is mended inside one attempt)."""
@@ -639,7 +648,7 @@ class _Sending:
                 result=_result(request),
             )
         except Exception as error:
-            lost = f"invoice {self.item.key!r} is request {request.request_id}, which could not be recorded"
+            lost = f"invoice {self._item.key!r} is request {request.request_id}, which could not be recorded"
             _log.error("%s: %s", lost, error)
             error.add_note(lost)
             raise
@@ -650,7 +659,7 @@ class _Sending:
         if self._intended:
             await self._end(_FATES[fate(error)], error=_line(error), code=code)
         else:
-            self.item = evolve(self.item, error=_line(error), code=code)
+            self._changed |= {"error": _line(error), "code": code}
 
     async def found_invalid(self, error: DraftError) -> None:
         """Record that the draft breaks the limits; nothing of it was sent."""
@@ -667,10 +676,12 @@ class _Sending:
             await self._record(event, **learned)
 
     async def _record(self, event: Event, **learned: Any) -> None:
-        [state] = await self._ledger.transition_many([Change(ref=self.item.seq, event=event, **learned)])
-        attempt = self.item.attempt + (event is Event.INTENT)
-        kept = {name: value for name, value in learned.items() if value is not None}
-        self.item = evolve(self.item, **{"error": None, "code": None} | kept, state=state.value, attempt=attempt)
+        [state] = await self._ledger.transition_many((Change(ref=self._item.seq, event=event, **learned),))
+        changed = self._changed
+        changed.update(error=None, code=None, state=state.value)
+        changed.update((name, value) for name, value in learned.items() if value is not None)
+        if event is Event.INTENT:
+            changed["attempt"] = changed.get("attempt", self._item.attempt) + 1
 
 
 def _raise_if_fatal(error: InvoicingError) -> None:

@@ -33,7 +33,8 @@ LEVELS = (
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox"},
     {"runs"},
-    {"cli", "__init__", "__main__"},
+    {"cli", "__init__"},
+    {"__main__"},
 )
 """Imports point only downward: from a higher number to a lower one."""
 

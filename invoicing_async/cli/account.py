@@ -18,7 +18,7 @@ from .rows import Kind, Row
 from .screen import Count, Screen, plain, unheard
 from .stop import Stop, Taking, listening
 
-__all__ = ["Account", "carry_out", "closed"]
+__all__ = ["SHOWN", "Account", "carry_out", "closed", "error_of", "exit_of", "print_line", "words"]
 
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
@@ -52,15 +52,7 @@ class Account:
             self.lost.append(row)
         if self.report is not None:
             await self.report.add(row)
-        self._print(row)
-
-    def _print(self, row: Row) -> None:
-        try:
-            self.screen.line(row)
-        except BrokenPipeError:
-            unheard()
-            self.screen.problem("whoever read stdout has left")
-            self.taking.stop.ask()
+        print_line(self.screen, row, self.taking.stop)
 
     @property
     def bad(self) -> int:
@@ -110,6 +102,16 @@ class Account:
             self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")
 
 
+def print_line(screen: Screen, row: Row, stop: Stop) -> None:
+    """Print an outcome as a JSON line, if that is asked for; a reader that has left is a reason to stop."""
+    try:
+        screen.line(row)
+    except BrokenPipeError:
+        unheard()
+        screen.problem("whoever read stdout has left")
+        stop.ask()
+
+
 def words(outcome: str) -> str:
     """Give an outcome as it is read."""
     return outcome.replace("_", " ")
@@ -139,14 +141,14 @@ async def carry_out(
         account = Account(kind, screen, taking, paper)
         with listening(stop):
             try:
-                error = await _error_of(work(account))
+                error = await error_of(work(account))
             except asyncio.CancelledError:
                 await interrupted(account, resume=resume)
                 raise
             return await closed(account, error, resume=resume)
 
 
-async def _error_of(work: Awaitable[None]) -> Exception | None:
+async def error_of(work: Awaitable[None]) -> Exception | None:
     """Wait for the work and give what it raised, if that is for the user and not a fault of the program."""
     try:
         await work
@@ -165,7 +167,7 @@ async def closed(account: Account, error: Exception | None, *, resume: str) -> E
         screen.problem(f"the books do not balance: {taking.taken:,} taken, {account.settled:,} outcomes")
     if error is not None:
         screen.failure(error)
-    code = _code(account, error)
+    code = exit_of(error, stopped=taking.cut, left=bool(account.bad or account.open))
     if code is Exit.STOPPED:
         screen.problem("stopped before the end", resume)
     return code
@@ -185,11 +187,12 @@ async def _publish(account: Account) -> None:
         await account.report.publish(account.totals())
 
 
-def _code(account: Account, error: Exception | None) -> Exit:
+def exit_of(error: Exception | None, *, stopped: bool, left: bool) -> Exit:
+    """Give the exit code of a batch that came to its end, raised this error, or was stopped."""
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, ValueError) and not isinstance(error, InvoicingError):
         return Exit.USAGE
-    if error is not None or account.taking.cut:
+    if error is not None or stopped:
         return Exit.STOPPED
-    return Exit.SOME_LEFT if account.bad or account.open else Exit.DONE
+    return Exit.SOME_LEFT if left else Exit.DONE

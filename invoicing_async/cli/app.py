@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from cyclopts import App, CycloptsError
 
 from ..errors import InvoicingError
-from . import demo, doctor, documents, invoices, sandbox, sign
+from . import demo, doctor, documents, invoices, runs, sandbox, sign
 from .exits import CommandError, Exit
 from .options import Common
 from .screen import Screen, complain, stderr, unheard
@@ -29,6 +29,7 @@ for _part in (demo, sandbox, sign, doctor):
     _part.add_to(app)
 app.command(documents.app)
 app.command(invoices.app)
+app.command(runs.app)
 
 
 def run(tokens: Sequence[str]) -> int:

@@ -25,7 +25,7 @@ from ..session import Session
 from .account import Account
 from .drafts import example
 from .exits import CommandError, Exit
-from .invoices import Settling, submitted
+from .invoices import Settling
 from .options import FLAG, Common
 from .progress import Bar, live
 from .rows import DOWNLOADS, SUBMISSIONS, download_row
@@ -189,7 +189,7 @@ class _Play:
                 await self.downloads.add(download_row(outcome))
 
     async def _submit(self, invoices: AsyncInvoices) -> None:
-        await self.settling.run(invoices, submitted(invoices, self.settling.begun(self.script.drafts)))
+        await self.settling.run(invoices, invoices.submit_many(self.settling.begun(self.script.drafts)))
 
     def _show(self, seconds: float) -> None:
         self.screen.counts("Order documents", self._counted_orders())

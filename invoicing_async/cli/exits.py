@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
+from typing import TypeVar
 
-__all__ = ["CommandError", "Exit"]
+__all__ = ["CommandError", "Exit", "checked"]
+
+T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -13,9 +17,9 @@ class Exit(IntEnum):
     DONE = 0
     """Everything asked for is done."""
     SOME_LEFT = 1
-    """Some items failed, were deferred or are in doubt."""
+    """Some items failed, were deferred or rejected, are invalid or in doubt."""
     USAGE = 2
-    """Wrong usage, missing settings or bad input."""
+    """Wrong usage, missing settings, bad input, or a run file that another process holds."""
     STOPPED = 3
     """Stopped before the end; running again goes on."""
     INTERRUPTED = 130
@@ -29,3 +33,11 @@ class CommandError(Exception):
         super().__init__(message)
         self.hint = hint
         self.code = code
+
+
+def checked(make: Callable[[], T], option: str) -> T:
+    """Make a value of what an option was given. Raises `CommandError` naming the option if it is out of bounds."""
+    try:
+        return make()
+    except ValueError as error:
+        raise CommandError(f"{option}: {error}") from None

@@ -19,7 +19,7 @@ from .exits import CommandError
 from .options import Picking
 from .stop import Stop
 
-__all__ = ["Feed", "Ids", "lines", "open_ids", "opened", "picked"]
+__all__ = ["Feed", "Ids", "lines", "open_ids", "opened", "picked", "raw_lines"]
 
 T = TypeVar("T")
 STDIN = "-"
@@ -74,17 +74,23 @@ def _line_count(path: Path) -> int:
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     """Give each line with its number, its end included. Raises `CommandError` naming the line that is no text."""
+    for number, raw in enumerate(raw_lines(file, name), 1):
+        yield number, _text(raw, f"{name} line {number}", "utf-8-sig" if number == 1 else "utf-8")
+
+
+def raw_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """Give each line, its end included, and close the file. Raises `CommandError` for one that has no end."""
     with file:
         for number in count(1):
             raw = file.readline(LINE_LIMIT + 1)
             if not raw:
                 return
-            yield number, _text(raw, f"{name} line {number}", "utf-8-sig" if number == 1 else "utf-8")
+            if len(raw) > LINE_LIMIT:
+                raise CommandError(f"{name} line {number}: longer than {LINE_LIMIT:,} bytes")
+            yield raw
 
 
 def _text(raw: bytes, where: str, encoding: str) -> str:
-    if len(raw) > LINE_LIMIT:
-        raise CommandError(f"{where}: longer than {LINE_LIMIT:,} bytes")
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:

@@ -1,7 +1,4 @@
-"""`invoices submit | wait | status | example`: e-invoices from drafts to their end.
-
-`submit` gets its outcomes from `submitted`, the one place that a durable run will replace.
-"""
+"""`invoices submit | wait | status | example`: e-invoices from drafts to their end."""
 
 from __future__ import annotations
 
@@ -21,18 +18,21 @@ from ..errors import SubmissionInDoubtError
 from ..invoices import AsyncInvoices, SubmitOutcome
 from ..models import InDoubt, InvoiceDraft, Submitted
 from ..polling import Poller
+from ..runs import InvoiceRun
 from .account import Account, carry_out, words
-from .drafts import Drafts, example, read_drafts
-from .exits import CommandError, Exit
+from .drafts import Drafts, Format, example, read_drafts
+from .durable import Export, ExportFormat, agree, carry_out_run, submit_run, take_drafts
+from .exits import CommandError, Exit, checked
 from .ids import Ids, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import SUBMISSIONS, WAITS, Row, request_row, submission_row
+from .runbook import Errand, InvoiceBook
 from .screen import Screen, plain
 from .settings import Settings, load
 from .stop import Taking
 
-__all__ = ["Settling", "app", "submitted"]
+__all__ = ["Settling", "app", "asked_export"]
 
 app = App(name="invoices", help="E-invoices: submit drafts, wait for their end.")
 RESUME_SUBMIT = (
@@ -43,18 +43,17 @@ SHOWN = 20
 """Keys in doubt that are named on the screen."""
 
 
-def submitted(invoices: AsyncInvoices, drafts: Iterator[InvoiceDraft]) -> AsyncGenerator[SubmitOutcome]:
-    """Submit drafts without a run database; `--run` will put a durable run here."""
-    return invoices.submit_many(drafts)
-
-
 @app.command
 async def submit(
     drafts: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    skip_invalid: Annotated[bool, FLAG] = False,
+    run: Path | None = None,
     wait: Annotated[bool, FLAG] = False,
+    export: ExportFormat | None = None,
+    to: Path | None = None,
+    skip_invalid: Annotated[bool, FLAG] = False,
+    format_: Annotated[Format | None, Parameter(name="--format")] = None,
     timeout: float = 300.0,
     report: Path | None = None,
     pace: Pace | None = None,
@@ -62,52 +61,95 @@ async def submit(
 ) -> int:
     """Submit every draft of a file once. Nothing is sent if any of them breaks a documented limit.
 
-    Exit code 0: all were taken (with --wait, all are SUCCESS); 1: some failed, were refused or are in doubt;
-    2: usage or faults in the file; 3: stopped; 130: interrupted.
+    With --run FILE the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
+    is there. A key is submitted once in a run file, ever: after a stop, a crash or kill -9 the same command, or
+    `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
+    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
+
+    Exit code 0: all were taken (with --wait, all are SUCCESS); 1: some failed, were refused, are invalid or in
+    doubt; 2: usage or faults in the file, or another process holds the run; 3: stopped before the end, go on as it
+    says; 130: interrupted.
 
     Parameters
     ----------
     drafts
-        A JSONL file with one draft a line, or - for stdin; `invoices example` shows one.
-    skip_invalid
-        Send the drafts without faults even if others have some.
+        A file of drafts, or - for stdin: JSONL, one draft a line, as `invoices example` shows; or CSV, one invoice
+        line a row, the rows of one key together.
+    run
+        Keep every step in this file and be able to go on; it is made if it is not there.
     wait
         Wait until each is SUCCESS or FAILED.
+    export
+        With --run and --to: wait, and save each finished invoice; the run keeps that for `runs resume`.
+    to
+        The folder for what is exported.
+    skip_invalid
+        Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
+    format_
+        What the file is; without it, CSV if its name ends so, else JSONL.
     timeout
         Seconds to wait for each.
     report
-        Write every outcome to this file, CSV or JSON by its ending.
+        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace = common or Common(), pace or Pace()
     screen, settings = Screen.of(common), load(common.env_file, os.environ)
-    found = read_drafts(drafts, settings.names())
-    if found.bad and not skip_invalid:
+    wanted, poller = asked_export(export, to), checked(lambda: Poller(timeout=timeout), "--timeout")
+    if run is None and wanted is not None:
+        raise CommandError("--export is for --run FILE")
+    found = read_drafts(drafts, settings.names(), format_)
+    if found.head or (found.bad and not skip_invalid):
         return _refuse(found, screen)
+    if run is not None:
+        errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _submit_durably(errand, found, wanted, poller if wait or wanted else None)
 
     async def work(account: Account) -> None:
-        account.taking.taken += len(found.bad)
-        for bad in found.bad:
-            await account.add(bad.row())
-        await _submit(account, settings, pace, found, Poller(timeout=timeout) if wait else None)
+        account.taking.taken += len(found.bad) + len(found.repeated)
+        for row in [bad.row() for bad in found.bad] + found.repeated_rows():
+            await account.add(row)
+        await _submit(account, settings, pace, found, poller if wait else None)
 
     return await carry_out(SUBMISSIONS, screen, work, report=report, resume=RESUME_SUBMIT)
 
 
+def asked_export(form: ExportFormat | None, to: Path | None) -> Export | None:
+    """Give the export that is asked for. Raises `CommandError` if it has a format or a folder only."""
+    if form is None and to is None:
+        return None
+    if form is None or to is None:
+        raise CommandError("--export and --to DIR go together")
+    return Export(form, to.absolute())
+
+
 def _refuse(found: Drafts, screen: Screen) -> int:
+    faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
         screen.line(bad.row())
-        for text in bad.texts():
-            screen.err.print(text, markup=False, soft_wrap=True)
-    count, whole = len(found.bad), len(found.bad) + len(found.good)
+    for fault in faults:
+        screen.err.print(plain(fault), markup=False, soft_wrap=True)
+    if found.head:
+        raise CommandError("nothing was sent: the row of column names has faults, so no cell can be trusted")
     raise CommandError(
-        f"nothing was sent: {count:,} of {whole:,} drafts have faults",
+        f"nothing was sent: {len(faults):,} faults in {len(found.bad):,} of {found.count:,} drafts",
         hint="Correct them, or send the others with --skip-invalid.",
     )
 
 
+async def _submit_durably(errand: Errand, found: Drafts, export: Export | None, poller: Poller | None) -> Exit:
+    errand.check(errand.settings.invoices)
+
+    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
+        await agree(run, export)
+        await take_drafts(run, book, found)
+        await submit_run(run, book, poller=poller, verify=False)
+
+    return await carry_out_run(errand, InvoiceRun.open(errand.file), InvoiceBook, work)
+
+
 async def _submit(account: Account, settings: Settings, pace: Pace, found: Drafts, poller: Poller | None) -> None:
     session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-    total = len(found.good) + len(found.bad)
+    total = found.count
     settling = Settling(account, poller, found.lines)
     bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, account.monitor.note)]
     if poller:
@@ -115,7 +157,7 @@ async def _submit(account: Account, settings: Settings, pace: Pace, found: Draft
     screen = account.screen
     async with session, live(screen.err, bars, shown=screen.lively):
         invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
-        await settling.run(invoices, submitted(invoices, settling.begun(found.good)))
+        await settling.run(invoices, invoices.submit_many(settling.begun(found.good)))
 
 
 @define

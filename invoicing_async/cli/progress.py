@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from attrs import define, field
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
@@ -147,8 +147,19 @@ class _Note(ProgressColumn):
         return bar.note()
 
 
-def _picture(console: Console) -> Progress:
-    return Progress(
+class _Picture(Progress):
+    """The bars, and below them one line of text if there is one."""
+
+    foot: Callable[[], Text] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.foot is not None:
+            yield self.foot()
+
+
+def _picture(console: Console, foot: Callable[[], Text] | None) -> _Picture:
+    picture = _Picture(
         TextColumn("{task.description}"),
         BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
         _Count(),
@@ -159,15 +170,24 @@ def _picture(console: Console) -> Progress:
         auto_refresh=False,
         expand=False,
     )
+    picture.foot = foot
+    return picture
 
 
 @asynccontextmanager
-async def live(console: Console, bars: list[Bar], *, shown: bool, clock: Clock | None = None) -> AsyncIterator[None]:
+async def live(
+    console: Console,
+    bars: list[Bar],
+    *,
+    shown: bool,
+    foot: Callable[[], Text] | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[None]:
     """Show the bars while the block runs, if `shown`; counting is done elsewhere, so that a picture costs nothing."""
     if not shown:
         yield
         return
-    with _picture(console) as picture:
+    with _picture(console, foot) as picture:
         tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
         drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
         try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from attrs import frozen
 
+from .._wire import decode_request
 from ..documents import DownloadOutcome
-from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
+from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
 from ..invoices import SubmitOutcome
 from ..models import (
     Deferred,
@@ -26,8 +30,27 @@ from ..models import (
     Submitted,
     Unsettled,
 )
+from ..runs import Checked, DocumentState, Item, State
 
-__all__ = ["DOWNLOADS", "SUBMISSIONS", "WAITS", "Kind", "Row", "download_row", "request_row", "submission_row"]
+__all__ = [
+    "CHECKS",
+    "DOCUMENT_ITEMS",
+    "DOWNLOADS",
+    "INVOICE_ITEMS",
+    "SUBMISSIONS",
+    "WAITS",
+    "Kind",
+    "Row",
+    "at",
+    "check_row",
+    "document_row",
+    "download_row",
+    "invoice_row",
+    "item_row",
+    "request_row",
+    "state_of",
+    "submission_row",
+]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -57,10 +80,11 @@ DOWNLOADS = Kind(
         "skipped": "there before, whole; not asked for again",
         "deferred": "the order is not eligible yet (ORDER_021)",
         "failed": "no document; the error says why",
+        "recorded": "saved by this run before; not looked at (--no-verify)",
         "duplicate": "stood in the input before",
         "not_started": "the batch ended first",
     },
-    good=frozenset({"saved", "skipped", "duplicate"}),
+    good=frozenset({"saved", "skipped", "recorded", "duplicate"}),
 )
 
 _INVOICE = ("request_id", "status", "invoice_id", "authority_status", "lookup_code", "serial_number", *_ERROR)
@@ -70,18 +94,74 @@ _STATES = {
     "failed": "the service could not make the invoice",
 }
 
+_UNSETTLED = {
+    "rejected": "refused; no invoice was made",
+    "invalid": "breaks the documented limits; not sent",
+    "not_sent": "never left or was refused for now; safe to send again",
+    "in_doubt": "may have been made: settle it before it is sent again",
+}
+_PLANNED = {"planned": "taken in; nothing of it was sent"}
+
 SUBMISSIONS = Kind(
     title="E-invoices",
     name="key",
-    columns=("key", "line", "outcome", *_INVOICE, "body_sha256", "sent_at"),
+    columns=("key", "line", "outcome", *_INVOICE, "body_sha256", "sent_at", "path", "size", "sha256"),
+    outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
+    good=frozenset({"submitted", "success", "duplicate"}),
+)
+
+_ITEM = (
+    "key",
+    "state",
+    "request_id",
+    "invoice_id",
+    "path",
+    "size",
+    "sha256",
+    "code",
+    "error",
+    "attempt",
+    "sent_at",
+    "updated",
+)
+
+DOCUMENT_ITEMS = Kind(
+    title="Order documents",
+    name="key",
+    columns=_ITEM,
     outcomes={
+        "planned": "not asked for yet, or to be fetched anew",
+        "saved": "whole PDFs, proved and published",
+        "skipped": "there before this run, whole",
+        "deferred": "the order is not eligible yet (ORDER_021)",
+        "failed": "no document; the error says why",
+    },
+    good=frozenset({"saved", "skipped"}),
+)
+
+INVOICE_ITEMS = Kind(
+    title="E-invoices",
+    name="key",
+    columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", "payload_sha256"),
+    outcomes={
+        **_PLANNED,
+        "in_flight": "on its way at this moment, in the process that holds the run",
         **_STATES,
-        "rejected": "refused; no invoice was made",
-        "invalid": "breaks the documented limits; not sent",
-        "not_sent": "never left or was refused for now; safe to send again",
-        "in_doubt": "may have been made: settle it before sending it again",
+        **_UNSETTLED,
     },
     good=frozenset({"submitted", "success"}),
+)
+
+CHECKS = Kind(
+    title="Files of the run",
+    name="key",
+    columns=("key", "outcome", "path", "error"),
+    outcomes={
+        "whole": "size and hash are as recorded",
+        "missing": "recorded, and not there",
+        "broken": "there, and not what was recorded",
+    },
+    good=frozenset({"whole"}),
 )
 
 WAITS = Kind(
@@ -171,4 +251,97 @@ def _evidence(error: BaseException) -> Row:
     """What a submission in doubt is looked up by."""
     if not isinstance(error, SubmissionInDoubtError):
         return {}
-    return {"body_sha256": error.body_sha256, "sent_at": error.sent_at}
+    return {"body_sha256": error.body_sha256, "sent_at": at(error.sent_at)}
+
+
+def at(seconds: float | None) -> str | None:
+    """Give a moment, in epoch seconds, as ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def state_of(state: str, *, held: bool = False) -> str:
+    """Give the word users know a recorded state by: what was being sent is in doubt once its process is gone."""
+    if state != State.SENDING:
+        return state
+    return "in_flight" if held else str(State.IN_DOUBT)
+
+
+def item_row(item: Item, *, held: bool = False) -> Row:
+    """Give an item of a run as it stands; `held` says that a process is at work on it."""
+    return {
+        "key": item.key,
+        "state": state_of(item.state, held=held),
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "code": item.code,
+        "error": item.error,
+        "attempt": item.attempt,
+        "sent_at": at(item.sent_at),
+        "updated": at(item.updated),
+        **_answer(item),
+    }
+
+
+def _answer(item: Item) -> Row:
+    """Give what the service said of an invoice, and what it is looked up by; nothing for a document."""
+    if item.payload_sha256 is None:
+        return {}
+    row = _last_word(item)
+    return {
+        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number")},
+        "payload_sha256": item.payload_sha256,
+    }
+
+
+def _last_word(item: Item) -> Row:
+    if item.result is None or item.request_id is None:
+        return {}
+    try:
+        return request_row(decode_request(item.result.encode(), request_id=item.request_id))
+    except ProtocolError:  # it was read once; the run file holds it whole
+        return {}
+
+
+def document_row(item: Item) -> Row:
+    """Give a document of a run as an outcome."""
+    return {
+        "order_id": item.key,
+        "outcome": "not_started" if item.state == DocumentState.PLANNED else item.state,
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "request_id": item.request_id,
+        "error": item.error,
+        "code": item.code,
+        "attempts": item.attempt,
+    }
+
+
+def invoice_row(item: Item, *, line: int | None = None) -> Row:
+    """Give an e-invoice of a run as an outcome; `line` is where its draft stands in the input."""
+    return {
+        "key": item.key,
+        "line": line,
+        **_last_word(item),
+        "outcome": state_of(item.state),
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        "error": item.error,
+        "code": item.code,
+        "attempts": item.attempt,
+        "sent_at": at(item.sent_at),
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+    }
+
+
+def check_row(checked: Checked) -> Row:
+    """Give what a look at a recorded file came to."""
+    gone = f"cannot be read: {os.strerror(errno.ENOENT)}"
+    fault = checked.fault
+    outcome = "whole" if fault is None else "missing" if fault == gone else "broken"
+    return {"key": checked.key, "outcome": outcome, "path": str(checked.path), "error": fault}

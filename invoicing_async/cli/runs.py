@@ -1,0 +1,423 @@
+"""`runs show | resume | resolve | retry | verify`: a run file looked at, gone on with, settled, and proved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from attrs import frozen
+from cyclopts import App, Parameter
+
+from .._disk import DiskWriter
+from ..polling import Poller
+from ..runs import (
+    DocumentRun,
+    DocumentState,
+    InvoiceRun,
+    Item,
+    RunKind,
+    SqliteReader,
+    State,
+    check_files,
+)
+from .account import SHOWN, Account, carry_out, words
+from .durable import ExportFormat, Export, agree, carry_out_run, download_run, entered, submit_run
+from .exits import CommandError, Exit, checked
+from .holder import Holder, holder_of
+from .invoices import asked_export
+from .options import FLAG, Common, Pace
+from .progress import Bar, live
+from .report import Report
+from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, at, check_row, item_row, state_of
+from .runbook import PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts
+from .screen import Count, Screen, plain
+from .settings import load
+
+__all__ = ["app"]
+
+app = App(
+    name="runs",
+    help="Run files: what `documents download --run FILE` and `invoices submit --run FILE` keep, and how to go on.",
+)
+KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
+Shown: TypeAlias = Literal[
+    "planned", "saved", "skipped", "deferred", "failed",
+    "in_flight", "not_sent", "submitted", "success", "rejected", "in_doubt", "invalid",
+]  # fmt: skip
+KEY = Parameter(allow_leading_hyphen=True)
+
+
+# -- show --------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class _View:
+    """A run file as it is read: what it is, who holds it, how its items stand."""
+
+    file: str
+    ledger: SqliteReader
+    kind: Kind
+    holder: Holder | None
+    counts: dict[str, int]
+
+    @property
+    def held(self) -> bool:
+        return self.holder is not None
+
+    @classmethod
+    async def of(cls, file: str, ledger: SqliteReader) -> _View:
+        # First the counts: what was being sent then, and has no holder now, is in doubt for good.
+        counted = await ledger.counts()
+        holder = holder_of(ledger.path)
+        return cls(file, ledger, KINDS[ledger.kind], holder, count(counted, held=holder is not None))
+
+    async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
+        """Give the items in these states, or all."""
+        after = 0
+        states = self._recorded(wanted) if wanted else None
+        while page := await self.ledger.rows(states, after=after, limit=PAGE):
+            for item in page:
+                yield item
+            after = page[-1].seq
+
+    def _recorded(self, wanted: tuple[str, ...]) -> list[str]:
+        every: tuple[State | DocumentState, ...] = (
+            tuple(State) if self.ledger.kind is RunKind.INVOICES else tuple(DocumentState)
+        )
+        return [state for state in every if state_of(state, held=self.held) in wanted]
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Give what the run was begun with, and who works on it."""
+        settings = self.ledger.settings
+        yield "begun", at(self.ledger.created) or ""
+        if "folder" in settings:
+            yield "folder", settings["folder"]
+            yield "layout", settings["layout"]
+        if export := settings.get("export"):
+            yield "export", f"{export['format']} to {export['folder']}"
+        if self.holder is not None:
+            yield "held by", str(self.holder)
+
+    def steps(self) -> Iterator[str]:
+        """Give the commands that are left to do."""
+        number = self.counts.get
+        to_do = (
+            ("planned", "not_sent", "submitted")
+            if self.ledger.kind is RunKind.INVOICES
+            else ("planned", "deferred", "failed")
+        )
+        if any(number(state) for state in to_do):
+            yield command("runs", "resume", self.file)
+        if number("rejected"):
+            yield command("runs", "retry", self.file, "KEY")
+        if number("in_doubt"):
+            yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
+            yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
+        if number("saved") or number("skipped") or self.ledger.settings.get("export"):
+            yield command("runs", "verify", self.file)
+
+    def json(self) -> dict[str, Any]:
+        """Give it all as one JSON object."""
+        holder = self.holder
+        return {
+            "file": str(self.ledger.path),
+            "kind": str(self.ledger.kind),
+            "begun": at(self.ledger.created),
+            "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
+            "total": sum(self.counts.values()),
+            "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
+            "settings": dict(self.ledger.settings),
+            "next": list(self.steps()),
+        }
+
+
+@app.command
+async def show(
+    file: str,
+    /,
+    *,
+    items: Annotated[bool, FLAG] = False,
+    state: tuple[Shown, ...] = (),
+    report: Path | None = None,
+    common: Common | None = None,
+) -> int:
+    """Show how a run stands and how to go on. Nothing is changed, and another process may be at work on it.
+
+    The states of an order document: planned (not asked for yet, or to be fetched anew), saved, skipped (a whole PDF
+    was there before), deferred (ORDER_021: not eligible yet), failed.
+
+    The states of an e-invoice: planned (nothing of it was sent), in_flight (on its way at this moment: only the
+    process that holds the run can tell more; if that process dies, it is in doubt), not_sent (it never left, or was
+    refused for now; safe to send again), submitted (the service has it, not final), success, failed (both final),
+    rejected (refused; no invoice was made), in_doubt (it left and no answer came: it may have been made), invalid
+    (breaks the documented limits; never sent).
+
+    Parameters
+    ----------
+    file
+        The run file.
+    items
+        List every item; with --json one line for each.
+    state
+        List only items in this state; may be given more than once.
+    report
+        Write every item to this file, CSV or JSON by its ending.
+    """
+    screen = Screen.of(common or Common())
+    async with entered(SqliteReader.read(file)) as ledger:
+        view = await _View.of(file, ledger)
+        if report is not None:
+            await _write(view, report, state)
+        if items or state:
+            await _list(view, screen, state)
+        elif screen.json:
+            screen.line(view.json())
+        else:
+            await _summary(view, screen)
+    return Exit.DONE
+
+
+async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
+    async with Report(path, view.kind) as report:
+        async for item in view.items(wanted):
+            await report.add(item_row(item, held=view.held))
+        await report.publish({"run": view.file, "counts": view.counts})
+
+
+async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
+    wide = max(map(len, view.kind.outcomes))
+    async for item in view.items(wanted):
+        row = item_row(item, held=view.held)
+        screen.line(row)
+        if not screen.json:
+            facts = (row["request_id"], row["path"], row["error"])
+            told = "  ".join(plain(fact) for fact in facts if fact)
+            screen.say(f"{words(row['state']).ljust(wide)}  {plain(item.key)}  {told}".rstrip())
+
+
+async def _summary(view: _View, screen: Screen) -> None:
+    rows = [
+        Count(words(state), f"{view.counts[state]:,}", meaning, "green" if state in view.kind.good else "yellow")
+        for state, meaning in view.kind.outcomes.items()
+        if view.counts.get(state)
+    ]
+    screen.counts(f"{view.kind.title} of {view.file}", [*rows, Count("total", f"{sum(view.counts.values()):,}")])
+    screen.say("")
+    screen.facts(view.facts())
+    if view.counts.get("in_doubt"):
+        screen.say(
+            "\n In doubt: look each up at the service and say what you found; it is not sent again before", "yellow"
+        )
+        for line in doubts(view.file, await _first_doubts(view)):
+            screen.say(line)
+    steps = list(view.steps())
+    if steps:
+        screen.say("\n Next")
+    for step in steps:
+        screen.say(f"   {step}")
+
+
+async def _first_doubts(view: _View) -> list[Item]:
+    return await view.ledger.rows(view._recorded(("in_doubt",)), limit=SHOWN)
+
+
+# -- resume ------------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def resume(
+    file: str,
+    /,
+    *,
+    wait: bool = True,
+    verify: bool = True,
+    export: ExportFormat | None = None,
+    to: Path | None = None,
+    timeout: float = 300.0,
+    report: Path | None = None,
+    pace: Pace | None = None,
+    common: Common | None = None,
+) -> int:
+    """Go on with a run where it ended, however it ended.
+
+    Order documents: what was saved is verified by size and hash, then everything that is planned, deferred, failed,
+    missing or broken is asked for. E-invoices: what is planned or provably was not sent is submitted, what is
+    submitted is awaited, and what is finished is exported if that was asked for; what is in doubt or rejected stays
+    as it is until `runs resolve` or `runs retry`. The credentials come from the environment, as always.
+
+    Exit code 0: all done; 1: some failed, were deferred, rejected, or are invalid or in doubt; 2: usage, or another
+    process holds the run; 3: stopped before the end; 130: interrupted.
+
+    Parameters
+    ----------
+    file
+        The run file.
+    wait
+        E-invoices: --no-wait only submits.
+    verify
+        Hash the files that the run saved before; --no-verify takes them as recorded.
+    export
+        E-invoices: with --to, save each finished invoice, if the run was not told before.
+    to
+        The folder for what is exported.
+    timeout
+        Seconds to wait for each e-invoice.
+    report
+        Write every item of the run to this file, CSV or JSON by its ending.
+    """
+    common, pace = common or Common(), pace or Pace()
+    settings, screen = load(common.env_file, os.environ), Screen.of(common)
+    errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
+    wanted, poller = asked_export(export, to), checked(lambda: Poller(timeout=timeout), "--timeout")
+    async with entered(SqliteReader.read(file)) as ledger:
+        kind = ledger.kind
+    if kind is RunKind.INVOICES:
+        return await _resume_invoices(errand, poller if wait else None, wanted, verify=verify)
+    if wanted is not None or not wait:
+        raise CommandError("--export, --to and --no-wait are for e-invoices; this is a run of order documents")
+    return await _resume_documents(errand, verify=verify)
+
+
+async def _resume_documents(errand: Errand, *, verify: bool) -> Exit:
+    errand.check(errand.settings.documents)
+
+    async def work(run: DocumentRun, book: DocumentBook) -> None:
+        await download_run(run, book, verify=verify)
+
+    return await carry_out_run(errand, DocumentRun.open(errand.file), DocumentBook, work)
+
+
+async def _resume_invoices(errand: Errand, poller: Poller | None, wanted: Export | None, *, verify: bool) -> Exit:
+    errand.check(errand.settings.invoices)
+
+    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
+        await agree(run, wanted)
+        await submit_run(run, book, poller=poller, verify=verify)
+
+    return await carry_out_run(errand, InvoiceRun.open(errand.file, create=False), InvoiceBook, work)
+
+
+# -- resolve, retry ----------------------------------------------------------------------------------------------
+
+
+@app.command
+async def resolve(
+    file: str,
+    key: Annotated[str, KEY],
+    /,
+    *,
+    as_: Annotated[Literal["created", "not-created"], Parameter(name="--as")],
+    request_id: str | None = None,
+    common: Common | None = None,
+) -> int:
+    """Say what became of an e-invoice in doubt, after you looked it up at the service.
+
+    Nothing is sent by this command. What was created is polled by the next `runs resume`, what was not created is
+    sent by it. Be sure before you say not-created: it makes a second invoice of one that is there.
+
+    Parameters
+    ----------
+    file
+        The run file.
+    key
+        The draft's key.
+    as_
+        What you found: it was created, or it was not.
+    request_id
+        With --as created: the request id of its submission.
+    """
+    screen = Screen.of(common or Common())
+    created = as_ == "created"
+    if created is (request_id is None):
+        raise CommandError("--as created needs --request-id ID; --as not-created must not have one")
+    async with entered(InvoiceRun.open(file, create=False)) as run:
+        await _standing(run, key, State.IN_DOUBT, "in doubt")
+        try:
+            item = await run.resolve(key, created=created, request_id=request_id)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+    return _said(screen, item, file)
+
+
+@app.command
+async def retry(file: str, key: Annotated[str, KEY], /, *, common: Common | None = None) -> int:
+    """Let an e-invoice that the service rejected be sent again by the next `runs resume`.
+
+    Order documents need no such word: every `runs resume` asks for what was deferred or failed.
+
+    Parameters
+    ----------
+    file
+        The run file.
+    key
+        The draft's key.
+    """
+    screen = Screen.of(common or Common())
+    async with entered(InvoiceRun.open(file, create=False)) as run:
+        await _standing(run, key, State.REJECTED, "rejected")
+        item = await run.retry(key)
+    return _said(screen, item, file)
+
+
+async def _standing(run: InvoiceRun, key: str, state: State, said: str) -> None:
+    item = await run.ledger.get(key)
+    if item is None:
+        raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.path, "--items"))
+    if item.state != state:
+        raise CommandError(f"{key!r} is {words(item.state)}, not {said}")
+
+
+def _said(screen: Screen, item: Item, file: str) -> Exit:
+    screen.line(item_row(item))
+    if not screen.json:
+        about = f", request {item.request_id}" if item.request_id else ""
+        screen.say(f" {plain(item.key)} is {words(item.state)}{about}\n\n Next\n   {command('runs', 'resume', file)}")
+    return Exit.DONE
+
+
+# -- verify ------------------------------------------------------------------------------------------------------
+
+
+@app.command
+async def verify(file: str, /, *, report: Path | None = None, common: Common | None = None) -> int:
+    """Read and hash every file that a run saved. Nothing is changed and no service is asked.
+
+    Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 3: stopped.
+
+    Parameters
+    ----------
+    file
+        The run file.
+    report
+        Write what was found of every file to this one, CSV or JSON by its ending.
+    """
+    screen = Screen.of(common or Common())
+    again = command("runs", "verify", file)
+    async with entered(SqliteReader.read(file)) as ledger:
+
+        async def work(account: Account) -> None:
+            await _check(account, ledger)
+
+        code = await carry_out(CHECKS, screen, work, report=report, resume=again)
+    if code is Exit.SOME_LEFT:
+        screen.say(f"\n To fetch them anew\n   {command('runs', 'resume', file)}")
+    return code
+
+
+async def _check(account: Account, ledger: SqliteReader) -> None:
+    counts = await ledger.counts()
+    documents = sum(counts.get(state, 0) for state in (DocumentState.SAVED, DocumentState.SKIPPED))
+    bar = Bar("Files", None if ledger.kind is RunKind.INVOICES else documents, lambda: account.settled)
+    disk = DiskWriter()
+    try:
+        async with (
+            live(account.screen.err, [bar], shown=account.screen.lively),
+            aclosing(check_files(ledger, disk)) as files,
+        ):
+            async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
+                await account.add(check_row(checked_file))
+    finally:
+        await disk.close()
