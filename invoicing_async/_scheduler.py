@@ -23,6 +23,9 @@ TICK = 1e-6
 STINT = 32
 """Polls that one task makes before it lets another take over: those in memory never give way by themselves."""
 
+LATE = 1.0
+"""Seconds behind its time from which a poll may be too late for those who wait for it."""
+
 Result = InvoiceRequest | Exception
 
 
@@ -216,7 +219,8 @@ class Scheduler:
                 self._set_timer(due, now)
                 return None
             heappop(self._heap)
-            self._give_up(request_id, operation, now)
+            if now - due > LATE:
+                self._give_up(request_id, operation, now)
             if operation.watches:
                 return request_id, operation
         return None
@@ -304,8 +308,11 @@ class Scheduler:
 
     def _again(self, request_id: str, operation: _Operation, now: float, *, floor: float = 0.0) -> None:
         """Place the next poll where the most eager watcher wants it, not before `floor` seconds."""
-        waits = [self._asked(request_id, operation, watch, now, floor=floor) for watch in operation.watches]
-        wait = waits[0] if len(waits) == 1 else min((wait for wait in waits if wait is not None), default=None)
+        wait: float | None = None
+        for watch in operation.watches:
+            asked = self._asked(request_id, operation, watch, now, floor=floor)
+            if asked is not None and (wait is None or asked < wait):
+                wait = asked
         if wait is None:
             self._remove(request_id)
             return

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from attrs import frozen
@@ -176,7 +176,7 @@ class AsyncInvoices:
             sent_at = self._session.clock.now()
 
         try:
-            return await self._session.call(self._creation(body), _read_request, sleep=sleep, before=leaving)
+            return await self._session.call(self._creation(body), self._read, sleep=sleep, before=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
@@ -208,15 +208,34 @@ class AsyncInvoices:
 
     async def status(self, request_id: str, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
-        return await self._session.call(self._status_request(request_id), _Read(request_id), retry=retry)
+        return await self._asked(_uuid(request_id, "request_id"), retry)
 
-    def _status_request(self, request_id: str) -> Request:
-        return Request(
+    def _asked(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
+        request = Request(
             method=self._endpoints.status_method,
-            path=self._endpoints.status.format(_uuid(request_id, "request_id")),
+            path=self._endpoints.status.format(request_id),
             headers=_JSON,
             operation="invoice_status",
         )
+        return self._session.call(request, partial(self._read, request_id=request_id), retry=retry)
+
+    async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_request(body, request_id=request_id, status=response.status)
+
+    async def _read_export(self, response: Response) -> Export:
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_export(body)
+
+    def _refuse(self, response: Response, body: bytes) -> None:
+        """Raise the error envelope that may come under a 2xx."""
+        if b'"success"' not in body:
+            return
+        error = error_from(response.status, response.header, body, now=self._session.clock.now())
+        if error is not None:
+            raise error
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Submit a draft and wait for its end; raises as `submit` and `wait` do."""
@@ -227,8 +246,9 @@ class AsyncInvoices:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
-        polled once. Raises `PollTimeoutError` when the poller's time is spent, the last error when too many polls
-        in a row failed, and at once what polling again cannot mend (401, 403, 404).
+        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. Raises
+        `PollTimeoutError` when that is spent, the last error when too many polls in a row failed, and at once what
+        polling again cannot mend (401, 403, 404).
         """
         self._session.check_usable()
         number = _uuid(request_id, "request_id")
@@ -303,7 +323,7 @@ class AsyncInvoices:
             operation="export_invoice",
         )
         while True:
-            export = await self._session.call(request, _read_export)
+            export = await self._session.call(request, self._read_export)
             if export.status == "FAIL":
                 raise ExportError(f"the service could not build the {kind} of {invoice_id}", invoice_id=invoice_id)
             if export.status == "DONE" and export.download_url is not None:
@@ -360,8 +380,8 @@ class AsyncInvoices:
         except Exception as error:  # noqa: BLE001 - whatever it was, it may have come after the first byte
             return InDoubt(draft, _chained(error, draft))
 
-    async def _polled(self, request_id: str, seconds: float) -> InvoiceRequest:
-        return await self.status(request_id, retry=_one_poll(seconds))
+    def _polled(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
+        return self._asked(request_id, _one_poll(seconds))
 
     def _heard(self, answer: InvoiceRequest, polls: int) -> None:
         session = self._session
@@ -371,33 +391,6 @@ class AsyncInvoices:
             session.tell(UnknownStatus(request_id=answer.request_id, status=answer.status))
         if session.on_event is not None:
             session.tell(OperationPolled(request_id=answer.request_id, status=str(answer.status), polls=polls))
-
-
-async def _body(response: Response, *, now: float = 0.0) -> bytes:
-    """Read a JSON answer; raise the error envelope that may come under a 2xx."""
-    body = await response.read(ANSWER_LIMIT)
-    error = error_from(response.status, response.header, body, now=now) if b'"success"' in body else None
-    if error is not None:
-        raise error
-    return body
-
-
-async def _read_request(response: Response) -> InvoiceRequest:
-    return decode_request(await _body(response), status=response.status)
-
-
-async def _read_export(response: Response) -> Export:
-    return decode_export(await _body(response))
-
-
-@frozen
-class _Read:
-    """Reads the status answer of one request."""
-
-    request_id: str
-
-    async def __call__(self, response: Response) -> InvoiceRequest:
-        return decode_request(await _body(response), request_id=self.request_id, status=response.status)
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +24,7 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from served import SECRETS, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
 
 from invoicing_async import (
     AsyncInvoices,
@@ -34,11 +35,10 @@ from invoicing_async import (
     SubmissionInDoubtError,
 )
 from invoicing_async import __main__ as entry
-from invoicing_async._pdf import Checker
 from invoicing_async._wire import WireNames, dump_draft
 from invoicing_async.cli import account as accounts
 from invoicing_async.cli import app as application
-from invoicing_async.cli import demo, doctor, drafts, ids, invoices, progress, report, rows, serving, stop
+from invoicing_async.cli import demo, doctor, drafts, ids, invoices, progress, report, rows, stop
 from invoicing_async.cli import settings as configured
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import CommandError, Exit
@@ -64,39 +64,10 @@ from invoicing_async.models import (
     Submitted,
     Unsettled,
 )
-from invoicing_async.sandbox import Faults, Sandbox, SandboxCredentials, SandboxSettings
+from invoicing_async.sandbox import Faults, Sandbox, SandboxCredentials
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
-SECRETS = (
-    "sk_sandbox_not_a_secret",
-    "stkn_sandbox_not_a_secret",
-    "sandbox-client-not-a-secret",
-    "sandbox-token-not-a-secret",
-)
 ANSI = "\x1b["
-
-
-@contextmanager
-def serving_sandbox(sandbox: Sandbox) -> Iterator[dict[str, str]]:
-    """Serve a sandbox from a thread of its own and give the settings that reach it."""
-    loop, ready, found = asyncio.new_event_loop(), threading.Event(), dict[str, str]()
-    ended = asyncio.Event()
-
-    async def serve() -> None:
-        async with serving.served(sandbox) as where:
-            found.update(serving.variables(sandbox, where))
-            ready.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield found
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join()
-        loop.close()
 
 
 @pytest.fixture
@@ -104,39 +75,13 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
     """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
     clean(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    with pytest.MonkeyPatch.context() as context:
-        running: list[Any] = []
-
-        def start(faults: Faults | None = None, **options: Any) -> Sandbox:
-            sandbox = Sandbox(SandboxSettings(**options), faults=faults or Faults(polls_until_done=(1, 1)))
-            server = serving_sandbox(sandbox)
-            for name, value in server.__enter__().items():
-                context.setenv(name, value)
-            running.append(server)
-            return sandbox
-
-        try:
-            yield start
-        finally:
-            for server in running:
-                server.__exit__(None, None, None)
-
-
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("INVOICING_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "dumb")
+    with starting() as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     clean(monkeypatch)
-
-
-def command(*tokens: object) -> list[str]:
-    return [sys.executable, "-m", "invoicing_async", *map(str, tokens)]
 
 
 def screen(**options: Any) -> Screen:
@@ -146,20 +91,6 @@ def screen(**options: Any) -> Screen:
 def shown(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
-
-
-def write_ids(path: Path, count: int) -> Path:
-    path.write_text("".join(f"order-{number}\n" for number in range(count)))
-    return path
-
-
-def write_drafts(path: Path, count: int) -> Path:
-    path.write_text("".join(dump_draft(drafts.example(number)) + "\n" for number in range(count)))
-    return path
-
-
-def json_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # --- how a command ends -------------------------------------------------------------------------------------------
@@ -768,12 +699,6 @@ def test_every_id_has_one_outcome_and_the_report_says_so(
     assert all(whole(path) for path in pdfs)
 
 
-def whole(path: Path) -> bool:
-    checker = Checker()
-    checker.feed(path.read_bytes())
-    return checker.fault() is None
-
-
 def test_json_lines_are_all_that_stdout_has(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -882,53 +807,96 @@ def test_a_second_signal_stops_at_once(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@contextmanager
-def signals(ready: Callable[[], bool], count: int) -> Iterator[None]:
-    """Send this process SIGINT so many times, as soon as it is ready."""
-
-    def send() -> None:
-        for _ in range(4_000):
-            if ready():
-                break
-            threading.Event().wait(0.005)
-        for _ in range(count):
-            os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(0.03)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
 # --- invoices -------------------------------------------------------------------------------------------------------
 
 
 def test_every_fault_of_a_file_is_named_and_nothing_is_sent(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Faults carry line and path; a key that comes twice is one of them."""
+    """Faults carry line and path; a key that comes again with other content is one of them."""
     sandbox = services()
     good = dump_draft(drafts.example(1))
     bad = json.loads(good) | {"key": "B", "bogus": 1}
     bad["lines"][0]["price"] = "dear"
+    other = good.replace("LAMP-01", "LAMP-02")
     file = tmp_path / "d.jsonl"
-    file.write_text(f"{good}\n\n{json.dumps(bad)}\n{good}\nnope\n")
+    file.write_text(f"{good}\n\n{json.dumps(bad)}\n{other}\nnope\n")
     assert run(["invoices", "submit", str(file)]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert out == ""
-    assert "line 3: lines[0].price: must be a number" in err
-    assert "line 3: bogus: is not a field" in err
-    assert "line 4: key: 'ORDER-0001' stands in line 1 already" in err
-    assert "line 5: draft: is not JSON" in err
-    assert "nothing was sent: 3 of 4 drafts have faults" in err
+    assert "line 3, lines[0].price: must be a number" in err
+    assert "line 3, bogus: is not a field" in err
+    assert "line 4, key: 'ORDER-0001' stands on line 1 with other content" in err
+    assert "line 5: is not JSON" in err
+    assert "nothing was sent: 4 faults in 3 of 4 drafts" in err
     assert not sandbox.counts
     assert run(["invoices", "submit", str(file), "--json"]) == Exit.USAGE
     found = json_lines(capsys.readouterr().out)
-    assert [row["line"] for row in found] == [3, 4, 5]
-    assert found[1]["faults"] == [{"path": "key", "message": found[1]["faults"][0]["message"]}]
+    assert [(row["line"], row["key"]) for row in found] == [(3, "B"), (4, "ORDER-0001"), (5, "")]
+    fault = found[1]["faults"][0]
+    assert fault == {"line": 4, "column": None, "path": "key", "message": fault["message"]}
+
+
+CSV_HEAD = "key,invoice_template_id,name,unit,price,quantity"
+TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+
+
+def test_csv_faults_of_one_invoice_stand_together(tmp_path: Path) -> None:
+    """A key's rows are one draft, whatever lies between its faults; a row without a key stands alone."""
+    file = tmp_path / "d.csv"
+    rows_ = [
+        f"A,{TEMPLATE},Lamp,piece,dear,2",
+        "A,,Lamp,piece,1,2",
+        'A,,"La\nmp",piece,1,many',
+        f"B,{TEMPLATE},Lamp,piece,1,2",
+        f",{TEMPLATE},Lamp,piece,1,2",
+        f"C,{TEMPLATE},Lamp,piece,cheap,2",
+    ]
+    file.write_text("\n".join([CSV_HEAD, *rows_]) + "\n")
+    found = drafts.read_drafts(str(file), WireNames())
+    assert [(bad.line, bad.key, len(bad.faults)) for bad in found.bad] == [(2, "A", 2), (7, "", 1), (8, "C", 1)]
+    assert [(fault.line, fault.column) for fault in found.bad[0].faults] == [(2, "price"), (4, "quantity")]
+    assert (list(found.lines), found.head) == (["B"], False)
+    file.write_text("key,price\nA,1")
+    found = drafts.read_drafts(str(file), WireNames())
+    assert found.head
+    assert [bad.line for bad in found.bad] == [1]
+    file.write_text("price;invoice_template_id\n" + "1;x\n")
+    assert drafts.read_drafts(str(file), WireNames()).head
+
+
+def test_the_form_of_a_file_is_its_ending_or_as_told(tmp_path: Path) -> None:
+    """CSV by its ending, else JSONL; --format goes before."""
+    text = f"{CSV_HEAD}\nA,{TEMPLATE},Lamp,piece,1,2\n"
+    for name, form, keys in (("d.CSV", None, ["A"]), ("d.txt", "csv", ["A"]), ("d.csv", "jsonl", []), ("d", None, [])):
+        (tmp_path / name).write_text(text)
+        assert list(drafts.read_drafts(str(tmp_path / name), WireNames(), form).lines) == keys  # type: ignore[arg-type] # one of two words
+
+
+def test_a_faulty_head_is_never_skipped(
+    services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a misspelled column even --skip-invalid sends nothing: every draft would lack what stands there."""
+    sandbox = services()
+    (tmp_path / "d.csv").write_text(f"{CSV_HEAD},discount_amout\nA,{TEMPLATE},Lamp,piece,1,2,1\n")
+    assert run(["invoices", "submit", "d.csv", "--skip-invalid"]) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert "line 1, column discount_amout: is not a column" in err
+    assert "the row of column names has faults" in err
+    assert not sandbox.counts
+
+
+def test_a_draft_that_comes_again_is_sent_once(
+    services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same key with the same content is one invoice, reported once as a duplicate."""
+    sandbox = services()
+    file = write_drafts(tmp_path / "d.jsonl", 2)
+    file.write_text(file.read_text() * 2)
+    assert run(["invoices", "submit", str(file), "--json"]) == Exit.DONE
+    found = [(row["line"], row["outcome"]) for row in json_lines(capsys.readouterr().out)]
+    assert sorted(found) == [(1, "submitted"), (2, "submitted"), (3, "duplicate"), (4, "duplicate")]
+    assert len(sandbox.created) == 2
 
 
 def test_skip_invalid_sends_the_rest(

@@ -9,7 +9,9 @@ import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import format_datetime
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -238,6 +240,24 @@ class TestStatus:
         async with faked(scripted(FakeResponse(pieces=(json.dumps(envelope).encode(),)))) as invoices:
             with pytest.raises(ServiceUnavailableError):
                 await invoices.status(STRANGER, retry=RetryPolicy(attempts=1))
+
+    async def test_an_envelope_of_success_is_looked_through(self) -> None:
+        inner = b'{"success":true,"data":{"request_id":"%s","status":"NEW"}}' % STRANGER.encode()
+        async with faked(scripted(FakeResponse(pieces=(inner,)))) as invoices:
+            assert (await invoices.status(STRANGER)).status is RequestStatus.NEW
+
+    async def test_a_date_to_wait_for_is_taken_from_now(self) -> None:
+        """An envelope under 200 may ask for a wait as one under 503 does."""
+        clock = FakeClock()
+        envelope = b'{"success":false,"error":{"code":"SYS_DEP_503"}}'
+        until = format_datetime(datetime.fromtimestamp(int(clock.now()) + 20, UTC), usegmt=True)
+        answers = [
+            FakeResponse(headers={"Retry-After": until}, pieces=(envelope,)),
+            FakeResponse(pieces=(b'{"status":"NEW"}',)),
+        ]
+        async with faked(scripted(*answers), clock=clock) as invoices:
+            assert (await invoices.status(STRANGER)).status is RequestStatus.NEW
+        assert clock.elapsed == 20
 
 
 class TestWait:

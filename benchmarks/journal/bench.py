@@ -121,12 +121,12 @@ def table(found: list[list[Result]]) -> list[str]:
 
 def header(options: argparse.Namespace) -> list[str]:
     peers = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "aiosqlite", "uvloop") if has(name))
-    return [
+    machine = (
         f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, "
         f"SQLite {sqlite3.sqlite_version}, {peers}. {options.drafts:,} drafts a run, concurrency "
-        f"{options.concurrency}, {options.latency * 1e3:g} ms of latency, {options.rounds} rounds, medians.",
-        "",
-    ]
+        f"{options.concurrency}, {options.latency * 1e3:g} ms of latency, {options.rounds} rounds, medians."
+    )
+    return [machine, ""]
 
 
 def has(name: str) -> bool:

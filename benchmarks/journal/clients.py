@@ -1,7 +1,7 @@
 """The ways of keeping a journal of submissions that the benchmark compares, each run in a process of its own.
 
-`python clients.py NAME URL DRAFTS CONCURRENCY FOLDER` submits the drafts and prints one JSON line: seconds and CPU of the
-submission alone, the seconds that taking the drafts in took before, and how many records were found on disk after.
+`python clients.py NAME URL DRAFTS CONCURRENCY FOLDER` submits the drafts and prints one JSON line: seconds and CPU of
+the submission alone, the seconds that taking the drafts in took before, and the records found on disk after.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from invoicing_async import (
 from invoicing_async.runs import InvoiceRun
 
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
-WARM = 64
 
 SCHEMA = (
     "PRAGMA journal_mode = WAL",
@@ -90,7 +89,7 @@ Result = dict[str, float]
 Client = Callable[[AsyncInvoices, list[InvoiceDraft], Path], Awaitable[Result]]
 
 
-async def without(invoices: AsyncInvoices, found: list[InvoiceDraft], folder: Path) -> Result:
+async def without(invoices: AsyncInvoices, found: list[InvoiceDraft], _: Path) -> Result:
     """What everything is compared with: no journal at all."""
     spent, records = Spent(), 0
     with spent:

@@ -19,7 +19,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -109,12 +108,12 @@ def resident() -> float:
 
 async def measured(client: aiohttp.ClientSession, url: str) -> dict[str, float]:
     """Take turns: for each line that is read, print microseconds of this process's CPU a call that was answered."""
-    while await answered(client, url) < WARM:
+    while await answered(client, url) < WARM:  # noqa: ASYNC110 - only the service counts
         await asyncio.sleep(0.05)
     print(json.dumps({"mib": resident()}), flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         begun, first = cpu(), await answered(client, url)
-        while (last := await answered(client, url)) < first + POLLS:
+        while (last := await answered(client, url)) < first + POLLS:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.02)
         print(json.dumps({"us": (cpu() - begun) / (last - first) * 1e6}), flush=True)
     return {}
@@ -176,7 +175,7 @@ async def traced(url: str) -> dict[str, float]:
     """The same memory as the interpreter counts it, without the pages it has and does not use."""
 
     async def measure(other: aiohttp.ClientSession) -> dict[str, float]:
-        while await answered(other, url) < WARM:
+        while await answered(other, url) < WARM:  # noqa: ASYNC110 - only the service counts
             await asyncio.sleep(0.05)
         gc.collect()
         return {"mib": tracemalloc.get_traced_memory()[0] / 2**20}
@@ -226,7 +225,8 @@ class Side:
 
 def machine() -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("aiohttp", "attrs", "yarl"))
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {versions}"
+    python = f"Python {platform.python_version()}"
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, {python}, {versions}"
 
 
 def turns(rounds: int) -> tuple[list[tuple[float, float]], float]:

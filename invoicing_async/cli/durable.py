@@ -26,7 +26,7 @@ from .drafts import BadDraft, Drafts
 from .exits import CommandError, Exit
 from .progress import Bar, live
 from .report import Report
-from .rows import Kind, document_row, download_row
+from .rows import document_row, download_row
 from .runbook import PAGE, Book, DocumentBook, Errand, InvoiceBook
 from .stop import Stop, listening
 
@@ -45,6 +45,9 @@ __all__ = [
 T = TypeVar("T")
 R = TypeVar("R", DocumentRun, InvoiceRun)
 B = TypeVar("B", bound=Book)
+MANY = 50_000
+"""Ids whose taking in is worth a bar."""
+
 ExportFormat: TypeAlias = Literal["pdf", "xml"]
 
 
@@ -57,7 +60,8 @@ async def entered(opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
         except RunFileError as error:
             raise CommandError(str(error), hint=error.hint) from error
         except OSError as error:
-            raise CommandError(f"cannot open the run file {error.filename}: {error.strerror or error}") from error
+            file = str(error.filename).removesuffix(".lock")
+            raise CommandError(f"cannot open the run file {file}: {error.strerror or error}") from error
         except ValueError as error:
             raise CommandError(str(error)) from error
         yield run
@@ -81,16 +85,16 @@ async def carry_out_run(
         stop.then(run.stop)
         with listening(stop):
             try:
-                error = await error_of(_worked(work(run, book), book))
+                error = await error_of(_worked(run, book, work))
             except asyncio.CancelledError:
                 await book.interrupted()
                 raise
             return await book.closed(error)
 
 
-async def _worked(work: Awaitable[None], book: Book) -> None:
+async def _worked(run: R, book: B, work: Callable[[R, B], Awaitable[None]]) -> None:
     await book.begin()
-    await work
+    await work(run, book)
 
 
 # -- documents ---------------------------------------------------------------------------------------------------
@@ -124,7 +128,8 @@ async def take_ids(
             raise CommandError("stopped while the ids were taken in: none of them was", code=Exit.STOPPED)
 
     screen = book.screen
-    async with live(screen.err, [Bar("Ids taken in", about, lambda: taken)], shown=screen.lively):
+    shown = screen.lively and (about is None or about >= MANY)
+    async with live(screen.err, [Bar("Ids taken in", about, lambda: taken)], shown=shown):
         intake = await run.add(given())
     book.duplicates = intake.duplicates
     await book.took(intake, "ids")
@@ -246,34 +251,32 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
     export = Export.of(run)
     book.exporting = export is not None
     book.waiting = poller is not None or book.exporting
-    await book.refresh()
     book.expected = book.to_do
     if run.ledger.recovered:
         book.notes.append(f"{run.ledger.recovered:,} were on their way when the last process ended: they are in doubt")
     session = errand.settings.invoices(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
-    async with session, live(screen.err, _bars(book), shown=screen.lively, foot=book.foot), book.watched():
+    bars = _bars(book)
+    async with session, live(screen.err, bars, shown=screen.lively, foot=book.foot), book.watched():
         invoices = AsyncInvoices(session, names=errand.settings.names(), endpoints=errand.settings.endpoints())
         if verify and export is not None:
             await _mend(run, book, invoices)
         await _print_known(run, book)
         await _take(run.run(invoices, poller=poller) if book.waiting else run.submit(invoices), book)
         if export is not None:
+            bars[-1].total = book.exported + await book.count_without_file()
             await _export(run, book, invoices, export)
 
 
 def _bars(book: InvoiceBook) -> list[Bar]:
-    """Give a bar for each step: submitted are those that the service has, or has refused."""
-    expected = book.expected
-
-    def begun() -> int:
-        return sum(book.counts.get(state, 0) for state in (State.PLANNED, "in_flight", State.NOT_SENT))
-
-    open_ = begun()
-    bars = [Bar("Submitted", open_, lambda: max(0, open_ - begun()), book.monitor.note)]
-    if book.waiting:
-        bars.append(Bar("Settled", expected, lambda: book.done))
+    """Give a bar for each step in which there is something to do; submitted is what the service has or has refused."""
+    to_send = book.to_send
+    bars = [Bar("Submitted", to_send, lambda: to_send - book.to_send)] if to_send else []
+    if book.waiting and book.expected:
+        bars.append(Bar("Settled", book.expected, lambda: book.done))
     if book.exporting:
         bars.append(Bar("Exported", None, lambda: book.exported))
+    for bar in bars[:1]:
+        bar.note = book.monitor.note
     return bars
 
 
@@ -294,9 +297,7 @@ async def _take(items: AsyncGenerator[Item], book: InvoiceBook) -> None:
     """Enter what comes to rest; what is to be exported is printed when it is."""
     async with aclosing(items):
         async for item in items:
-            book.done += 1
-            if not book.is_to_be_exported(item):
-                book.print(book.result(item))
+            book.add(book.result(item), printed=not book.is_to_be_exported(item))
 
 
 async def _export(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: Export) -> None:

@@ -25,7 +25,7 @@ if sys.platform == "win32":  # pragma: no cover - the other branch is the one th
 
     def _is_alive(pid: int) -> bool:
         """Leave it to the lock: there is no harmless way to ask."""
-        return True
+        return pid > 0
 
 else:
     import fcntl

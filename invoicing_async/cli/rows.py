@@ -43,6 +43,7 @@ __all__ = [
     "Row",
     "at",
     "check_row",
+    "clock_time",
     "document_row",
     "download_row",
     "invoice_row",
@@ -146,8 +147,11 @@ INVOICE_ITEMS = Kind(
     outcomes={
         **_PLANNED,
         "in_flight": "on its way at this moment, in the process that holds the run",
+        "not_sent": _UNSETTLED["not_sent"],
         **_STATES,
-        **_UNSETTLED,
+        "rejected": _UNSETTLED["rejected"],
+        "in_doubt": _UNSETTLED["in_doubt"],
+        "invalid": _UNSETTLED["invalid"],
     },
     good=frozenset({"submitted", "success"}),
 )
@@ -257,6 +261,11 @@ def _evidence(error: BaseException) -> Row:
 def at(seconds: float | None) -> str | None:
     """Give a moment, in epoch seconds, as ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def clock_time(seconds: float | None) -> str:
+    """Give a moment, in epoch seconds, as a person reads it here, with the offset from UTC."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
 
 
 def state_of(state: str, *, held: bool = False) -> str:

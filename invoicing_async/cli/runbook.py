@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from .rows import (
     SUBMISSIONS,
     Kind,
     Row,
-    at,
+    clock_time,
     document_row,
     invoice_row,
     state_of,
@@ -35,7 +36,7 @@ from .screen import Count, Screen, plain
 from .settings import Settings
 from .stop import Stop
 
-__all__ = ["Book", "DocumentBook", "Errand", "InvoiceBook", "command", "count", "doubts"]
+__all__ = ["IN_DOUBT", "PAGE", "Book", "DocumentBook", "Errand", "InvoiceBook", "command", "count", "doubts"]
 
 PAGE = 1000
 """Rows of a run file that are read at a time."""
@@ -45,6 +46,9 @@ LOOK = 2 * TICK
 
 BROKEN = (InvoicingError, OSError)
 """What reading a run file raises when it is broken: whoever wrote to it has raised the same, and that is told."""
+
+IN_DOUBT = "in doubt, not sent again: look each up at the service, then say what you found"
+"""What to do about submissions without an answer."""
 
 _clock = RealClock()
 
@@ -66,7 +70,7 @@ def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
 def doubts(file: str, items: Iterable[Item]) -> Iterator[str]:
     """Give, for each item in doubt, when it was sent and the two commands of which one settles it."""
     for item in items:
-        yield f"   {plain(item.key)}  sent {at(item.sent_at)}"
+        yield f"   {plain(item.key)}  sent {clock_time(item.sent_at)}"
         yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', 'ID')}"
         yield f"     {command('runs', 'resolve', file, item.key, '--as', 'not-created')}"
 
@@ -96,7 +100,7 @@ class Errand:
 class Book:
     """The books of one command on a run. `counts` are the items of the run by state, `items` how many there must be.
 
-    `done` are the outcomes of this command, `expected` how many it is to have.
+    `outcomes` are those of this command, `expected` how many it is to have.
     """
 
     states: Kind
@@ -115,7 +119,7 @@ class Book:
         self.counts: dict[str, int] = {}
         self.items = 0
         self.expected = 0
-        self.done = 0
+        self.outcomes: Counter[str] = Counter()
         self.notes: list[str] = []
         self.begun = _clock.monotonic()
 
@@ -127,6 +131,11 @@ class Book:
     def left(self) -> int:
         """How many items this command was to bring to their end and did not."""
         raise NotImplementedError
+
+    @property
+    def done(self) -> int:
+        """How many items have an outcome of this command."""
+        return self.outcomes.total()
 
     @property
     def bad(self) -> int:
@@ -164,10 +173,11 @@ class Book:
         self.notes.append(f"{intake.given:,} {what} given: {intake.added:,} new, {intake.known:,} known{twice}")
         await self.refresh()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Row, *, printed: bool = True) -> None:
         """Enter one outcome of this command."""
-        self.done += 1
-        self.print(row)
+        self.outcomes[row["outcome"]] += 1
+        if printed:
+            self.print(row)
 
     def print(self, row: Row) -> None:
         """Print an outcome as a JSON line, if that is asked for."""
@@ -253,13 +263,18 @@ class Book:
         except BROKEN as error:
             self.screen.failure(error)
         self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
-        for note in self.notes:
+        for note in (*self.notes, *self._this_command()):
             self.screen.say(f"   {note}", "dim")
         with suppress(*BROKEN):
             await self._name_lost()
             await self._name_doubts()
         if self.report is not None:
             self.screen.say(f"\n Report  {self.report.path}")
+
+    def _this_command(self) -> Iterator[str]:
+        known = [outcome for outcome in self.reported.outcomes if self.outcomes[outcome]]
+        if known:
+            yield "this command: " + ", ".join(f"{self.outcomes[outcome]:,} {words(outcome)}" for outcome in known)
 
     def _counted(self) -> Iterator[Count]:
         for state, meaning in self.states.outcomes.items():
@@ -268,7 +283,7 @@ class Book:
         seconds = _clock.monotonic() - self.begun
         rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
         yield Count(
-            "total", f"{sum(self.counts.values()):,}", f"{self.done:,} of them in {seconds:.1f} s{rate}", "bold"
+            "total", f"{sum(self.counts.values()):,}", f"{self.done:,} worked on in {seconds:.1f} s{rate}", "bold"
         )
         yield from self.more()
         if self.monitor.retries:
@@ -306,13 +321,14 @@ class Book:
             self.screen.say(text, "yellow", cut=True)
         more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
         if more > 0:
-            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, '--items')}", "yellow")
+            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
+            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
 
     async def _name_doubts(self) -> None:
         number = self.counts.get(State.IN_DOUBT, 0)
         if not number:
             return
-        said = f"{number:,} in doubt: look each up at the service and say what you found; it is not sent again before"
+        said = f"{number:,} {IN_DOUBT}"
         if self.screen.quiet:
             self.screen.problem(said, command("runs", "show", self.errand.file))
             return
@@ -320,7 +336,7 @@ class Book:
         for line in doubts(self.errand.file, await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)):
             self.screen.say(line)
         if number > SHOWN:
-            shown = command("runs", "show", self.errand.file, "--items", "--state", "in_doubt")
+            shown = command("runs", "show", self.errand.file, "--state", "in_doubt")
             self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
 
 
@@ -401,6 +417,11 @@ class InvoiceBook(Book):
         return sum(self.counts.get(state, 0) for state in self.worked_on)
 
     @property
+    def to_send(self) -> int:
+        """How many items have not left yet, or are on their way."""
+        return sum(self.counts.get(state, 0) for state in (State.PLANNED, "in_flight", State.NOT_SENT))
+
+    @property
     def left(self) -> int:
         """How many items are to be sent, awaited or exported."""
         return self.to_do + self.without_file + self.broken
@@ -409,10 +430,9 @@ class InvoiceBook(Book):
     def bad(self) -> int:
         """How many drafts did not come to a good end, or have not come to the one that is asked for."""
         good = self.states.good - ({State.SUBMITTED} if self.waiting else set())
-        unread = sum(row["outcome"] == "invalid" for row in self.rest)
-        return (
-            unread + self.without_file + self.broken + sum(n for state, n in self.counts.items() if state not in good)
-        )
+        unread = [row for row in self.rest if row["outcome"] == "invalid"]
+        unsettled = sum(number for state, number in self.counts.items() if state not in good)
+        return len(unread) + self.without_file + self.broken + unsettled
 
     @property
     def again(self) -> bool:
@@ -437,10 +457,11 @@ class InvoiceBook(Book):
         await super()._last_look()
         if self.exporting:
             with suppress(*BROKEN):
-                self.without_file = await self._count_without_file()
+                self.without_file = await self.count_without_file()
 
-    async def _count_without_file(self) -> int:
-        number = after = 0
+    async def count_without_file(self) -> int:
+        """Count the finished invoices that are to be exported."""
+        number, after = 0, 0
         while page := await self.ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
             number += sum(item.path is None for item in page)
             after = page[-1].seq

@@ -24,15 +24,15 @@ from ..runs import (
     check_files,
 )
 from .account import SHOWN, Account, carry_out, words
-from .durable import ExportFormat, Export, agree, carry_out_run, download_run, entered, submit_run
+from .durable import Export, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
 from .holder import Holder, holder_of
 from .invoices import asked_export
 from .options import FLAG, Common, Pace
 from .progress import Bar, live
 from .report import Report
-from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, at, check_row, item_row, state_of
-from .runbook import PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts
+from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, at, check_row, clock_time, item_row, state_of
+from .runbook import IN_DOUBT, PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts
 from .screen import Count, Screen, plain
 from .settings import load
 
@@ -77,13 +77,14 @@ class _View:
     async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
         """Give the items in these states, or all."""
         after = 0
-        states = self._recorded(wanted) if wanted else None
+        states = self.recorded(wanted) if wanted else None
         while page := await self.ledger.rows(states, after=after, limit=PAGE):
             for item in page:
                 yield item
             after = page[-1].seq
 
-    def _recorded(self, wanted: tuple[str, ...]) -> list[str]:
+    def recorded(self, wanted: tuple[str, ...]) -> list[str]:
+        """Give the states of the file that users know as these."""
         every: tuple[State | DocumentState, ...] = (
             tuple(State) if self.ledger.kind is RunKind.INVOICES else tuple(DocumentState)
         )
@@ -92,7 +93,7 @@ class _View:
     def facts(self) -> Iterator[tuple[str, str]]:
         """Give what the run was begun with, and who works on it."""
         settings = self.ledger.settings
-        yield "begun", at(self.ledger.created) or ""
+        yield "begun", clock_time(self.ledger.created)
         if "folder" in settings:
             yield "folder", settings["folder"]
             yield "layout", settings["layout"]
@@ -101,8 +102,8 @@ class _View:
         if self.holder is not None:
             yield "held by", str(self.holder)
 
-    def steps(self) -> Iterator[str]:
-        """Give the commands that are left to do."""
+    def steps(self, *, each: bool = True) -> Iterator[str]:
+        """Give the commands that are left to do once nobody holds the run; with `each`, also those for one item."""
         number = self.counts.get
         to_do = (
             ("planned", "not_sent", "submitted")
@@ -113,7 +114,7 @@ class _View:
             yield command("runs", "resume", self.file)
         if number("rejected"):
             yield command("runs", "retry", self.file, "KEY")
-        if number("in_doubt"):
+        if number("in_doubt") and each:
             yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
             yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
         if number("saved") or number("skipped") or self.ledger.settings.get("export"):
@@ -140,31 +141,44 @@ async def show(
     /,
     *,
     items: Annotated[bool, FLAG] = False,
-    state: tuple[Shown, ...] = (),
+    state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
     report: Path | None = None,
     common: Common | None = None,
 ) -> int:
-    """Show how a run stands and how to go on. Nothing is changed, and another process may be at work on it.
+    """Show how a run stands and how to go on.
 
-    The states of an order document: planned (not asked for yet, or to be fetched anew), saved, skipped (a whole PDF
-    was there before), deferred (ORDER_021: not eligible yet), failed.
+    Nothing is changed, and another process may be at work on the run meanwhile: it is named.
 
-    The states of an e-invoice: planned (nothing of it was sent), in_flight (on its way at this moment: only the
-    process that holds the run can tell more; if that process dies, it is in doubt), not_sent (it never left, or was
-    refused for now; safe to send again), submitted (the service has it, not final), success, failed (both final),
-    rejected (refused; no invoice was made), in_doubt (it left and no answer came: it may have been made), invalid
-    (breaks the documented limits; never sent).
+    Order documents are
+
+    - planned: not asked for yet, or missing or broken and to be fetched anew
+    - saved: a whole PDF, proved and published
+    - skipped: a whole PDF was there before this run asked
+    - deferred: the order is not eligible yet (ORDER_021); asked for again by `runs resume`
+    - failed: no document, the error says why; asked for again by `runs resume`
+
+    E-invoices are
+
+    - planned: taken in, nothing of it was sent
+    - in_flight: on its way at this moment, in the process that holds the run; if that dies, it is in doubt
+    - not_sent: it never left, or was refused for now; `runs resume` sends it
+    - submitted: the service has it and is not done; `runs resume` waits for it
+    - success: the invoice was made; final
+    - failed: the service took it and could not make the invoice; final
+    - rejected: the service refused it, no invoice was made; sent again only after `runs retry`
+    - in_doubt: it left and no answer came, so it may have been made; sent again only after `runs resolve`
+    - invalid: it breaks the documented limits and was never sent; correct the file and submit it again
 
     Parameters
     ----------
     file
         The run file.
     items
-        List every item; with --json one line for each.
+        List every item instead; with --json one line for each.
     state
-        List only items in this state; may be given more than once.
+        List only the items in this state; may be given more than once.
     report
-        Write every item to this file, CSV or JSON by its ending.
+        Write the items to this file, CSV or JSON by its ending.
     """
     screen = Screen.of(common or Common())
     async with entered(SqliteReader.read(file)) as ledger:
@@ -188,14 +202,15 @@ async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
 
 
 async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
+    """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
     wide = max(map(len, view.kind.outcomes))
     async for item in view.items(wanted):
         row = item_row(item, held=view.held)
         screen.line(row)
         if not screen.json:
-            facts = (row["request_id"], row["path"], row["error"])
+            facts = (item.key, row["request_id"], row["path"], row["error"])
             told = "  ".join(plain(fact) for fact in facts if fact)
-            screen.say(f"{words(row['state']).ljust(wide)}  {plain(item.key)}  {told}".rstrip())
+            screen.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
 
 
 async def _summary(view: _View, screen: Screen) -> None:
@@ -208,12 +223,10 @@ async def _summary(view: _View, screen: Screen) -> None:
     screen.say("")
     screen.facts(view.facts())
     if view.counts.get("in_doubt"):
-        screen.say(
-            "\n In doubt: look each up at the service and say what you found; it is not sent again before", "yellow"
-        )
+        screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
         for line in doubts(view.file, await _first_doubts(view)):
             screen.say(line)
-    steps = list(view.steps())
+    steps = [] if view.held else list(view.steps(each=False))
     if steps:
         screen.say("\n Next")
     for step in steps:
@@ -221,7 +234,7 @@ async def _summary(view: _View, screen: Screen) -> None:
 
 
 async def _first_doubts(view: _View) -> list[Item]:
-    return await view.ledger.rows(view._recorded(("in_doubt",)), limit=SHOWN)
+    return await view.ledger.rows(view.recorded(("in_doubt",)), limit=SHOWN)
 
 
 # -- resume ------------------------------------------------------------------------------------------------------

@@ -73,7 +73,9 @@ class Screen:
         """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
         if not self.quiet:
             cut = cut and self._human.is_terminal
-            self._human.print(Text(text, style), soft_wrap=not cut, no_wrap=cut or None, overflow="ellipsis")
+            self._human.print(
+                Text(text, style), soft_wrap=not cut, no_wrap=cut or None, overflow="ellipsis" if cut else None
+            )
 
     def counts(self, title: str, rows: Iterable[Count]) -> None:
         """Show counted things under a title, aligned."""
