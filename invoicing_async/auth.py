@@ -1,6 +1,6 @@
 """Who is calling: the `Auth` protocol and its three forms.
 
-An `Auth` is asked twice for each attempt: `prepare` may ask the service for a credential and is awaited before
+An `Auth` is asked for each attempt: `prepare`, unless it is `ready`, may ask the service and is awaited before
 the attempt takes its place in the queue, `headers` is pure and is called when the head is about to be sent, so
 that a timestamp is never stale. No secret of this module has a repr.
 """
@@ -36,6 +36,9 @@ _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 
 class Auth(Protocol):
     """Adds credentials to a request."""
+
+    def ready(self, clock: Clock) -> bool:
+        """Tell whether `headers` can be asked for without `prepare`."""
 
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Get ready, asking the service if need be. Raises what the call raises."""
@@ -84,6 +87,10 @@ class HmacAuth:
         named = zip(_signing.SIGNED_HEADERS, values, strict=False)
         return {name: value for name, value in named if value is not None}
 
+    def ready(self, clock: Clock) -> bool:
+        """A signature needs nothing of the service."""
+        return True
+
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Nothing is asked of the service for a signature."""
 
@@ -111,6 +118,10 @@ class StaticToken:
     """A bearer token that somebody else renews."""
 
     token: str = field(repr=False, validator=_header_text)
+
+    def ready(self, clock: Clock) -> bool:
+        """A token that is given needs nothing of the service."""
+        return True
 
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Nothing is asked of the service for a token that is given."""
@@ -189,6 +200,10 @@ class OAuthClientCredentials:
     early: float = field(default=30.0, validator=not_negative)
     lifetime: float = field(default=300.0, validator=positive)
     _held: _Held = field(factory=_Held, init=False, repr=False)
+
+    def ready(self, clock: Clock) -> bool:
+        """Tell whether the token held is fresh."""
+        return self._held.fresh(clock.monotonic())
 
     async def prepare(self, call: Call, clock: Clock) -> None:
         """Wait until a fresh token is held. Raises what the token call raises."""

@@ -98,7 +98,8 @@ def _tuple(value: Any) -> Any:
 
 
 def _frozen_mapping(value: Any) -> Any:
-    return MappingProxyType(dict(value)) if isinstance(value, Mapping) else value
+    # `dict` first: the check for an abstract class costs as much as the copy.
+    return MappingProxyType(dict(value)) if isinstance(value, (dict, Mapping)) else value
 
 
 @frozen(kw_only=True)
@@ -180,6 +181,9 @@ class InvoiceData:
     raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
 
 
+_TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
+
+
 @frozen(kw_only=True)
 class InvoiceRequest:
     """A submitted request as last seen. `status` is plain text when the service sends one we do not know."""
@@ -192,7 +196,7 @@ class InvoiceRequest:
     @property
     def terminal(self) -> bool:
         """True for SUCCESS and FAILED; an unknown status is not terminal."""
-        return self.status in {RequestStatus.SUCCESS, RequestStatus.FAILED}
+        return self.status in _TERMINAL
 
 
 @frozen(kw_only=True)

@@ -205,6 +205,11 @@ class Session:
         if self.on_event is not None:
             self.on_event(event)
 
+    @property
+    def is_free(self) -> bool:
+        """True if an attempt may begin at once."""
+        return self._pacer is None and not self._slots.locked()
+
     async def admit(self) -> None:
         """Wait for a place in the concurrency and rate limits; pair it with `leave`.
 
@@ -292,7 +297,7 @@ class _Call(Generic[T]):
 
     async def run(self) -> T:
         try:
-            value = await self._within_deadline()
+            value = await self._tried()
         except InvoicingError as error:
             error.attempts = tuple(self._history)
             raise
@@ -309,22 +314,23 @@ class _Call(Generic[T]):
             )
         return value
 
-    async def _within_deadline(self) -> T:
-        deadline = self._policy.deadline
-        if deadline is None:
-            return await self._tried()
-        bound = self._session.clock.timeout(deadline)
+    def _remaining(self) -> float | None:
+        return None if self._stop_at is None else self._stop_at - self._session.clock.monotonic()
+
+    async def _in_time(self, wait: Awaitable[None]) -> None:
+        """Await something before or between attempts, but not beyond the deadline."""
+        bound = self._session.clock.timeout(self._remaining())
         try:
             async with bound:
-                return await self._tried()
+                await wait
         except TimeoutError:
             if not bound.expired():
                 raise
-            sent: Sent = "unknown" if self._exchange.sent else "no"
-            error = DeadlineError(f"the deadline of {deadline:g} s ended the call", sent=sent)
-            previous = self._error
-            self._note(error)
-            raise error from previous
+            raise self._late() from self._error
+
+    def _late(self) -> DeadlineError:
+        sent: Sent = "unknown" if self._exchange.sent else "no"
+        return DeadlineError(f"the deadline of {self._policy.deadline:g} s ended the call", sent=sent)
 
     async def _tried(self) -> T:
         """Try once without ceremony: the retry machinery costs as much as a signature, so only failures pay."""
@@ -335,7 +341,7 @@ class _Call(Generic[T]):
                 raise
             first = error
         retrying = AsyncRetrying(
-            sleep=self._sleep,
+            sleep=self._slept,
             stop=self._is_spent,
             wait=self._wait,
             retry=retry_if_exception(self._repeatable),
@@ -352,7 +358,7 @@ class _Call(Generic[T]):
 
     def _repeatable(self, error: BaseException) -> bool:
         # A credential that cannot be had was already tried for under the same policy.
-        return self._ready and may_repeat(error, self._request.repeat)
+        return self._ready and not isinstance(error, DeadlineError) and may_repeat(error, self._request.repeat)
 
     def _is_spent(self, state: RetryCallState) -> bool:
         policy = self._policy
@@ -374,6 +380,13 @@ class _Call(Generic[T]):
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
+    async def _slept(self, seconds: float) -> None:
+        try:
+            await self._in_time(self._sleep(seconds))
+        except DeadlineError as error:
+            self._note(error)
+            raise
+
     async def _attempt(self) -> T:
         """Make one attempt; a 401 that a new credential can mend is mended once, inside it."""
         try:
@@ -394,26 +407,36 @@ class _Call(Generic[T]):
         self._exchange = Exchange()
         self._ready = False
         try:
-            await self._prepare()
-            self._ready = True
+            await self._admitted()
             return await self._in_slot()
         except InvoicingError as error:
             self._note(error)
             raise
 
+    async def _admitted(self) -> None:
+        """Get ready and take a place; a bound is made only for what may have to wait."""
+        session = self._session
+        if session.is_free and (not self._request.authorised or session.auth.ready(session.clock)):
+            await self._prepare()
+        elif (remaining := self._remaining()) is not None and remaining <= 0:
+            raise self._late() from self._error
+        else:
+            await self._in_time(self._prepare())
+
     async def _prepare(self) -> None:
-        if not self._request.authorised:
-            return
-        try:
-            await self._session.auth.prepare(self._session.call, self._session.clock)
-        except InvoicingError as error:
-            # Whatever became of the credential's own call, this request was not sent.
-            error.sent = "no"
-            raise
+        session = self._session
+        if self._request.authorised and not session.auth.ready(session.clock):
+            try:
+                await session.auth.prepare(session.call, session.clock)
+            except InvoicingError as error:
+                # Whatever became of the credential's own call, this request was not sent.
+                error.sent = "no"
+                raise
+        self._ready = True
+        await session.admit()
+        self._slot = True
 
     async def _in_slot(self) -> T:
-        await self._session.admit()
-        self._slot = True
         try:
             value = await self._bounded()
         except BaseException:
@@ -424,14 +447,17 @@ class _Call(Generic[T]):
         return value
 
     async def _bounded(self) -> T:
-        seconds = self._session.timeouts.attempt
-        bound = self._session.clock.timeout(seconds)
+        seconds, remaining = self._session.timeouts.attempt, self._remaining()
+        is_last = remaining is not None and remaining < seconds
+        bound = self._session.clock.timeout(remaining if is_last else seconds)
         try:
             async with bound:
                 return await self._sent_and_read()
         except TimeoutError as exc:
             if not bound.expired():
                 raise
+            if is_last:
+                raise self._late() from self._error
             sent: Sent = "unknown" if self._exchange.sent else "no"
             raise TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent) from exc
 
