@@ -849,9 +849,9 @@ def _learn(desk: _Desk, seq: int, state: State, _attempt: int, change: Change) -
     _journal(desk, seq, change.event, now, _learned(change, error))
 
 
-def _learned(change: Change, error: str | None) -> Mapping[str, Any]:
-    said = {"request_id": change.request_id, "code": change.code, "error": error, "path": change.path}
-    return {name: value for name, value in said.items() if value is not None}
+def _learned(change: Change, error: str | None) -> dict[str, Any]:
+    said = (("request_id", change.request_id), ("code", change.code), ("error", error), ("path", change.path))
+    return {name: value for name, value in said if value is not None}
 
 
 def _journal(desk: _Desk, seq: int, event: Event, at: float, detail: Mapping[str, Any]) -> None:
@@ -890,6 +890,10 @@ def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
     return answers
 
 
+_KEPT = tuple(enumerate(("request_id", "invoice_id", "result", "path", "size", "sha256"), 7))
+"""What a change leaves as it was where it brings nothing, by its place in the row."""
+
+
 class _Moving:
     """Transitions made in memory, to be written together."""
 
@@ -926,20 +930,21 @@ class _Moving:
         return state
 
     def _note(self, seq: int, state: State, attempt: int, change: Change) -> None:
-        row = self._rows.get(seq) or [seq, *(None,) * 12]
-        self._rows[seq] = row
-        error = _line(change.error)
-        row[1:4] = state.value, attempt, self._now
+        row = self._rows.get(seq)
+        if row is None:
+            row = self._rows[seq] = [seq, None, None, self._now, *(None,) * 9]
+        row[1], row[2] = state.value, attempt
         if change.event is Event.INTENT:
             row[4:7] = self._now, None, None
             detail: Mapping[str, Any] = {"attempt": attempt}
         else:
-            row[5:7] = change.code, error
-            kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
-            for at, value in enumerate(kept, 7):
-                row[at] = row[at] if value is None else value
+            error = _line(change.error)
+            row[5], row[6] = change.code, error
+            for at, name in _KEPT:
+                if (value := getattr(change, name)) is not None:
+                    row[at] = value
             detail = _learned(change, error)
-        self._journal.append((seq, change.event.value, self._now, _json(detail) if detail else None))
+        self._journal.append((seq, change.event.value, self._now, _encode(detail) if detail else None))
 
     def write(self) -> None:
         for rows in _parts(list(self._rows.values())):

@@ -286,8 +286,8 @@ def _request_id(answer: dict[str, Any], asked: str | None) -> str:
     found = answer.get("request_id")
     if found is None and asked is not None:
         return asked
-    if found == asked:
-        return found  # it was judged when it was asked for
+    if asked is not None and found == asked:
+        return asked  # it was judged when it was asked for
     if not isinstance(found, str) or not _rules.UUID.fullmatch(found):
         raise ValueError("the answer's request_id must be a UUID (8-4-4-4-12 hex digits)")
     if asked is not None and found != asked and found.lower() != asked.lower():

@@ -164,6 +164,26 @@ class _Received:
     request_id: str | None
 
 
+class _Reading:
+    """Reads one answer to a document. No closure: a batch makes a million, and cells are work for the collector."""
+
+    __slots__ = ("_disk", "_order_id", "_place", "_receiver", "_saving")
+
+    def __init__(
+        self, receiver: Receiver, disk: DiskWriter, saving: _Saving, order_id: str, place: Place | None
+    ) -> None:
+        self._receiver = receiver
+        self._disk = disk
+        self._saving = saving
+        self._order_id = order_id
+        self._place = place
+
+    async def __call__(self, response: Response) -> _Received:
+        place = self._place or self._saving.place(self._order_id, _served(response))
+        body = await self._receiver.receive(response, self._disk, place)
+        return _Received(body, place, response.header("x-request-id"))
+
+
 class _Counted:
     """A sleep that counts, so that a document knows how many attempts it took."""
 
@@ -335,14 +355,8 @@ class OrderDocuments:
     ) -> SavedDocument:
         disk = self.disk
         counted = _Counted(sleep)
-        known = saving.known_place(order_id, replace)
-
-        async def read(response: Response) -> _Received:
-            place = known or saving.place(order_id, _served(response))
-            body = await self._receiver.receive(response, disk, place)
-            return _Received(body, place, response.header("x-request-id"))
-
-        received = await self._session.call(request, read, sleep=counted)
+        reading = _Reading(self._receiver, disk, saving, order_id, saving.known_place(order_id, replace))
+        received = await self._session.call(request, reading, sleep=counted)
         published = await _published(received, disk)
         document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
         if self._session.on_event is not None:

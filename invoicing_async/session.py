@@ -7,7 +7,7 @@ anew, reads anew and writes anew. The only retry loop of the project is here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
@@ -170,7 +170,7 @@ class Session:
         if asyncio.get_running_loop() is not self._loop:
             raise SessionError("the session belongs to another event loop; make one for each loop")
 
-    async def call(
+    def call(
         self,
         request: Request,
         read: Callable[[Response], Awaitable[T]],
@@ -178,7 +178,7 @@ class Session:
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Send the request and give what `read` makes of its answer, trying again as the policy says.
 
         `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
@@ -186,7 +186,7 @@ class Session:
         `before` is awaited when an attempt has its place and its first byte is about to leave. Raises the errors of
         `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
         """
-        return await _Call(self, request, read, sleep=sleep, retry=retry, before=before).run()
+        return _Call(self, request, read, sleep=sleep, retry=retry, before=before).run()
 
     @asynccontextmanager
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
@@ -274,7 +274,6 @@ class _Call(Generic[T]):
         before: Callable[[], Awaitable[None]] | None = None,
         keep: bool = False,
     ) -> None:
-        session.check_usable()
         self._session = session
         self._request = request
         self._read = read
@@ -296,6 +295,7 @@ class _Call(Generic[T]):
         self._stop_at = None if deadline is None else self._started + deadline
 
     async def run(self) -> T:
+        self._session.check_usable()
         try:
             value = await self._tried()
         except InvoicingError as error:

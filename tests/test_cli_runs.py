@@ -377,6 +377,9 @@ def test_an_export_that_cannot_be_made_again_is_told(
     code, out, _ = cli(*tokens)
     assert code == Exit.SOME_LEFT
     assert re.search(r"exported +1 .*\n +no file +1 ", out)
+    found = shown(cli, "i.db")
+    assert (found["without_file"], found["next"][0]) == (1, "invoicing-async runs resume i.db")
+    assert "inv, 1 left to do" in cli("runs", "show", "i.db")[1]
     assert cli("runs", "resume", "i.db")[0] == Exit.DONE
     for path in Path("inv").iterdir():
         path.write_text("<")

@@ -36,7 +36,18 @@ from .screen import Count, Screen, plain
 from .settings import Settings
 from .stop import Stop
 
-__all__ = ["IN_DOUBT", "PAGE", "Book", "DocumentBook", "Errand", "InvoiceBook", "command", "count", "doubts"]
+__all__ = [
+    "IN_DOUBT",
+    "PAGE",
+    "Book",
+    "DocumentBook",
+    "Errand",
+    "InvoiceBook",
+    "command",
+    "count",
+    "doubts",
+    "without_file",
+]
 
 PAGE = 1000
 """Rows of a run file that are read at a time."""
@@ -65,6 +76,15 @@ def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
         word = state_of(state, held=held)
         counts[word] = counts.get(word, 0) + number
     return counts
+
+
+async def without_file(ledger: SqliteReader) -> int:
+    """Count the finished invoices of a run that have not been exported."""
+    number, after = 0, 0
+    while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
+        number += sum(item.path is None for item in page)
+        after = page[-1].seq
+    return number
 
 
 def doubts(file: str, items: Iterable[Item]) -> Iterator[str]:
@@ -449,7 +469,7 @@ class InvoiceBook(Book):
         if self.exported:
             yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
         if self.without_file:
-            yield Count("no file", f"{self.without_file:,}", "made, and not exported; the error says why", "yellow")
+            yield Count("no file", f"{self.without_file:,}", "made, and without a file so far", "yellow")
         if self.broken:
             yield Count("broken", f"{self.broken:,}", "missing or broken on disk, and not exported anew", "yellow")
 
@@ -461,8 +481,4 @@ class InvoiceBook(Book):
 
     async def count_without_file(self) -> int:
         """Count the finished invoices that are to be exported."""
-        number, after = 0, 0
-        while page := await self.ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
-            number += sum(item.path is None for item in page)
-            after = page[-1].seq
-        return number
+        return await without_file(self.ledger)

@@ -32,7 +32,7 @@ from .options import FLAG, Common, Pace
 from .progress import Bar, live
 from .report import Report
 from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, at, check_row, clock_time, item_row, state_of
-from .runbook import IN_DOUBT, PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts
+from .runbook import IN_DOUBT, PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts, without_file
 from .screen import Count, Screen, plain
 from .settings import load
 
@@ -62,6 +62,8 @@ class _View:
     kind: Kind
     holder: Holder | None
     counts: dict[str, int]
+    without_file: int
+    """Finished invoices that are to be exported."""
 
     @property
     def held(self) -> bool:
@@ -72,7 +74,8 @@ class _View:
         # First the counts: what was being sent then, and has no holder now, is in doubt for good.
         counted = await ledger.counts()
         holder = holder_of(ledger.path)
-        return cls(file, ledger, KINDS[ledger.kind], holder, count(counted, held=holder is not None))
+        lacking = await without_file(ledger) if ledger.settings.get("export") else 0
+        return cls(file, ledger, KINDS[ledger.kind], holder, count(counted, held=holder is not None), lacking)
 
     async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
         """Give the items in these states, or all."""
@@ -98,7 +101,8 @@ class _View:
             yield "folder", settings["folder"]
             yield "layout", settings["layout"]
         if export := settings.get("export"):
-            yield "export", f"{export['format']} to {export['folder']}"
+            lacking = f", {self.without_file:,} left to do" if self.without_file else ""
+            yield "export", f"{export['format']} to {export['folder']}{lacking}"
         if self.holder is not None:
             yield "held by", str(self.holder)
 
@@ -110,7 +114,7 @@ class _View:
             if self.ledger.kind is RunKind.INVOICES
             else ("planned", "deferred", "failed")
         )
-        if any(number(state) for state in to_do):
+        if self.without_file or any(number(state) for state in to_do):
             yield command("runs", "resume", self.file)
         if number("rejected"):
             yield command("runs", "retry", self.file, "KEY")
@@ -130,6 +134,7 @@ class _View:
             "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
             "total": sum(self.counts.values()),
             "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
+            "without_file": self.without_file,
             "settings": dict(self.ledger.settings),
             "next": list(self.steps()),
         }
