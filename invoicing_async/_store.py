@@ -19,6 +19,7 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache, partial
 from itertools import chain, groupby, islice
 from operator import attrgetter
@@ -33,6 +34,7 @@ from ._states import (
     NEEDS_REQUEST_ID,
     ON_DISK,
     SENDABLE,
+    TABLE,
     TO_FETCH,
     DocumentState,
     Event,
@@ -74,6 +76,10 @@ GROUP = 4096
 
 ID_BATCH = 10_000
 """Ids taken from the input at a time: what `add_ids` keeps in memory."""
+
+CROWD, LINGER = 8, 0.001
+"""From so many operations at once on, the next are gathered for so many seconds: an fsync and the changes between
+threads that come with it cost more than the wait."""
 
 TOGETHER = 256
 """Rows of one statement."""
@@ -589,6 +595,10 @@ class _Desk:
         self.execute = connection.execute
         self.now = clock.now
         self.tally: dict[str, int] = {}
+        self.sending: dict[int, int] = {}
+        """The attempt of each item that this process is sending, as committed: what is most often looked for."""
+        self.moved: dict[int, int | None] = {}
+        """The attempt of each item that this transaction makes one that is being sent, None for any other it moves."""
 
     def one(self, sql: str, *values: object) -> Any:
         row = self.execute(sql, values).fetchone()
@@ -601,6 +611,16 @@ class _Desk:
         if before != after:
             self.count(before, -1)
             self.count(after, 1)
+
+    def begin(self) -> None:
+        self.tally, self.moved = {}, {}
+
+    def committed(self) -> None:
+        for seq, attempt in self.moved.items():
+            if attempt is None:
+                self.sending.pop(seq, None)
+            else:
+                self.sending[seq] = attempt
 
     def flush(self) -> None:
         moved = [(change, state) for state, change in self.tally.items() if change]
@@ -633,6 +653,7 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._waiting: list[Job] = []
+        self._crowd = 0
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         # A daemon: a program that never closes its run must still be able to end.
@@ -648,13 +669,17 @@ class _Worker:
         future: asyncio.Future[T] = self._loop.create_future()
         # One hand-over for all that this turn of the loop asks for: waking the thread costs more than a row.
         if not self._waiting:
-            self._loop.call_soon(self._hand_over)
+            if self._crowd < CROWD:
+                self._loop.call_soon(self._hand_over)
+            else:
+                self._loop.call_later(LINGER, self._hand_over)
         self._waiting.append((future, operation))
         return await future
 
     def _hand_over(self) -> None:
         if self._waiting:
             jobs, self._waiting = self._waiting, []
+            self._crowd = len(jobs)
             for at in range(0, len(jobs), GROUP):
                 self._jobs.put(jobs[at : at + GROUP])
 
@@ -710,12 +735,13 @@ class _Worker:
             return self._all_failed(jobs, error)
 
     def _transact(self, desk: _Desk, jobs: list[Job], do: Callable[[_Desk, list[Job]], list[Answer]]) -> list[Answer]:
-        desk.tally = {}
+        desk.begin()
         try:
             desk.execute(self._begin)
             answers = do(desk, jobs)
             desk.flush()
             desk.execute("COMMIT")
+            desk.committed()
         except BaseException:
             if desk.connection.in_transaction:
                 desk.execute("ROLLBACK")
@@ -738,7 +764,7 @@ class _Worker:
 
     def _do_apart(self, desk: _Desk, job: Job) -> Answer:
         """Do one operation whole or not at all. Raises only if the database gave the whole transaction up."""
-        before = dict(desk.tally)
+        before = dict(desk.tally), dict(desk.moved)
         desk.execute("SAVEPOINT apart")
         try:
             answer = self._do(desk, job)
@@ -746,7 +772,7 @@ class _Worker:
             if not desk.connection.in_transaction:
                 raise
             desk.execute("ROLLBACK TO apart")
-            desk.tally = before
+            desk.tally, desk.moved = before
             answer = job[0], None, _translated(error, self._path)
         desk.execute("RELEASE apart")
         return answer
@@ -822,9 +848,10 @@ def _standing(desk: _Desk, ref: int | str) -> tuple[int, str, int]:
 
 
 def _follow(before: str, change: Change) -> State:
-    if change.event in NEEDS_REQUEST_ID and not change.request_id:
+    if not change.request_id and change.event in NEEDS_REQUEST_ID:
         raise ValueError(f"request_id must be given with {change.event.value!r}")
-    return next_state(State(before), change.event)
+    found = TABLE.get((before, change.event))  # type: ignore[arg-type] # a state is its text
+    return found if isinstance(found, State) else next_state(State(before), change.event)
 
 
 def _transition(desk: _Desk, change: Change) -> State:
@@ -832,6 +859,7 @@ def _transition(desk: _Desk, change: Change) -> State:
     state = _follow(before, change)
     write = _intend if change.event is Event.INTENT else _learn
     write(desk, seq, state, attempt + 1, change)
+    desk.moved[seq] = attempt + 1 if change.event is Event.INTENT else None
     desk.move(before, state.value)
     return state
 
@@ -890,6 +918,8 @@ def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
     return answers
 
 
+_TEXT: dict[StrEnum, str] = {member: member.value for kind in (State, Event) for member in kind}
+_SENDING = _TEXT[State.SENDING]
 _KEPT = tuple(enumerate(("request_id", "invoice_id", "result", "path", "size", "sha256"), 7))
 """What a change leaves as it was where it brings nothing, by its place in the row."""
 
@@ -906,7 +936,9 @@ class _Moving:
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""
-        seqs = list({ref for ref in refs if isinstance(ref, int)})
+        sending = self._desk.sending
+        self._standing = {ref: (_SENDING, sending[ref]) for ref in refs if ref in sending}
+        seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in sending})
         for part in _parts(seqs):
             found = self._desk.one(_look_sql(len(part)), *part) or ""
             for entry in found.split(",") if found else ():
@@ -923,20 +955,21 @@ class _Moving:
             self._standing.setdefault(seq, (before, attempt))
         before, attempt = self._standing[seq]
         state = _follow(before, change)
+        after = _TEXT[state]
         attempt += change.event is Event.INTENT
-        self._standing[seq] = state.value, attempt
-        self._desk.move(before, state.value)
-        self._note(seq, state, attempt, change)
+        self._standing[seq] = after, attempt
+        self._desk.move(before, after)
+        self._note(seq, after, attempt, change)
         return state
 
-    def _note(self, seq: int, state: State, attempt: int, change: Change) -> None:
+    def _note(self, seq: int, state: str, attempt: int, change: Change) -> None:
         row = self._rows.get(seq)
         if row is None:
             row = self._rows[seq] = [seq, None, None, self._now, *(None,) * 9]
-        row[1], row[2] = state.value, attempt
+        row[1], row[2] = state, attempt
         if change.event is Event.INTENT:
             row[4:7] = self._now, None, None
-            detail: Mapping[str, Any] = {"attempt": attempt}
+            detail = {"attempt": attempt}
         else:
             error = _line(change.error)
             row[5], row[6] = change.code, error
@@ -944,9 +977,12 @@ class _Moving:
                 if (value := getattr(change, name)) is not None:
                     row[at] = value
             detail = _learned(change, error)
-        self._journal.append((seq, change.event.value, self._now, _encode(detail) if detail else None))
+        self._journal.append((seq, _TEXT[change.event], self._now, _encode(detail) if detail else None))
 
     def write(self) -> None:
+        for seq, (state, attempt) in self._standing.items():
+            if seq in self._rows:
+                self._desk.moved[seq] = attempt if state is _SENDING else None
         for rows in _parts(list(self._rows.values())):
             self._desk.execute(_move_sql(len(rows)), tuple(chain.from_iterable(rows)))
         # Filled up with rows that mean nothing, so that there are few different statements.

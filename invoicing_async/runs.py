@@ -460,8 +460,7 @@ class InvoiceRun:
 
     async def _now(self, ref: int | str) -> Item:
         item = await self.ledger.get(ref)
-        if item is None:
-            raise ValueError(f"this run has no item {ref!r}")
+        assert item is not None  # noqa: S101 - it was changed just before; for the type checker
         return item
 
     async def settle(
@@ -496,9 +495,10 @@ class InvoiceRun:
             async for item in items:
                 recorded.add(item.seq)
                 yield _noted(item, waiting)
-        async for item in also or _nothing():
-            if item.seq not in recorded:
-                yield _noted(item, waiting)
+        if also is not None:
+            async for item in also:
+                if item.seq not in recorded:
+                    yield _noted(item, waiting)
 
     async def _ended(self, seq: int, end: _End) -> Item:
         await self.ledger.transition_many([_polled(seq, end)])
@@ -767,12 +767,6 @@ async def _with_file(items: AsyncGenerator[Item], *, has: bool) -> AsyncGenerato
         async for item in items:
             if has is (item.path is not None):
                 yield item
-
-
-async def _nothing() -> AsyncGenerator[Item]:
-    none: tuple[Item, ...] = ()
-    for item in none:
-        yield item
 
 
 def _noted(item: Item, waiting: dict[str, list[int]]) -> str:

@@ -243,14 +243,14 @@ async def _is_free(run: InvoiceRun, key: str) -> bool:
 
 
 async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | None, verify: bool) -> None:
-    """Submit what is left of a run; with a `poller`, or if the run exports, wait for it; then export.
+    """Submit what is left of a run; with a `poller` wait for it, and export what is finished if the run is to.
 
     With `verify` what was exported before is hashed first, and what is missing or broken exported anew.
     """
     errand, screen, pace = book.errand, book.screen, book.errand.pace
-    export = Export.of(run)
+    export = None if poller is None else Export.of(run)
     book.exporting = export is not None
-    book.waiting = poller is not None or book.exporting
+    book.waiting = poller is not None
     book.expected = book.to_do
     if run.ledger.recovered:
         book.notes.append(f"{run.ledger.recovered:,} were on their way when the last process ended: they are in doubt")
@@ -261,7 +261,7 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
         if verify and export is not None:
             await _mend(run, book, invoices)
         await _print_known(run, book)
-        await _take(run.run(invoices, poller=poller) if book.waiting else run.submit(invoices), book)
+        await _take(run.run(invoices, poller=poller) if book.waiting else run.submit(invoices), run, book)
         if export is not None:
             bars[-1].total = book.exported + await book.count_without_file()
             await _export(run, book, invoices, export)
@@ -293,11 +293,13 @@ async def _print_known(run: InvoiceRun, book: InvoiceBook) -> None:
         after = page[-1].seq
 
 
-async def _take(items: AsyncGenerator[Item], book: InvoiceBook) -> None:
+async def _take(items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook) -> None:
     """Enter what comes to rest; what is to be exported is printed when it is."""
     async with aclosing(items):
         async for item in items:
-            book.add(book.result(item), printed=not book.is_to_be_exported(item))
+            # When it was sent is what one in doubt is looked up by; only the file knows.
+            doubtful = await run.ledger.get(item.seq) if item.state == State.IN_DOUBT else None
+            book.add(book.result(doubtful or item), printed=not book.is_to_be_exported(item))
 
 
 async def _export(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: Export) -> None:

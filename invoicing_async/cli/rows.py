@@ -133,7 +133,7 @@ DOCUMENT_ITEMS = Kind(
     outcomes={
         "planned": "not asked for yet, or to be fetched anew",
         "saved": "whole PDFs, proved and published",
-        "skipped": "there before this run, whole",
+        "skipped": "there before it was asked for, whole",
         "deferred": "the order is not eligible yet (ORDER_021)",
         "failed": "no document; the error says why",
     },

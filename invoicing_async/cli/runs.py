@@ -158,7 +158,7 @@ async def show(
 
     - planned: not asked for yet, or missing or broken and to be fetched anew
     - saved: a whole PDF, proved and published
-    - skipped: a whole PDF was there before this run asked
+    - skipped: a whole PDF was there before it was asked for
     - deferred: the order is not eligible yet (ORDER_021); asked for again by `runs resume`
     - failed: no document, the error says why; asked for again by `runs resume`
 
@@ -274,7 +274,7 @@ async def resume(
     file
         The run file.
     wait
-        E-invoices: --no-wait only submits.
+        E-invoices: --no-wait only submits, and neither waits nor exports.
     verify
         Hash the files that the run saved before; --no-verify takes them as recorded.
     export
