@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import pickle
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -373,10 +374,12 @@ def test_ten_thousand_rows_with_fifty_faults_are_reported_whole_and_soon(tmp_pat
         *(f"A-{number},{TEMPLATE},Lamp,piece,{'1,5' if number in bad else '1.5'},2" for number in range(2, 10_002)),
     ]
     file.write_text("\n".join(line.replace("1,5", '"1,5"') for line in lines))
-    begun = perf_counter()
+    # The time of this process alone; measuring coverage multiplies it.
+    allowed = 3 if sys.gettrace() is None else 12
+    begun = process_time()
     with file.open("rb") as source:
         found = texts(source)
-    assert perf_counter() - begun < 3
+    assert process_time() - begun < allowed
     said = "must be digits with a decimal point, not '1,5': a decimal comma is not understood"
     assert found == [f"line {number}, column price: {said}" for number in sorted(bad)]
     assert len(found) == 50
