@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -117,7 +118,7 @@ class Errand:
         session(limits=checked(lambda: self.pace.limits, "pace"), retry=checked(lambda: self.pace.retry, "pace"))
 
 
-class Book:
+class Book(ABC):
     """The books of one command on a run. `counts` are the items of the run by state, `items` how many there must be.
 
     `outcomes` are those of this command, `expected` how many it is to have.
@@ -143,14 +144,14 @@ class Book:
         self.notes: list[str] = []
         self.begun = _clock.monotonic()
 
+    @abstractmethod
     def result(self, item: Item) -> Row:
         """Give an item as a row of the report."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def left(self) -> int:
         """How many items this command was to bring to their end and did not."""
-        raise NotImplementedError
 
     @property
     def done(self) -> int:
@@ -158,18 +159,18 @@ class Book:
         return self.outcomes.total()
 
     @property
+    @abstractmethod
     def bad(self) -> int:
         """How many items of the run are not as they are to be in the end."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def again(self) -> bool:
         """Whether the run can do more if it is resumed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def others(self) -> AsyncIterator[Row]:
         """Give what stood in the input and is no item of the run."""
-        raise NotImplementedError
 
     def more(self) -> Iterator[Count]:
         """Give what the summary counts beside the states."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .exits import Exit
@@ -72,15 +73,15 @@ def listening(stop: Stop) -> Iterator[None]:
 
 def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Callable[[], None]) -> object:
     before = signal.getsignal(number)
-    try:
-        loop.add_signal_handler(number, heard)
-    except NotImplementedError:  # pragma: no cover - Windows: the loop has no signals of its own
+    if sys.platform == "win32":  # its loops have no signals of their own
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(heard))
+    else:
+        loop.add_signal_handler(number, heard)
     return before
 
 
 def _restore(loop: asyncio.AbstractEventLoop, number: signal.Signals, handler: object) -> None:
-    with suppress(NotImplementedError):  # as above
+    if sys.platform != "win32":
         loop.remove_signal_handler(number)
     signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal gave
 
