@@ -906,8 +906,7 @@ def _is_moves(job: Job) -> bool:
 def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
     """Do the transitions of many operations in three statements.
 
-    Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy, which costs more
-    than the statement: a group that made three for each transition held a loop up to two thirds of its speed.
+    Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy.
     """
     if len(jobs) == 1 or not SETS:
         return [(future, moves(desk), None) for future, moves in jobs]
