@@ -17,6 +17,7 @@ from ._clock import Clock
 from ._disk import DiskWriter, OnExisting, Proof, Published, Spool
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
+from ._refusals import error_body
 from ._wire import error_from
 from .errors import (
     HEAD_LIMIT,
@@ -33,7 +34,6 @@ __all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "refuse
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
-ERROR_BODY_LIMIT = 65_536
 PARTIAL = 206
 HEAD_SIZE = 5
 """Bytes after which a head can be judged: `%PDF-`."""
@@ -137,26 +137,13 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     content_type = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
     if content_type in kind.content_types:
         return
-    body = await _start(response.chunks())
+    body = await error_body(response.chunks())
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         raise error
     documented = " or ".join(sorted(kind.content_types))
     text = f"the answer has content type {content_type or 'none'!r} where {documented} is documented"
     raise ProtocolError(text, head=body, status=response.status)
-
-
-async def _start(chunks: AsyncIterator[bytes], begun: bytes = b"") -> bytes:
-    """Read on, up to what an error keeps; how the body ends does not matter then."""
-    body = bytearray(begun)
-    try:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > ERROR_BODY_LIMIT:
-                break
-    except TransportError:
-        pass
-    return bytes(body[:ERROR_BODY_LIMIT])
 
 
 @frozen
@@ -254,7 +241,7 @@ class _Body:
 
     async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
         """Give the error envelope that came instead, or else what is wrong with the head."""
-        body = await _start(self._chunks, head) if head.lstrip()[:1] == b"{" else head
+        body = await error_body(self._chunks, head) if head.lstrip()[:1] == b"{" else head
         declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
 

@@ -21,6 +21,7 @@ from ._aiohttp import AiohttpTransport
 from ._clock import Clock, RealClock
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
+from ._refusals import error_body
 from ._wire import error_from
 from .auth import Auth
 from .errors import (
@@ -46,7 +47,6 @@ T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds; a batch passes its own, which gives its place to another item meanwhile."""
 
-ERROR_BODY_LIMIT = 65_536
 SUCCESS_CLASS = 2
 """The first digit of a status that is no error."""
 
@@ -528,24 +528,11 @@ class _Call(Generic[T]):
 
 
 async def _refusal(response: Response, *, now: float) -> InvoicingError:
-    body = await _head(response)
+    body = await error_body(response.chunks())
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         return error
     return ProtocolError(f"the service answered {response.status}", head=body, status=response.status)
-
-
-async def _head(response: Response) -> bytes:
-    """Read what fits the limit; an error's status says enough when its body breaks off."""
-    body = bytearray()
-    try:
-        async for chunk in response.chunks():
-            body += chunk
-            if len(body) > ERROR_BODY_LIMIT:
-                break
-    except TransportError:
-        pass
-    return bytes(body[:ERROR_BODY_LIMIT])
 
 
 def _checked_base_url(base_url: str) -> str:
