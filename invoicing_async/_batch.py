@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
 from typing import Generic, TypeVar
+
+from ._slots import Slots
 
 __all__ = ["bounded"]
 
@@ -40,9 +41,10 @@ async def bounded(
     """
     batch = _Batch(items, work, concurrency, sleep, abandoned, cancel)
     try:
-        async with aclosing(batch.outcomes()) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
+        while await batch.has_more():
+            yield batch.taken()
+        async for outcome in batch.rest():
+            yield outcome
     finally:
         await batch.cancel()
 
@@ -63,23 +65,33 @@ class _Batch(Generic[Item, Outcome]):
         self._sleep = sleep
         self._abandoned = abandoned
         self._cancel = cancel
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = Slots(concurrency)
         self._finished: deque[Outcome] = deque()
         self._news: asyncio.Future[None] | None = None
         self._workers: set[asyncio.Task[None]] = set()
         self._parked = 0
         self._resting: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
+        self._begun = False
 
-    async def outcomes(self) -> AsyncGenerator[Outcome]:
-        self._spawn()
-        while self._workers or self._finished:
-            if not self._finished:
-                await self._heard()
-                continue
-            outcome = self._finished.popleft()
-            self._places.release()
-            yield outcome
+    async def has_more(self) -> bool:
+        """Wait until an outcome is there; false when there will be none."""
+        if not self._begun:
+            self._begun = True
+            self._spawn()
+        while not self._finished:
+            if not self._workers:
+                return False
+            await self._heard()
+        return True
+
+    def taken(self) -> Outcome:
+        """Give the next outcome, and its place to another item."""
+        self._places.give()
+        return self._finished.popleft()
+
+    async def rest(self) -> AsyncGenerator[Outcome]:
+        """Give what was not begun, then raise what ended the batch."""
         if self._error is not None:
             async for item in self._source.rest():
                 yield self._abandoned(item, self._error)
@@ -131,11 +143,12 @@ class _Batch(Generic[Item, Outcome]):
             if self._crowded:
                 self._leave()
                 return
-            await self._places.acquire()
+            if not self._places.take_now():
+                await self._places.take()
             try:
-                item = await self._source.read()
+                item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
-                self._places.release()
+                self._places.give()
                 return
             self._spawn()
             await self._finish(item)
@@ -174,13 +187,13 @@ class _Batch(Generic[Item, Outcome]):
             await self._sleep(seconds)
             return
         self._parked += 1
-        self._places.release()
+        self._places.give()
         self._spawn()
         try:
             await self._sleep(seconds)
         finally:
             self._parked -= 1
-        await self._places.acquire()
+        await self._places.take()
 
 
 class _Source(Generic[Item]):
@@ -196,17 +209,31 @@ class _Source(Generic[Item]):
         self._reading = asyncio.Lock()
         self._async = aiter(items) if isinstance(items, AsyncIterable) else None
         self._sync = iter(()) if isinstance(items, AsyncIterable) else iter(items)
+        self.waits = self._async is not None
+        """True if the next item has to be awaited."""
+
+    def next(self) -> Item:
+        """Give the next item of an input that does not wait; see `read`."""
+        if not self.ended:
+            try:
+                return next(self._sync)
+            except StopIteration:
+                self.ended = True
+            except Exception as exc:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised later
+                self.ended = True
+                self.error = exc
+        raise StopAsyncIteration
 
     async def read(self) -> Item:
         """Give the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""
+        if self._async is None:
+            return self.next()
         if self.ended:
             raise StopAsyncIteration
         try:
-            if self._async is None:
-                return next(self._sync)
             async with self._reading:
                 return await self._awaited(self._async)
-        except (StopIteration, StopAsyncIteration):
+        except StopAsyncIteration:
             self.ended = True
         except Exception as exc:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised again later
             self.ended = True

@@ -414,17 +414,20 @@ class DiskWriter:
         self,
         folder: Path,
         target: Path,
-        body: bytes,
+        body: bytes | _Temp,
         *,
         on_existing: OnExisting = OnExisting.NEW_NAME,
         durable: bool = False,
     ) -> Published:
         """Publish a body held in memory at `target`, by way of a temporary file in `folder`. Raises `OSError`.
 
+        A spool hands its temporary file over in place of the body.
+
         `durable` returns only after file and folder are on the disk; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one, the whole new one.
         """
-        return await self._publish(folder, target, body, on_existing=on_existing, durable=durable)
+        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, durable)
+        return await self._done(job, job.undo)
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
@@ -435,12 +438,6 @@ class DiskWriter:
         """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
         job = _Action(self._loop.create_future(), function)
         return await self._done(job, lambda: undo(job.result) if undo and job.result is not None else None)
-
-    async def _publish(
-        self, folder: Path, target: Path, body: bytes | _Temp, *, on_existing: OnExisting, durable: bool
-    ) -> Published:
-        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, durable)
-        return await self._done(job, job.undo)
 
     async def _done(self, job: _Job[T], undo: Callable[[], None]) -> T:
         self._put(job)
@@ -526,9 +523,7 @@ class Spool:
 
     async def publish(self, target: Path, *, on_existing: OnExisting, durable: bool) -> Published:
         """Publish what was written; see `DiskWriter.store`."""
-        return await self._writer._publish(  # noqa: SLF001 - the writer's other half
-            self._folder, target, self._temp, on_existing=on_existing, durable=durable
-        )
+        return await self._writer.store(self._folder, target, self._temp, on_existing=on_existing, durable=durable)
 
     async def discard(self) -> None:
         """Remove the temporary file; nothing happens after a publish."""

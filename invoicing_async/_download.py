@@ -130,13 +130,22 @@ def declared_length(response: Response) -> int | None:
     return int(value) if value is not None and value.isascii() and value.isdigit() else None
 
 
+def _content_type(response: Response) -> str:
+    return (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+
+
+def is_declared(response: Response, kind: Kind) -> bool:
+    """Tell whether a 2xx answer says that it is a whole document of this kind."""
+    return response.status != PARTIAL and _content_type(response) in kind.content_types
+
+
 async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
+    if is_declared(response, kind):
+        return
     if response.status == PARTIAL:
         raise IncompleteDocumentError("206: a part of a document, which nobody asked for", status=PARTIAL)
-    content_type = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
-    if content_type in kind.content_types:
-        return
+    content_type = _content_type(response)
     body = await error_body(response.chunks())
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
@@ -161,12 +170,11 @@ class Receiver:
         Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
         `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
         """
-        await refuse_unless(response, self.kind, now=self.clock.now())
+        if not is_declared(response, self.kind):
+            await refuse_unless(response, self.kind, now=self.clock.now())
         body = _Body(self, response)
-        small = await body.small()
-        if small is not None:
-            return small
-        return await body.spooled(disk, place)
+        small = body.arrived() or await body.small()
+        return await body.spooled(disk, place) if small is None else small
 
     async def begin(self, response: Response) -> tuple[list[bytes], AsyncIterator[bytes]]:
         """Read until the head is known to be a document's; give what came and the rest, which the caller proves."""
@@ -187,6 +195,18 @@ class _Body:
         self._pieces: list[bytes] = []
         self._first = b""
         self._size = 0
+
+    def arrived(self) -> bytes | None:
+        """Give the whole body if it is there already and proves whole; else None, and `small` has the last word."""
+        self._refuse_size(self._length or 0)
+        body = self._response.arrived()
+        if body is None:
+            return None
+        self._pieces.append(body)
+        self._first = body[:HEAD_LIMIT]
+        self._size = len(body)
+        self._refuse_size(self._size)
+        return body if self._receiver.kind.fault_of(body, content_length=self._length) is None else None
 
     async def small(self) -> bytes | None:
         """Give the whole body if it is small; None once it is known to be large."""

@@ -78,6 +78,9 @@ class Response(Protocol):
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises `ProtocolError` beyond `limit` bytes, `TransportError` if it breaks off."""
 
+    def arrived(self) -> bytes | None:
+        """The whole body if its end has arrived and none of it was read; else None, and nothing is taken."""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, in pieces of any size. Raises `TransportError` if it breaks off."""
 

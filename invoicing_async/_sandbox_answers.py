@@ -63,6 +63,10 @@ class Reply:
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
 
+    def arrived(self) -> bytes | None:
+        """None: a body in miniature comes piece by piece, so that every fault may break it."""
+        return None
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises `TransportError` where a fault breaks it off."""
         return self.stream(self.body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, date, datetime
 from functools import partial
@@ -357,7 +357,7 @@ class OrderDocuments:
         counted = _Counted(sleep)
         reading = _Reading(self._receiver, disk, saving, order_id, saving.known_place(order_id, replace))
         received = await self._session.call(request, reading, sleep=counted)
-        published = await _published(received, disk)
+        published = received.body if isinstance(received.body, Published) else await _stored(received, disk)
         document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
         if self._session.on_event is not None:
             self._session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
@@ -378,11 +378,17 @@ class Saver:
 
         `sleep` waits between attempts; `replace` is a file of this id that is missing or broken.
         """
+        documents, saving = self._documents, self._saving
         try:
             request = _request(order_id)
             if self._seen is not None and not self._seen.add(order_id):
                 return Duplicate(order_id)
-            return await self._tried(order_id, request, sleep, replace)
+            if self._looks_first and replace is None:
+                kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
+                if kept is not None:
+                    return Skipped(order_id, kept)
+            fetched = await documents._fetched(order_id, request, saving, sleep, replace=replace)  # noqa: SLF001
+            return Saved(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
         except (AuthenticationError, SessionError):
@@ -393,15 +399,6 @@ class Saver:
             return Failed(order_id, error)
         except (InvoicingError, ValueError) as error:
             return Failed(order_id, error)
-
-    async def _tried(self, order_id: str, request: Request, sleep: Sleep, replace: Path | None) -> DownloadOutcome:
-        documents, saving = self._documents, self._saving
-        if self._looks_first and replace is None:
-            kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
-            if kept is not None:
-                return Skipped(order_id, kept)
-        fetched = await documents._fetched(order_id, request, saving, sleep, replace=replace)  # noqa: SLF001 - as above
-        return Saved(order_id, fetched)
 
 
 def _places(order_ids: object, concurrency: int) -> int:
@@ -428,13 +425,10 @@ def _served(response: Response) -> str | None:
     return from_content_disposition(response.header("Content-Disposition")) or None
 
 
-async def _published(received: _Received, disk: DiskWriter) -> Published:
-    if isinstance(received.body, Published):
-        return received.body
-    place = received.place
-    return await disk.store(
-        place.folder, place.target, received.body, on_existing=place.on_existing, durable=place.durable
-    )
+def _stored(received: _Received, disk: DiskWriter) -> Awaitable[Published]:
+    body, place = received.body, received.place
+    assert isinstance(body, bytes)  # noqa: S101 - what is not published yet is in memory; for the type checker
+    return disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
 
 
 def _saved(order_id: str, found: Published, *, attempts: int, request_id: str | None = None) -> SavedDocument:

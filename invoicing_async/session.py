@@ -22,6 +22,7 @@ from ._clock import Clock, RealClock
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._refusals import error_body
+from ._slots import Slots
 from ._wire import error_from
 from .auth import Auth
 from .errors import (
@@ -122,7 +123,7 @@ class Session:
         self._transport: Transport | None = None
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(self.limits.concurrency)
+        self._slots = Slots(self.limits.concurrency)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
 
@@ -205,17 +206,16 @@ class Session:
         if self.on_event is not None:
             self.on_event(event)
 
-    @property
-    def is_free(self) -> bool:
-        """True if an attempt may begin at once."""
-        return self._pacer is None and not self._slots.locked()
+    def admit_now(self) -> bool:
+        """Take a place in the concurrency limit if an attempt may begin at once; pair it with `leave`."""
+        return self._pacer is None and self._slots.take_now()
 
     async def admit(self) -> None:
         """Wait for a place in the concurrency and rate limits; pair it with `leave`.
 
         The place comes first: paced attempts that then queued for one would begin in a burst.
         """
-        await self._slots.acquire()
+        await self._slots.take()
         try:
             await self._pace()
         except BaseException:
@@ -230,7 +230,7 @@ class Session:
 
     def leave(self) -> None:
         """Give back a place in the concurrency limit."""
-        self._slots.release()
+        self._slots.give()
 
     def begin(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
         """Begin one bare exchange; the answer's head arrives on entering it."""
@@ -403,25 +403,39 @@ class _Call(Generic[T]):
         return self._session.auth.refused(self._sent_headers)
 
     async def _exchange_once(self) -> T:
-        self._begun = self._session.clock.monotonic()
+        """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
+        session = self._session
+        self._begun = session.clock.monotonic()
         self._exchange = Exchange()
-        self._ready = False
         try:
-            await self._admitted()
-            return await self._in_slot()
+            if not self._admitted_now():
+                await self._admitted()
+            value = await self._bounded()
         except InvoicingError as error:
+            await self.release()
             self._note(error)
             raise
+        except BaseException:
+            await self.release()
+            raise
+        if not self._keep:
+            await self.release()
+        return value
+
+    def _admitted_now(self) -> bool:
+        """Get ready and take a place if neither has to be waited for."""
+        session = self._session
+        self._ready = not self._request.authorised or session.auth.ready(session.clock)
+        self._slot = self._ready and session.admit_now()
+        return self._slot
 
     async def _admitted(self) -> None:
-        """Get ready and take a place; a bound is made only for what may have to wait."""
-        session = self._session
-        if session.is_free and (not self._request.authorised or session.auth.ready(session.clock)):
-            await self._prepare()
-        elif (remaining := self._remaining()) is not None and remaining <= 0:
+        """Get ready and take a place, both within the deadline."""
+        self._ready = False
+        remaining = self._remaining()
+        if remaining is not None and remaining <= 0:
             raise self._late() from self._error
-        else:
-            await self._in_time(self._prepare())
+        await self._in_time(self._prepare())
 
     async def _prepare(self) -> None:
         session = self._session
@@ -436,23 +450,21 @@ class _Call(Generic[T]):
         await session.admit()
         self._slot = True
 
-    async def _in_slot(self) -> T:
-        try:
-            value = await self._bounded()
-        except BaseException:
-            await self.release()
-            raise
-        if not self._keep:
-            await self.release()
-        return value
-
     async def _bounded(self) -> T:
-        seconds, remaining = self._session.timeouts.attempt, self._remaining()
+        session = self._session
+        seconds, remaining = session.timeouts.attempt, self._remaining()
         is_last = remaining is not None and remaining < seconds
-        bound = self._session.clock.timeout(remaining if is_last else seconds)
+        bound = session.clock.timeout(remaining if is_last else seconds)
         try:
             async with bound:
-                return await self._sent_and_read()
+                if self._before is not None:
+                    await self._before()
+                answer = session.begin(self._signed(), self._exchange)
+                response = await answer.__aenter__()
+                self._answer = answer
+                if response.status // 100 != SUCCESS_CLASS:
+                    raise await _refusal(response, now=session.clock.now())
+                return await self._read(response)
         except TimeoutError as exc:
             if not bound.expired():
                 raise
@@ -461,23 +473,11 @@ class _Call(Generic[T]):
             sent: Sent = "unknown" if self._exchange.sent else "no"
             raise TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent) from exc
 
-    async def _sent_and_read(self) -> T:
-        session = self._session
-        if self._before is not None:
-            await self._before()
-        request = self._signed()
+    def _signed(self) -> Request:
+        session, request = self._session, self._request
         if session.on_event is not None:
             number = len(self._history) + 1
             session.on_event(RequestStarted(operation=request.operation, path=request.path, attempt=number))
-        answer = session.begin(request, self._exchange)
-        response = await answer.__aenter__()
-        self._answer = answer
-        if response.status // 100 != SUCCESS_CLASS:
-            raise await _refusal(response, now=session.clock.now())
-        return await self._read(response)
-
-    def _signed(self) -> Request:
-        session, request = self._session, self._request
         if not request.authorised:
             return evolve(request, base_url=request.base_url or session.base_url)
         credentials = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())

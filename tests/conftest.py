@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
+import aiohttp
 import pytest
 from fakes import FakeClock
 
@@ -38,6 +39,21 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in real:
         monkeypatch.setattr(socket.socket, name, guarded(name))
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
+@pytest.fixture(params=["direct", "client"])
+def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test on either path to the wire: an agent that watches aiohttp's client puts everything on the second."""
+    path: str = request.param
+    if path == "client":
+        watched: Any = aiohttp.ClientSession._request
+
+        async def watching(self: aiohttp.ClientSession, *args: Any, **kwargs: Any) -> aiohttp.ClientResponse:
+            answer: aiohttp.ClientResponse = await watched(self, *args, **kwargs)
+            return answer
+
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", watching)
+    return path
 
 
 @pytest.fixture

@@ -91,6 +91,9 @@ class FakeResponse:
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
+    def arrived(self) -> bytes | None:
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         for piece in self.pieces:
             await asyncio.sleep(0)

@@ -27,6 +27,7 @@ LEVELS = (
         "_clock",
         "_states",
         "_seen",
+        "_slots",
         "_learning",
     },
     {

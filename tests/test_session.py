@@ -293,7 +293,7 @@ class TestAttempts:
             seen: list[tuple[int, int]] = []
 
             async def before() -> None:
-                seen.append((len(sent(session)), session._slots._value))
+                seen.append((len(sent(session)), session._slots.free))
 
             await session.call(SUBMISSION, body, before=before)
         assert seen == [(0, 0), (1, 0)]
@@ -810,7 +810,7 @@ class TestCancellation:
                 assert task.cancelled() is not finished
                 seen = sandbox.counts.total()
                 assert in_use(session) == 0
-                assert session._slots._value == 2
+                assert session._slots.free == 2
                 await self.settled(sandbox)
                 assert sandbox.counts.total() - seen <= 1, "at most what was already on its way arrives"
             while others() != before:  # noqa: ASYNC110 - the server's own tasks end as its connections do
@@ -834,7 +834,7 @@ class TestCancellation:
                 assert task.cancelled() is not finished
                 transport = session._transport
                 assert isinstance(transport, FakeTransport)
-                assert (transport.open, session._slots._value) == (0, 1)
+                assert (transport.open, session._slots.free) == (0, 1)
                 assert others() == set()
             if finished:
                 break

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from aiohttp.http import StreamWriter
 from attrs import define, field, frozen
 from mocked import Mocked
 from peers import Connection, Peer, free_port, listening
@@ -252,6 +253,7 @@ async def dies(wire: Wire, *, reuse: bool, **named: Any) -> tuple[InvoicingError
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("reuse", [False, True], ids=["fresh", "re-used"])
 @pytest.mark.parametrize("die", DEATHS)
 class TestAPeerThatDies:
@@ -277,6 +279,7 @@ class TestAPeerThatDies:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_an_idle_connection_that_died_is_replaced_and_the_submission_sent_once() -> None:
     wire = Wire()
 
@@ -299,6 +302,7 @@ async def test_an_idle_connection_that_died_is_replaced_and_the_submission_sent_
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_a_peer_that_never_accepts_and_leaves_is_in_doubt() -> None:
     """The system has taken the connection and the bytes for it: nobody can say how far they went."""
     with socket.socket() as listener:
@@ -312,6 +316,7 @@ async def test_a_peer_that_never_accepts_and_leaves_is_in_doubt() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_a_peer_that_falls_silent_is_in_doubt() -> None:
     async def play(connection: Connection, peer: Peer) -> None:
         peer.requests.append(await connection.request())
@@ -324,6 +329,7 @@ async def test_a_peer_that_falls_silent_is_in_doubt() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_a_deadline_after_the_head_left_is_in_doubt() -> None:
     async def play(connection: Connection, peer: Peer) -> None:
         peer.requests.append(await connection.request())
@@ -362,6 +368,7 @@ def not_sent(error: InvoicingError, attempts: int = 3) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 class TestNothingWasSent:
     async def test_nobody_listens(self) -> None:
         async with calling(f"http://127.0.0.1:{free_port()}") as invoices:
@@ -442,6 +449,7 @@ class TestNothingWasSent:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize("reuse", [False, True], ids=["fresh", "re-used"])
 @pytest.mark.parametrize("die", DEATHS)
 @pytest.mark.parametrize(("after", "said"), [(0, 0), (20, 0), (None, 0), (None, 25)])
@@ -513,6 +521,7 @@ def scripted(wire: Wire, reply: bytes) -> Callable[[Connection, Peer], Awaitable
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(("reply", "meaning"), [pytest.param(*row[1:], id=row[0]) for row in ANSWERS])
 async def test_every_answer_has_its_documented_fate(reply: bytes, meaning: Fate | None) -> None:
     """Only what was refused for now, and by a code that the policy lists, is sent again."""
@@ -533,6 +542,7 @@ async def test_every_answer_has_its_documented_fate(reply: bytes, meaning: Fate 
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_refused_twice_then_taken_is_one_invoice() -> None:
     wire = Wire()
     replies = [answer("200 OK", SYS_DEP), answer("429 Too Many Requests"), GOOD]
@@ -548,6 +558,7 @@ async def test_refused_twice_then_taken_is_one_invoice() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_refused_for_now_then_lost_is_in_doubt_with_the_time_of_the_last_attempt() -> None:
     wire = Wire()
 
@@ -567,6 +578,7 @@ CONNECTION_KEY: Any = aiohttp.client_reqrep.ConnectionKey("service.test", 80, Fa
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(
     "exception",
     [
@@ -596,6 +608,7 @@ async def test_what_is_no_error_of_connecting_is_in_doubt_even_if_the_head_was_n
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 @pytest.mark.parametrize(
     "exception",
     [
@@ -616,6 +629,7 @@ async def test_an_error_of_connecting_is_tried_again(exception: Exception) -> No
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("both_paths")
 async def test_an_error_of_connecting_after_the_head_was_seen_to_leave_is_in_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -625,6 +639,7 @@ async def test_an_error_of_connecting_after_the_head_was_seen_to_leave_is_in_dou
         raise aiohttp.ClientConnectorError(CONNECTION_KEY, OSError(111, "Connection refused"))
 
     monkeypatch.setattr(aiohttp.ClientRequest, "send", refused)
+    monkeypatch.setattr(StreamWriter, "write_headers", refused)
     wire = Wire()
     async with listening(scripted(wire, GOOD)) as peer, calling(peer.url) as invoices:
         assert_in_doubt(await failed(invoices))

@@ -39,7 +39,7 @@ from invoicing_async.errors import (
 from invoicing_async.policies import RetryPolicy, Timeouts
 from invoicing_async.session import Session
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("both_paths")]
 
 AUTH = HmacAuth(partner_client_id="p", secret_key="k", store_client_id="s", store_token="t")
 PATIENT = Timeouts(connect=5.0, read=10.0, attempt=20.0, floor=0.0)
