@@ -13,7 +13,7 @@ agent), goes through the client.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -65,8 +65,24 @@ class _Request(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-class _Protocol(ResponseHandler):
-    """Ends the body of a lost connection: aiohttp lets whoever reads one with broken framing wait for ever."""
+class _Protocol(ResponseHandler, asyncio.BufferedProtocol):
+    """Reads into one buffer that all connections share, and ends the body of a lost connection.
+
+    The loop would make a buffer of 256 KiB for every read and give most of it back: that costs more than signing.
+    aiohttp lets whoever reads a body with broken framing wait for ever.
+    """
+
+    __slots__ = ("_into",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, into: memoryview) -> None:
+        super().__init__(loop)
+        self._into = into
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._into
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._into[:nbytes]))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
@@ -78,8 +94,8 @@ class _Protocol(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, ssl: SSLContext | None) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl)
-        protocol: type[ResponseHandler] = _Protocol
-        self._factory = partial(protocol, loop=self._loop)
+        protocol: Callable[..., ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop, into=memoryview(bytearray(READ_BUFFER)))
 
 
 class AiohttpTransport:

@@ -139,7 +139,7 @@ class _Batch(Generic[Item, Outcome]):
         self._tell()
 
     async def _worked(self) -> None:
-        while not self._source.ended and self._error is None:
+        while not self._source.ended and not self._is_over():
             if self._crowded:
                 self._leave()
                 return
@@ -151,26 +151,27 @@ class _Batch(Generic[Item, Outcome]):
                 self._places.give()
                 return
             self._spawn()
-            await self._finish(item)
+            if self._is_over():
+                # While the item was waited for.
+                self._finished.append(self._abandoned(item, self._cause(asyncio.CancelledError())))
+                return
+            try:
+                self._finished.append(await self._work(item, self._park))
+            except BaseException as exc:
+                # Cancelled as another item's error ends the batch, or because the batch is left: nobody reads then.
+                self._finished.append(self._abandoned(item, self._cause(exc)))
+                raise
+            self._tell()
 
     def _leave(self) -> None:
         # At once, not when the loop calls `_ended`: others that finish in the same step must not leave for it too.
         self._workers -= {asyncio.current_task()}
 
-    async def _finish(self, item: Item) -> None:
-        if self._error is not None:
-            self._finished.append(self._abandoned(item, self._error))
-            return
-        try:
-            outcome = await self._work(item, self._park)
-        except BaseException as exc:
-            # Cancelled because another item's error ends the batch, or because the batch is left: nobody reads then.
-            self._finished.append(self._abandoned(item, self._cause(exc)))
-            raise
-        self._finished.append(outcome)
-        self._tell()
+    def _is_over(self) -> bool:
+        return self._error is not None
 
     def _cause(self, exc: BaseException) -> BaseException:
+        """What ended the batch, or this item of it."""
         return exc if self._error is None else self._error
 
     async def _park(self, seconds: float) -> None:

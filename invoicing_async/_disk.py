@@ -277,6 +277,9 @@ class _Job(Generic[T]):
     def begin(self) -> None:
         """Do the work, or for a durable job what comes before its fsync."""
 
+    def undo(self) -> None:
+        """Take back what was done for a waiter that was cancelled meanwhile."""
+
     def deliver(self) -> None:
         """Answer the waiter, in the loop."""
         if self.future.done():
@@ -290,14 +293,21 @@ class _Job(Generic[T]):
 class _Action(_Job[T]):
     """A function to run on the thread."""
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_undo")
 
-    def __init__(self, future: asyncio.Future[T], function: Callable[[], T]) -> None:
+    def __init__(
+        self, future: asyncio.Future[T], function: Callable[[], T], undo: Callable[[T], None] | None = None
+    ) -> None:
         super().__init__(future)
         self._function = function
+        self._undo = undo
 
     def begin(self) -> None:
         self.result = self._function()
+
+    def undo(self) -> None:
+        if self._undo is not None and self.result is not None:
+            self._undo(self.result)
 
 
 class _Publication(_Job[Published]):
@@ -407,6 +417,7 @@ class DiskWriter:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
         self._waiting: list[_Job[Any]] = []
+        self._busy = False
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -427,7 +438,7 @@ class DiskWriter:
         leaves no file, or where it replaced one, the whole new one.
         """
         job = _Publication(self._loop.create_future(), folder, target, body, on_existing, durable)
-        return await self._done(job, job.undo)
+        return await self._done(job)
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
@@ -436,16 +447,15 @@ class DiskWriter:
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
         """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
-        job = _Action(self._loop.create_future(), function)
-        return await self._done(job, lambda: undo(job.result) if undo and job.result is not None else None)
+        return await self._done(_Action(self._loop.create_future(), function, undo))
 
-    async def _done(self, job: _Job[T], undo: Callable[[], None]) -> T:
+    async def _done(self, job: _Job[T]) -> T:
         self._put(job)
         try:
             return await job.future
         except asyncio.CancelledError:
             job.abandoned = True
-            undoing = _Action(self._loop.create_future(), undo)
+            undoing = _Action(self._loop.create_future(), job.undo)
             self._put(undoing)
             await _uninterrupted(undoing.future)
             raise
@@ -456,38 +466,45 @@ class DiskWriter:
         if self._thread is None:
             self._thread = Thread(target=self._work, name="invoicing-disk", daemon=True)
             self._thread.start()
-        # One hand-over for all that this turn of the loop asks for: waking the thread costs more than its work.
-        if not self._waiting:
+        # One hand-over for all that is asked for while the thread is at work, or in this turn of the loop: waking
+        # the thread, and being woken by it, costs more than its work.
+        if not self._waiting and not self._busy:
             self._loop.call_soon(self._hand_over)
         self._waiting.append(job)
 
     def _hand_over(self) -> None:
-        jobs, self._waiting = self._waiting, []
-        for start in range(0, len(jobs), BATCH):
-            self._queue.put(jobs[start : start + BATCH])
+        if self._busy:
+            return
+        if self._waiting:
+            self._busy = True
+            jobs, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            self._queue.put(jobs)
+        elif self._ended is not None:
+            self._queue.put(None)
 
     def _work(self) -> None:
-        running = True
-        while running:
-            jobs, running = self._taken()
+        while (jobs := self._queue.get()) is not None:
             _run(jobs)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._deliver, jobs, running)
+            if not self._told(self._deliver, jobs):
+                return
+        self._told(self._end)
 
-    def _taken(self) -> tuple[list[_Job[Any]], bool]:
-        """Wait for jobs and take what else is queued; false with those that end the thread."""
-        jobs: list[_Job[Any]] = []
-        while not jobs or (len(jobs) < BATCH and not self._queue.empty()):
-            more = self._queue.get()
-            if more is None:
-                return jobs, False
-            jobs += more
-        return jobs, True
+    def _told(self, callback: Callable[..., None], *arguments: object) -> bool:
+        """Tell the loop; false if it is closed and nobody waits any more."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            return False
+        return True
 
-    def _deliver(self, jobs: list[_Job[Any]], running: bool) -> None:  # noqa: FBT001 - a callback's arguments
+    def _deliver(self, jobs: list[_Job[Any]]) -> None:
+        self._busy = False
+        self._hand_over()
         for job in jobs:
             job.deliver()
-        if not running and self._ended is not None:
+
+    def _end(self) -> None:
+        if self._ended is not None:
             self._ended.set_result(None)
 
     async def close(self) -> None:
@@ -497,7 +514,6 @@ class DiskWriter:
         self._ended = self._loop.create_future()
         if self._thread is not None:
             self._hand_over()
-            self._queue.put(None)
             await _uninterrupted(self._ended)
             self._thread.join()
 

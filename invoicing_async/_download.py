@@ -189,7 +189,7 @@ class _Body:
     def __init__(self, receiver: Receiver, response: Response) -> None:
         self._receiver = receiver
         self._response = response
-        self._chunks = aiter(response.chunks())
+        self._chunks: AsyncIterator[bytes] | None = None
         self._length = declared_length(response)
         self._begun = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
@@ -227,11 +227,16 @@ class _Body:
         await self._check_head(b"".join(self._pieces))
         if self._size < HEAD_SIZE:
             raise self._incomplete(f"the body ends after {self._size} bytes")
-        return self._pieces, self._chunks
+        return self._pieces, self._rest()
+
+    def _rest(self) -> AsyncIterator[bytes]:
+        if self._chunks is None:
+            self._chunks = aiter(self._response.chunks())
+        return self._chunks
 
     async def _next(self) -> bytes | None:
         try:
-            chunk = await anext(self._chunks)
+            chunk = await anext(self._rest())
         except StopAsyncIteration:
             return None
         except TransportError as exc:
@@ -261,7 +266,7 @@ class _Body:
 
     async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
         """Give the error envelope that came instead, or else what is wrong with the head."""
-        body = await error_body(self._chunks, head) if head.lstrip()[:1] == b"{" else head
+        body = await error_body(self._rest(), head) if head.lstrip()[:1] == b"{" else head
         declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
 

@@ -17,7 +17,7 @@ from ._batch import bounded
 from ._disk import DiskWriter, OnExisting, Published, prepare_folder, whole_document
 from ._download import Pdf, Place, Receiver, declared_length, refuse_unless
 from ._http import Repeat, Request, Response, path
-from ._naming import Layout, content_disposition, file_name, from_content_disposition, safe_name
+from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
 from ._pdf import Checker
 from ._seen import Seen
 from .errors import (
@@ -142,7 +142,7 @@ class _Saving:
 
     def _target(self, order_id: str, served: str | None) -> Path:
         if served is None and self.layout is PLAIN:
-            return self.folder / file_name(order_id)
+            return child(self.folder, file_name(order_id))
         return self.folder / self.layout.relative(order_id, day=self.day, name=served)
 
     @property

@@ -234,8 +234,8 @@ class Session:
 
     def begin(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
         """Begin one bare exchange; the answer's head arrives on entering it."""
-        self.check_usable()
-        assert self._transport is not None  # noqa: S101 - open sessions have one; for the type checker
+        if self._state is not _State.OPEN or self._transport is None:
+            raise SessionError(f"the session is {self._state.value}")
         return self._transport.send(request, exchange)
 
 
@@ -297,7 +297,10 @@ class _Call(Generic[T]):
     async def run(self) -> T:
         self._session.check_usable()
         try:
-            value = await self._tried()
+            try:
+                value = await self._exchange_once()
+            except InvoicingError as error:
+                value = await self._again(error)
         except InvoicingError as error:
             error.attempts = tuple(self._history)
             raise
@@ -332,14 +335,18 @@ class _Call(Generic[T]):
         sent: Sent = "unknown" if self._exchange.sent else "no"
         return DeadlineError(f"the deadline of {self._policy.deadline:g} s ended the call", sent=sent)
 
-    async def _tried(self) -> T:
-        """Try once without ceremony: the retry machinery costs as much as a signature, so only failures pay."""
-        try:
-            return await self._attempt()
-        except InvoicingError as error:
-            if not self._repeatable(error):
-                raise
-            first = error
+    async def _again(self, error: InvoicingError) -> T:
+        """Go on after a failed exchange: once with a new credential, then as the policy says.
+
+        The retry machinery costs as much as a signature, so only failures meet it.
+        """
+        if self._is_renewable(error):
+            try:
+                return await self._renewed_once()
+            except InvoicingError as exc:
+                error = exc
+        if not self._repeatable(error):
+            raise error
         retrying = AsyncRetrying(
             sleep=self._slept,
             stop=self._is_spent,
@@ -348,7 +355,7 @@ class _Call(Generic[T]):
             before_sleep=self._before_sleep,
             reraise=True,
         )
-        return await retrying(self._attempt_after, [first])
+        return await retrying(self._attempt_after, [error])
 
     async def _attempt_after(self, failed: list[InvoicingError]) -> T:
         """Count the first attempt, which has failed already, as the loop's first; then try for real."""
@@ -391,16 +398,19 @@ class _Call(Generic[T]):
         """Make one attempt; a 401 that a new credential can mend is mended once, inside it."""
         try:
             return await self._exchange_once()
-        except AuthenticationError:
-            if not self._is_renewable():
+        except InvoicingError as error:
+            if not self._is_renewable(error):
                 raise
+        return await self._renewed_once()
+
+    async def _renewed_once(self) -> T:
         self._renewed = True
         return await self._exchange_once()
 
-    def _is_renewable(self) -> bool:
-        if self._renewed or not self._ready or not self._request.authorised:
+    def _is_renewable(self, error: InvoicingError) -> bool:
+        if not isinstance(error, AuthenticationError) or self._renewed:
             return False
-        return self._session.auth.refused(self._sent_headers)
+        return self._ready and self._request.authorised and self._session.auth.refused(self._sent_headers)
 
     async def _exchange_once(self) -> T:
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""

@@ -472,21 +472,28 @@ class TestTheWriter:
         assert writer._thread is not None
         assert not writer._thread.is_alive()
 
-    async def test_a_loop_that_is_gone_does_not_kill_the_thread(self) -> None:
-        class ClosedLoop(CountingLoop):
-            def call_soon_threadsafe(self, *call: Any) -> Any:
-                self.woken += 1
-                raise RuntimeError("Event loop is closed")
+    async def test_a_loop_that_is_gone_ends_the_thread(self) -> None:
+        """It has nobody to answer any more."""
+        release = threading.Event()
 
-        writer = DiskWriter()
-        real, writer._loop = writer._loop, ClosedLoop()  # type: ignore[assignment] # as above
-        task = asyncio.ensure_future(writer.run(lambda: 1))
-        await handed_over()
-        await_thread(lambda: writer._queue.empty() and writer._loop.woken)  # type: ignore[attr-defined] # as above
-        writer._loop = real
-        task.cancel()
-        await asyncio.wait([task])
-        await writer.close()
+        async def left() -> DiskWriter:
+            writer = DiskWriter()
+            begun = asyncio.ensure_future(writer.run(release.wait))
+            await handed_over()
+            begun.add_done_callback(lambda _: None)
+            return writer
+
+        def closed() -> DiskWriter:
+            loop = asyncio.new_event_loop()
+            writer = loop.run_until_complete(left())
+            loop.close()
+            return writer
+
+        writer = await asyncio.to_thread(closed)
+        release.set()
+        assert writer._thread is not None
+        writer._thread.join(5)
+        assert not writer._thread.is_alive()
 
 
 HOLDER = """
