@@ -356,14 +356,22 @@ class _Answer:
         return self.headers.get(name)
 
     async def read(self, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise ProtocolError(f"the answer is longer than {limit:,} bytes", head=parts[0], status=self.status)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = self.arrived()
+        if body is not None and len(body) <= limit:
+            return body
+        return await self._read_on(body or b"", limit)
+
+    async def _read_on(self, begun: bytes, limit: int) -> bytes:
+        parts = [begun] if begun else []
+        size = len(begun)
+        chunks = self.chunks()
+        while size <= limit:
+            try:
+                parts.append(await anext(chunks))
+            except StopAsyncIteration:
+                return b"".join(parts)
+            size += len(parts[-1])
+        raise ProtocolError(f"the answer is longer than {limit:,} bytes", head=parts[0], status=self.status)
 
     def arrived(self) -> bytes | None:
         content = self._content

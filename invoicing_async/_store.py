@@ -77,15 +77,12 @@ GROUP = 4096
 ID_BATCH = 10_000
 """Ids taken from the input at a time: what `add_ids` keeps in memory."""
 
-CROWD, LINGER = 8, 0.001
-"""From so many operations at once on, the next are gathered for so many seconds: an fsync and the changes between
-threads that come with it cost more than the wait."""
+CHECKPOINT = "wal_autocheckpoint = 8000"
+"""Pages after which the write-ahead log is copied back, while all wait: 32 MiB, and as many seconds apart as it takes
+to write them."""
 
 TOGETHER = 256
 """Rows of one statement."""
-
-SETS = sqlite3.sqlite_version_info >= (3, 33)
-"""Whether the library's SQLite knows UPDATE … FROM; an older one does row by row."""
 
 SHOWN = 10
 """Keys that the text of an error names."""
@@ -542,7 +539,7 @@ def _writing(
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
-            for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864"):
+            for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864", CHECKPOINT):
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
         finally:
@@ -595,8 +592,9 @@ class _Desk:
         self.execute = connection.execute
         self.now = clock.now
         self.tally: dict[str, int] = {}
-        self.sending: dict[int, int] = {}
-        """The attempt of each item that this process is sending, as committed: what is most often looked for."""
+        self.standing: dict[int, tuple[str, int]] = {}
+        """The state and attempt, as committed, of items that are about to be sent or are being sent: what is most
+        often looked for."""
         self.moved: dict[int, int | None] = {}
         """The attempt of each item that this transaction makes one that is being sent, None for any other it moves."""
 
@@ -618,15 +616,13 @@ class _Desk:
     def committed(self) -> None:
         for seq, attempt in self.moved.items():
             if attempt is None:
-                self.sending.pop(seq, None)
+                self.standing.pop(seq, None)
             else:
-                self.sending[seq] = attempt
+                self.standing[seq] = _SENDING, attempt
 
     def flush(self) -> None:
         moved = [(change, state) for state, change in self.tally.items() if change]
-        if moved and SETS:
-            self.execute(_tally_sql(len(moved)), tuple(chain.from_iterable(moved)))
-        elif moved:
+        if moved:
             self.connection.executemany("UPDATE tally SET count = count + ? WHERE state = ?", moved)
         self.tally = {}
 
@@ -653,7 +649,6 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._waiting: list[Job] = []
-        self._crowd = 0
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._stopping = False
         # A daemon: a program that never closes its run must still be able to end.
@@ -669,17 +664,13 @@ class _Worker:
         future: asyncio.Future[T] = self._loop.create_future()
         # One hand-over for all that this turn of the loop asks for: waking the thread costs more than a row.
         if not self._waiting:
-            if self._crowd < CROWD:
-                self._loop.call_soon(self._hand_over)
-            else:
-                self._loop.call_later(LINGER, self._hand_over)
+            self._loop.call_soon(self._hand_over)
         self._waiting.append((future, operation))
         return await future
 
     def _hand_over(self) -> None:
         if self._waiting:
             jobs, self._waiting = self._waiting, []
-            self._crowd = len(jobs)
             for at in range(0, len(jobs), GROUP):
                 self._jobs.put(jobs[at : at + GROUP])
 
@@ -728,7 +719,7 @@ class _Worker:
     def _commit(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
         """Do a group in one transaction. Only if something in it fails is it done again, each on its own footing."""
         with suppress(Exception):  # the second round finds out whose error it is
-            return self._transact(desk, jobs, self._do_together)
+            return _moved_at_once(desk, jobs) or self._transact(desk, jobs, self._do_together)
         try:
             return self._transact(desk, jobs, self._do_each_apart)
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
@@ -818,6 +809,9 @@ def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
     opened = _describe(desk)
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
+    if opened.kind is RunKind.INVOICES:
+        for statement in (_MOVES, _MOVE):
+            desk.execute(statement)
     desk.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     return evolve(opened, recovered=_recover(desk))
 
@@ -877,7 +871,7 @@ def _learn(desk: _Desk, seq: int, state: State, _attempt: int, change: Change) -
     _journal(desk, seq, change.event, now, _learned(change, error))
 
 
-def _learned(change: Change, error: str | None) -> dict[str, Any]:
+def _learned(change: Change, error: str | None) -> dict[str, str]:
     said = (("request_id", change.request_id), ("code", change.code), ("error", error), ("path", change.path))
     return {name: value for name, value in said if value is not None}
 
@@ -904,23 +898,58 @@ def _is_moves(job: Job) -> bool:
 
 
 def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
-    """Do the transitions of many operations in three statements.
-
-    Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy.
-    """
-    if len(jobs) == 1 or not SETS:
-        return [(future, moves(desk), None) for future, moves in jobs]
+    """Do the transitions of many operations together, within a transaction."""
     moving = _Moving(desk)
-    moving.look([change.ref for _, moves in jobs for change in moves.changes])  # type: ignore[attr-defined] # by `_is_moves`
-    answers: list[Answer] = [(future, moving.make(moves.changes), None) for future, moves in jobs]  # type: ignore[attr-defined] # as above
+    moving.look(_refs(jobs))
+    answers = moving.make(jobs)
     moving.write()
     return answers
 
 
+def _moved_at_once(desk: _Desk, jobs: list[Job]) -> list[Answer] | None:
+    """Do the transitions of many operations as one statement that is its own transaction; None if it takes more.
+
+    Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy: BEGIN, three
+    statements and COMMIT take five times as long as the disk.
+    """
+    if not all(map(_is_moves, jobs)):
+        return None
+    refs = _refs(jobs)
+    if len(refs) > TOGETHER or not all(ref in desk.standing for ref in refs):
+        return None
+    desk.begin()
+    answers = _move_together(desk, jobs)
+    desk.committed()
+    return answers
+
+
+def _refs(jobs: list[Job]) -> list[int | str]:
+    return [change.ref for _, moves in jobs for change in moves.changes]  # type: ignore[attr-defined] # by `_is_moves`
+
+
 _TEXT: dict[StrEnum, str] = {member: member.value for kind in (State, Event) for member in kind}
 _SENDING = _TEXT[State.SENDING]
-_KEPT = tuple(enumerate(("request_id", "invoice_id", "result", "path", "size", "sha256"), 7))
-"""What a change leaves as it was where it brings nothing, by its place in the row."""
+
+
+_MOVES = """
+CREATE TEMP VIEW moves AS SELECT
+    0 AS seq, '' AS before, '' AS state, 0 AS attempt, 0.0 AS at, 0.0 AS sent_at, '' AS code, '' AS error,
+    '' AS request_id, '' AS invoice_id, '' AS result, '' AS path, 0 AS size, '' AS sha256, '' AS event, '' AS detail
+"""
+_MOVE = """
+CREATE TEMP TRIGGER move INSTEAD OF INSERT ON moves BEGIN
+    UPDATE items SET
+        state = NEW.state, attempt = NEW.attempt, updated = NEW.at, code = NEW.code, error = NEW.error,
+        sent_at = coalesce(NEW.sent_at, sent_at), request_id = coalesce(NEW.request_id, request_id),
+        invoice_id = coalesce(NEW.invoice_id, invoice_id), result = coalesce(NEW.result, result),
+        path = coalesce(NEW.path, path), size = coalesce(NEW.size, size), sha256 = coalesce(NEW.sha256, sha256)
+    WHERE seq = NEW.seq;
+    INSERT INTO journal (item, event, at, detail) VALUES (NEW.seq, NEW.event, NEW.at, NEW.detail);
+    UPDATE tally SET count = count - 1 WHERE state = NEW.before;
+    UPDATE tally SET count = count + 1 WHERE state = NEW.state;
+END
+"""
+"""What one transition writes, as a view of the connection's own that is inserted into: nothing of it is in the file."""
 
 
 class _Moving:
@@ -930,22 +959,22 @@ class _Moving:
         self._desk = desk
         self._now = desk.now()
         self._standing: dict[int, tuple[str, int]] = {}
-        self._rows: dict[int, list[Any]] = {}
-        self._journal: list[tuple[Any, ...]] = []
+        self._rows: list[tuple[Any, ...]] = []
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""
-        sending = self._desk.sending
-        self._standing = {ref: (_SENDING, sending[ref]) for ref in refs if ref in sending}
-        seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in sending})
+        known = self._desk.standing
+        self._standing = {ref: known[ref] for ref in refs if ref in known}
+        seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in known})
         for part in _parts(seqs):
             found = self._desk.one(_look_sql(len(part)), *part) or ""
             for entry in found.split(",") if found else ():
                 seq, state, attempt = entry.split(" ")
                 self._standing[int(seq)] = state, int(attempt)
 
-    def make(self, changes: tuple[Change, ...]) -> list[State]:
-        return [self._make(change) for change in changes]
+    def make(self, jobs: list[Job]) -> list[Answer]:
+        """Make the transitions of each operation, and give what its caller is to be told."""
+        return [(future, [self._make(change) for change in moves.changes], None) for future, moves in jobs]  # type: ignore[attr-defined] # by `_is_moves`
 
     def _make(self, change: Change) -> State:
         seq = change.ref
@@ -957,36 +986,32 @@ class _Moving:
         after = _TEXT[state]
         attempt += change.event is Event.INTENT
         self._standing[seq] = after, attempt
-        self._desk.move(before, after)
-        self._note(seq, after, attempt, change)
+        self._rows.append(self._row(seq, before, after, attempt, change))
         return state
 
-    def _note(self, seq: int, state: str, attempt: int, change: Change) -> None:
-        row = self._rows.get(seq)
-        if row is None:
-            row = self._rows[seq] = [seq, None, None, self._now, *(None,) * 9]
-        row[1], row[2] = state, attempt
+    def _row(self, seq: int, before: str, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
+        where = (seq, before, after, attempt, self._now)
         if change.event is Event.INTENT:
-            row[4:7] = self._now, None, None
-            detail = {"attempt": attempt}
-        else:
-            error = _line(change.error)
-            row[5], row[6] = change.code, error
-            for at, name in _KEPT:
-                if (value := getattr(change, name)) is not None:
-                    row[at] = value
-            detail = _learned(change, error)
-        self._journal.append((seq, _TEXT[change.event], self._now, _encode(detail) if detail else None))
+            return (*where, self._now, *(None,) * 8, _TEXT[change.event], f'{{"attempt":{attempt}}}')
+        error = _line(change.error)
+        kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
+        # Spelled out, as an encoder is made anew for every text.
+        said = [f'"{name}":{_quote(text)}' for name, text in _learned(change, error).items()]
+        detail = f"{{{','.join(said)}}}" if said else None
+        return (*where, None, change.code, error, *kept, _TEXT[change.event], detail)
 
     def write(self) -> None:
-        for seq, (state, attempt) in self._standing.items():
-            if seq in self._rows:
-                self._desk.moved[seq] = attempt if state is _SENDING else None
-        for rows in _parts(list(self._rows.values())):
-            self._desk.execute(_move_sql(len(rows)), tuple(chain.from_iterable(rows)))
+        """Write all of it, in one statement if it is not too much."""
+        for row in self._rows:
+            seq, state, attempt = row[0], row[2], row[3]
+            self._desk.moved[seq] = attempt if state is _SENDING else None
         # Filled up with rows that mean nothing, so that there are few different statements.
-        for entries in _parts(self._journal, filler=(None,) * 4):
-            self._desk.execute(_journal_sql(len(entries)), tuple(chain.from_iterable(entries)))
+        for rows in _parts(self._rows, filler=(None,) * WIDTH):
+            self._desk.execute(_moves_sql(len(rows)), tuple(chain.from_iterable(rows)))
+
+
+WIDTH = 16
+"""The columns of `moves`."""
 
 
 def _parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
@@ -1004,31 +1029,8 @@ def _look_sql(count: int) -> str:
 
 
 @cache
-def _move_sql(count: int) -> str:
-    return (
-        f"WITH n AS (VALUES {_marks(13, count)}) "  # noqa: S608 - made of constants
-        "UPDATE items SET state = n.column2, attempt = n.column3, updated = n.column4, "
-        "sent_at = coalesce(n.column5, sent_at), code = n.column6, error = n.column7, "
-        "request_id = coalesce(n.column8, request_id), invoice_id = coalesce(n.column9, invoice_id), "
-        "result = coalesce(n.column10, result), path = coalesce(n.column11, path), "
-        "size = coalesce(n.column12, size), sha256 = coalesce(n.column13, sha256) FROM n WHERE items.seq = n.column1"
-    )
-
-
-@cache
-def _journal_sql(count: int) -> str:
-    return (
-        "INSERT INTO journal (item, event, at, detail) "  # noqa: S608 - made of constants
-        f"SELECT * FROM (VALUES {_marks(4, count)}) WHERE column1 IS NOT NULL"
-    )
-
-
-@cache
-def _tally_sql(count: int) -> str:
-    return (
-        f"WITH n AS (VALUES {_marks(2, count)}) "  # noqa: S608 - made of constants
-        "UPDATE tally SET count = count + n.column1 FROM n WHERE tally.state = n.column2"
-    )
+def _moves_sql(count: int) -> str:
+    return f"INSERT INTO moves SELECT * FROM (VALUES {_marks(WIDTH, count)}) WHERE column1 IS NOT NULL"  # noqa: S608 - made of constants
 
 
 def _marks(width: int, count: int) -> str:
@@ -1166,6 +1168,13 @@ def _rows(desk: _Desk, states: tuple[str, ...] | None, after: int, limit: int, *
     return sorted(items, key=attrgetter("seq"))[:limit]
 
 
+def _to_send(desk: _Desk, after: int, limit: int) -> list[Item]:
+    """Give what may be sent, and keep at hand where it stands: it will be sent next."""
+    items = _rows(desk, tuple(SENDABLE), after, limit, payload=True)
+    desk.standing.update((item.seq, (item.state, item.attempt)) for item in items if item.seq not in desk.moved)
+    return items
+
+
 def _duplicates(desk: _Desk, after: str, limit: int) -> list[tuple[str, int]]:
     sql = "SELECT key, times FROM duplicates WHERE key > ? ORDER BY key LIMIT ?"
     return desk.execute(sql, (after, limit)).fetchall()
@@ -1190,6 +1199,7 @@ def _store_settings(desk: _Desk, text: str) -> None:
     desk.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (text,))
 
 
+_quote = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -1261,7 +1271,7 @@ class SqliteReader:
         planned and not sent, with their payload.
         """
         if self.kind is RunKind.INVOICES:
-            return await self.rows(SENDABLE, after=after, limit=limit, payload=True)
+            return await self._worker.run(partial(_to_send, after=after, limit=limit))
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
 
     async def counts(self) -> dict[str, int]:

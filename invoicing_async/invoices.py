@@ -29,7 +29,16 @@ from ._naming import file_name
 from ._rules import UUID
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
-from ._wire import Export, WireNames, decode_export, decode_request, encode_draft, error_from
+from ._wire import (
+    Export,
+    WireNames,
+    decode_export,
+    decode_request,
+    encode_draft,
+    encode_dumped,
+    error_from,
+    load_draft,
+)
 from .errors import (
     ApiError,
     AuthenticationError,
@@ -166,7 +175,23 @@ class AsyncInvoices:
         invoice may exist, `ApiError` for a refusal, `TransportError` (`sent` is "no") if it never left.
         `before` is awaited before each attempt's first byte, `sleep` replaces the wait between attempts.
         """
-        body = self.encode(draft)
+        return await self._submitted(self.encode(draft), draft.key, sleep, before)
+
+    async def submit_dumped(
+        self,
+        dump: str,
+        key: str,
+        *,
+        sleep: Sleep | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> InvoiceRequest:
+        """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
+        body = encode_dumped(dump, names=self._names) or self.encode(load_draft(dump))
+        return await self._submitted(body, key, sleep, before)
+
+    async def _submitted(
+        self, body: bytes, key: str, sleep: Sleep | None, before: Callable[[], Awaitable[None]] | None
+    ) -> InvoiceRequest:
         sent_at = None
 
         async def leaving() -> None:
@@ -180,7 +205,7 @@ class AsyncInvoices:
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
-            raise _in_doubt(error, draft, body, sent_at) from error
+            raise _in_doubt(error, key, body, sent_at) from error
 
     @property
     def concurrency(self) -> int:
@@ -405,10 +430,10 @@ def _uuid(text: object, name: str) -> str:
     return text
 
 
-def _in_doubt(error: Exception, draft: InvoiceDraft, body: bytes, sent_at: float | None) -> SubmissionInDoubtError:
+def _in_doubt(error: Exception, key: str, body: bytes, sent_at: float | None) -> SubmissionInDoubtError:
     doubt = SubmissionInDoubtError(
-        f"invoice {draft.key!r} may or may not have been created: {error}",
-        key=draft.key,
+        f"invoice {key!r} may or may not have been created: {error}",
+        key=key,
         body_sha256=sha256(body).hexdigest(),
         sent_at=sent_at,
     )

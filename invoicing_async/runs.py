@@ -445,7 +445,7 @@ class InvoiceRun:
     async def _sent(self, invoices: AsyncInvoices, sendings: dict[int, _Sending], item: Item, sleep: Sleep) -> Item:
         sending = sendings[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
         try:
-            request = await invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend)
+            request = await self._submitted(invoices, item, sending)
         except DraftError as error:
             await sending.found_invalid(error)
         except InvoicingError as error:
@@ -457,6 +457,13 @@ class InvoiceRun:
         else:
             await sending.accepted(request)
         return sending.item
+
+    def _submitted(self, invoices: AsyncInvoices, item: Item, sending: _Sending) -> Awaitable[InvoiceRequest]:
+        payload = item.payload
+        if payload is None or sha256(payload.encode()).hexdigest() != item.payload_sha256:
+            # Not what was judged when it was taken in: judged again.
+            return invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend)
+        return invoices.submit_dumped(payload, item.key, sleep=sending.back_off, before=sending.intend)
 
     async def _now(self, ref: int | str) -> Item:
         item = await self.ledger.get(ref)

@@ -60,6 +60,9 @@ class Resource(Protocol):
 
 R = TypeVar("R", bound=Resource)
 
+ANTEROOM = 4
+"""One in so many calls as may be under way at once may do beforehand what has to be done before its first byte."""
+
 
 class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
@@ -124,6 +127,7 @@ class Session:
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = Slots(self.limits.concurrency)
+        self._anteroom = Slots(max(1, self.limits.concurrency // ANTEROOM))
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
 
@@ -184,7 +188,8 @@ class Session:
 
         `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
         failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
-        `before` is awaited when an attempt has its place and its first byte is about to leave. Raises the errors of
+        `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
+        next in line for one. Raises the errors of
         `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
         """
         return _Call(self, request, read, sleep=sleep, retry=retry, before=before).run()
@@ -222,6 +227,23 @@ class Session:
             self.leave()
             raise
 
+    @property
+    def is_full(self) -> bool:
+        """True if every place of the concurrency limit is taken, and a call that leaves is all there is to wait for."""
+        return self._pacer is None and not self._slots.free
+
+    async def admit_after(self, before: Callable[[], Awaitable[None]]) -> None:
+        """Do as `admit`, but await `before` while waiting for the place, which is not held meanwhile.
+
+        Few at a time: what `before` records as begun waits for its first byte, and a crash leaves it in doubt.
+        """
+        await self._anteroom.take()
+        try:
+            await before()
+            await self._slots.take()
+        finally:
+            self._anteroom.give()
+
     async def _pace(self) -> None:
         if self._pacer is not None:
             wait = self._pacer.reserve(self.clock.monotonic())
@@ -251,6 +273,7 @@ class _Call(Generic[T]):
         "_history",
         "_keep",
         "_policy",
+        "_prepared",
         "_read",
         "_ready",
         "_renewed",
@@ -417,6 +440,7 @@ class _Call(Generic[T]):
         session = self._session
         self._begun = session.clock.monotonic()
         self._exchange = Exchange()
+        self._prepared = False
         try:
             if not self._admitted_now():
                 await self._admitted()
@@ -457,7 +481,11 @@ class _Call(Generic[T]):
                 error.sent = "no"
                 raise
         self._ready = True
-        await session.admit()
+        if self._before is not None and session.is_full:
+            await session.admit_after(self._before)
+            self._prepared = True
+        else:
+            await session.admit()
         self._slot = True
 
     async def _bounded(self) -> T:
@@ -467,7 +495,7 @@ class _Call(Generic[T]):
         bound = session.clock.timeout(remaining if is_last else seconds)
         try:
             async with bound:
-                if self._before is not None:
+                if self._before is not None and not self._prepared:
                     await self._before()
                 answer = session.begin(self._signed(), self._exchange)
                 response = await answer.__aenter__()

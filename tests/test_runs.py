@@ -24,7 +24,6 @@ from fakes import FakeClock, FakeResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _store
 from invoicing_async._aiohttp import serve
 from invoicing_async._clock import Clock, RealClock
 from invoicing_async._disk import DiskWriter
@@ -1428,10 +1427,8 @@ async def told(
         return await run.ledger.rows(), journal, await run.ledger.counts(), list(map(repr, answers))
 
 
-@pytest.mark.parametrize("sets", [True, False])
-def test_changes_that_share_a_commit_do_what_they_do_alone(monkeypatch: pytest.MonkeyPatch, *, sets: bool) -> None:
-    """Items, journal, counts and answers are the same, whatever is refused among them, in any version of SQLite."""
-    monkeypatch.setattr(_store, "SETS", sets)
+def test_changes_that_share_a_commit_do_what_they_do_alone() -> None:
+    """Items, journal, counts and answers are the same, whatever is refused among them."""
 
     @given(st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=20))
     @settings(max_examples=40, deadline=None)
