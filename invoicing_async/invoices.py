@@ -167,15 +167,17 @@ class AsyncInvoices:
         *,
         sleep: Sleep | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
         """Submit a draft once and give the service's request, which may be terminal at once.
 
         Tried again only if the draft provably was not sent, or a declared answer refused it for now (SYS_DEP_503,
         429). Raises `DraftError` with every fault before anything is sent, `SubmissionInDoubtError` if the
         invoice may exist, `ApiError` for a refusal, `TransportError` (`sent` is "no") if it never left.
-        `before` is awaited before each attempt's first byte, `sleep` replaces the wait between attempts.
+        `before` is awaited before each attempt's first byte and `leaves` called when that is about to leave; `sleep`
+        replaces the wait between attempts.
         """
-        return await self._submitted(self.encode(draft), draft.key, sleep, before)
+        return await self._submitted(self.encode(draft), draft.key, sleep, before, leaves)
 
     async def submit_dumped(
         self,
@@ -184,24 +186,32 @@ class AsyncInvoices:
         *,
         sleep: Sleep | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
         """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
         body = encode_dumped(dump, names=self._names) or self.encode(load_draft(dump))
-        return await self._submitted(body, key, sleep, before)
+        return await self._submitted(body, key, sleep, before, leaves)
 
     async def _submitted(
-        self, body: bytes, key: str, sleep: Sleep | None, before: Callable[[], Awaitable[None]] | None
+        self,
+        body: bytes,
+        key: str,
+        sleep: Sleep | None,
+        before: Callable[[], Awaitable[None]] | None,
+        leaves: Callable[[], None] | None,
     ) -> InvoiceRequest:
         sent_at = None
 
-        async def leaving() -> None:
+        def leaving() -> None:
             nonlocal sent_at
-            if before is not None:
-                await before()
             sent_at = self._session.clock.now()
+            if leaves is not None:
+                leaves()
 
         try:
-            return await self._session.call(self._creation(body), self._read, sleep=sleep, before=leaving)
+            return await self._session.call(
+                self._creation(body), self._read, sleep=sleep, before=before, leaves=leaving
+            )
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise

@@ -462,8 +462,10 @@ class InvoiceRun:
         payload = item.payload
         if payload is None or sha256(payload.encode()).hexdigest() != item.payload_sha256:
             # Not what was judged when it was taken in: judged again.
-            return invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend)
-        return invoices.submit_dumped(payload, item.key, sleep=sending.back_off, before=sending.intend)
+            return invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend, leaves=sending.leaves)
+        return invoices.submit_dumped(
+            payload, item.key, sleep=sending.back_off, before=sending.intend, leaves=sending.leaves
+        )
 
     async def _now(self, ref: int | str) -> Item:
         item = await self.ledger.get(ref)
@@ -637,6 +639,9 @@ class _Sending:
         except Exception:
             self._intended = False
             raise
+
+    def leaves(self) -> None:
+        """Hear that the first byte is about to leave: from here on a cut is a doubt."""
         self._left = True
 
     async def back_off(self, seconds: float) -> None:

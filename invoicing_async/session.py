@@ -61,7 +61,8 @@ class Resource(Protocol):
 R = TypeVar("R", bound=Resource)
 
 ANTEROOM = 4
-"""One in so many calls as may be under way at once may do beforehand what has to be done before its first byte."""
+"""One in so many calls as may be under way at once may do beforehand what has to be done before its first byte. More
+of them would fill the places of a slow disk's calls, but after a crash each is a doubt that need not be."""
 
 
 class _State(Enum):
@@ -183,16 +184,17 @@ class Session:
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Send the request and give what `read` makes of its answer, trying again as the policy says.
 
         `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
         failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
         `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
-        next in line for one. Raises the errors of
+        next in line for one; `leaves` is called when that byte is about to leave. Raises the errors of
         `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
         """
-        return _Call(self, request, read, sleep=sleep, retry=retry, before=before).run()
+        return _Call(self, request, read, sleep=sleep, retry=retry, before=before, leaves=leaves).run()
 
     @asynccontextmanager
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
@@ -272,6 +274,7 @@ class _Call(Generic[T]):
         "_exchange",
         "_history",
         "_keep",
+        "_leaves",
         "_policy",
         "_prepared",
         "_read",
@@ -295,6 +298,7 @@ class _Call(Generic[T]):
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
         keep: bool = False,
     ) -> None:
         self._session = session
@@ -302,6 +306,7 @@ class _Call(Generic[T]):
         self._read = read
         self._keep = keep
         self._before = before
+        self._leaves = leaves
         self._sleep = sleep or session.clock.sleep
         self._history: list[Attempt] = []
         self._begun: float | None = None
@@ -497,7 +502,10 @@ class _Call(Generic[T]):
             async with bound:
                 if self._before is not None and not self._prepared:
                     await self._before()
-                answer = session.begin(self._signed(), self._exchange)
+                request = self._signed()
+                if self._leaves is not None:
+                    self._leaves()
+                answer = session.begin(request, self._exchange)
                 response = await answer.__aenter__()
                 self._answer = answer
                 if response.status // 100 != SUCCESS_CLASS:
