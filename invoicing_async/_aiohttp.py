@@ -25,7 +25,7 @@ import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, RawResponseMessage, StreamWriter
+from aiohttp.http import HttpProcessingError, StreamWriter
 from attrs import frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -195,6 +195,15 @@ class _Pool:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {origin.request.url}") from exc
 
 
+def _ready(connection: Connection) -> ResponseHandler:
+    """Prepare a connection for one exchange. Raises `_SpoiltConnectionError`."""
+    protocol = connection.protocol
+    if protocol is None or protocol.should_close:
+        raise _SpoiltConnectionError(_SPOILT)
+    protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
+    return protocol
+
+
 class _Directly:
     """A POST written to a connection and answered by aiohttp's parser, without its client."""
 
@@ -210,35 +219,29 @@ class _Directly:
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
-        bound = self._silence.bound()
+        bound: Bound | None = None
         try:
             connection = await self._pool.connect(self._origin)
+            bound = self._silence.bound()
             try:
                 async with bound:
-                    message, content = await self._exchanged(connection)
+                    protocol = _ready(connection)
+                    self._exchange.sent = True
+                    await self._written(StreamWriter(protocol, self._origin.request.loop))
+                    message, content = await protocol.read()
+                    while message.code // 100 == INFORMATIONAL and message.code != SWITCHING:
+                        message, content = await protocol.read()
             except BaseException:
                 connection.close()
                 raise
         except HttpProcessingError as exc:
             raise ProtocolError(f"not an HTTP answer: {exc.message}", status=exc.code or None) from exc
         except (aiohttp.ClientError, OSError) as exc:
-            _translate(_SilenceError() if bound.expired() else exc, self._exchange)
+            _translate(_SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
         self._connection = connection
         self._content = content
         content.on_eof(self._ended)
         return _Answer(message.code, message.headers, content, self._exchange, self._silence)
-
-    async def _exchanged(self, connection: Connection) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
-        protocol = connection.protocol
-        if protocol is None or protocol.should_close:
-            raise _SpoiltConnectionError(_SPOILT)
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
-        self._exchange.sent = True
-        await self._written(StreamWriter(protocol, self._origin.request.loop))
-        while True:
-            message, content = await protocol.read()
-            if message.code // 100 != INFORMATIONAL or message.code == SWITCHING:
-                return message, content
 
     async def _written(self, writer: StreamWriter) -> None:
         """Hand all of it over; the connection keeps what the socket does not take yet, as the answer may come first."""

@@ -18,7 +18,7 @@ from attrs import evolve
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
-from ._clock import Clock, RealClock
+from ._clock import Bound, Clock, RealClock
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._refusals import error_body
@@ -308,7 +308,7 @@ class _Call(Generic[T]):
         self._before = before
         self._leaves = leaves
         self._sleep = sleep or session.clock.sleep
-        self._history: list[Attempt] = []
+        self._history: tuple[Attempt, ...] = ()
         self._begun: float | None = None
         self._error: InvoicingError | None = None
         self._exchange = Exchange()
@@ -330,7 +330,7 @@ class _Call(Generic[T]):
             except InvoicingError as error:
                 value = await self._again(error)
         except InvoicingError as error:
-            error.attempts = tuple(self._history)
+            error.attempts = self._history
             raise
         session = self._session
         if session.on_event is not None:
@@ -409,7 +409,7 @@ class _Call(Generic[T]):
 
     def _before_sleep(self, state: RetryCallState) -> None:
         delay = state.upcoming_sleep
-        self._history[-1] = evolve(self._history[-1], waited=delay)
+        self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         # Nothing of the next attempt has left yet, whatever became of the last one.
         self._exchange = Exchange()
         request, number = self._request, len(self._history)
@@ -449,7 +449,24 @@ class _Call(Generic[T]):
         try:
             if not self._admitted_now():
                 await self._admitted()
-            value = await self._bounded()
+            seconds, remaining = session.timeouts.attempt, self._remaining()
+            is_last = remaining is not None and remaining < seconds
+            bound = session.clock.timeout(remaining if is_last else seconds)
+            try:
+                async with bound:
+                    if self._before is not None and not self._prepared:
+                        await self._before()
+                    request = self._signed()
+                    if self._leaves is not None:
+                        self._leaves()
+                    answer = session.begin(request, self._exchange)
+                    response = await answer.__aenter__()
+                    self._answer = answer
+                    if response.status // 100 != SUCCESS_CLASS:
+                        raise await _refusal(response, now=session.clock.now())
+                    value = await self._read(response)
+            except TimeoutError as exc:
+                raise self._timed_out(bound, exc, seconds=seconds, is_last=is_last)  # noqa: B904 - it brings its cause
         except InvoicingError as error:
             await self.release()
             self._note(error)
@@ -493,31 +510,18 @@ class _Call(Generic[T]):
             await session.admit()
         self._slot = True
 
-    async def _bounded(self) -> T:
-        session = self._session
-        seconds, remaining = session.timeouts.attempt, self._remaining()
-        is_last = remaining is not None and remaining < seconds
-        bound = session.clock.timeout(remaining if is_last else seconds)
-        try:
-            async with bound:
-                if self._before is not None and not self._prepared:
-                    await self._before()
-                request = self._signed()
-                if self._leaves is not None:
-                    self._leaves()
-                answer = session.begin(request, self._exchange)
-                response = await answer.__aenter__()
-                self._answer = answer
-                if response.status // 100 != SUCCESS_CLASS:
-                    raise await _refusal(response, now=session.clock.now())
-                return await self._read(response)
-        except TimeoutError as exc:
-            if not bound.expired():
-                raise
-            if is_last:
-                raise self._late() from self._error
-            sent: Sent = "unknown" if self._exchange.sent else "no"
-            raise TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent) from exc
+    def _timed_out(self, bound: Bound, exc: TimeoutError, *, seconds: float, is_last: bool) -> Exception:
+        """Say what a bound that ran out means; another's `TimeoutError` passes through."""
+        if not bound.expired():
+            return exc
+        if is_last:
+            late = self._late()
+            late.__cause__ = self._error
+            return late
+        sent: Sent = "unknown" if self._exchange.sent else "no"
+        spent = TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent)
+        spent.__cause__ = exc
+        return spent
 
     def _signed(self) -> Request:
         session, request = self._session, self._request
@@ -556,7 +560,7 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
-        self._history.append(
+        self._history += (
             Attempt(
                 number=len(self._history) + 1,
                 at=clock.now() - elapsed,
@@ -565,7 +569,7 @@ class _Call(Generic[T]):
                 status=getattr(error, "status", None),
                 code=getattr(error, "code", None),
                 request_id=getattr(error, "request_id", None),
-            )
+            ),
         )
         if self._session.on_event is not None:
             number = len(self._history)

@@ -133,6 +133,31 @@ class TestWhatLeaves:
             "user-agent": "invoicing-async",
         }
 
+    async def test_credentials_in_a_url_are_aiohttps_to_read(self) -> None:
+        async with listening(answering(OK)) as peer:
+            await asked(post(peer.url.replace("//", "//me:mine@"), headers={}))
+        assert b"Authorization: Basic bWU6bWluZQ==\r\n" in peer.requests[0]
+
+    @pytest.mark.parametrize("both_paths", ["direct"], indirect=True)
+    async def test_a_body_that_was_answered_before_it_was_taken_ends_its_connection(self) -> None:
+        """The rest of it would be read as the next request."""
+        taken = b"HTTP/1.1 413 Too long\r\nContent-Length: 0\r\n\r\n"
+
+        async def play(connection: Connection, peer: Peer) -> None:
+            await connection.reader.readuntil(b"\r\n\r\n")
+            await connection.say(taken)
+            await connection.hang()
+
+        async with listening(play) as peer, transport() as door:
+            for _ in range(2):
+                async with door.send(post(peer.url, body=bytes(2**25)), Exchange()) as answer:
+                    assert answer.status == 413
+        assert peer.connections == 2
+
+    async def test_the_interim_answer_is_not_the_answer(self) -> None:
+        async with listening(answering(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)) as peer:
+            assert await asked(post(peer.url)) == (200, b"ok")
+
     async def test_an_http_proxy_is_asked_for_the_whole_url(self) -> None:
         async with listening(answering(OK)) as peer:
             await asked(post("http://service.test"), proxy=peer.url)

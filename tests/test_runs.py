@@ -1066,6 +1066,28 @@ async def test_a_submission_that_is_cancelled_is_in_doubt_at_once(tmp_path: Path
         assert service.submissions == {"A-1": 1, "A-2": 2, "A-3": 1}
 
 
+@pytest.mark.asyncio
+async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent(tmp_path: Path) -> None:
+    """Its intent is on disk, but it waits in line for a call to end."""
+    service = Service({})
+    reached = asyncio.Event()
+
+    async def hang(key: str) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    service.received = hang
+    async with invoice_run(tmp_path, service, KEYS[:2], concurrency=1) as (run, found):
+        task = asyncio.create_task(listed(run.submit(found, concurrency=2)))
+        await reached.wait()
+        while (await states(run)) != {"A-1": "sending", "A-2": "sending"}:  # noqa: ASYNC110 - only the file tells
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await states(run) == {"A-1": "in_doubt", "A-2": "not_sent"}
+
+
 class Meddling:
     """A ledger that does something of its own around the transitions of one event."""
 

@@ -308,6 +308,58 @@ class TestAttempts:
                     await session.call(SUBMISSION, body, before=before)
             assert sent(session) == []
 
+    async def test_while_every_place_is_taken_it_is_done_next_in_line_for_one(self) -> None:
+        """Few do so at a time, and none of them holds a place with it."""
+        clock = FakeClock(auto=False)
+        async with scripted(FINE, clock=clock, limits=Limits(concurrency=8)) as session:
+            held = [session.admit_now() for _ in range(8)]
+            told: list[str] = []
+
+            async def before() -> None:
+                told.append("before")
+                await clock.sleep(1)
+
+            calls = [
+                asyncio.create_task(session.call(SUBMISSION, body, before=before, leaves=lambda: told.append("leaves")))
+                for _ in range(5)
+            ]
+            await steps(5)
+            assert (all(held), told) == (True, ["before"] * 2)
+            clock.advance(1)
+            await steps(5)
+            assert told == ["before"] * 2
+            session.leave()
+            await steps(5)
+            assert told[:3] == ["before", "before", "leaves"]
+            for _ in range(7):
+                session.leave()
+            while not all(call.done() for call in calls):
+                clock.advance(1)
+                await steps(5)
+            assert (sorted(told), session._slots.free, session._anteroom.free) == (
+                ["before"] * 5 + ["leaves"] * 5,
+                8,
+                2,
+            )
+
+    async def test_a_call_that_is_cancelled_in_line_leaves_its_place_in_it(self) -> None:
+        async with scripted(FINE, limits=Limits(concurrency=1)) as session:
+            left: list[str] = []
+
+            async def before() -> None:
+                left.append("before")
+
+            assert session.admit_now()
+            call = asyncio.create_task(
+                session.call(SUBMISSION, body, before=before, leaves=lambda: left.append("leaves"))
+            )
+            await steps(5)
+            call.cancel()
+            await asyncio.wait([call])
+            session.leave()
+            assert (left, sent(session)) == (["before"], [])
+            assert (session._slots.free, session._anteroom.free) == (1, 1)
+
     async def test_a_request_for_another_host_carries_no_credential(self) -> None:
         async with scripted(FINE) as session:
             link = evolve(CALL, base_url="https://files.test", authorised=False)
