@@ -120,7 +120,6 @@ CREATE TABLE journal (
     at REAL NOT NULL,
     detail TEXT
 );
-CREATE INDEX journal_item ON journal (item, seq);
 CREATE TRIGGER journal_kept BEFORE DELETE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER journal_fixed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 CREATE TABLE tally (state TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
@@ -945,8 +944,7 @@ CREATE TEMP TRIGGER move INSTEAD OF INSERT ON moves BEGIN
         path = coalesce(NEW.path, path), size = coalesce(NEW.size, size), sha256 = coalesce(NEW.sha256, sha256)
     WHERE seq = NEW.seq;
     INSERT INTO journal (item, event, at, detail) VALUES (NEW.seq, NEW.event, NEW.at, NEW.detail);
-    UPDATE tally SET count = count - 1 WHERE state = NEW.before;
-    UPDATE tally SET count = count + 1 WHERE state = NEW.state;
+    UPDATE tally SET count = count + (state = NEW.state) - (state = NEW.before) WHERE state IN (NEW.before, NEW.state);
 END
 """
 """What one transition writes, as a view of the connection's own that is inserted into: nothing of it is in the file."""
@@ -1284,7 +1282,10 @@ class SqliteReader:
         return await self._worker.run(partial(_duplicates, after=after, limit=limit))
 
     async def history(self, ref: int | str) -> list[JournalEntry]:
-        """Everything that ever happened to an invoice item, oldest first."""
+        """Everything that ever happened to an invoice item, oldest first.
+
+        Reads the whole journal: an index for this would cost every submission what it saves here.
+        """
         return await self._worker.run(partial(_history, ref=ref))
 
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
