@@ -77,10 +77,6 @@ GROUP = 4096
 ID_BATCH = 10_000
 """Ids taken from the input at a time: what `add_ids` keeps in memory."""
 
-CHECKPOINT = "wal_autocheckpoint = 8000"
-"""Pages after which the write-ahead log is copied back, while all wait: 32 MiB, and as many seconds apart as it takes
-to write them."""
-
 TOGETHER = 256
 """Rows of one statement."""
 
@@ -538,7 +534,7 @@ def _writing(
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
-            for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864", CHECKPOINT):
+            for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864"):
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
         finally:
