@@ -1,7 +1,7 @@
 """A counted number of places, taken at once where one is free and in order where none is.
 
-`asyncio.Semaphore` can only be awaited, and hands its places out in another turn of the loop. Here a free place is taken
-without an await, as nearly every one of a batch's is, and one that is given back goes straight to who waits longest.
+`asyncio.Semaphore` can only be awaited, and hands its places out in another turn of the loop. Here a free place is
+taken without an await, as nearly every one of a batch's is, and one given back goes straight to who waits longest.
 """
 
 from __future__ import annotations
