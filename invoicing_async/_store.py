@@ -136,13 +136,6 @@ _RECORD = (
     "UPDATE items SET state = ?, attempt = ?, request_id = ?, path = ?, size = ?, sha256 = ?, code = ?, error = ?, "
     "updated = ? WHERE seq = ?"
 )
-_INTEND = "UPDATE items SET state = ?, attempt = ?, sent_at = ?, updated = ?, code = NULL, error = NULL WHERE seq = ?"
-_LEARN = (
-    "UPDATE items SET state = ?, updated = ?, code = ?, error = ?, request_id = coalesce(?, request_id), "
-    "invoice_id = coalesce(?, invoice_id), result = coalesce(?, result), path = coalesce(?, path), "
-    "size = coalesce(?, size), sha256 = coalesce(?, sha256) WHERE seq = ?"
-)
-
 _LOCAL = "a run file needs a local disk: its write-ahead log does not work on a network file system"
 
 
@@ -813,8 +806,13 @@ def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
 
 def _recover(desk: _Desk) -> int:
     sending = desk.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
-    for (seq,) in sending:
-        _transition(desk, Change(ref=seq, event=Event.CRASHED, error="the process ended while this was being sent"))
+    _move(
+        desk,
+        [
+            Change(ref=seq, event=Event.CRASHED, error="the process ended while this was being sent")
+            for (seq,) in sending
+        ],
+    )
     return len(sending)
 
 
@@ -843,39 +841,9 @@ def _follow(before: str, change: Change) -> State:
     return found if isinstance(found, State) else next_state(State(before), change.event)
 
 
-def _transition(desk: _Desk, change: Change) -> State:
-    seq, before, attempt = _standing(desk, change.ref)
-    state = _follow(before, change)
-    write = _intend if change.event is Event.INTENT else _learn
-    write(desk, seq, state, attempt + 1, change)
-    desk.moved[seq] = attempt + 1 if change.event is Event.INTENT else None
-    desk.move(before, state.value)
-    return state
-
-
-def _intend(desk: _Desk, seq: int, state: State, attempt: int, change: Change) -> None:
-    now = desk.now()
-    desk.execute(_INTEND, (state.value, attempt, now, now, seq))
-    _journal(desk, seq, change.event, now, {"attempt": attempt})
-
-
-def _learn(desk: _Desk, seq: int, state: State, _attempt: int, change: Change) -> None:
-    now, error = desk.now(), _line(change.error)
-    kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
-    desk.execute(_LEARN, (state.value, now, change.code, error, *kept, seq))
-    _journal(desk, seq, change.event, now, _learned(change, error))
-
-
 def _learned(change: Change, error: str | None) -> dict[str, str]:
     said = (("request_id", change.request_id), ("code", change.code), ("error", error), ("path", change.path))
     return {name: value for name, value in said if value is not None}
-
-
-def _journal(desk: _Desk, seq: int, event: Event, at: float, detail: Mapping[str, Any]) -> None:
-    desk.execute(
-        "INSERT INTO journal (item, event, at, detail) VALUES (?, ?, ?, ?)",
-        (seq, event.value, at, _json(detail) if detail else None),
-    )
 
 
 @frozen
@@ -885,18 +853,27 @@ class _Moves:
     changes: tuple[Change, ...]
 
     def __call__(self, desk: _Desk) -> list[State]:
-        return [_transition(desk, change) for change in self.changes]
+        return _move(desk, self.changes)
 
 
 def _is_moves(job: Job) -> bool:
     return isinstance(job[1], _Moves)
 
 
+def _move(desk: _Desk, changes: Sequence[Change]) -> list[State]:
+    """Do transitions in turn, within a transaction."""
+    moving = _Moving(desk)
+    moving.look([change.ref for change in changes])
+    states = [moving.make(change) for change in changes]
+    moving.write()
+    return states
+
+
 def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
     """Do the transitions of many operations together, within a transaction."""
     moving = _Moving(desk)
     moving.look(_refs(jobs))
-    answers = moving.make(jobs)
+    answers: list[Answer] = [(future, [moving.make(change) for change in _changes(do)], None) for future, do in jobs]
     moving.write()
     return answers
 
@@ -919,7 +896,11 @@ def _moved_at_once(desk: _Desk, jobs: list[Job]) -> list[Answer] | None:
 
 
 def _refs(jobs: list[Job]) -> list[int | str]:
-    return [change.ref for _, moves in jobs for change in moves.changes]  # type: ignore[attr-defined] # by `_is_moves`
+    return [change.ref for _, operation in jobs for change in _changes(operation)]
+
+
+def _changes(operation: Operation) -> Sequence[Change]:
+    return operation.changes  # type: ignore[attr-defined, no-any-return] # by `_is_moves`
 
 
 _TEXT: dict[StrEnum, str] = {member: member.value for kind in (State, Event) for member in kind}
@@ -957,20 +938,15 @@ class _Moving:
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""
-        known = self._desk.standing
-        self._standing = {ref: known[ref] for ref in refs if ref in known}
-        seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in known})
+        known, moved = self._desk.standing, self._desk.moved  # what this transaction moved stands elsewhere by now
+        self._standing = {ref: known[ref] for ref in refs if ref in known and ref not in moved}
+        seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in self._standing})
         for part in _parts(seqs):
-            found = self._desk.one(_look_sql(len(part)), *part) or ""
-            for entry in found.split(",") if found else ():
-                seq, state, attempt = entry.split(" ")
+            for seq, state, attempt in _split(self._desk.one(_look_sql(len(part)), *part)):
                 self._standing[int(seq)] = state, int(attempt)
 
-    def make(self, jobs: list[Job]) -> list[Answer]:
-        """Make the transitions of each operation, and give what its caller is to be told."""
-        return [(future, [self._make(change) for change in moves.changes], None) for future, moves in jobs]  # type: ignore[attr-defined] # by `_is_moves`
-
-    def _make(self, change: Change) -> State:
+    def make(self, change: Change) -> State:
+        """Make one transition; the table may refuse it."""
         seq = change.ref
         if not isinstance(seq, int) or seq not in self._standing:
             seq, before, attempt = _standing(self._desk, change.ref)
@@ -999,13 +975,14 @@ class _Moving:
         for row in self._rows:
             seq, state, attempt = row[0], row[2], row[3]
             self._desk.moved[seq] = attempt if state is _SENDING else None
-        # Filled up with rows that mean nothing, so that there are few different statements.
-        for rows in _parts(self._rows, filler=(None,) * WIDTH):
-            self._desk.execute(_moves_sql(len(rows)), tuple(chain.from_iterable(rows)))
+        _insert(self._desk, "moves", self._rows)
 
 
-WIDTH = 16
-"""The columns of `moves`."""
+def _insert(desk: _Desk, into: str, rows: list[tuple[Any, ...]], more: str = "") -> None:
+    """Insert rows, many in one statement; `more` is what each has beside."""
+    # Filled up with rows that mean nothing, so that there are few different statements.
+    for part in _parts(rows, filler=(None,) * len(rows[0]) if rows else None):
+        desk.execute(_insert_sql(into, len(part[0]), len(part), more), tuple(chain.from_iterable(part)))
 
 
 def _parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
@@ -1023,12 +1000,23 @@ def _look_sql(count: int) -> str:
 
 
 @cache
-def _moves_sql(count: int) -> str:
-    return f"INSERT INTO moves SELECT * FROM (VALUES {_marks(WIDTH, count)}) WHERE column1 IS NOT NULL"  # noqa: S608 - made of constants
+def _known_sql(count: int) -> str:
+    asked = ",".join(f"({place},?)" for place in range(count))
+    return (
+        f"WITH asked (place, key) AS (VALUES {asked}) "  # noqa: S608 - made of constants
+        "SELECT group_concat(place || ' ' || seq || ' ' || state || ' ' || hex(payload_sha256)) "
+        "FROM asked CROSS JOIN items USING (key)"
+    )
 
 
-def _marks(width: int, count: int) -> str:
-    return ",".join(["(" + ",".join("?" * width) + ")"] * count)
+def _split(found: str | None) -> Iterator[list[str]]:
+    return (entry.split(" ") for entry in found.split(",")) if found else iter(())
+
+
+@cache
+def _insert_sql(into: str, width: int, count: int, more: str) -> str:
+    values = ",".join(["(" + ",".join("?" * width) + ")"] * count)
+    return f"INSERT INTO {into} SELECT *{more} FROM (VALUES {values}) WHERE column1 IS NOT NULL"  # noqa: S608 - made of constants
 
 
 def _record_document(desk: _Desk, ref: int | str, state: str, values: tuple[Any, ...]) -> None:
@@ -1038,52 +1026,103 @@ def _record_document(desk: _Desk, ref: int | str, state: str, values: tuple[Any,
 
 
 def _add_drafts(desk: _Desk, drafts: Sequence[NewDraft]) -> Intake:
-    tallied = {"added": 0, "known": 0, "duplicates": 0}
-    fresh: set[str] = set()
-    conflicts: dict[str, None] = {}
-    for draft in drafts:
-        item = _find(desk, draft.key)
-        if item is None:
-            _insert_draft(desk, draft)
-            tallied["added"] += 1
-        elif draft.key not in fresh and _correctable(item, draft):
-            _correct_draft(desk, item, draft)
-            tallied["known"] += 1
-        elif item.payload_sha256 != draft.payload_sha256:
-            conflicts[draft.key] = None
+    taking = _Taking(desk)
+    for at in range(0, len(drafts), TOGETHER):
+        taking.take(drafts[at : at + TOGETHER])
+    if taking.conflicts:
+        raise DraftConflictError(tuple(taking.conflicts))
+    return Intake(given=len(drafts), **taking.tallied)
+
+
+@frozen
+class _Known:
+    """A draft that the run has."""
+
+    seq: int
+    state: str
+    payload_sha256: str
+
+    def takes(self, draft: NewDraft) -> bool:
+        """An invalid draft was never sent, so new content, or rules that now allow the old, may take its place."""
+        return self.state == State.INVALID and (draft.error is None or self.payload_sha256 != draft.payload_sha256)
+
+
+class _Taking:
+    """Drafts on their way in, many to a statement: each statement must win the interpreter's lock from a busy loop."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+        self._last: int = desk.one("SELECT coalesce(max(seq), 0) FROM items")
+        self._met: set[str] = set()
+        self._known: dict[str, _Known] = {}
+        self._new: list[tuple[int, NewDraft]] = []
+        self._corrected: list[tuple[int, NewDraft]] = []
+        self.tallied = {"added": 0, "known": 0, "duplicates": 0}
+        self.conflicts: dict[str, None] = {}
+
+    def take(self, drafts: Sequence[NewDraft]) -> None:
+        """Take in what is new, correct what was invalid, note what is known or in conflict."""
+        self._known = _known(self._desk, [draft.key for draft in drafts])
+        self._new, self._corrected = [], []
+        for draft in drafts:
+            self._judge(draft)
+            self._met.add(draft.key)
+        _insert_drafts(self._desk, self._new)
+        _correct_drafts(self._desk, self._corrected)
+        _mark_invalid(self._desk, self._new + self._corrected)
+
+    def _judge(self, draft: NewDraft) -> None:
+        there, met = self._known.get(draft.key), draft.key in self._met
+        if there is None:
+            self._last += 1
+            self._put(self._new, self._last, draft)
+            self.tallied["added"] += 1
+        elif not met and there.takes(draft):
+            self._put(self._corrected, there.seq, draft)
+            self.tallied["known"] += 1
+        elif there.payload_sha256 != draft.payload_sha256:
+            self.conflicts[draft.key] = None
         else:
-            tallied["duplicates" if draft.key in fresh else "known"] += 1
-        fresh.add(draft.key)
-    if conflicts:
-        raise DraftConflictError(tuple(conflicts))
-    return Intake(given=len(drafts), **tallied)
+            self.tallied["duplicates" if met else "known"] += 1
+
+    def _put(self, among: list[tuple[int, NewDraft]], seq: int, draft: NewDraft) -> None:
+        among.append((seq, draft))
+        self._known[draft.key] = _Known(seq, State.PLANNED.value, draft.payload_sha256)
 
 
-def _correctable(item: Item, draft: NewDraft) -> bool:
-    """An invalid draft was never sent, so new content, or rules that now allow the old, may take its place."""
-    return item.state == State.INVALID and (draft.error is None or item.payload_sha256 != draft.payload_sha256)
+def _known(desk: _Desk, keys: list[str]) -> dict[str, _Known]:
+    """What the run has under these keys; all of it as one row, for the lock's sake."""
+    found: dict[str, _Known] = {}
+    for part in _parts(keys):
+        for place, seq, state, digest in _split(desk.one(_known_sql(len(part)), *part)):
+            found[part[int(place)]] = _Known(int(seq), state, bytes.fromhex(digest).decode())
+    return found
 
 
-def _insert_draft(desk: _Desk, draft: NewDraft) -> None:
-    cursor = desk.execute(
-        "INSERT INTO items (key, state, payload_sha256, updated) VALUES (?, ?, ?, ?)",
-        (draft.key, State.PLANNED.value, draft.payload_sha256, desk.now()),
+def _insert_drafts(desk: _Desk, drafts: list[tuple[int, NewDraft]]) -> None:
+    now = desk.now()
+    rows = [(seq, draft.key, draft.payload_sha256, now) for seq, draft in drafts]
+    _insert(desk, "items (seq, key, payload_sha256, updated, state)", rows, f", '{State.PLANNED.value}'")
+    _insert(desk, "drafts (seq, payload)", [(seq, draft.payload) for seq, draft in drafts])
+    desk.count(State.PLANNED.value, len(drafts))
+
+
+def _correct_drafts(desk: _Desk, drafts: list[tuple[int, NewDraft]]) -> None:
+    _move(desk, [Change(ref=seq, event=Event.CORRECTED) for seq, _ in drafts])
+    for seq, draft in drafts:
+        desk.execute("UPDATE items SET payload_sha256 = ? WHERE seq = ?", (draft.payload_sha256, seq))
+        desk.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, seq))
+
+
+def _mark_invalid(desk: _Desk, drafts: list[tuple[int, NewDraft]]) -> None:
+    _move(
+        desk,
+        [
+            Change(ref=seq, event=Event.FOUND_INVALID, error=draft.error)
+            for seq, draft in drafts
+            if draft.error is not None
+        ],
     )
-    desk.execute("INSERT INTO drafts (seq, payload) VALUES (?, ?)", (cursor.lastrowid, draft.payload))
-    desk.count(State.PLANNED.value, 1)
-    _mark_invalid(desk, draft)
-
-
-def _correct_draft(desk: _Desk, item: Item, draft: NewDraft) -> None:
-    _transition(desk, Change(ref=item.seq, event=Event.CORRECTED))
-    desk.execute("UPDATE items SET payload_sha256 = ? WHERE seq = ?", (draft.payload_sha256, item.seq))
-    desk.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, item.seq))
-    _mark_invalid(desk, draft)
-
-
-def _mark_invalid(desk: _Desk, draft: NewDraft) -> None:
-    if draft.error is not None:
-        _transition(desk, Change(ref=draft.key, event=Event.FOUND_INVALID, error=draft.error))
 
 
 def _unstage(desk: _Desk) -> None:
@@ -1092,8 +1131,7 @@ def _unstage(desk: _Desk) -> None:
 
 def _stage(desk: _Desk, ids: list[str]) -> None:
     state, now = DocumentState.PLANNED.value, desk.now()
-    sql = "INSERT INTO staged (key, state, updated) VALUES (?, ?, ?)"
-    desk.connection.executemany(sql, [(key, state, now) for key in ids])
+    _insert(desk, "staged (key, state, updated)", [(key, state, now) for key in ids])
 
 
 def _take_ids(desk: _Desk) -> Intake:

@@ -17,9 +17,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from attrs import astuple
 from fakes import START, FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -792,6 +794,75 @@ async def test_an_invalid_draft_is_kept_apart_and_may_be_corrected(tmp_path: Pat
             await ledger.add_drafts([draft("a", "fourth")])
 
 
+def taken_in(rows: dict[str, tuple[str, str]], drafts: list[NewDraft]) -> tuple[dict[str, tuple[str, str]], object]:
+    """What a run (key: state and payload) holds after these drafts, taken in one by one, and what is answered."""
+    after, met, conflicts = dict(rows), set[str](), dict[str, None]()
+    told = Counter[str]()
+    for new in drafts:
+        state, payload = after.get(new.key, ("", ""))
+        invalid = state == "invalid" and new.key not in met
+        if not state or (invalid and (new.error is None or payload != new.payload)):
+            after[new.key] = ("planned" if new.error is None else "invalid"), new.payload
+            told["known" if state else "added"] += 1
+        elif payload != new.payload:
+            conflicts[new.key] = None
+        else:
+            told["duplicates" if new.key in met else "known"] += 1
+        met.add(new.key)
+    if conflicts:
+        return rows, tuple(conflicts)
+    return after, (len(drafts), told["added"], told["known"], told["duplicates"])
+
+
+DRAFTS = st.lists(
+    st.builds(draft, st.sampled_from(["a", "b,c 1", "ü'", "d"]), st.sampled_from("xy"), st.sampled_from([None, "bad"])),
+    max_size=8,
+)
+
+
+@given(st.lists(DRAFTS, max_size=4), st.sampled_from([2, 3, 256]))
+@settings(max_examples=60, deadline=None)
+def test_drafts_taken_in_together_are_what_they_are_one_by_one(commands: list[list[NewDraft]], together: int) -> None:
+    """However many are written by one statement."""
+
+    async def check(folder: Path) -> None:
+        rows: dict[str, tuple[str, str]] = {}
+        async with SqliteLedger.open(folder / "run.db", kind=INVOICES) as ledger:
+            for drafts in commands:
+                rows, told = taken_in(rows, drafts)
+                [answer] = await asyncio.gather(ledger.add_drafts(drafts), return_exceptions=True)
+                assert (astuple(answer) if isinstance(answer, Intake) else getattr(answer, "keys", answer)) == told
+                items = await ledger.rows(payload=True)
+                assert {item.key: (item.state, item.payload) for item in items} == rows
+                assert [item.seq for item in items] == list(range(1, len(rows) + 1))
+                assert {item.key: item.payload_sha256 for item in items} == {
+                    key: f"hash of {payload}" for key, (_, payload) in rows.items()
+                }
+                counted = Counter(state for state, _ in rows.values())
+                assert {state: count for state, count in (await ledger.counts()).items() if count} == counted
+
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as name:
+        patch.setattr(_store, "TOGETHER", together)
+        asyncio.run(check(Path(name)))
+
+
+@pytest.mark.asyncio
+async def test_a_thousand_drafts_or_ids_take_few_statements(tmp_path: Path) -> None:
+    """Each statement waits for the interpreter's lock, and a loop that never rests hardly lets go of it."""
+    said: list[str] = []
+    new = [draft(f"k{number}") for number in range(1_000)]
+    async with SqliteLedger.open(tmp_path / "invoices.db", kind=INVOICES) as ledger:
+        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(said.append))
+        assert (await ledger.add_drafts(new)).added == 1_000
+        assert (await ledger.add_drafts(new)).known == 1_000
+        assert len(said) < 40
+    async with SqliteLedger.open(tmp_path / "documents.db", kind=DOCUMENTS) as ledger:
+        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(said.append))
+        said.clear()
+        assert (await ledger.add_ids(one.key for one in new)).added == 1_000
+        assert len(said) < 40
+
+
 # -- transitions -------------------------------------------------------------------------------------------------
 
 
@@ -865,6 +936,26 @@ async def test_many_changes_happen_together_or_not_at_all(tmp_path: Path) -> Non
             await ledger.transition_many([Change(ref="a", event=Event.LOST), Change(ref="b", event=Event.POLL_NEW)])
         assert (await ledger.counts())["sending"] == 2
         assert len(await ledger.journal()) == 2
+
+
+@pytest.mark.asyncio
+async def test_a_change_knows_of_one_before_it_in_the_same_commit(tmp_path: Path) -> None:
+    """Also with something else between them, and with what may be sent read before."""
+    number = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
+    async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
+        await ledger.add_drafts([draft("a")])
+        [item] = await ledger.pending()
+        groups: list[str] = []
+        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(groups.append))
+        told = await asyncio.gather(
+            ledger.transition(item.seq, Event.INTENT),
+            ledger.counts(),
+            ledger.transition(item.seq, Event.ACCEPTED_NEW, request_id=number),
+        )
+        assert told[0] == State.SENDING
+        assert told[1]["sending"] == 1
+        assert told[2] == State.SUBMITTED
+        assert not any("ROLLBACK" in sql for sql in groups)
 
 
 @pytest.mark.asyncio
