@@ -24,6 +24,7 @@ from .errors import (
     IncompleteDocumentError,
     InterruptedDocumentError,
     InvoicingError,
+    OversizedDocumentError,
     ProtocolError,
     TransportError,
 )
@@ -251,7 +252,8 @@ class _Body:
     def _refuse_size(self, size: int) -> None:
         limit = self._receiver.max_bytes
         if size > limit:
-            raise self._incomplete(f"longer than the limit of {limit:,} bytes")
+            text = f"longer than the limit of {limit:,} bytes"
+            raise OversizedDocumentError(text, head=self._first, status=self._response.status)
 
     def _refuse_drip(self) -> None:
         receiver = self._receiver

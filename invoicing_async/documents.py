@@ -26,6 +26,7 @@ from .errors import (
     InterruptedDocumentError,
     InvoicingError,
     OrderStatusError,
+    OversizedDocumentError,
     SessionError,
     TransportError,
 )
@@ -99,7 +100,7 @@ class _Proved:
         chunk = self._first.pop(0) if self._first else await self._further()
         self._checker.feed(chunk)
         if self._checker.size > self._limit:
-            raise IncompleteDocumentError(f"longer than the limit of {self._limit:,} bytes", head=self._checker.head)
+            raise OversizedDocumentError(f"longer than the limit of {self._limit:,} bytes", head=self._checker.head)
         return chunk
 
     async def _further(self) -> bytes:

@@ -25,6 +25,7 @@ __all__ = [
     "InterruptedDocumentError",
     "InvoicingError",
     "OrderStatusError",
+    "OversizedDocumentError",
     "PermissionDeniedError",
     "PollTimeoutError",
     "ProtocolError",
@@ -249,6 +250,12 @@ class IncompleteDocumentError(ProtocolError):
     """A body that cannot be proved to be one whole PDF. No file was left."""
 
     hint = "The transfer broke off or the service sent a broken file; it was retried as the policy says."
+
+
+class OversizedDocumentError(IncompleteDocumentError):
+    """A document longer than `max_bytes`, by its declared length or by what came. It is not asked for again."""
+
+    hint = "If documents may be that large, raise `max_bytes`; otherwise something else answered: look at `head`."
 
 
 class InterruptedDocumentError(IncompleteDocumentError, TransportError):

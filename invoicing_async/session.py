@@ -32,6 +32,7 @@ from .errors import (
     DeadlineError,
     IncompleteDocumentError,
     InvoicingError,
+    OversizedDocumentError,
     ProtocolError,
     RateLimitError,
     Sent,
@@ -77,7 +78,7 @@ def may_repeat(error: BaseException, repeat: Repeat) -> bool:
     A request that may always be repeated is, after a lost or broken answer and while the service or its gateway
     is unavailable. One that may not is only after a failure that provably came before its first byte, or after
     an answer that declares the refusal: the SYS_DEP_503 envelope or 429. A bare 502, 503 or 504 declares
-    nothing: a gateway may have passed the request on.
+    nothing: a gateway may have passed the request on. A document beyond `max_bytes` would be as long again.
     """
     match error:
         case RateLimitError():
@@ -86,6 +87,8 @@ def may_repeat(error: BaseException, repeat: Repeat) -> bool:
             return repeat is Repeat.ALWAYS or error.declared
         case TransportError():
             return repeat is Repeat.ALWAYS or error.sent == "no"
+        case OversizedDocumentError():
+            return False
         case IncompleteDocumentError():
             return repeat is Repeat.ALWAYS
         case _:

@@ -35,6 +35,7 @@ from invoicing_async.errors import (
     IncompleteDocumentError,
     InterruptedDocumentError,
     OrderStatusError,
+    OversizedDocumentError,
     PermissionDeniedError,
     ProtocolError,
     RateLimitError,
@@ -382,10 +383,13 @@ class TestFaults:
 
     @pytest.mark.parametrize("chunk", [100, 2**18])
     async def test_an_endless_body_ends_at_the_limit(self, tmp_path: Path, chunk: int) -> None:
-        async with client(made(Endless(chunk=chunk)), attempts=1, max_bytes=chunk * 20) as documents:
-            with pytest.raises(IncompleteDocumentError, match="longer than the limit"):
+        """And is not asked for again: it would be as long."""
+        sandbox = made(Endless(chunk=chunk))
+        async with client(sandbox, max_bytes=chunk * 20) as documents:
+            with pytest.raises(OversizedDocumentError, match="longer than the limit"):
                 await documents.download(ORDER, tmp_path)
             assert names(tmp_path) == []
+        assert sandbox.calls("document") == 1
 
     async def test_a_drip_is_ended_by_the_floor_long_before_it_is_done(self, tmp_path: Path) -> None:
         sandbox = made(Slow(1.0, size=10))
@@ -705,7 +709,7 @@ class TestOpen:
 
     async def test_an_endless_body_ends_at_the_limit(self) -> None:
         async with client(made(Endless()), max_bytes=2**20) as documents, documents.open(ORDER) as document:
-            with pytest.raises(IncompleteDocumentError, match="longer than the limit of 1,048,576"):
+            with pytest.raises(OversizedDocumentError, match="longer than the limit of 1,048,576"):
                 async for _ in document.chunks:
                     pass
 

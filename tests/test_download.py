@@ -22,6 +22,7 @@ from invoicing_async.errors import (
     IncompleteDocumentError,
     InterruptedDocumentError,
     OrderStatusError,
+    OversizedDocumentError,
     ProtocolError,
     ServiceUnavailableError,
     TransportError,
@@ -267,7 +268,7 @@ class TestLimits:
     async def test_a_declared_length_beyond_the_limit_is_refused_unread(self, disk: DiskWriter, tmp_path: Path) -> None:
         receive = Receiving(disk, tmp_path, max_bytes=1000)
         unread = answer(TransportError("was read"), length=1001)
-        await receive.refused(unread, IncompleteDocumentError, "longer than the limit of 1,000 bytes")
+        await receive.refused(unread, OversizedDocumentError, "longer than the limit of 1,000 bytes")
 
     async def test_exactly_the_limit_is_taken(self, disk: DiskWriter, tmp_path: Path) -> None:
         receive = Receiving(disk, tmp_path, max_bytes=len(WHOLE))
@@ -276,7 +277,7 @@ class TestLimits:
     @pytest.mark.parametrize("limit", [1000, 3 * SMALL])
     async def test_an_endless_body_ends_at_the_limit(self, disk: DiskWriter, tmp_path: Path, limit: int) -> None:
         receive = Receiving(disk, tmp_path, max_bytes=limit)
-        error = await receive.refused(answer(*large(1000)), IncompleteDocumentError, "longer than the limit")
+        error = await receive.refused(answer(*large(1000)), OversizedDocumentError, "longer than the limit")
         assert error.head.startswith(b"%PDF-")
 
     async def test_a_drip_below_the_floor_is_ended_after_the_read_timeout(

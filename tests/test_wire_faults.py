@@ -30,6 +30,7 @@ from invoicing_async.errors import (
     InterruptedDocumentError,
     InvoicingError,
     OrderStatusError,
+    OversizedDocumentError,
     PermissionDeniedError,
     ProtocolError,
     RateLimitError,
@@ -213,6 +214,11 @@ def broken(name: str, *script: Step, match: str, **has: object) -> Row:
     return Row(name=name, script=script, error=IncompleteDocumentError, match=match, has=has)
 
 
+def oversized(name: str, *script: Step, match: str = "longer than the limit", **has: object) -> Row:
+    """A body that is longer than is taken: it would be as long again."""
+    return Row(name=name, script=script, error=OversizedDocumentError, match=match, has=has, again=False)
+
+
 def refused(name: str, body: bytes, error: type[InvoicingError], *, again: bool = False, **has: object) -> Row:
     """A 200 that says it is an error."""
     kind = has.pop("kind", JSON)
@@ -272,11 +278,9 @@ FAULTS = [
     broken("a large PDF cut before its end", answer(LARGE[:-6]), match="ends without %%EOF"),
     broken("gzip that nobody asked for", answer(gzip.compress(WHOLE), Content_Encoding="gzip"), match="of %PDF-"),
     broken("a part that nobody asked for", answer(WHOLE, "206 Partial Content"), match="206"),
-    broken("a longer body than is taken", head(Content_Length=LIMIT + 1), match="longer than the limit", head=b""),
-    broken("an endless body", head() + b"%PDF-1.7\n", Endless(b"%" * 2**16), match="longer than the limit"),
-    broken(
-        "endless chunks", chunked(b"%PDF-1.7\n", end=b""), Endless(b"8000\r\n" + b"%" * 2**15 + b"\r\n"), match="lim"
-    ),
+    oversized("a longer body than is taken", head(Content_Length=LIMIT + 1), head=b""),
+    oversized("an endless body", head() + b"%PDF-1.7\n", Endless(b"%" * 2**16)),
+    oversized("endless chunks", chunked(b"%PDF-1.7\n", end=b""), Endless(b"8000\r\n" + b"%" * 2**15 + b"\r\n")),
     broken("JSON null that calls itself a PDF", answer(b"null"), match="instead of %PDF-"),
     broken("a success envelope that calls itself a PDF", answer(b'{"success": true}'), match="instead of %PDF-"),
     # Success that is no document.
