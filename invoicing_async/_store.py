@@ -608,6 +608,11 @@ class _Desk:
             else:
                 self.standing[seq] = _SENDING, attempt
 
+    def counted(self) -> list[tuple[Any, ...]]:
+        """Give the counts not yet written as rows of `moves`."""
+        tally, self.tally = self.tally, {}
+        return [_counted(state, change) for state, change in tally.items() if change]
+
     def flush(self) -> None:
         moved = [(change, state) for state, change in self.tally.items() if change]
         if moved:
@@ -798,7 +803,7 @@ def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
     if opened.kind is RunKind.INVOICES:
-        for statement in (_MOVES, _MOVE):
+        for statement in (_MOVES, _MOVE, _COUNT):
             desk.execute(statement)
     desk.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     return evolve(opened, recovered=_recover(desk))
@@ -869,12 +874,12 @@ def _move(desk: _Desk, changes: Sequence[Change]) -> list[State]:
     return states
 
 
-def _move_together(desk: _Desk, jobs: list[Job]) -> list[Answer]:
-    """Do the transitions of many operations together, within a transaction."""
+def _move_together(desk: _Desk, jobs: list[Job], *, counts: bool = False) -> list[Answer]:
+    """Do the transitions of many operations together, within a transaction, or with `counts` as one."""
     moving = _Moving(desk)
     moving.look(_refs(jobs))
     answers: list[Answer] = [(future, [moving.make(change) for change in _changes(do)], None) for future, do in jobs]
-    moving.write()
+    moving.write(counts=counts)
     return answers
 
 
@@ -887,10 +892,10 @@ def _moved_at_once(desk: _Desk, jobs: list[Job]) -> list[Answer] | None:
     if not all(map(_is_moves, jobs)):
         return None
     refs = _refs(jobs)
-    if len(refs) > TOGETHER or not all(ref in desk.standing for ref in refs):
+    if len(refs) + len(State) > TOGETHER or not all(ref in desk.standing for ref in refs):
         return None
     desk.begin()
-    answers = _move_together(desk, jobs)
+    answers = _move_together(desk, jobs, counts=True)
     desk.committed()
     return answers
 
@@ -909,22 +914,28 @@ _SENDING = _TEXT[State.SENDING]
 
 _MOVES = """
 CREATE TEMP VIEW moves AS SELECT
-    0 AS seq, '' AS before, '' AS state, 0 AS attempt, 0.0 AS at, 0.0 AS sent_at, '' AS code, '' AS error,
-    '' AS request_id, '' AS invoice_id, '' AS result, '' AS path, 0 AS size, '' AS sha256, '' AS event, '' AS detail
+    0 AS seq, '' AS state, 0 AS attempt, 0.0 AS at, '' AS code, '' AS error, '' AS request_id, '' AS invoice_id,
+    '' AS result, '' AS path, 0 AS size, '' AS sha256, '' AS event, '' AS detail
 """
-_MOVE = """
-CREATE TEMP TRIGGER move INSTEAD OF INSERT ON moves BEGIN
+_MOVE = f"""
+CREATE TEMP TRIGGER move INSTEAD OF INSERT ON moves WHEN NEW.seq > 0 BEGIN
     UPDATE items SET
         state = NEW.state, attempt = NEW.attempt, updated = NEW.at, code = NEW.code, error = NEW.error,
-        sent_at = coalesce(NEW.sent_at, sent_at), request_id = coalesce(NEW.request_id, request_id),
-        invoice_id = coalesce(NEW.invoice_id, invoice_id), result = coalesce(NEW.result, result),
-        path = coalesce(NEW.path, path), size = coalesce(NEW.size, size), sha256 = coalesce(NEW.sha256, sha256)
+        sent_at = CASE NEW.event WHEN '{Event.INTENT.value}' THEN NEW.at ELSE sent_at END,
+        request_id = coalesce(NEW.request_id, request_id), invoice_id = coalesce(NEW.invoice_id, invoice_id),
+        result = coalesce(NEW.result, result), path = coalesce(NEW.path, path), size = coalesce(NEW.size, size),
+        sha256 = coalesce(NEW.sha256, sha256)
     WHERE seq = NEW.seq;
     INSERT INTO journal (item, event, at, detail) VALUES (NEW.seq, NEW.event, NEW.at, NEW.detail);
-    UPDATE tally SET count = count + (state = NEW.state) - (state = NEW.before) WHERE state IN (NEW.before, NEW.state);
+END
+"""  # noqa: S608 - made of constants
+_COUNT = """
+CREATE TEMP TRIGGER counted INSTEAD OF INSERT ON moves WHEN NEW.seq = 0 BEGIN
+    UPDATE tally SET count = count + NEW.attempt WHERE state = NEW.state;
 END
 """
-"""What one transition writes, as a view of the connection's own that is inserted into: nothing of it is in the file."""
+"""What transitions write, as a view of the connection's own that is inserted into: nothing of it is in the file. A row
+for item 0 is a change of the counts."""
 
 
 class _Moving:
@@ -956,26 +967,34 @@ class _Moving:
         after = _TEXT[state]
         attempt += change.event is Event.INTENT
         self._standing[seq] = after, attempt
-        self._rows.append(self._row(seq, before, after, attempt, change))
+        self._rows.append(self._row(seq, after, attempt, change))
+        self._desk.move(before, after)
         return state
 
-    def _row(self, seq: int, before: str, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
-        where = (seq, before, after, attempt, self._now)
+    def _row(self, seq: int, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
+        where = (seq, after, attempt, self._now)
         if change.event is Event.INTENT:
-            return (*where, self._now, *(None,) * 8, _TEXT[change.event], f'{{"attempt":{attempt}}}')
+            return (*where, *_NOTHING_LEARNED, _TEXT[change.event], f'{{"attempt":{attempt}}}')
         error = _line(change.error)
         kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
         # Spelled out, as an encoder is made anew for every text.
         said = [f'"{name}":{_quote(text)}' for name, text in _learned(change, error).items()]
         detail = f"{{{','.join(said)}}}" if said else None
-        return (*where, None, change.code, error, *kept, _TEXT[change.event], detail)
+        return (*where, change.code, error, *kept, _TEXT[change.event], detail)
 
-    def write(self) -> None:
-        """Write all of it, in one statement if it is not too much."""
-        for row in self._rows:
-            seq, state, attempt = row[0], row[2], row[3]
-            self._desk.moved[seq] = attempt if state is _SENDING else None
-        _insert(self._desk, "moves", self._rows)
+    def write(self, *, counts: bool = False) -> None:
+        """Write all of it, in one statement if it is not too much; with `counts`, the counts as well."""
+        desk = self._desk
+        for seq, state, attempt, *_ in self._rows:
+            desk.moved[seq] = attempt if state is _SENDING else None
+        _insert(desk, "moves", self._rows + desk.counted() if counts else self._rows)
+
+
+_NOTHING_LEARNED = (None,) * 8
+
+
+def _counted(state: str, change: int) -> tuple[Any, ...]:
+    return (0, state, change, None, *_NOTHING_LEARNED, None, None)
 
 
 def _insert(desk: _Desk, into: str, rows: list[tuple[Any, ...]], more: str = "") -> None:
@@ -986,11 +1005,11 @@ def _insert(desk: _Desk, into: str, rows: list[tuple[Any, ...]], more: str = "")
 
 
 def _parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
-    """Cut rows into parts of a power of two, the last filled up with `filler`, or with its own last row again."""
+    """Cut rows into parts, the last filled up with `filler`, or its own last row, to one of a few dozen sizes."""
     for at in range(0, len(rows), TOGETHER):
         part = rows[at : at + TOGETHER]
-        whole = 1 << (len(part) - 1).bit_length()
-        yield part + [part[-1] if filler is None else filler] * (whole - len(part))
+        step = 1 << max(0, len(part).bit_length() - 4)
+        yield part + [part[-1] if filler is None else filler] * (-len(part) % step)
 
 
 @cache

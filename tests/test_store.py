@@ -959,6 +959,25 @@ async def test_a_change_knows_of_one_before_it_in_the_same_commit(tmp_path: Path
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("count", [1, 17, 240, 250, 300])
+async def test_a_group_of_any_size_is_counted_as_its_rows_stand(tmp_path: Path, count: int) -> None:
+    """Also by one statement that is its own transaction, and by more than one."""
+    async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
+        await ledger.add_drafts(draft(f"k{number}") for number in range(count))
+        items = await ledger.pending()
+        await asyncio.gather(*(ledger.transition(item.seq, Event.INTENT) for item in items))
+        ends = [Event.LOST if item.seq % 3 else Event.REFUSED_FOR_NOW for item in items]
+        await asyncio.gather(*(ledger.transition(item.seq, event) for item, event in zip(items, ends, strict=True)))
+        rows = await ledger.rows()
+        counted = Counter(row.state for row in rows)
+        assert {state: many for state, many in (await ledger.counts()).items() if many} == counted
+        assert counted == Counter(next_state(State.SENDING, event).value for event in ends)
+        assert {row.attempt for row in rows} == {1}
+        assert all(row.sent_at is not None for row in rows)
+        assert len(await ledger.journal(limit=1_000)) == 2 * count
+
+
+@pytest.mark.asyncio
 async def test_the_journal_is_append_only(tmp_path: Path) -> None:
     async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
         await ledger.add_drafts([draft("a")])
