@@ -65,6 +65,9 @@ ANTEROOM = 4
 """One in so many calls as may be under way at once may do beforehand what has to be done before its first byte. More
 of them would fill the places of a slow disk's calls, but after a crash each is a doubt that need not be."""
 
+WIDE = 32
+"""Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
+
 
 class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
@@ -131,7 +134,8 @@ class Session:
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = Slots(self.limits.concurrency)
-        self._anteroom = Slots(max(1, self.limits.concurrency // ANTEROOM))
+        self._has_anteroom = self.limits.concurrency > WIDE
+        self._anteroom = Slots(self.limits.concurrency // ANTEROOM)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
 
@@ -233,9 +237,9 @@ class Session:
             raise
 
     @property
-    def is_full(self) -> bool:
-        """True if every place of the concurrency limit is taken, and a call that leaves is all there is to wait for."""
-        return self._pacer is None and not self._slots.free
+    def may_prepare(self) -> bool:
+        """True if a call may do what it can before its place: all of many are taken, and that is all it waits for."""
+        return self._pacer is None and self._has_anteroom and not self._slots.free
 
     async def admit_after(self, before: Callable[[], Awaitable[None]]) -> None:
         """Do as `admit`, but await `before` while waiting for the place, which is not held meanwhile.
@@ -506,7 +510,7 @@ class _Call(Generic[T]):
                 error.sent = "no"
                 raise
         self._ready = True
-        if self._before is not None and session.is_full:
+        if self._before is not None and session.may_prepare:
             await session.admit_after(self._before)
             self._prepared = True
         else:

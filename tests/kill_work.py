@@ -30,7 +30,6 @@ from invoicing_async.runs import DocumentRun, InvoiceRun
 from invoicing_async.session import Session
 
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
-CONCURRENCY = 24
 
 
 def say(line: str) -> None:
@@ -42,12 +41,12 @@ def say(line: str) -> None:
 # -- lives -----------------------------------------------------------------------------------------------------------
 
 
-def session(url: str) -> Session:
+def session(url: str, concurrency: int) -> Session:
     return Session(
         url,
         auth=StaticToken("not-a-secret"),
         retry=RetryPolicy(first=0.005),
-        limits=Limits(concurrency=CONCURRENCY),
+        limits=Limits(concurrency=concurrency),
     )
 
 
@@ -55,10 +54,13 @@ def order(number: int) -> str:
     return str(UUID(int=number))
 
 
-async def documents_life(url: str, file: str, count: int) -> None:
+async def documents_life(url: str, file: str, count: int, concurrency: int) -> None:
     """Take the ids in, verify what is there and fetch the rest."""
     folder = Path(file).with_suffix("")
-    async with session(url) as live, DocumentRun.open(file, folder=folder, layout="{shard}/{order_id}") as run:
+    async with (
+        session(url, concurrency) as live,
+        DocumentRun.open(file, folder=folder, layout="{shard}/{order_id}") as run,
+    ):
         await run.add(map(order, range(count)))
         async with aclosing(run.download(OrderDocuments(live))) as outcomes:
             async for _ in outcomes:
@@ -70,9 +72,9 @@ def draft(number: int) -> InvoiceDraft:
     return InvoiceDraft(key=f"K-{number}", invoice_template_id=TEMPLATE, lines=(line,))
 
 
-async def invoices_life(url: str, file: str, count: int) -> None:
+async def invoices_life(url: str, file: str, count: int, concurrency: int) -> None:
     """Take the drafts in, submit what is left and wait for every one."""
-    async with session(url) as live, InvoiceRun.open(file) as run:
+    async with session(url, concurrency) as live, InvoiceRun.open(file) as run:
         await run.add(map(draft, range(count)))
         poller = Poller(first=0.01, ceiling=0.05)
         async with aclosing(run.run(AsyncInvoices(live), poller=poller)) as items:

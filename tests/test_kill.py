@@ -56,12 +56,13 @@ class Lives:
     log: Path
     server: subprocess.Popen[str]
     random: Random
+    concurrency: int
     killed: int = 0
 
     def live(self, file: Path, count: int, *, most: float | None) -> bool:
         """Live once, for at most so many seconds, a random share of them; true if it came to its end."""
         seconds = None if most is None else self.random.random() * most
-        order = {"life": self.kind, "arguments": [self.url, str(file), count], "seconds": seconds}
+        order = {"life": self.kind, "arguments": [self.url, str(file), count, self.concurrency], "seconds": seconds}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(order) + "\n")
@@ -81,12 +82,12 @@ class Lives:
 
 
 @contextmanager
-def lives(kind: str, folder: Path, seed: int) -> Iterator[Lives]:
+def lives(kind: str, folder: Path, seed: int, concurrency: int = 24) -> Iterator[Lives]:
     log = folder / "service.log"
     with process(kind, str(log)) as service, process("lives", stdin=subprocess.PIPE) as server:
         assert service.stdout is not None
         url = f"http://127.0.0.1:{int(service.stdout.readline())}"
-        yield Lives(kind, url, log, server, Random(seed))
+        yield Lives(kind, url, log, server, Random(seed), concurrency)
 
 
 def recorded(file: Path) -> dict[str, Item]:
@@ -222,10 +223,16 @@ class InvoicesKilled:
         was, now = (in_state(items, "in_doubt") for items in (before, self.items))
         in_flight = in_state(before, "sending")
         assert was <= now, "a doubt went away by itself"
+        assert len(in_state(self.items, "sending")) <= self.most_in_flight(), "more is in flight than may be"
         cut = {key for [key] in self.lives.noted("cut")}
         # A life that did not come to opening the file leaves them as they were.
         allowed = [was] if in_flight & in_state(self.items, "sending") else [was | in_flight]
         assert now - cut in [doubts - cut for doubts in allowed], "in doubt is what was not in flight"
+
+    def most_in_flight(self) -> int:
+        """The session's places and, where they are many, a quarter more that were next to leave."""
+        places = self.lives.concurrency
+        return places + places // 4 if places > 32 else places
 
     def resolved(self) -> bool:
         """Settle every doubt by what the service made; true if there was any."""
@@ -258,7 +265,7 @@ def kill_invoices(folder: Path, *, kills: int, count: int, most: float, seed: in
         run += 1
         place = folder / f"{run}"
         place.mkdir()
-        with lives("invoices", place, seed + run) as lived:
+        with lives("invoices", place, seed + run, concurrency=40 if run % 2 else 24) as lived:
             InvoicesKilled(lived, place / "run.db", count).run(min(KILLS_OF_A_RUN, kills - killed), most)
             killed += lived.killed
 

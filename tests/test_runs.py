@@ -1067,25 +1067,30 @@ async def test_a_submission_that_is_cancelled_is_in_doubt_at_once(tmp_path: Path
 
 
 @pytest.mark.asyncio
-async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent(tmp_path: Path) -> None:
-    """Its intent is on disk, but it waits in line for a call to end."""
+@pytest.mark.parametrize(("concurrency", "in_line"), [(1, "planned"), (32, "planned"), (33, "not_sent")])
+async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent(
+    tmp_path: Path, concurrency: int, in_line: str
+) -> None:
+    """Where there are many places its intent is on disk while it waits in line for one, elsewhere it is not yet."""
     service = Service({})
-    reached = asyncio.Event()
+    reached: list[str] = []
 
     async def hang(key: str) -> None:
-        reached.set()
+        reached.append(key)
         await asyncio.Event().wait()
 
     service.received = hang
-    async with invoice_run(tmp_path, service, KEYS[:2], concurrency=1) as (run, found):
-        task = asyncio.create_task(listed(run.submit(found, concurrency=2)))
-        await reached.wait()
-        while (await states(run)) != {"A-1": "sending", "A-2": "sending"}:  # noqa: ASYNC110 - only the file tells
+    keys = [f"A-{number}" for number in range(1, concurrency + 2)]
+    async with invoice_run(tmp_path, service, keys, concurrency=concurrency) as (run, found):
+        task = asyncio.create_task(listed(run.submit(found, concurrency=concurrency + 1)))
+        sending = concurrency + (in_line == "not_sent")
+        while len(reached) < concurrency or (await run.ledger.counts())["sending"] != sending:  # noqa: ASYNC110 - only the file tells
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await states(run) == {"A-1": "in_doubt", "A-2": "not_sent"}
+        last = (await states(run)).pop(keys[-1])
+        assert (last, (await counted(run))["in_doubt"]) == (in_line, concurrency)
 
 
 class Meddling:

@@ -310,11 +310,27 @@ class TestAttempts:
                     await session.call(SUBMISSION, body, before=before)
             assert sent(session) == []
 
-    async def test_while_every_place_is_taken_it_is_done_next_in_line_for_one(self) -> None:
+    async def test_up_to_the_default_concurrency_it_is_done_with_the_place_in_hand(self) -> None:
+        """So that a crash leaves no more in doubt than there were places."""
+        told: list[str] = []
+
+        async def before() -> None:
+            told.append("before")
+
+        async with scripted(FINE, limits=Limits(concurrency=32)) as session:
+            assert all(session.admit_now() for _ in range(32))
+            call = asyncio.create_task(session.call(SUBMISSION, body, before=before))
+            await steps(10)
+            assert told == []
+            session.leave()
+            await call
+            assert told == ["before"]
+
+    async def test_while_all_of_many_places_are_taken_it_is_done_next_in_line_for_one(self) -> None:
         """Few do so at a time, and none of them holds a place with it."""
         clock = FakeClock(auto=False)
-        async with scripted(FINE, clock=clock, limits=Limits(concurrency=8)) as session:
-            held = [session.admit_now() for _ in range(8)]
+        async with scripted(FINE, clock=clock, limits=Limits(concurrency=40)) as session:
+            held = [session.admit_now() for _ in range(40)]
             told: list[str] = []
 
             async def before() -> None:
@@ -323,35 +339,35 @@ class TestAttempts:
 
             calls = [
                 asyncio.create_task(session.call(SUBMISSION, body, before=before, leaves=lambda: told.append("leaves")))
-                for _ in range(5)
+                for _ in range(13)
             ]
             await steps(5)
-            assert (all(held), told) == (True, ["before"] * 2)
+            assert (all(held), told) == (True, ["before"] * 10)
             clock.advance(1)
             await steps(5)
-            assert told == ["before"] * 2
+            assert told == ["before"] * 10
             session.leave()
             await steps(5)
-            assert told[:3] == ["before", "before", "leaves"]
-            for _ in range(7):
+            assert told[:11] == ["before"] * 10 + ["leaves"]
+            for _ in range(39):
                 session.leave()
             while not all(call.done() for call in calls):
                 clock.advance(1)
                 await steps(5)
             assert (sorted(told), session._slots.free, session._anteroom.free) == (
-                ["before"] * 5 + ["leaves"] * 5,
-                8,
-                2,
+                ["before"] * 13 + ["leaves"] * 13,
+                40,
+                10,
             )
 
     async def test_a_call_that_is_cancelled_in_line_leaves_its_place_in_it(self) -> None:
-        async with scripted(FINE, limits=Limits(concurrency=1)) as session:
+        async with scripted(FINE, limits=Limits(concurrency=33)) as session:
             left: list[str] = []
 
             async def before() -> None:
                 left.append("before")
 
-            assert session.admit_now()
+            assert all(session.admit_now() for _ in range(33))
             call = asyncio.create_task(
                 session.call(SUBMISSION, body, before=before, leaves=lambda: left.append("leaves"))
             )
@@ -360,7 +376,7 @@ class TestAttempts:
             await asyncio.wait([call])
             session.leave()
             assert (left, sent(session)) == (["before"], [])
-            assert (session._slots.free, session._anteroom.free) == (1, 1)
+            assert (session._slots.free, session._anteroom.free) == (1, 8)
 
     async def test_a_request_for_another_host_carries_no_credential(self) -> None:
         async with scripted(FINE) as session:
