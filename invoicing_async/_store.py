@@ -12,13 +12,11 @@ import asyncio
 import errno
 import json
 import os
-import platform
 import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, partial
 from itertools import chain, groupby, islice
@@ -30,6 +28,7 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 from attrs import evolve, field, frozen
 
 from ._clock import Clock, RealClock
+from ._lock import Holder, held
 from ._states import (
     NEEDS_REQUEST_ID,
     ON_DISK,
@@ -43,11 +42,6 @@ from ._states import (
     next_state,
 )
 from .errors import InvoicingError
-
-if sys.platform == "win32":  # pragma: no cover - the other branch is the one the tests run on
-    import msvcrt
-else:
-    import fcntl
 
 __all__ = [
     "Change",
@@ -310,90 +304,6 @@ class Ledger(Protocol):
     async def close(self) -> None: ...
 
 
-# -- one process at a time ---------------------------------------------------------------------------------------
-
-if sys.platform == "win32":  # pragma: no cover - the other branch is the one the tests run on
-
-    def _lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read by others: one far behind the text
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(descriptor: int, lock: Path) -> None:
-        os.close(descriptor)
-        with suppress(OSError):  # another process has it open by now
-            lock.unlink()
-
-    def _sync_folder(folder: Path) -> None:
-        """Do nothing: the system has no way to ask for it."""
-
-else:
-
-    def _lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(descriptor: int, lock: Path) -> None:
-        with suppress(OSError):  # the folder may be gone, and with it what the lock guarded
-            lock.unlink()
-        os.close(descriptor)  # after the unlink: whoever waits for the name must not lock a file that then vanishes
-
-    def _sync_folder(folder: Path) -> None:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def _held(path: Path, clock: Clock) -> Iterator[None]:
-    lock = path.with_name(path.name + ".lock")
-    descriptor = _taken(lock, path)
-    try:
-        since = datetime.fromtimestamp(clock.now(), UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, json.dumps(holder).encode())
-        yield
-    finally:
-        _unlock(descriptor, lock)
-
-
-def _taken(lock: Path, path: Path) -> int:
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _lock(descriptor):
-            os.close(descriptor)
-            raise _locked(lock, path)
-        if _is_there(lock, descriptor):
-            return descriptor
-        os.close(descriptor)  # its last holder removed it between our open and our lock: there is a newer one
-
-
-def _is_there(lock: Path, descriptor: int) -> bool:
-    try:
-        return lock.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
-
-
-def _locked(lock: Path, path: Path) -> RunLockedError:
-    holder: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        holder = json.loads(lock.read_bytes())
-    pid, host, since = holder.get("pid"), str(holder.get("host", "")), str(holder.get("since", ""))
-    who = f"process {pid} on {host} since {since}" if pid is not None else "another process"
-    return RunLockedError(f"{path} is held by {who}", pid=pid, host=host, since=since)
-
-
 # -- the file ----------------------------------------------------------------------------------------------------
 
 _NETWORK = frozenset(
@@ -519,7 +429,7 @@ def _writing(
     path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, *, create: bool, clock: Clock
 ) -> Iterator[sqlite3.Connection]:
     """Hold the run file for writing; leaving writes all back into the one file."""
-    with _held(path, clock):
+    with held(path, now=clock.now(), refuse=partial(_locked, path)):
         if create and not path.exists():
             _create(path, kind, settings, clock.now())
         _must_be_a_file(path)
@@ -534,6 +444,20 @@ def _writing(
             with suppress(sqlite3.Error):  # what was committed is safe in the write-ahead log
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.close()
+
+
+def _locked(path: Path, holder: Holder) -> RunLockedError:
+    return RunLockedError(f"{path} is held by {holder}", pid=holder.pid, host=holder.host, since=holder.since)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":  # pragma: no cover - which has no way to ask for it
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import resource
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from served import SECRETS, clean, command, json_lines, signals, starting, whole
 from invoicing_async._states import Event
 from invoicing_async._store import NewDraft, SqliteLedger
 from invoicing_async._wire import dump_draft
-from invoicing_async.cli import drafts, holder, rows, runbook
+from invoicing_async.cli import drafts, rows, runbook
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.options import Common, Pace
@@ -649,36 +648,6 @@ async def test_what_is_being_sent_is_in_flight_while_held_and_in_doubt_after(
     assert (row["key"], row["state"]) == ("a", "in_doubt")
     await asyncio.to_thread(run, ["runs", "show", str(file)])
     assert "runs resolve" in capsys.readouterr().out
-
-
-def test_who_holds_a_file_is_told_by_its_lock(tmp_path: Path) -> None:
-    """A lock file alone means nothing: its process may be dead, or it may not have said who it is."""
-    file, lock = tmp_path / "m.db", tmp_path / "m.db.lock"
-    assert holder.holder_of(file) is None
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    for text in ("", "[]", "{", json.dumps({"pid": int(dead.stdout), "host": "elsewhere"})):
-        lock.write_text(text)
-        assert holder.holder_of(file) is None
-    code = (
-        "import fcntl, json, os, platform, sys\n"
-        "file = open(sys.argv[1], 'w')\n"
-        "fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "print(json.dumps({'pid': os.getpid(), 'host': platform.node(), 'since': 'now'}), file=file, flush=True)\n"
-        "print('held', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as running:
-        assert running.stdout is not None
-        running.stdout.readline()
-        found = holder.holder_of(file)
-        assert found is not None
-        assert str(found).startswith(f"process {running.pid} on ")
-        lock.write_text("")
-        assert str(holder.holder_of(file)) == "another process"
-        running.communicate()
-    assert holder.holder_of(file) is None
 
 
 @pytest.mark.parametrize(

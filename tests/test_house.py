@@ -23,6 +23,7 @@ LEVELS = (
         "events",
         "_http",
         "_naming",
+        "_lock",
         "_pdf",
         "_clock",
         "_states",
@@ -133,14 +134,14 @@ def test_each_foreign_package_has_its_door(file: Path) -> None:
 
 
 def test_files_are_opened_for_writing_only_at_the_doors() -> None:
-    """Only `_disk`, `_store` and the command line's report write files."""
+    """Only `_disk`, `_store` with its `_lock` and the command line's report write files."""
     writers = {
         owner(file)
         for file in modules()
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in {"write_text", "write_bytes", "O_CREAT", "O_WRONLY"}
     }
-    assert writers <= {"_disk", "_store", "cli"}
+    assert writers <= {"_disk", "_store", "_lock", "cli"}
 
 
 def test_importing_the_package_imports_the_core_only() -> None:

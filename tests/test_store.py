@@ -13,7 +13,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -457,40 +456,6 @@ async def test_a_holder_that_has_not_said_its_name_is_another_process(tmp_path: 
             async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS):
                 pass
         assert caught.value.pid is None
-
-
-def test_the_lock_is_exclusive_while_its_file_comes_and_goes(tmp_path: Path) -> None:
-    """Threads take and leave the lock in turn; whoever locks a file that was just removed tries again."""
-    inside: list[int] = []
-    most: list[int] = []
-
-    def work() -> None:
-        taken = 0
-        while taken < 100:
-            with suppress(RunLockedError), _store._held(tmp_path / "run.db", FakeClock()):
-                inside.append(1)
-                most.append(len(inside))
-                inside.pop()
-                taken += 1
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1
-    assert names(tmp_path) == []
-
-
-def test_a_lock_file_that_was_removed_or_replaced_is_not_the_lock(tmp_path: Path) -> None:
-    lock = tmp_path / "run.db.lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
-    assert _store._is_there(lock, descriptor)
-    lock.unlink()
-    assert not _store._is_there(lock, descriptor)
-    lock.touch()
-    assert not _store._is_there(lock, descriptor)
-    os.close(descriptor)
 
 
 @pytest.mark.asyncio

@@ -12,6 +12,7 @@ from attrs import frozen
 from cyclopts import App, Parameter
 
 from .._disk import DiskWriter
+from .._lock import Holder, holder_of
 from ..polling import Poller
 from ..runs import (
     DocumentRun,
@@ -26,7 +27,6 @@ from ..runs import (
 from .account import SHOWN, Account, carry_out, words
 from .durable import Export, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
-from .holder import Holder, holder_of
 from .invoices import asked_export
 from .options import FLAG, Common, Pace
 from .progress import Bar, live
