@@ -65,11 +65,22 @@ class _Request(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-class _Protocol(ResponseHandler, asyncio.BufferedProtocol):
-    """Reads into one buffer that all connections share, and ends the body of a lost connection.
+class _Protocol(ResponseHandler):
+    """Ends the body of a lost connection: aiohttp lets whoever reads one with broken framing wait for ever."""
 
-    The loop would make a buffer of 256 KiB for every read and give most of it back: that costs more than signing.
-    aiohttp lets whoever reads a body with broken framing wait for ever.
+    __slots__ = ()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        super().connection_lost(exc)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("its framing is broken"))
+
+
+class _Buffered(_Protocol, asyncio.BufferedProtocol):
+    """Reads into one buffer that all connections share.
+
+    asyncio's loop would make a buffer of 256 KiB for every read and give most of it back: that costs more than signing.
     """
 
     __slots__ = ("_into",)
@@ -84,18 +95,18 @@ class _Protocol(ResponseHandler, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(self._into[:nbytes]))
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        body = self._payload
-        super().connection_lost(exc)
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("its framing is broken"))
-
 
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, ssl: SSLContext | None) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl)
-        protocol: Callable[..., ResponseHandler] = _Protocol
-        self._factory = partial(protocol, loop=self._loop, into=memoryview(bytearray(READ_BUFFER)))
+        self._factory = _protocols(self._loop)
+
+
+def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
+    protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
+    if isinstance(loop, asyncio.BaseEventLoop):
+        protocol = partial(_Buffered, into=memoryview(bytearray(READ_BUFFER)))
+    return partial(protocol, loop)
 
 
 class AiohttpTransport:

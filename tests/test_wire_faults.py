@@ -428,6 +428,10 @@ async def test_the_table_is_long_enough() -> None:
 
 @each([*FAULTS, *STATUSES])
 async def test_a_fault_ends_in_its_documented_error_and_leaves_nothing(row: Row, tmp_path: Path) -> None:
+    await ended_in_its_error(row, tmp_path)
+
+
+async def ended_in_its_error(row: Row, tmp_path: Path) -> None:
     async with Watch(), Peer(row.script) as peer, client(peer.url, timeouts=row.timeouts) as documents:
         with pytest.raises(row.error, match=row.match) as caught:
             await documents.download("a", tmp_path)
