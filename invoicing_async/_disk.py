@@ -14,6 +14,7 @@ import asyncio
 import errno
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
@@ -415,9 +416,11 @@ class DiskWriter:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[list[_Job[Any]] | None] = SimpleQueue()
-        self._waiting: list[_Job[Any]] = []
-        self._busy = False
+        self._jobs: deque[_Job[Any]] = deque()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        self._called = False
+        self._finished: deque[_Job[Any]] = deque()
+        self._told = False
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -466,42 +469,44 @@ class DiskWriter:
         if self._thread is None:
             self._thread = Thread(target=self._work, name="invoicing-disk", daemon=True)
             self._thread.start()
-        # One hand-over for all that is asked for while the thread is at work, or in this turn of the loop: waking
-        # the thread, and being woken by it, costs more than its work.
-        if not self._waiting and not self._busy:
-            self._loop.call_soon(self._hand_over)
-        self._waiting.append(job)
-
-    def _hand_over(self) -> None:
-        if self._busy:
-            return
-        if self._waiting:
-            self._busy = True
-            jobs, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            self._queue.put(jobs)
-        elif self._ended is not None:
-            self._queue.put(None)
+        self._jobs.append(job)
+        # One call for all that is asked for while the thread is on its way: waking it costs more than its work. The
+        # flag is looked at after the job is there, and cleared before the thread looks for jobs.
+        if not self._called:
+            self._called = True
+            self._calls.put(True)
 
     def _work(self) -> None:
-        while (jobs := self._queue.get()) is not None:
-            _run(jobs)
-            if not self._told(self._deliver, jobs):
-                return
-        self._told(self._end)
+        alive = True
+        while alive and self._calls.get():
+            self._called = False
+            while alive and (jobs := self._taken()):
+                _run(jobs)
+                alive = self._answer(jobs)
+        self._tell(self._end)
 
-    def _told(self, callback: Callable[..., None], *arguments: object) -> bool:
-        """Tell the loop; false if it is closed and nobody waits any more."""
+    def _taken(self) -> list[_Job[Any]]:
+        return [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
+
+    def _answer(self, jobs: list[_Job[Any]]) -> bool:
+        """Let the loop deliver; false if it is closed and nobody waits any more."""
+        self._finished.extend(jobs)
+        if self._told:  # and has yet to come: it will find these as well
+            return not self._loop.is_closed()
+        self._told = True
+        return self._tell(self._deliver)
+
+    def _tell(self, callback: Callable[[], None]) -> bool:
         try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
+            self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
             return False
         return True
 
-    def _deliver(self, jobs: list[_Job[Any]]) -> None:
-        self._busy = False
-        self._hand_over()
-        for job in jobs:
-            job.deliver()
+    def _deliver(self) -> None:
+        self._told = False
+        while self._finished:
+            self._finished.popleft().deliver()
 
     def _end(self) -> None:
         if self._ended is not None:
@@ -513,7 +518,8 @@ class DiskWriter:
             return
         self._ended = self._loop.create_future()
         if self._thread is not None:
-            self._hand_over()
+            for more in (True, False):
+                self._calls.put(more)
             await _uninterrupted(self._ended)
             self._thread.join()
 
