@@ -32,11 +32,14 @@ from .errors import (
 )
 from .events import DocumentSaved
 from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
-from .session import Session, Sleep
+from .session import WIDE, Session, Sleep
 
 __all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver"]
 
 DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate | NotStarted
+
+AT_THE_DISK = 8
+"""To so many calls of a wide session one document more is under way: at the disk it holds no place of the session."""
 
 MAX_BYTES = 256 * 2**20
 """The largest document taken by default."""
@@ -274,12 +277,13 @@ class OrderDocuments:
     ) -> AsyncGenerator[DownloadOutcome]:
         """Save any number of invoices and give one outcome for each id, as they finish, in bounded memory.
 
-        No more than `concurrency` ids (by default the session's limit) are read ahead, and a slow consumer slows
-        the reading down. An id that comes again is given as `Duplicate`. The error of one document is its outcome;
-        a refused credential or a full disk ends the batch: what was not finished is given as `NotStarted`, then
-        the error is raised. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
+        No more than `concurrency` ids are read ahead, and a slow consumer slows the reading down. By default it is the
+        session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
+        that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
+        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised. Leave early
+        with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
-        places = _places(order_ids, self._session.limits.concurrency if concurrency is None else concurrency)
+        places = _places(order_ids, self.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         saver = await self._saver(saving, Seen())
         outcomes = bounded(
@@ -313,8 +317,9 @@ class OrderDocuments:
 
     @property
     def concurrency(self) -> int:
-        """The session's limit, which batches take for their own."""
-        return self._session.limits.concurrency
+        """How many documents a batch has under way by default: as many as calls, of more than 32 an eighth more."""
+        calls = self._session.limits.concurrency
+        return calls + calls // AT_THE_DISK if calls > WIDE else calls
 
     @property
     def sleep(self) -> Sleep:

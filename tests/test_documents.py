@@ -891,6 +891,26 @@ class TestDownloadMany:
             await gathered(documents.download_many(demo_orders(20), tmp_path, concurrency=3))
         assert sandbox.peak == 3
 
+    @pytest.mark.parametrize(("calls", "documents"), [(1, 1), (32, 32), (33, 37), (64, 72)])
+    async def test_a_wide_session_has_more_documents_than_calls_under_way(
+        self, tmp_path: Path, calls: int, documents: int
+    ) -> None:
+        """While some are at the disk, others are awaited; the ids read ahead are no more than these."""
+        read: list[str] = []
+
+        def ids() -> Iterator[str]:
+            for order_id in demo_orders(200):
+                read.append(order_id)
+                yield order_id
+
+        async with client(made(), limits=Limits(concurrency=calls)) as found:
+            assert found.concurrency == documents
+            async with aclosing(found.download_many(ids(), tmp_path)) as outcomes:
+                given = 0
+                async for _ in outcomes:
+                    given += 1
+                    assert len(read) <= given + documents
+
     async def test_a_saver_does_one_id_after_the_other_and_mends_its_own_file(self, tmp_path: Path) -> None:
         """The inside of a batch, for a run that keeps its own books."""
         async with client(made()) as documents:
