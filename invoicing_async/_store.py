@@ -745,8 +745,8 @@ def _recover(desk: _Desk) -> int:
     return len(sending)
 
 
-def _find(desk: _Desk, ref: int | str, select: str = _BARE) -> Item | None:
-    row = desk.execute(f"{select} WHERE i.{_column(ref)} = ?", (ref,)).fetchone()
+def _find(desk: _Desk, ref: int | str) -> Item | None:
+    row = desk.execute(f"{_WITH_PAYLOAD} WHERE i.{_column(ref)} = ?", (ref,)).fetchone()
     return Item(*row) if row else None
 
 
@@ -791,20 +791,22 @@ def _is_moves(job: Job) -> bool:
 
 def _move(desk: _Desk, changes: Sequence[Change]) -> list[State]:
     """Do transitions in turn, within a transaction."""
-    moving = _Moving(desk)
-    moving.look([change.ref for change in changes])
-    states = [moving.make(change) for change in changes]
-    moving.write()
+    [states] = _move_groups(desk, [changes])
     return states
 
 
 def _move_together(desk: _Desk, jobs: list[Job], *, counts: bool = False) -> list[Answer]:
     """Do the transitions of many operations together, within a transaction, or with `counts` as one."""
+    told = _move_groups(desk, [_changes(operation) for _, operation in jobs], counts=counts)
+    return [(future, states, None) for (future, _), states in zip(jobs, told, strict=True)]
+
+
+def _move_groups(desk: _Desk, groups: list[Sequence[Change]], *, counts: bool = False) -> list[list[State]]:
     moving = _Moving(desk)
-    moving.look(_refs(jobs))
-    answers: list[Answer] = [(future, [moving.make(change) for change in _changes(do)], None) for future, do in jobs]
+    moving.look([change.ref for group in groups for change in group])
+    states = [[moving.make(change) for change in group] for group in groups]
     moving.write(counts=counts)
-    return answers
+    return states
 
 
 def _moved_at_once(desk: _Desk, jobs: list[Job]) -> list[Answer] | None:
@@ -1229,7 +1231,7 @@ class SqliteReader:
 
     async def get(self, ref: int | str) -> Item | None:
         """The item with this `seq` or key, its payload included; None if there is none."""
-        return await self._worker.run(partial(_find, ref=ref, select=_WITH_PAYLOAD))
+        return await self._worker.run(partial(_find, ref=ref))
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
