@@ -31,6 +31,8 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn
 
 from . import _rules
+from ._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, shown, words_of
+from ._text import LINE_LIMIT, one_line
 from .errors import CODES, STATUSES, ApiError, DraftError, Fault, ProtocolError
 from .models import (
     AuthorityStatus,
@@ -57,6 +59,7 @@ __all__ = [
     "error_from",
     "load_draft",
     "retry_after",
+    "unexpected",
 ]
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
@@ -67,7 +70,7 @@ _LINE = tuple(fields_dict(InvoiceLine))
 _LINE_NAMES = frozenset(_LINE) - {"is_promotion"}
 _SUBMIT_TO_TAX = "submit_to_tax_request"
 _DOCUMENTED = frozenset({"consumer", "invoice_lines", "invoice_template_id"})
-_MESSAGE_LENGTH = 500
+_WORD_LENGTH = 100
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,6})?")
@@ -268,83 +271,108 @@ def _parse(data: bytes | str, read: Callable[[str], Any] = _read) -> Any:
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that a body is, or None. No cause is kept: a parser's error holds the whole body."""
-    try:
-        found = _parse(body)
-    except ValueError:
-        return None
+    """The JSON object that an answer is, or None. No cause is kept: a parser's error holds the whole body."""
+    found = _json_or_none(body)
     return found if isinstance(found, dict) else None
 
 
-def _answer(body: bytes, status: int | None) -> dict[str, Any]:
-    found = _object(body)
+def unexpected(text: str, body: bytes, status: int | None, found: object = None) -> ProtocolError:
+    """Give the error for an answer that is not as documented, with what it says and the ids that it names."""
     if found is None:
-        raise ProtocolError("the answer is not a JSON object", head=body, status=status)
+        found = _object(body)
+    said = words_of(found, body)
+    ids = named_ids(body, found)
+    return ProtocolError(f"{text}: {said}" if said else text, head=body, status=status, request_ids=ids)
+
+
+def _answer(body: bytes, status: int | None) -> dict[str, Any]:
+    """The object that an answer is, or the only one in a list. Raises `ProtocolError`."""
+    try:
+        found = read_answer(body)
+    except ValueError as error:
+        reason = f" ({error})" if "twice" in str(error) else ""
+        raise unexpected(f"the answer is not a JSON object{reason}", body, status) from None
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        raise unexpected("the answer is not a JSON object", body, status, found)
     return found
 
 
 def decode_request(body: bytes, *, request_id: str | None = None, status: int = 200) -> InvoiceRequest:
     """Read the answer of a submission (API.md B.1) or, with the `request_id` asked for, of a status call (B.2).
 
-    A submission's answer must name its request id (a UUID) and its status. A status answer may leave both out:
-    then `data` being there means SUCCESS and its absence NEW. `data` must name the invoice's id where that is
+    A submission's answer must name its request id, a UUID in any spelling, and may leave out its status: it then
+    counts as NEW. A status answer may leave both out: then `data` being there means SUCCESS and its absence NEW.
+    Either may stand in the `data` of an envelope, or alone in a list. `data` must name the invoice's id where that is
     what makes the answer useful: in a status answer that says SUCCESS. Other fields of `data` with an unexpected
-    type count as absent; `raw` keeps everything. Raises `ProtocolError` with the head of the body.
+    type count as absent; `raw` keeps everything. Raises `ProtocolError` with the head of the body and the ids in it.
     """
     answer = _answer(body, status)
     try:
         return _request(answer, request_id)
     except ValueError as error:
-        raise ProtocolError(str(error), head=body, status=status) from None
+        raise unexpected(str(error), body, status, answer) from None
 
 
-def _unwrapped(answer: dict[str, Any]) -> dict[str, Any]:
-    """Look through a `{"success": true, "data": …}` around the answer itself; an invoice has no `request_id`."""
-    if answer.get("success") is not True or "status" in answer or "request_id" in answer:
-        return answer
+def _unwrapped(answer: dict[str, Any], asked: str | None) -> dict[str, Any]:
+    """Look through an envelope around the answer itself, whose `data` names a request; an invoice names none."""
     data = answer.get("data")
-    return data if isinstance(data, dict) and {"status", "request_id"} <= {*data} else answer
+    if not isinstance(data, dict) or "request_id" in answer or "request_id" not in data:
+        return answer
+    # The status of an answer about a request is that of the request, not of an envelope.
+    return data if asked is None or ("status" in data and "status" not in answer) else answer
 
 
 def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
-    if whole.get("success") is False:
+    if str(whole.get("success")).strip().lower() in {"false", "0"}:
         raise ValueError("the answer is an error envelope")
-    answer = _unwrapped(whole)
-    status = _status(answer, required=asked is None)
+    answer = _unwrapped(whole, asked)
+    status = _status(answer, asked)
     data = _data(answer.get("data"), required=asked is not None and status == RequestStatus.SUCCESS)
-    return InvoiceRequest(request_id=_request_id(answer, asked), status=status, data=data, raw=whole)
+    failed = status == RequestStatus.FAILED
+    return InvoiceRequest(
+        request_id=_request_id(answer, asked),
+        status=status,
+        data=data,
+        reason=(words_of(whole) or None) if failed else None,
+        code=(code_of(whole) or code_of(answer)) if failed else None,
+        raw=whole,
+    )
 
 
 def _request_id(answer: dict[str, Any], asked: str | None) -> str:
     found = answer.get("request_id")
-    if found is None and asked is not None:
-        return asked
-    if asked is not None and found == asked:
+    if asked is not None and (found is None or found == asked):
         return asked  # it was judged when it was asked for
-    if not isinstance(found, str) or not _rules.UUID.fullmatch(found):
+    number = canonical_id(found)
+    if number is None:
         raise ValueError("the answer's request_id must be a UUID (8-4-4-4-12 hex digits)")
-    if asked is not None and found != asked and found.lower() != asked.lower():
+    if asked is not None and number != canonical_id(asked):
         raise ValueError("the answer is that of another request_id")
-    return asked or found
+    return asked or number
 
 
-def _status(answer: dict[str, Any], *, required: bool) -> RequestStatus | str:
+def _status(answer: dict[str, Any], asked: str | None) -> RequestStatus | str:
     found = answer.get("status")
-    if found is None and not required:
-        return RequestStatus.NEW if answer.get("data") is None else RequestStatus.SUCCESS
-    if not isinstance(found, str) or not found:
+    if found is None:
+        known = asked is not None and answer.get("data") is not None
+        return RequestStatus.SUCCESS if known else RequestStatus.NEW
+    said = one_line(found, _WORD_LENGTH) if isinstance(found, str) else ""
+    if not said:
         raise ValueError("the answer's status must be text that is not empty")
-    return _member(RequestStatus, found)
+    return _member(RequestStatus, said)
 
 
 def _member(kind: type[_Enum], text: str) -> _Enum | str:
-    return kind[text] if text in kind.__members__ else text
+    """The member of that name in any case, or else the text as it is."""
+    return kind.__members__.get(text.upper(), text)
 
 
 def _data(found: object, *, required: bool) -> InvoiceData | None:
     if found is None:
         return None
-    if isinstance(found, dict) and isinstance(number := found.get("id"), str) and _rules.UUID.fullmatch(number):
+    if isinstance(found, dict) and (number := canonical_id(found.get("id"))):
         return _invoice_data(number, found)
     if required:
         raise ValueError("the answer's data must be an object whose id is a UUID (8-4-4-4-12 hex digits)")
@@ -352,7 +380,7 @@ def _data(found: object, *, required: bool) -> InvoiceData | None:
 
 
 def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
-    texts = {name: value for name, value in found.items() if isinstance(value, str)}
+    texts = {name: one_line(value) for name, value in found.items() if isinstance(value, str)}
     authority = texts.get("authority_status")
     return InvoiceData(
         id=number,
@@ -381,7 +409,7 @@ def decode_export(body: bytes) -> Export:
     answer = _answer(body, None)
     status, url = answer.get("status"), answer.get("download_url")
     if not isinstance(status, str) or not status:
-        raise ProtocolError("the export's status must be text that is not empty", head=body)
+        raise unexpected("the export's status must be text that is not empty", body, None, answer)
     if status == "DONE" and not _absolute(url):
         raise ProtocolError("the export's download_url must be an absolute http(s) URL", head=body)
     return Export(download_url=url if isinstance(url, str) else None, status=status)
@@ -434,51 +462,45 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
     """Give the error that an answer declares, or None if it declares none (API.md A.1).
 
     An envelope with `"success": false` is that error whatever the HTTP status, 200 included: its class is chosen by
-    the code, else by the status. A status of 400 or more without an envelope is an error whose `code` is None. A
-    redirect is None too: it is not as documented, which is for the caller to say. `now` is epoch seconds, for a
-    Retry-After that is a date. Never raises, whatever the bytes.
+    the code, else by the status. A status of 400 or more without an envelope is an error too, with what it says; none
+    of the documented codes counts there. A redirect is None too: it is not as documented, which is for the caller to
+    say. `now` is epoch seconds, for a Retry-After that is a date. Never raises, whatever the bytes.
     """
-    answer = _object(body) or {}
-    if answer.get("success") is False:
-        return _declared(status, answer, retry_after(header, now=now))
-    if status < 400:  # noqa: PLR2004 - the first error status of HTTP
+    found = _json_or_none(body)
+    envelope = found if isinstance(found, dict) and found.get("success") is False else None
+    if envelope is None and status < 400:  # noqa: PLR2004 - the first error status of HTTP
         return None
-    message = f"the service answered {status} without an error envelope"
-    said = _first_text(answer, "message", "error_description", "error", "detail", "title")
-    return STATUSES.get(status, ApiError)(
-        f"{message}: {said}" if said else message, status=status, retry_after=retry_after(header, now=now)
-    )
-
-
-def _declared(status: int, answer: dict[str, Any], wait: float | None) -> ApiError:
-    error = _part(answer, "error")
-    details = _part(error, "details")
-    code = _first_text(error, "code")
+    declared = _part(envelope or {}, "error")
+    details = _part(declared, "details")
+    code, said = code_of(found), words_of(found, body)
+    if code in CODES and code != declared.get("code"):
+        # Only the envelope declares a code; the same word anywhere else may be a gateway's own.
+        said, code = f"{code}: {said}", None
     kind = CODES.get(code or "") or STATUSES.get(status, ApiError)
     return kind(
-        _first_text(error, "message") or _first_text(answer, "message", "error") or "",
+        said or ("" if envelope is not None else f"the service answered {status} without an error envelope"),
         status=status,
         code=code,
-        request_id=_first_text(answer, "requestId"),
-        hint=_first_text(details, "hint"),
+        request_id=None if envelope is None else shown(envelope.get("requestId")),
+        hint=shown(details.get("hint"), LINE_LIMIT),
         context=_part(details, "context"),
-        retry_after=wait,
+        retry_after=retry_after(header, now=now),
+        answer=body,
+        request_ids=named_ids(body, found),
+        submitted_before=says_submitted(found, said, code),
     )
+
+
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return read_answer(body)
+    except ValueError:
+        return None
 
 
 def _part(owner: dict[str, Any], name: str) -> dict[str, Any]:
     value = owner.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _first_text(owner: dict[str, Any], *names: str) -> str | None:
-    """The first of the fields that is text and not blank, as one bounded line: it goes to terminals and logs."""
-    for name in names:
-        if isinstance(value := owner.get(name), str):
-            shown = "".join(char if char.isprintable() else " " for char in value[:_MESSAGE_LENGTH]).strip()
-            if shown:
-                return shown
-    return None
 
 
 def retry_after(header: Callable[[str], str | None], *, now: float) -> float | None:

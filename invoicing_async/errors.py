@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from attrs import frozen
 
+from ._text import harmless
+
 __all__ = [
     "ApiError",
     "Attempt",
@@ -83,15 +85,19 @@ class InvoicingError(Exception):
     """The root of every error this library raises of its own.
 
     `hint` says what to do; `attempts` is the history of the call, oldest first. `sent` is "no" if the request
-    it ended provably never left this machine.
+    it ended provably never left this machine. `answer` is the start of the answer's body (`HEAD_LIMIT` bytes) and
+    `request_ids` the ids of requests that it named, where an answer came. Whatever a service's words hold, the
+    message is valid text.
     """
 
     hint: str = "See the error's type and its cause."
     attempts: tuple[Attempt, ...] = ()
     sent: Sent = "unknown"
+    answer: bytes = b""
+    request_ids: tuple[str, ...] = ()
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message)
+        super().__init__(harmless(message))
 
     @property
     def message(self) -> str:
@@ -137,9 +143,10 @@ class DeadlineError(TransportError):
 class ApiError(InvoicingError):
     """The service answered with an error.
 
-    `code` is the envelope's code (API.md A.1), None when the answer has no error envelope. `status` is the
-    HTTP status, `request_id` the service's own id of the call, `context` the envelope's details, `retry_after`
-    the seconds the service asks to wait, None if it does not say.
+    `code` is the code that the answer gives, None if it gives none. `message` is what the service said, in one line.
+    `status` is the HTTP status, `request_id` the service's own id of the call, `context` the envelope's details,
+    `retry_after` the seconds the service asks to wait, None if it does not say. `submitted_before` is true if the
+    answer names a request (`request_ids`), or says that what was sent is there already.
     """
 
     hint = "The service refused the call; its code and context say why."
@@ -154,8 +161,14 @@ class ApiError(InvoicingError):
         hint: str | None = None,
         context: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
+        answer: bytes = b"",
+        request_ids: tuple[str, ...] = (),
+        submitted_before: bool = False,
     ) -> None:
         super().__init__(message)
+        self.answer = answer[:HEAD_LIMIT]
+        self.request_ids = request_ids
+        self.submitted_before = submitted_before
         self.status = status
         self.code = code
         self.request_id = request_id
@@ -166,8 +179,8 @@ class ApiError(InvoicingError):
 
     @property
     def declared(self) -> bool:
-        """True if the answer carried the documented error envelope, so that its meaning is known."""
-        return self.code is not None
+        """True if the answer carried one of the documented codes, so that its meaning is known."""
+        return self.code in CODES
 
     def __str__(self) -> str:
         parts = [f"HTTP {self.status}"]
@@ -206,7 +219,10 @@ class OrderStatusError(ApiError):
 
 
 class ServiceUnavailableError(ApiError):
-    """A dependency of the service is down: SYS_DEP_503, or a bare 502, 503 or 504 (then `code` is None)."""
+    """A dependency of the service is down (SYS_DEP_503), or the service or its gateway is (any other 502, 503, 504).
+
+    Only the code SYS_DEP_503 says that nothing was carried out; see `declared`.
+    """
 
     hint = "Temporary; it was retried as the policy says. Try again later."
 
@@ -236,14 +252,25 @@ STATUSES: Mapping[int, type[ApiError]] = MappingProxyType(
 
 
 class ProtocolError(InvoicingError):
-    """An answer that is not as documented. `head` is the start of its body, `status` its HTTP status."""
+    """An answer that is not as documented. `head` is the start of its body, `status` its HTTP status.
+
+    `request_ids` are the ids of requests that it named all the same.
+    """
 
     hint = "Something other than the service may have answered (a proxy, a login page); look at `head`."
 
-    def __init__(self, message: str = "", *, head: bytes = b"", status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        head: bytes = b"",
+        status: int | None = None,
+        request_ids: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
-        self.head = head[:HEAD_LIMIT]
+        self.head = self.answer = head[:HEAD_LIMIT]
         self.status = status
+        self.request_ids = request_ids
 
 
 class IncompleteDocumentError(ProtocolError):
@@ -285,15 +312,30 @@ class SubmissionInDoubtError(InvoicingError):
     """A submission left this machine and no usable answer came back: the invoice may or may not exist.
 
     It must not be sent again before that is settled (API.md B.1: there is no idempotency key). `key` is the
-    draft's own key, `body_sha256` the digest of what was sent, `sent_at` when, in epoch seconds.
+    draft's own key, `body_sha256` the digest of what was sent, `sent_at` when, in epoch seconds. What an answer said
+    is kept, if one came: its HTTP `status`, its `code`, the `request_ids` that it named and the start of its body in
+    `answer`.
     """
 
     hint = "Look the invoice up at the service by its content and time, then settle it; never send it blindly."
 
     def __init__(
-        self, message: str = "", *, key: str = "", body_sha256: str = "", sent_at: float | None = None
+        self,
+        message: str = "",
+        *,
+        key: str = "",
+        body_sha256: str = "",
+        sent_at: float | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_ids: tuple[str, ...] = (),
+        answer: bytes = b"",
     ) -> None:
         super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_ids = request_ids
+        self.answer = answer[:HEAD_LIMIT]
         self.key = key
         self.body_sha256 = body_sha256
         self.sent_at = sent_at

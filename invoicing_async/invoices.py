@@ -9,9 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing
-from enum import Enum
 from functools import lru_cache, partial
 from hashlib import sha256
 from os import PathLike
@@ -19,13 +27,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
-from attrs import frozen
+from attrs import define, field, frozen
 
+from ._answers import named_ids
 from ._batch import bounded
 from ._disk import DiskWriter, OnExisting, Published, whole_document
 from ._download import Kind, Pdf, Place, Receiver, Xml
 from ._http import Repeat, Request, Response
 from ._naming import file_name
+from ._outcomes import Fate, fate, may_repeat
 from ._rules import UUID
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
@@ -40,14 +50,12 @@ from ._wire import (
     load_draft,
 )
 from .errors import (
-    ApiError,
     AuthenticationError,
     DraftError,
     ExportError,
     InvoicingError,
     PollTimeoutError,
-    RateLimitError,
-    ServiceUnavailableError,
+    ProtocolError,
     SessionError,
     SubmissionInDoubtError,
 )
@@ -66,7 +74,7 @@ from .models import (
 )
 from .policies import RetryPolicy
 from .polling import Poller
-from .session import Session, Sleep, may_repeat
+from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
 
@@ -82,46 +90,12 @@ BREATH = 500
 """Ids read in one go."""
 
 MAX_BYTES = 256 * 2**20
-_CLIENT_ERRORS = 4
-"""The first digit of a status by which the service says that the request itself is at fault."""
 
 # A link's host may say what kind of bytes it sends less exactly than the service itself.
 _KINDS: dict[str, Kind] = {
     "pdf": Pdf(frozenset({"application/pdf", "application/octet-stream", "binary/octet-stream"})),
     "xml": Xml(frozenset({"application/xml", "text/xml", "application/octet-stream", "binary/octet-stream"})),
 }
-
-
-class Fate(Enum):
-    """What a failed submission means for the invoice."""
-
-    NOT_SENT = "not sent"
-    """Its first byte never left: no invoice, safe to send again."""
-    REFUSED_FOR_NOW = "refused for now"
-    """The service declared that it did not take it this time: no invoice, safe to send again."""
-    REJECTED = "rejected"
-    """The service declared the draft itself at fault: no invoice, sending it again changes nothing."""
-    IN_DOUBT = "in doubt"
-    """It may exist: never to be sent again before that is settled."""
-
-
-def fate(error: InvoicingError) -> Fate:
-    """Tell what the failure of a submission means: pure, and the one place where it is decided (API.md B.1).
-
-    Only a declared answer counts as a refusal: the SYS_DEP_503 envelope, 429, 401, and the statuses from 400 to
-    499. A bare 5xx, a redirect, an answer that is not as documented and silence leave the invoice in doubt.
-    """
-    if error.sent == "no":
-        return Fate.NOT_SENT
-    match error:
-        case AuthenticationError() | RateLimitError():
-            return Fate.REFUSED_FOR_NOW
-        case ServiceUnavailableError() if error.declared:
-            return Fate.REFUSED_FOR_NOW
-        case ApiError() if error.status // 100 == _CLIENT_ERRORS or (error.declared and error.status // 100 == 2):  # noqa: PLR2004 - 2xx
-            return Fate.REJECTED
-        case _:
-            return Fate.IN_DOUBT
 
 
 @frozen(kw_only=True)
@@ -200,22 +174,20 @@ class AsyncInvoices:
         before: Callable[[], Awaitable[None]] | None,
         leaves: Callable[[], None] | None,
     ) -> InvoiceRequest:
-        sent_at = None
+        heard = _Heard()
 
         def leaving() -> None:
-            nonlocal sent_at
-            sent_at = self._session.clock.now()
+            heard.begin(self._session.clock.now())
             if leaves is not None:
                 leaves()
 
+        read = partial(self._read_creation, heard)
         try:
-            return await self._session.call(
-                self._creation(body), self._read, sleep=sleep, before=before, leaves=leaving
-            )
+            return await self._session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
-            raise _in_doubt(error, key, body, sent_at) from error
+            raise _in_doubt(error, key, body, heard) from error
 
     @property
     def concurrency(self) -> int:
@@ -259,6 +231,22 @@ class AsyncInvoices:
         self._refuse(response, body)
         return decode_request(body, request_id=request_id, status=response.status)
 
+    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
+        """Read what a submission was answered, keeping what comes of it before anything can fail."""
+        heard.status = response.status
+        body = response.arrived()
+        if body is None:
+            await heard.read(response.chunks())
+        else:
+            heard.body += body
+        try:
+            self._refuse(response, bytes(heard.body))
+            return decode_request(bytes(heard.body), status=response.status)
+        except InvoicingError:
+            raise
+        except Exception as error:
+            raise ProtocolError(f"the answer could not be read: {error!r}", head=bytes(heard.body)) from error
+
     async def _read_export(self, response: Response) -> Export:
         body = await response.read(ANSWER_LIMIT)
         self._refuse(response, body)
@@ -266,7 +254,7 @@ class AsyncInvoices:
 
     def _refuse(self, response: Response, body: bytes) -> None:
         """Raise the error envelope that may come under a 2xx."""
-        if b'"success"' not in body:
+        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
             return
         error = error_from(response.status, response.header, body, now=self._session.clock.now())
         if error is not None:
@@ -440,14 +428,42 @@ def _uuid(text: object, name: str) -> str:
     return text
 
 
-def _in_doubt(error: Exception, key: str, body: bytes, sent_at: float | None) -> SubmissionInDoubtError:
+@define
+class _Heard:
+    """What came of an answer to a submission so far, whatever becomes of the rest; of the last attempt only."""
+
+    sent_at: float | None = None
+    status: int | None = None
+    body: bytearray = field(factory=bytearray)
+
+    def begin(self, now: float) -> None:
+        """Forget the attempt before: another begins now."""
+        self.sent_at, self.status, self.body = now, None, bytearray()
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read on to the end. Raises `ProtocolError` beyond the limit."""
+        async for chunk in chunks:
+            self.body += chunk
+            if len(self.body) > ANSWER_LIMIT:
+                raise ProtocolError(f"the answer is longer than {ANSWER_LIMIT:,} bytes", head=bytes(self.body[:200]))
+
+
+def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> SubmissionInDoubtError:
+    """Say that an invoice may exist, with everything that the answer said of it."""
+    answer = bytes(heard.body) or error.answer
+    ids = error.request_ids or named_ids(answer)
+    named = f"; the answer names {', '.join(ids)}" if ids else ""
     doubt = SubmissionInDoubtError(
-        f"invoice {key!r} may or may not have been created: {error}",
+        f"invoice {key!r} may or may not have been created: {error}{named}",
         key=key,
         body_sha256=sha256(body).hexdigest(),
-        sent_at=sent_at,
+        sent_at=heard.sent_at,
+        status=heard.status or getattr(error, "status", None),
+        code=getattr(error, "code", None),
+        request_ids=ids,
+        answer=answer,
     )
-    doubt.attempts = getattr(error, "attempts", ())
+    doubt.attempts = error.attempts
     return doubt
 
 

@@ -186,11 +186,17 @@ _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
 
 @frozen(kw_only=True)
 class InvoiceRequest:
-    """A submitted request as last seen. `status` is plain text when the service sends one we do not know."""
+    """A submitted request as last seen. `status` is plain text when the service sends one we do not know.
+
+    `reason` is why it FAILED, in the service's own words, and `code` the service's code of that; None where it does
+    not say, and while it has not failed.
+    """
 
     request_id: str
     status: RequestStatus | str
     data: InvoiceData | None = None
+    reason: str | None = None
+    code: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
 
     @property

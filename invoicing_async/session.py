@@ -20,23 +20,19 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
 from ._governor import Pacer
-from ._http import Exchange, Repeat, Request, Response, Transport
+from ._http import Exchange, Request, Response, Transport
+from ._outcomes import may_repeat
 from ._refusals import error_body
 from ._slots import Slots
-from ._wire import error_from
+from ._wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
     ApiError,
     Attempt,
     AuthenticationError,
     DeadlineError,
-    IncompleteDocumentError,
     InvoicingError,
-    OversizedDocumentError,
-    ProtocolError,
-    RateLimitError,
     Sent,
-    ServiceUnavailableError,
     SessionError,
     TransportError,
 )
@@ -73,29 +69,6 @@ class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
     OPEN = "open"
     CLOSED = "closed"
-
-
-def may_repeat(error: BaseException, repeat: Repeat) -> bool:
-    """Tell whether the request that ended in `error` may be sent again: the retry rule, pure.
-
-    A request that may always be repeated is, after a lost or broken answer and while the service or its gateway
-    is unavailable. One that may not is only after a failure that provably came before its first byte, or after
-    an answer that declares the refusal: the SYS_DEP_503 envelope or 429. A bare 502, 503 or 504 declares
-    nothing: a gateway may have passed the request on. A document beyond `max_bytes` would be as long again.
-    """
-    match error:
-        case RateLimitError():
-            return True
-        case ServiceUnavailableError():
-            return repeat is Repeat.ALWAYS or error.declared
-        case TransportError():
-            return repeat is Repeat.ALWAYS or error.sent == "no"
-        case OversizedDocumentError():
-            return False
-        case IncompleteDocumentError():
-            return repeat is Repeat.ALWAYS
-        case _:
-            return False
 
 
 class Session:
@@ -589,7 +562,7 @@ async def _refusal(response: Response, *, now: float) -> InvoicingError:
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         return error
-    return ProtocolError(f"the service answered {response.status}", head=body, status=response.status)
+    return unexpected(f"the service answered {response.status}", body, response.status)
 
 
 def _checked_base_url(base_url: str) -> str:

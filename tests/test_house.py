@@ -30,6 +30,7 @@ LEVELS = (
         "_seen",
         "_slots",
         "_learning",
+        "_text",
     },
     {
         "_signing",
@@ -38,6 +39,8 @@ LEVELS = (
         "_rules",
         "_governor",
         "_refusals",
+        "_outcomes",
+        "_answers",
         "_batch",
         "_scheduler",
         "_aiohttp",
@@ -55,7 +58,9 @@ LEVELS = (
 SIDEWAYS = {
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
+    ("errors", "_text"),  # an error's message holds a service's words
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
+    ("_wire", "_answers"),  # an answer is read as JSON before it is a value
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
 
