@@ -189,7 +189,9 @@ def words_of(found: object, body: bytes = b"") -> str:
         title = _TITLE.search(text)
         if text.startswith("<"):
             return one_line(title[1]) if title else ""
-        return "" if text.startswith(("{", "[", "%PDF")) else one_line(text)
+        # Bytes that are no text say nothing.
+        binary = "\0" in text or text.count("\ufffd") * _PARTS > len(text)
+        return "" if binary or text.startswith(("{", "[", "%PDF")) else one_line(text)
     parts = dict.fromkeys(part for part in map(one_line, _parts(found)) if part)
     return one_line("; ".join(list(parts)[:_PARTS]))
 
