@@ -13,7 +13,16 @@ from typing import Any
 
 from ._text import harmless, harmless_tree, one_line
 
-__all__ = ["canonical_id", "code_of", "named_ids", "read_answer", "says_submitted", "shown", "words_of"]
+__all__ = [
+    "canonical_id",
+    "code_of",
+    "named_ids",
+    "read_answer",
+    "says_submitted",
+    "shown",
+    "speaks_against",
+    "words_of",
+]
 
 IDS_LIMIT = 10
 """Ids that are kept of one answer."""
@@ -141,6 +150,12 @@ def _fields(found: object, name: str = "") -> Iterator[tuple[str, object]]:
             open_ += [(name, item) for item in reversed(value)]
         else:
             yield name, value
+
+
+def speaks_against(found: dict[str, Any]) -> bool:
+    """Tell whether an answer that gives no status speaks of an error, or of something submitted before."""
+    named = any(found.get(name) not in (None, "", [], {}) for name in ("error", "errors", *_CODES[:-1]))
+    return named or bool(_BEFORE.search(words_of(found)))
 
 
 def says_submitted(found: object, words: str, code: str | None) -> bool:

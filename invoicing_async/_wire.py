@@ -31,7 +31,7 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn
 
 from . import _rules
-from ._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, shown, words_of
+from ._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, shown, speaks_against, words_of
 from ._text import LINE_LIMIT, one_line
 from .errors import CODES, STATUSES, ApiError, DraftError, Fault, ProtocolError
 from .models import (
@@ -328,6 +328,8 @@ def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
     if str(whole.get("success")).strip().lower() in {"false", "0"}:
         raise ValueError("the answer is an error envelope")
     answer = _unwrapped(whole, asked)
+    if asked is None and answer.get("status") is None and speaks_against(whole):
+        raise ValueError("the answer gives no status and speaks of an error")
     status = _status(answer, asked)
     data = _data(answer.get("data"), required=asked is not None and status == RequestStatus.SUCCESS)
     failed = status == RequestStatus.FAILED

@@ -50,6 +50,7 @@ from ._wire import (
     load_draft,
 )
 from .errors import (
+    ApiError,
     AuthenticationError,
     DraftError,
     ExportError,
@@ -245,7 +246,8 @@ class AsyncInvoices:
         except InvoicingError:
             raise
         except Exception as error:
-            raise ProtocolError(f"the answer could not be read: {error!r}", head=bytes(heard.body)) from error
+            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
+            raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
 
     async def _read_export(self, response: Response) -> Export:
         body = await response.read(ANSWER_LIMIT)
@@ -445,13 +447,15 @@ class _Heard:
         async for chunk in chunks:
             self.body += chunk
             if len(self.body) > ANSWER_LIMIT:
-                raise ProtocolError(f"the answer is longer than {ANSWER_LIMIT:,} bytes", head=bytes(self.body[:200]))
+                text, head = f"the answer is longer than {ANSWER_LIMIT:,} bytes", bytes(self.body)
+                raise ProtocolError(text, head=head, request_ids=named_ids(head))
 
 
 def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> SubmissionInDoubtError:
     """Say that an invoice may exist, with everything that the answer said of it."""
     answer = bytes(heard.body) or error.answer
-    ids = error.request_ids or named_ids(answer)
+    # An answer that came whole was read; of one that broke off its beginning is searched.
+    ids = error.request_ids if isinstance(error, (ApiError, ProtocolError)) else named_ids(answer)
     named = f"; the answer names {', '.join(ids)}" if ids else ""
     doubt = SubmissionInDoubtError(
         f"invoice {key!r} may or may not have been created: {error}{named}",

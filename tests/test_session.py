@@ -148,7 +148,10 @@ declared = ServiceUnavailableError(status=503, code="SYS_DEP_503")
         (InterruptedDocumentError(), True, False),
         (OversizedDocumentError(), False, False),
         (ProtocolError(), False, False),
-        (ApiError(status=500), False, False),
+        (ApiError(status=500), True, False),
+        (ServiceUnavailableError(status=503, code="UPSTREAM_RESET"), True, False),
+        (ApiError(status=408), True, False),
+        (ApiError(status=501), False, False),
         (ApiError(status=400, code="VALIDATION_001"), False, False),
         (AuthenticationError(status=401), False, False),
         (PermissionDeniedError(status=403), False, False),
@@ -212,7 +215,7 @@ class TestAttempts:
             (Answer(status=403), PermissionDeniedError),
             (NotEligible(), OrderStatusError),
             (Answer(status=404, body=b"<html>"), ApiError),
-            (Answer(status=500), ApiError),
+            (Answer(status=501), ApiError),
         ],
     )
     async def test_a_final_answer_is_raised_at_once(self, clock: FakeClock, answer: Any, kind: type[ApiError]) -> None:

@@ -542,10 +542,8 @@ def test_an_answer_may_be_wrapped_in_a_success_envelope(asked: str | None) -> No
     "answer",
     [
         {},
-        {"request_id": ID},
         {"status": "NEW"},
         {"request_id": ID, "status": ""},
-        {"request_id": ID, "status": None},
         {"request_id": ID, "status": 200},
         {"request_id": None, "status": "NEW"},
         {"request_id": "5", "status": "NEW"},
@@ -553,8 +551,8 @@ def test_an_answer_may_be_wrapped_in_a_success_envelope(asked: str | None) -> No
         {"success": False, "request_id": ID, "status": "NEW"},
         {"success": True, "data": [ID, "NEW"]},
         {"success": True, "data": {"status": "NEW"}},
-        {"success": 1, "data": {"request_id": ID, "status": "NEW"}},
-        {"data": {"request_id": ID, "status": "NEW"}},
+        {"success": "false", "data": {"request_id": ID, "status": "NEW"}},
+        {"data": {"request_id": "5", "status": "NEW"}},
     ],
 )
 def test_a_submission_without_a_sound_id_and_status_is_no_answer(answer: object) -> None:
@@ -565,7 +563,7 @@ def test_a_submission_without_a_sound_id_and_status_is_no_answer(answer: object)
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"null", b"[]", b'"x"', b"<html>", b"\xff\xfe", b"{", b'{"a":Infinity}', b"[" * 99_999]
+    "text", [b"", b"null", b"[]", b'"x"', b"<html>", b"\xff\xfe", b"{", b"Infinity", b"[" * 99_999]
 )
 def test_what_is_no_object_is_no_answer(text: bytes) -> None:
     for decode in (decode_request, decode_export):
@@ -823,10 +821,9 @@ def test_an_error_status_without_an_envelope_is_told_by_the_status(
 
 
 def test_a_reason_in_a_foreign_error_body_is_passed_on() -> None:
-    message = "the service answered 400 without an error envelope: "
-    assert said(400, body({"message": "no such template"})).message == message + "no such template"
-    assert said(400, body({"message": " ", "error": "bad"})).message == message + "bad"
-    assert said(400, body({"error": "invalid_client", "error_description": "why"})).message == message + "why"
+    assert said(400, body({"message": "no such template"})).message == "no such template"
+    assert said(400, body({"message": " ", "error": "bad"})).message == "bad"
+    assert said(400, body({"error": "invalid_client", "error_description": "why"})).message == "why"
 
 
 def test_an_unknown_code_is_told_by_the_status() -> None:
@@ -842,7 +839,7 @@ def test_an_unknown_code_is_told_by_the_status() -> None:
         {"success": False},
         {"success": False, "error": None},
         {"success": False, "error": [1]},
-        {"success": False, "error": {"code": 5, "message": {}, "details": "x"}, "requestId": 7},
+        {"success": False, "error": {"code": [5], "message": {}, "details": {}}, "requestId": {}},
         {"success": False, "error": {"code": " ", "details": {"hint": [], "context": [1]}}, "requestId": None},
     ],
 )
@@ -860,9 +857,9 @@ def test_the_message_of_an_envelope_may_stand_outside_its_error() -> None:
 
 def test_a_foreign_message_becomes_one_bounded_printable_line() -> None:
     error = said(200, body({"success": False, "error": {"message": "\x1b[31mbad\r\nline\ud800" + "x" * 9999}}))
-    assert error.message.startswith("[31mbad  line x")
+    assert error.message.startswith("bad line\ufffdx")
     assert error.message.isprintable()
-    assert len(error.message) <= 500
+    assert len(error.message) <= 300
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 302, 304, 399])
