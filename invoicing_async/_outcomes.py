@@ -47,8 +47,10 @@ class Shape(Enum):
     """It names a request id and, if any, a status (API.md B.1)."""
     KNOWN = "names a request, or says that it was submitted before"
     """It is no success, but somebody knows this invoice already."""
+    BARE = "no JSON"
+    """A page of a gateway, a few words, nothing: it says nothing of the draft."""
     OTHER = "anything else"
-    """An error envelope, a page of a gateway, a few words, nothing."""
+    """An error envelope, or JSON of any kind."""
 
 
 @frozen(kw_only=True)
@@ -131,6 +133,14 @@ OUTCOMES: tuple[Outcome, ...] = (
         human="look that id up (`invoices status ID`), then `runs resolve` with it",
         shapes=frozenset({Shape.KNOWN, Shape.SUCCESS}),
     ),
+    Outcome(
+        answer="403, 404, 405, 410 bare: a page, a few words or nothing, no JSON",
+        fate=Fate.REFUSED_FOR_NOW,
+        reason="nobody took it, and not for anything in the draft: the address or a right is at fault, or an outage",
+        human="correct the setting or wait, then `runs resume`",
+        statuses=frozenset({403, 404, 405, 410}),
+        shapes=frozenset({Shape.BARE}),
+    ),
     _refusal(400, "Bad Request", "the service judged the draft and did not take it", _CORRECT),
     _refusal(
         403,
@@ -186,7 +196,8 @@ def outcome(status: int, code: str | None, shape: Shape) -> Outcome:
 
 def of_error(error: ApiError) -> Outcome:
     """Give the row for an answer that became an error."""
-    return outcome(error.status, error.code, Shape.KNOWN if error.submitted_before else Shape.OTHER)
+    shape = Shape.KNOWN if error.submitted_before else Shape.BARE if error.bare else Shape.OTHER
+    return outcome(error.status, error.code, shape)
 
 
 def fate(error: InvoicingError) -> Fate:

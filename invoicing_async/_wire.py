@@ -490,6 +490,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
         answer=body,
         request_ids=named_ids(body, found),
         submitted_before=says_submitted(found, said, code),
+        bare=not isinstance(found, (dict, list)),
     )
 
 

@@ -146,7 +146,8 @@ class ApiError(InvoicingError):
     `code` is the code that the answer gives, None if it gives none. `message` is what the service said, in one line.
     `status` is the HTTP status, `request_id` the service's own id of the call, `context` the envelope's details,
     `retry_after` the seconds the service asks to wait, None if it does not say. `submitted_before` is true if the
-    answer names a request (`request_ids`), or says that what was sent is there already.
+    answer names a request (`request_ids`), or says that what was sent is there already; `bare` is true if it is no
+    JSON, so that a gateway may have spoken, or nobody.
     """
 
     hint = "The service refused the call; its code and context say why."
@@ -164,11 +165,13 @@ class ApiError(InvoicingError):
         answer: bytes = b"",
         request_ids: tuple[str, ...] = (),
         submitted_before: bool = False,
+        bare: bool = False,
     ) -> None:
         super().__init__(message)
         self.answer = answer[:HEAD_LIMIT]
         self.request_ids = request_ids
         self.submitted_before = submitted_before
+        self.bare = bare
         self.status = status
         self.code = code
         self.request_id = request_id

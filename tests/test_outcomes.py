@@ -44,7 +44,9 @@ def expected(status: int, code: str | None, shape: Shape) -> Fate | None:
         return None
     if code == "SYS_DEP_503" or status in {401, 429}:
         return Fate.REFUSED_FOR_NOW
-    return Fate.REJECTED if status in REFUSED and shape is Shape.OTHER else Fate.IN_DOUBT
+    if status in {403, 404, 405, 410} and shape is Shape.BARE:
+        return Fate.REFUSED_FOR_NOW
+    return Fate.REJECTED if status in REFUSED and shape in {Shape.OTHER, Shape.BARE} else Fate.IN_DOUBT
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -100,6 +102,7 @@ SILENT: dict[str, bytes] = {
     "bytes": b"\xff\xfe\x00\xd8",
     "half an emoji": b'{"message": "bad \\ud83d"}',
 }
+BARE = {"empty", "page", "words", "broken", "bytes"}
 KNOWN: dict[str, bytes] = {
     "request_id": dumped({"error": "no", "request_id": ID}),
     "request_id and words": dumped({"message": "already submitted", "request_id": ID}),
@@ -128,7 +131,7 @@ def verdict(status: int, body: bytes) -> tuple[Fate | None, bool]:
 def test_every_body_under_every_status_means_what_the_rule_says(status: int) -> None:
     """Only the status refuses; a body that knows the invoice makes it a doubt, and one code alone a repetition."""
     for name, body in SILENT.items():
-        meaning = expected(status, None, Shape.OTHER)
+        meaning = expected(status, None, Shape.BARE if name in BARE else Shape.OTHER)
         assert verdict(status, body) == (meaning, status == 429), name
     for name, body in KNOWN.items():
         if status not in {401, 429}:

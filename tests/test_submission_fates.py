@@ -493,8 +493,10 @@ ANSWERS: list[tuple[str, bytes, Fate | None]] = [
     ("400 envelope", answer("400 Bad Request", envelope("VALIDATION_001")), Fate.REJECTED),
     ("400 truncated", answer("400 Bad Request", envelope("VALIDATION_001"))[:-20], Fate.REJECTED),
     ("401", answer("401 Unauthorized", b"Not Authorized", "text/plain"), Fate.REFUSED_FOR_NOW),
-    ("403", answer("403 Forbidden", b"Not Allowed", "text/plain"), Fate.REJECTED),
-    ("404", answer("404 Not Found"), Fate.REJECTED),
+    ("403", answer("403 Forbidden", b"Not Allowed", "text/plain"), Fate.REFUSED_FOR_NOW),
+    ("403 envelope", answer("403 Forbidden", envelope("RIGHT_1")), Fate.REJECTED),
+    ("404 message", answer("404 Not Found", b'{"message":"no such template"}'), Fate.REJECTED),
+    ("404", answer("404 Not Found"), Fate.REFUSED_FOR_NOW),
     ("409", answer("409 Conflict", envelope("CONFLICT_1")), Fate.IN_DOUBT),
     ("422", answer("422 Unprocessable Content", envelope("RULE_7")), Fate.REJECTED),
     ("429", answer("429 Too Many Requests", extra="Retry-After: 0\r\n"), Fate.REFUSED_FOR_NOW),
@@ -533,7 +535,7 @@ async def test_every_answer_has_its_documented_fate(reply: bytes, meaning: Fate 
             assert (request.request_id, wire.count) == (ID, 1)
             return
         error = await failed(invoices)
-    repeated = meaning is Fate.REFUSED_FOR_NOW and not isinstance(error, AuthenticationError)
+    repeated = isinstance(error, RateLimitError) or getattr(error, "code", None) == "SYS_DEP_503"
     assert wire.count == (3 if repeated else 1)
     if meaning is Fate.IN_DOUBT:
         assert_in_doubt(error)
