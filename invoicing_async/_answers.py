@@ -158,8 +158,14 @@ def speaks_against(found: dict[str, Any]) -> bool:
     return named or bool(_BEFORE.search(words_of(found)))
 
 
-def says_submitted(found: object, words: str, code: str | None) -> bool:
-    """Tell whether an answer names a request in the documented field, or says that this was submitted before."""
+def says_submitted(found: object, words: str, code: str | None, body: bytes = b"") -> bool:
+    """Tell whether an answer names a request in the documented field, or says that this was submitted before.
+
+    What broke off (`found` is None) is judged by the text that came.
+    """
+    if found is None and (text := text_of(body[:SCANNED])).startswith(("{", "[")):
+        named = (match for match in _FIELD.finditer(text) if match[0].startswith('"request_id"'))
+        return any(canonical_id(match[1]) for match in named) or bool(_BEFORE.search(text))
     holders = [found, found.get("data")] if isinstance(found, dict) else found if isinstance(found, list) else []
     if any(isinstance(holder, dict) and canonical_id(holder.get("request_id")) for holder in holders):
         return True

@@ -489,7 +489,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
         retry_after=retry_after(header, now=now),
         answer=body,
         request_ids=named_ids(body, found),
-        submitted_before=says_submitted(found, said, code),
+        submitted_before=says_submitted(found, said, code, body),
         bare=not isinstance(found, (dict, list)),
     )
 

@@ -107,6 +107,8 @@ KNOWN: dict[str, bytes] = {
     "request_id": dumped({"error": "no", "request_id": ID}),
     "request_id and words": dumped({"message": "already submitted", "request_id": ID}),
     "wrapped": dumped({"success": False, "data": {"request_id": ID.replace("-", "")}}),
+    "broken off": b'{"request_id": "%s", "mess' % ID.encode(),
+    "broken off in its words": b'{"message": "Invoice already exists", "at',
     "exists": dumped({"message": "Invoice already exists"}),
     "code": enveloped("DUPLICATE_INVOICE"),
     "Vietnamese": dumped({"message": "Hóa đơn đã tồn tại"}),
