@@ -282,7 +282,7 @@ def unexpected(text: str, body: bytes, status: int | None, found: object = None)
         found = _object(body)
     said = words_of(found, body)
     ids = named_ids(body, found)
-    return ProtocolError(f"{text}: {said}" if said else text, head=body, status=status, request_ids=ids)
+    return ProtocolError(one_line(f"{text}: {said}") if said else text, head=body, status=status, request_ids=ids)
 
 
 def _answer(body: bytes, status: int | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from invoicing_async._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, words_of
 from invoicing_async._text import harmless, harmless_tree, one_line
 from invoicing_async._wire import decode_request, error_from
-from invoicing_async.errors import ApiError, InvoicingError
+from invoicing_async.errors import ApiError, InvoicingError, ProtocolError
 
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 ANY = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -195,3 +195,11 @@ def test_words_for_submitted_before_are_heard(words: str) -> None:
 def test_plain_refusals_are_not_taken_for_submitted_before(words: str) -> None:
     """The counterweight: a refusal of the draft stays one."""
     assert not says_submitted({}, words, "VALIDATION_001")
+
+
+def test_an_answer_that_is_not_as_documented_is_quoted_in_one_bounded_line() -> None:
+    """What it said is in the message of its `ProtocolError` too."""
+    with pytest.raises(ProtocolError, match="must be a UUID.*: queue is full") as caught:
+        decode_request(json.dumps({"status": "NEW", "message": "queue is full\n" + "x" * 999}).encode())
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) <= 300
