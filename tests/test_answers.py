@@ -199,7 +199,7 @@ def test_plain_refusals_are_not_taken_for_submitted_before(words: str) -> None:
 
 def test_an_answer_that_is_not_as_documented_is_quoted_in_one_bounded_line() -> None:
     """What it said is in the message of its `ProtocolError` too."""
-    with pytest.raises(ProtocolError, match="must be a UUID.*: queue is full") as caught:
+    with pytest.raises(ProtocolError, match=r"must be a UUID.*: queue is full") as caught:
         decode_request(json.dumps({"status": "NEW", "message": "queue is full\n" + "x" * 999}).encode())
     assert caught.value.message.isprintable()
     assert len(caught.value.message) <= 300
