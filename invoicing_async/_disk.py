@@ -557,11 +557,14 @@ class Proof(Protocol):
 
     def feed(self, chunk: bytes) -> None: ...
 
-    def fault(self, *, content_length: int | None = None) -> str | None: ...
+    def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None: ...
 
 
 def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
-    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken."""
+    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken.
+
+    A file that stands under its name is taken to be as long as whoever wrote it meant: junk behind its end is kept.
+    """
     checker, digest, size = proof or Checker(), sha256(), 0
     try:
         with path.open("rb") as file:
@@ -571,7 +574,7 @@ def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
                 size += len(data)
     except (FileNotFoundError, IsADirectoryError):
         return None
-    return None if checker.fault() else Published(path, size, digest.hexdigest())
+    return None if checker.fault(framed=True) else Published(path, size, digest.hexdigest())
 
 
 def difference(path: Path, *, size: int | None, digest: str | None) -> str | None:

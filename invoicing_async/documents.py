@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from ._batch import bounded
 from ._disk import DiskWriter, OnExisting, Published, prepare_folder, whole_document
-from ._download import Pdf, Place, Receiver, declared_length, refuse_unless
+from ._download import Pdf, Place, Receiver, declared_length, is_framed, refuse_unless
 from ._http import Repeat, Request, Response, path
 from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
 from ._pdf import Checker
@@ -89,10 +89,13 @@ class OpenDocument:
 class _Proved:
     """Chunks that pass through a completeness check."""
 
-    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, limit: int) -> None:
+    def __init__(
+        self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, framed: bool, limit: int
+    ) -> None:
         self._first = first
         self._rest = rest
         self._length = length
+        self._framed = framed
         self._limit = limit
         self._checker = Checker()
 
@@ -110,7 +113,7 @@ class _Proved:
         try:
             return await anext(self._rest)
         except StopAsyncIteration:
-            fault = self._checker.fault(content_length=self._length)
+            fault = self._checker.fault(content_length=self._length, framed=self._framed)
             if fault is not None:
                 raise IncompleteDocumentError(fault, head=self._checker.head) from None
             raise
@@ -230,7 +233,7 @@ class OrderDocuments:
         return OpenDocument(
             filename=safe_name(served) if served else file_name(order_id),
             size=length,
-            chunks=_Proved(first, rest, length=length, limit=self._receiver.max_bytes),
+            chunks=_Proved(first, rest, length=length, framed=is_framed(response), limit=self._receiver.max_bytes),
         )
 
     async def download(
