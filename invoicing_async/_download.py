@@ -14,7 +14,8 @@ from xml.parsers import expat
 from attrs import frozen
 
 from ._clock import Clock
-from ._disk import DiskWriter, OnExisting, Proof, Published, Spool
+from ._disk import DiskWriter, OnExisting, Spool
+from ._existing import MakesProof, Proof, Published
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
 from ._refusals import error_body
@@ -117,11 +118,15 @@ class Xml:
 
 @frozen(kw_only=True)
 class Place:
-    """Where a document goes: temporary files in `folder`, the final name `target` inside it."""
+    """Where a document goes: temporary files in `folder`, the final name `target` inside it.
+
+    `proof` makes what a file under that name must pass to be kept; None if the name may be another document's.
+    """
 
     folder: Path
     target: Path
     on_existing: OnExisting = OnExisting.NEW_NAME
+    proof: MakesProof | None = Checker
     durable: bool = False
 
 
@@ -295,7 +300,9 @@ class _Body:
         spool = await disk.spool(place.folder)
         try:
             await self._written(spool)
-            return await spool.publish(place.target, on_existing=place.on_existing, durable=place.durable)
+            return await spool.publish(
+                place.target, on_existing=place.on_existing, proof=place.proof, durable=place.durable
+            )
         except BaseException:
             await spool.discard()
             raise

@@ -22,8 +22,9 @@ from urllib.parse import quote, urlsplit
 from attrs import frozen
 
 from ._batch import bounded
-from ._disk import DiskWriter, OnExisting, Published, whole_document
+from ._disk import DiskWriter, OnExisting
 from ._download import Kind, Pdf, Place, Receiver, Xml
+from ._existing import Published, whole_document
 from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._rules import UUID

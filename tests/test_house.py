@@ -32,6 +32,7 @@ LEVELS = (
         "_learning",
     },
     {
+        "_existing",
         "_signing",
         "auth",
         "_wire",
@@ -56,6 +57,7 @@ SIDEWAYS = {
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
+    ("_disk", "_existing"),  # what stands under a name is decided where a file is given it
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
 
