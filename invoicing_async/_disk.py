@@ -170,6 +170,9 @@ class _Unnamed(_Temp):
 
     def replace(self, target: Path) -> None:
         name = f"{self.folder}{os.sep}{temp_name(token(), 0)}"
+        # Locked before it has a name: a sweep must never find a living file free.
+        with suppress(OSError):
+            _lock(self._fd, wait=True)
         os.link(self.path, name, src_dir_fd=self._fd, follow_symlinks=True)
         try:
             os.replace(name, target)

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from invoicing_async import _disk, _existing
-from invoicing_async._disk import DiskWriter, OnExisting, prepare_folder, probe
+from invoicing_async._disk import DiskWriter, OnExisting, prepare_folder, probe, sweep
 from invoicing_async._existing import Published, difference, set_aside, whole_document
 from invoicing_async._naming import child, is_temp
 from invoicing_async._pdf import Checker
@@ -258,6 +258,22 @@ class _Closing:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
+
+
+@pytest.mark.asyncio
+async def test_a_sweep_finds_no_living_file_free(
+    disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the moment in which a file that is to replace another has a temporary name."""
+    real, swept = os.replace, []
+
+    def replace(source: Any, target: Any) -> None:
+        swept.append(sweep(tmp_path))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    await disk.store(tmp_path, tmp_path / "a.pdf", BODY, on_existing=OnExisting.REPLACE)
+    assert (swept, names(tmp_path)) == ([0], ["a.pdf"])
 
 
 class TestProbing:
