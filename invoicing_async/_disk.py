@@ -1,8 +1,9 @@
 """The door to files: one writer thread that makes whole documents appear and nothing else.
 
-A document is written to a temporary file beside its place, then published by a hard link to the first free name,
-which never replaces another's file, or by a rename where replacing is asked for. A thread hop per file costs more
-than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to the loop.
+A document is written to a temporary file beside its place, then published by a hard link, which never replaces
+another's file, or by a rename where replacing is asked for. What to do about a name that is taken is decided there
+and then, so that any number of tasks, processes and hosts leave one file for one document. A thread hop per file
+costs more than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to the loop.
 
 A temporary file is locked while its writer lives (`flock`, gone with the process even after kill -9), so that a
 sweep can tell a dead run's leavings from a living one's work. Trouble with the file system stays `OSError`.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import sys
 from collections import deque
@@ -23,11 +25,12 @@ from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from attrs import frozen
+from attrs import evolve
 
 from ._clock import token
+from ._existing import MakesProof, Published, difference, set_aside, whole_document
 from ._naming import is_temp, numbered, temp_name
 from ._pdf import Checker
 
@@ -37,10 +40,10 @@ if sys.platform != "win32":
 __all__ = ["DiskWriter", "OnExisting", "Published", "Spool"]
 
 T = TypeVar("T")
+_log = logging.getLogger("invoicing_async")
+
 BATCH = 256
 """Jobs done at most before their callers hear of it."""
-
-READ_SIZE = 2**20
 
 _UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
 _UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -48,20 +51,11 @@ _UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.E
 
 
 class OnExisting(Enum):
-    """What to do when the name is taken: leave that file and fetch nothing, take a free name, or replace it."""
+    """What to do when the name is taken: leave a whole document there, take a free name, or replace it."""
 
     KEEP = "keep"
     NEW_NAME = "new name"
     REPLACE = "replace"
-
-
-@frozen
-class Published:
-    """A whole file under its final name."""
-
-    path: Path
-    size: int
-    sha256: str
 
 
 class _Temp:
@@ -86,7 +80,7 @@ class _Temp:
             cls._token = (pid, token())
         while True:
             path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
             if _locked(fd):
                 return path, fd
             os.close(fd)
@@ -101,30 +95,60 @@ class _Temp:
     def sync(self) -> None:
         os.fsync(self._fd)
 
-    def publish(self, target: Path, on_existing: OnExisting) -> Published:
-        final = self._replaced(target) if on_existing is OnExisting.REPLACE else self._linked(target)
-        self._close()
-        return Published(final, self.size, self._digest.hexdigest())
+    def flush(self) -> None:
+        """Hear what a file system says only when a file is closed (NFS, quotas), while there is no name yet."""
+        os.close(os.dup(self._fd))
 
-    def _replaced(self, target: Path) -> Path:
-        os.replace(self.path, target)
-        return target
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
-    def _linked(self, target: Path) -> Path:
-        final = _link_to_free(self.path, target)
+    def published(self, path: Path, *, aside: Path | None = None) -> Published:
+        """Say where it stands now, and let go of it."""
+        self.close()
+        return Published(path, self.size, self.sha256, set_aside=aside)
+
+    def link(self, target: Path) -> None:
+        """Give it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
+        os.link(self.path, target, follow_symlinks=True)
         os.unlink(self.path)
-        return final
+
+    def claim(self, target: Path) -> None:
+        """Do as `link` where there are no hard links: claim the name with an empty file, then rename over that."""
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        try:
+            os.replace(self.path, target)
+        except BaseException:
+            os.unlink(target)
+            raise
+
+    def replace(self, target: Path) -> None:
+        os.replace(self.path, target)
+
+    def copied(self, folder: Path) -> _Temp:
+        """Make a named copy elsewhere and remove this one."""
+        copy = _Temp(folder)
+        try:
+            for begin in range(0, self.size, COPIED):
+                copy.write(os.pread(self._fd, COPIED, begin))
+        except BaseException:
+            copy.discard()
+            raise
+        self.discard()
+        return copy
 
     def discard(self) -> None:
         """Remove the file, whatever state it is in."""
         if self._fd >= 0:
             with suppress(OSError):
                 os.unlink(self.path)
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of it. What a file system has to say at a close it said at `flush`."""
         fd, self._fd = self._fd, -1
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
 
 
 class _Unnamed(_Temp):
@@ -137,30 +161,45 @@ class _Unnamed(_Temp):
 
     @classmethod
     def _created(cls, folder: Path) -> tuple[str, int]:
-        fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
+        fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
         return f"/proc/self/fd/{fd}", fd
 
-    def _replaced(self, target: Path) -> Path:
+    def link(self, target: Path) -> None:
+        # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
+        os.link(self.path, target, src_dir_fd=self._fd, follow_symlinks=True)
+
+    def replace(self, target: Path) -> None:
         name = f"{self.folder}{os.sep}{temp_name(token(), 0)}"
+        # Locked before it has a name: a sweep must never find a living file free.
+        with suppress(OSError):
+            _lock(self._fd, wait=True)
         os.link(self.path, name, src_dir_fd=self._fd, follow_symlinks=True)
         try:
             os.replace(name, target)
         except BaseException:
             os.unlink(name)
             raise
-        return target
-
-    def _linked(self, target: Path) -> Path:
-        # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
-        return _link_to_free(self.path, target, src_dir_fd=self._fd)
 
     def discard(self) -> None:
         if self._fd >= 0:
-            self._close()
+            self.close()
 
 
 _NAMED_ONLY: set[Path] = set()
 """Folders whose file system makes no files without a name."""
+
+_LINKLESS: set[Path] = set()
+"""Folders whose file system has no hard links."""
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+COPIED = 2**20
+"""Bytes copied at a time to another volume."""
+
+TRIES = 100
+"""How often a broken file is set aside before somebody else's bad files are an error."""
+
+PROBED = 2**16
+"""Bytes that a probe of a folder writes."""
 
 
 def _lock(fd: int, *, wait: bool) -> None:
@@ -177,21 +216,112 @@ def _locked(fd: int) -> bool:
     return os.fstat(fd).st_nlink > 0
 
 
-def _link_to_free(source: str, target: Path, **how: int) -> Path:
-    free = target
-    for number in count(2):
+class _Publisher:
+    """Gives one temporary file its final name."""
+
+    def __init__(self, temp: _Temp, target: Path, on_existing: OnExisting, proof: MakesProof | None) -> None:
+        self.temp = temp
+        self._target = target
+        self._on_existing = on_existing
+        self._proof = proof
+
+    def publish(self) -> Published:
+        """Publish it, or give what stands there and is kept instead."""
+        self.temp.flush()
+        if self._on_existing is OnExisting.REPLACE:
+            self._step(self._replaced, self._target)
+            return self.temp.published(self._target)
+        if self._on_existing is OnExisting.KEEP:
+            return self._in_its_place() if self._proof is not None else self._beside(self._same)
+        return self._beside(lambda _: None)
+
+    def _in_its_place(self) -> Published:
+        """Take the one name this document may have; a broken file there is set aside, a whole one is kept."""
+        assert self._proof is not None  # noqa: S101 - for the type checker
+        aside: Path | None = None
+        for _ in range(TRIES):
+            if self._step(self._named, self._target):
+                return self.temp.published(self._target, aside=aside)
+            found = whole_document(self._target, self._proof())
+            if found is not None:
+                self.temp.discard()
+                return evolve(found, set_aside=aside)
+            if not os.path.lexists(self._target):
+                continue  # it is gone again
+            if os.path.islink(self._target) and not self._target.exists():
+                raise OSError(errno.EEXIST, "a link to nowhere stands there; move it away", str(self._target))
+            aside = set_aside(self._target, self._proof) or aside
+        raise OSError(errno.EEXIST, "broken files keep appearing there", str(self._target))
+
+    def _beside(self, keeps: Callable[[Path], Published | None]) -> Published:
+        """Take the first name that is free, unless what stands under one before that is to be kept."""
+        free = self._target
+        for number in count(2):
+            if self._step(self._named, free):
+                return self.temp.published(free)
+            kept = keeps(free)
+            if kept is not None:
+                self.temp.discard()
+                return kept
+            free = self._target.with_name(numbered(self._target.name, number))
+        raise AssertionError  # pragma: no cover - count() does not end
+
+    def _same(self, path: Path) -> Published | None:
+        """Give a file there if it has the very same content."""
+        same = difference(path, size=self.temp.size, digest=self.temp.sha256) is None
+        return Published(path, self.temp.size, self.temp.sha256, kept=True) if same else None
+
+    def _step(self, step: Callable[[Path], bool], path: Path) -> bool:
+        """Do what needs the temporary file to be on the name's own volume; if it is on another, bring it there."""
         try:
-            os.link(source, free, follow_symlinks=True, **how)
-        except FileExistsError:
-            free = target.with_name(numbered(target.name, number))
+            return step(path)
         except OSError as exc:
-            if exc.errno in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
-                reason = "the file system has no hard links, without which a file cannot be published safely"
-                raise OSError(exc.errno, reason, str(free)) from exc
-            raise
-        else:
-            return free
-    raise AssertionError  # pragma: no cover - count() does not end
+            if exc.errno != errno.EXDEV:
+                raise
+        self.temp = self.temp.copied(path.parent)
+        self.temp.flush()
+        return step(path)
+
+    def _replaced(self, path: Path) -> bool:
+        self.temp.replace(path)
+        return True
+
+    def _named(self, path: Path) -> bool:
+        """Give the file this name; false if it is taken."""
+        try:
+            if path.parent in _LINKLESS:
+                self._claimed(path)
+            else:
+                self._linked(path)
+        except FileExistsError:
+            return False
+        return True
+
+    def _linked(self, path: Path) -> None:
+        try:
+            self.temp.link(path)
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            self._claimed(path)
+            _LINKLESS.add(path.parent)
+            _log.warning("%s has no hard links: names are claimed there before they are filled", path.parent)
+
+    def _claimed(self, path: Path) -> None:
+        if isinstance(self.temp, _Unnamed):
+            self.temp = self.temp.copied(path.parent)
+            self.temp.flush()
+        self.temp.claim(path)
+
+
+def probe(folder: Path) -> None:
+    """Do all that saving a document takes and leave nothing. Raises the `OSError` that the next one would meet too."""
+    temp = _temp_in(folder)
+    try:
+        temp.write(bytes(PROBED))
+        temp.flush()
+    finally:
+        temp.discard()
 
 
 def sweep(folder: Path) -> int:
@@ -218,12 +348,12 @@ def _swept(path: str) -> bool:
         os.close(fd)
 
 
-def _published(temp: _Temp, target: Path, on_existing: OnExisting, *, durable: bool) -> Published:
+def _published(publisher: _Publisher, folder: Path, *, durable: bool) -> Published:
     try:
-        return temp.publish(target, on_existing)
+        return publisher.publish()
     except FileNotFoundError:
-        _make_folder(target.parent, durable=durable)
-        return temp.publish(target, on_existing)
+        _make_folder(folder, durable=durable)
+        return publisher.publish()
 
 
 def _temp_in(folder: Path) -> _Temp:
@@ -314,7 +444,7 @@ class _Action(_Job[T]):
 class _Publication(_Job[Published]):
     """A body, or a temporary file that holds one already, to be published."""
 
-    __slots__ = ("_body", "_on_existing", "durable", "folder", "target", "temp")
+    __slots__ = ("_body", "_on_existing", "_proof", "durable", "folder", "target", "temp")
 
     def __init__(
         self,
@@ -323,9 +453,11 @@ class _Publication(_Job[Published]):
         target: Path,
         body: bytes | _Temp,
         on_existing: OnExisting,
+        proof: MakesProof | None,
         durable: bool,  # noqa: FBT001 - private, called in one place
     ) -> None:
         super().__init__(future)
+        self._proof = proof
         self.folder = folder
         self.target = target
         self.temp = body if isinstance(body, _Temp) else None
@@ -351,7 +483,11 @@ class _Publication(_Job[Published]):
 
     def finish(self) -> None:
         if self.temp is not None and not self.abandoned:
-            self.result = _published(self.temp, self.target, self._on_existing, durable=self.durable)
+            publisher = _Publisher(self.temp, self.target, self._on_existing, self._proof)
+            try:
+                self.result = _published(publisher, self.target.parent, durable=self.durable)
+            finally:
+                self.temp = publisher.temp
         else:
             self.discard()
 
@@ -362,7 +498,7 @@ class _Publication(_Job[Published]):
     def undo(self) -> None:
         """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file."""
         done = self.result
-        if done is None or self._on_existing is OnExisting.REPLACE:
+        if done is None or done.kept or self._on_existing is OnExisting.REPLACE:
             return
         with suppress(OSError):
             # Not what somebody else may have put there since.
@@ -431,16 +567,19 @@ class DiskWriter:
         body: bytes | _Temp,
         *,
         on_existing: OnExisting = OnExisting.NEW_NAME,
+        proof: MakesProof | None = Checker,
         durable: bool = False,
     ) -> Published:
         """Publish a body held in memory at `target`, by way of a temporary file in `folder`. Raises `OSError`.
 
-        A spool hands its temporary file over in place of the body.
+        With `OnExisting.KEEP` a document that stands there and proves whole by `proof` is given instead; with no
+        proof the name may be another document's, and only one of the very same content is. A spool hands its
+        temporary file over in place of the body.
 
         `durable` returns only after file and folder are on the disk; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one, the whole new one.
         """
-        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, durable)
+        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, proof, durable)
         return await self._done(job)
 
     async def spool(self, folder: Path) -> Spool:
@@ -543,55 +682,22 @@ class Spool:
         """Append pieces in one hop. Raises `OSError`."""
         await self._writer.run(lambda: self._temp.write(b"".join(pieces)))
 
-    async def publish(self, target: Path, *, on_existing: OnExisting, durable: bool) -> Published:
+    async def publish(
+        self, target: Path, *, on_existing: OnExisting, proof: MakesProof | None = Checker, durable: bool
+    ) -> Published:
         """Publish what was written; see `DiskWriter.store`."""
-        return await self._writer.store(self._folder, target, self._temp, on_existing=on_existing, durable=durable)
+        return await self._writer.store(
+            self._folder, target, self._temp, on_existing=on_existing, proof=proof, durable=durable
+        )
 
     async def discard(self) -> None:
         """Remove the temporary file; nothing happens after a publish."""
         await self._writer.run(self._temp.discard)
 
 
-class Proof(Protocol):
-    """Hears a body piece by piece and says at the end what is wrong with it."""
-
-    def feed(self, chunk: bytes) -> None: ...
-
-    def fault(self, *, content_length: int | None = None) -> str | None: ...
-
-
-def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
-    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken."""
-    checker, digest, size = proof or Checker(), sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while data := file.read(READ_SIZE):
-                checker.feed(data)
-                digest.update(data)
-                size += len(data)
-    except (FileNotFoundError, IsADirectoryError):
-        return None
-    return None if checker.fault() else Published(path, size, digest.hexdigest())
-
-
-def difference(path: Path, *, size: int | None, digest: str | None) -> str | None:
-    """Say how a file differs from what was recorded of it; None if it does not."""
-    found, length = sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while data := file.read(READ_SIZE):
-                found.update(data)
-                length += len(data)
-    except OSError as exc:
-        return f"cannot be read: {exc.strerror}"
-    if length != size:
-        return f"has {length:,} bytes where {size:,} were saved"
-    return None if found.hexdigest() == digest else "has other content than was saved"
-
-
-def prepare_folder(folder: Path) -> bool:
+def prepare_folder(folder: Path, *, durable: bool = False) -> bool:
     """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder, durable=durable)
     sweep(folder)
     with os.scandir(folder) as entries:
         return next(entries, None) is None

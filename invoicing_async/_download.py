@@ -14,7 +14,8 @@ from xml.parsers import expat
 from attrs import frozen
 
 from ._clock import Clock
-from ._disk import DiskWriter, OnExisting, Proof, Published, Spool
+from ._disk import DiskWriter, OnExisting, Spool
+from ._existing import MakesProof, Proof, Published
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
 from ._refusals import error_body
@@ -30,7 +31,7 @@ from .errors import (
 )
 from .policies import Timeouts
 
-__all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "refuse_unless"]
+__all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "is_framed", "refuse_unless"]
 
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
@@ -49,7 +50,7 @@ class Kind(Protocol):
     def head_fault(self, head: bytes) -> str | None:
         """Say what is wrong with a body that begins so; None while nothing is."""
 
-    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
+    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
         """Say what is wrong with a whole body, None if nothing."""
 
     def proof(self) -> Proof: ...
@@ -64,8 +65,8 @@ class Pdf:
     def head_fault(self, head: bytes) -> str | None:
         return head_fault(head)
 
-    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
-        return fault_of(body, content_length=content_length)
+    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
+        return fault_of(body, content_length=content_length, framed=framed)
 
     def proof(self) -> Proof:
         return Checker()
@@ -90,7 +91,7 @@ class _XmlProof:
             except expat.ExpatError as exc:
                 self._fault = f"not a whole XML document: {exc}"
 
-    def fault(self, *, content_length: int | None = None) -> str | None:
+    def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None:
         if content_length is not None and self._size != content_length:
             return f"{self._size:,} bytes came where Content-Length says {content_length:,}"
         self._parse(b"", final=True)
@@ -106,7 +107,7 @@ class Xml:
     def head_fault(self, head: bytes) -> str | None:
         return None
 
-    def fault_of(self, body: bytes, *, content_length: int | None) -> str | None:
+    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
         proof = self.proof()
         proof.feed(body)
         return proof.fault(content_length=content_length)
@@ -117,18 +118,29 @@ class Xml:
 
 @frozen(kw_only=True)
 class Place:
-    """Where a document goes: temporary files in `folder`, the final name `target` inside it."""
+    """Where a document goes: temporary files in `folder`, the final name `target` inside it.
+
+    `proof` makes what a file under that name must pass to be kept; None if the name may be another document's.
+    """
 
     folder: Path
     target: Path
     on_existing: OnExisting = OnExisting.NEW_NAME
+    proof: MakesProof | None = Checker
     durable: bool = False
 
 
 def declared_length(response: Response) -> int | None:
-    """Give the Content-Length of an answer, None if it has none that is a number."""
+    """Give the Content-Length of an answer; None if it has none that is a number, or is framed, which overrides it."""
+    if is_framed(response):
+        return None
     value = response.header("Content-Length")
     return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+
+def is_framed(response: Response) -> bool:
+    """Tell whether the transfer marks the body's end itself, so that one that ended is complete (RFC 9112, 7.1)."""
+    return (response.header("Transfer-Encoding") or "").strip().lower().endswith("chunked")
 
 
 def _content_type(response: Response) -> str:
@@ -185,13 +197,14 @@ class Receiver:
 class _Body:
     """One body while it arrives."""
 
-    __slots__ = ("_begun", "_chunks", "_first", "_length", "_pieces", "_receiver", "_response", "_size")
+    __slots__ = ("_begun", "_chunks", "_first", "_framed", "_length", "_pieces", "_receiver", "_response", "_size")
 
     def __init__(self, receiver: Receiver, response: Response) -> None:
         self._receiver = receiver
         self._response = response
         self._chunks: AsyncIterator[bytes] | None = None
         self._length = declared_length(response)
+        self._framed = is_framed(response)
         self._begun = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
         self._first = b""
@@ -207,7 +220,8 @@ class _Body:
         self._first = body[:HEAD_LIMIT]
         self._size = len(body)
         self._refuse_size(self._size)
-        return body if self._receiver.kind.fault_of(body, content_length=self._length) is None else None
+        fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
+        return body if fault is None else None
 
     async def small(self) -> bytes | None:
         """Give the whole body if it is small; None once it is known to be large."""
@@ -276,7 +290,7 @@ class _Body:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         # A first piece of a few bytes could not be judged by itself.
         await self._check_head(body)
-        fault = self._receiver.kind.fault_of(body, content_length=self._length)
+        fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
         if fault is not None:
             raise self._incomplete(fault)
         return body
@@ -286,7 +300,9 @@ class _Body:
         spool = await disk.spool(place.folder)
         try:
             await self._written(spool)
-            return await spool.publish(place.target, on_existing=place.on_existing, durable=place.durable)
+            return await spool.publish(
+                place.target, on_existing=place.on_existing, proof=place.proof, durable=place.durable
+            )
         except BaseException:
             await spool.discard()
             raise
@@ -298,7 +314,7 @@ class _Body:
                 proof.feed(piece)
             await spool.write(self._pieces)
             self._pieces = await self._more()
-        fault = proof.fault(content_length=self._length)
+        fault = proof.fault(content_length=self._length, framed=self._framed)
         if fault is not None:
             raise self._incomplete(fault)
 

@@ -5,12 +5,13 @@ character, no leading dot, no trailing dot or space, no Windows device, at most 
 or text that cannot stand as it is gets `~` and 16 hex digits of its SHA-256; `~` stands in no other name, so two
 different ids never share one. (64 bits, not fewer: a million over-long ids may be cut to the same stem.)
 
-Ids that differ only by case have names that differ only by case, since operators read `INV-2025-0001.pdf`. On a
-file system that ignores case the second is stopped where files are published: that never replaces another's file.
+Some file systems ignore case, and two ids that differ only by it would meet there. So an id with a capital letter
+gets `~` and 8 digits of its digest too; one of lower-case letters and digits, as a UUID is, stands as it is.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
@@ -32,6 +33,7 @@ __all__ = [
     "file_name",
     "from_content_disposition",
     "is_temp",
+    "marked",
     "numbered",
     "safe_name",
     "temp_name",
@@ -43,6 +45,9 @@ LIMIT = 200
 
 LEAST_LIMIT, MOST_LIMIT = 32, 255
 DIGEST_DIGITS = 16
+CASE_DIGITS = 8
+"""Digits that tell ids apart which differ only by case: few ids, which are chosen by nobody."""
+
 TAG = "~"
 
 _PLAIN = re.compile(
@@ -70,12 +75,16 @@ _DEVICES = frozenset(
 def file_name(order_id: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
     """Give an order id's file name: the id itself if it is plain, else made safe and tagged with its digest.
 
-    Plain is ASCII letters, digits, `_`, `-` and single dots. Raises `ValueError` for an empty id, a suffix that
+    Plain is lower-case ASCII letters, digits, `_`, `-` and single dots; capital letters are kept, with a shorter tag.
+    Raises `ValueError` for an empty id, a suffix that
     is not empty or like `.pdf`, or a limit outside 32 to 255 bytes.
     """
     room = _room(suffix, limit)
     if _PLAIN.fullmatch(order_id) and len(order_id) <= room:
-        return order_id + suffix
+        if order_id == order_id.lower():
+            return order_id + suffix
+        if len(order_id) < room - CASE_DIGITS:
+            return f"{order_id}{TAG}{_hex(order_id)[:CASE_DIGITS]}{suffix}"
     if not order_id:
         raise ValueError("order_id must not be empty")
     return _tagged(order_id, room, whole=order_id) + suffix
@@ -98,8 +107,13 @@ def numbered(name: str, n: int, *, limit: int = LIMIT) -> str:
     """Give the n-th other name beside a safe one: `invoice.pdf`, 2 -> `invoice (2).pdf`; a long stem is cut."""
     if n < 1:
         raise ValueError(f"n must be 1 or more, got {n}")
+    return marked(name, str(n), limit=limit)
+
+
+def marked(name: str, mark: str, *, limit: int = LIMIT) -> str:
+    """Give a name with a mark before its ending: `invoice.pdf`, `broken` -> `invoice (broken).pdf`."""
     extension = _EXTENSION.search(name)
-    ending = f" ({n}){extension.group() if extension else ''}"
+    ending = f" ({mark}){extension.group() if extension else ''}"
     stem = name[: extension.start()] if extension else name
     return _cut(stem, _checked(limit) - len(ending)) + ending
 
@@ -344,11 +358,17 @@ def _check_component(pattern: str, component: str) -> None:
 def child(folder: Path, name: str) -> Path:
     """Give `folder / name` for a name that is one safe component.
 
-    Before 3.12 a join interns every part, and a million names that come and go leave the table of interned strings
-    so full of holes that looking into it costs more than a signature.
+    Before 3.13 a join interns every part, which a million names that come and go pay for: in 3.11 the table of
+    interned strings is left so full of holes that looking into it costs more than a signature, in 3.12 nothing
+    that was interned is ever freed.
     """
-    if sys.version_info >= (3, 12):
+    if sys.version_info >= (3, 13) or not folder.name:
         return folder / name
+    if sys.version_info >= (3, 12):
+        made = folder.with_segments(folder, name)
+        made._str = f"{folder}{os.sep}{name}"  # noqa: SLF001 - what parsing would find; 3.12 changes no more
+        made._drv, made._root, made._tail_cached = folder.drive, folder.root, [*folder._tail, name]  # noqa: SLF001 - as above
+        return made
     made: Path = folder._make_child_relpath(name)  # type: ignore[attr-defined]  # noqa: SLF001 - 3.11 changes no more
     return made
 

@@ -1,8 +1,13 @@
 """Whether a PDF body is whole: its head, its tail and its length, checked while it arrives.
 
-Nothing is parsed. A body is whole when it starts with `%PDF-`, ends with `startxref`, an offset and `%%EOF`, and
-is as long as Content-Length and its own linearisation say. A PDF that was updated by appending is, cut exactly at
-the end of an earlier revision, a whole PDF again: only Content-Length or the transport's framing can tell that.
+Nothing is parsed. A body is whole when it starts with `%PDF-` and ends with `startxref` and the offset of a
+cross-reference table inside it. How much more is asked depends on what else is known of its end:
+
+- Proved complete, by a Content-Length that agrees or by the transfer's own framing: whatever stands behind
+  `startxref` and its offset is the producer's or the server's, and is kept as it came.
+- Proved by nothing (a body that ends when the connection closes): `%%EOF` must follow, and behind it only filler
+  (NUL and white space, as block padding) or what no further revision can begin with. A PDF that was updated by
+  appending is, cut exactly at the end of an earlier revision, a whole PDF again: nothing but framing can tell that.
 """
 
 from __future__ import annotations
@@ -14,11 +19,8 @@ __all__ = ["Checker", "fault_of", "head_fault"]
 HEAD_WINDOW = 1024
 """Bytes within which `%PDF-` must begin (ISO 32000-1 Annex H, note 13)."""
 
-EOF_WINDOW = 1024
-"""Bytes at the end within which `%%EOF` must stand (ISO 32000-1 Annex H, note 18)."""
-
-TAIL_WINDOW = 2048
-"""Bytes at the end within which `startxref` must stand; all that is kept of a long body's end."""
+TAIL_WINDOW = 8192
+"""Bytes before the filler at the end within which `startxref` must stand; all that is kept of a long body's end."""
 
 HEAD_KEPT = 200
 """Bytes of the start that a reader of an error is shown, as in `errors.HEAD_LIMIT`."""
@@ -26,26 +28,35 @@ HEAD_KEPT = 200
 SHOWN = 24
 """Bytes of a wrong start that stand in the fault's own line."""
 
-_MAGIC = b"%PDF-"
-_EOF = b"%%EOF"
-_STARTXREF = b"startxref"
-_BOM = b"\xef\xbb\xbf"
-_WHITESPACE = b"\t\n\f\r "
-_FILLING = b"\0" + _WHITESPACE
+STRIPPED = 2
+"""Bytes at the end of a linearised file that a sender may have stripped as white space."""
 
-_OFFSET = re.compile(rb"startxref[\0\t\n\f\r ]+([0-9]{1,20})(?![0-9])")
+_MAGIC = b"%PDF-"
+_BOM = b"\xef\xbb\xbf"
+_STARTXREF = b"startxref"
+_FILLER = b"\0\t\n\f\r "
+_UPDATE = re.compile(
+    rb"[1-9][0-9]{0,9}(?:[ \t][0-9]{0,5}(?:[ \t](?:o(?:b(?:j.*)?)?)?)?)?|x(?:r(?:e(?:f.*)?)?)?|%.*", re.DOTALL
+)
+"""What a further revision may be cut off as: an object, `xref`, or a comment, or the beginning of one."""
+
+_BEFORE = re.compile(rb"(?:[\0\t\n\f\r ]|\xef\xbb\xbf)*")
+_BETWEEN = rb"(?:[\0\t\n\f\r ]|%[^\r\n]*[\r\n])+"
+_OFFSET = re.compile(rb"startxref" + _BETWEEN + rb"([+-]?[0-9]{1,20})(?=[\0\t\n\f\r %])")
+_END = re.compile(_BETWEEN + rb"%%EOF(?:[\0\t\n\f\r ]*%%EOF)*")
 _LINEARISED = re.compile(rb"<<[^<>]*/Linearized[^<>]*>>")
 _LENGTH = re.compile(rb"/L[\0\t\n\f\r ]+([0-9]{1,20})")
 
 
 class Checker:
-    """Checks one body in pieces of any size, in constant memory: 3 KiB, however long the body is."""
+    """Checks one body in pieces of any size, in constant memory, however long the body is."""
 
-    __slots__ = ("_size", "_start", "_tail")
+    __slots__ = ("_filler", "_size", "_start", "_tail")
 
     def __init__(self) -> None:
         self._start = b""
         self._tail = b""
+        self._filler = b""
         self._size = 0
 
     @property
@@ -63,25 +74,40 @@ class Checker:
         if self._size < HEAD_WINDOW:
             self._start += chunk[: HEAD_WINDOW - self._size]
         self._size += len(chunk)
-        self._tail = chunk[-TAIL_WINDOW:] if len(chunk) >= TAIL_WINDOW else (self._tail + chunk)[-TAIL_WINDOW:]
+        content = chunk.rstrip(_FILLER)
+        if content:
+            self._tail = (self._tail + self._filler + content)[-TAIL_WINDOW:]
+            self._filler = chunk[len(content) :][:TAIL_WINDOW]
+        elif len(self._filler) < TAIL_WINDOW:
+            self._filler = (self._filler + chunk)[:TAIL_WINDOW]
 
-    def fault(self, *, content_length: int | None = None) -> str | None:
-        """Say in one line what is wrong with the body, now that all of it was fed; None when it is whole."""
-        return _fault(self._start, self._tail, size=self._size, content_length=content_length)
+    def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None:
+        """Say in one line what is wrong with the body, now that all of it was fed; None when it is whole.
+
+        `framed` says that the transfer itself marked the body's end, as a last chunk does.
+        """
+        end = self._tail + self._filler[:1]
+        return _fault(self._start, end, size=self._size, content_length=content_length, framed=framed)
 
 
-def fault_of(body: bytes, *, content_length: int | None = None) -> str | None:
+def fault_of(body: bytes, *, content_length: int | None = None, framed: bool = False) -> str | None:
     """Say in one line what is wrong with a body that is here in one piece; None when it is whole.
 
     The same verdict as a `Checker`'s; the body is not copied and only its two ends are looked at.
     """
-    return _fault(body, body, size=len(body), content_length=content_length)
+    filler = len(near := body[-TAIL_WINDOW:]) - len(near.rstrip(_FILLER))
+    if filler == TAIL_WINDOW:
+        filler = len(body) - len(body.rstrip(_FILLER))
+    last = len(body) - filler
+    end = body[max(0, last - TAIL_WINDOW) : last + 1]
+    return _fault(body[:HEAD_WINDOW], end, size=len(body), content_length=content_length, framed=framed)
 
 
 def head_fault(head: bytes) -> str | None:
     """Say whether a body that starts like this cannot be a PDF; None if it can, or if `head` is too short to tell.
 
-    Before `%PDF-` only a UTF-8 byte order mark and white space are let through, within the first 1024 bytes.
+    Before `%PDF-` only byte order marks, NUL and white space are let through, within the first 1024 bytes: an error
+    page may have a document behind it, but begins otherwise.
     """
     return None if _is_head(head) or _is_open(head) else _wrong_head(head)
 
@@ -92,11 +118,14 @@ def _is_head(start: bytes) -> bool:
 
 def _is_open(head: bytes) -> bool:
     """Tell whether the bytes to come can still make this a PDF's head."""
-    return len(head) < HEAD_WINDOW and (_MAGIC.startswith(_bare(head)) or _BOM.startswith(head))
+    bare = _bare(head)
+    return len(head) < HEAD_WINDOW and (_MAGIC.startswith(bare) or _BOM.startswith(bare))
 
 
 def _bare(start: bytes) -> bytes:
-    return start[:HEAD_WINDOW].removeprefix(_BOM).lstrip(_WHITESPACE)
+    start = start[:HEAD_WINDOW]
+    before = _BEFORE.match(start)
+    return start[before.end() :] if before else start
 
 
 def _wrong_head(start: bytes) -> str:
@@ -104,47 +133,60 @@ def _wrong_head(start: bytes) -> str:
     return f"starts with {start[:SHOWN]!r}{more} instead of %PDF-"
 
 
-def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None) -> str | None:
-    """Judge by the first bytes and the last; either may be the whole body."""
+def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None, framed: bool) -> str | None:
+    """Judge by the first bytes and the last before the filler, with one byte of that."""
     if not size:
         return "empty: not one byte came"
     if not _is_head(start):
         return _wrong_head(start)
     if content_length is not None and content_length != size:
         return f"{size:,} bytes came where Content-Length says {content_length:,}"
-    return _linearisation_fault(start, size) or _tail_fault(end, size)
+    is_proved = framed or content_length is not None
+    missing = None if is_proved else _linearisation_fault(start, size)
+    return missing or _tail_fault(end, size, is_proved=is_proved)
 
 
 def _linearisation_fault(start: bytes, size: int) -> str | None:
-    """Compare with the length a linearised file states (ISO 32000-1 Annex F); longer means updated since.
-
-    Such a file has a first `%%EOF` near its start, so that its tail alone could look whole when it is not.
-    """
+    """Compare with the length a linearised file states (ISO 32000-1 Annex F); longer means updated since."""
     if start.find(b"/Linearized", 0, HEAD_WINDOW) < 0:
         return None
     dictionary = _LINEARISED.search(start, 0, HEAD_WINDOW)
     length = dictionary and _LENGTH.search(dictionary.group())
-    if length and size < int(length[1]):
+    if length and size + STRIPPED < int(length[1]):
         return f"cut off after {size:,} bytes of the {int(length[1]):,} that its own head states"
     return None
 
 
-def _tail_fault(end: bytes, size: int) -> str | None:
-    last_eof = end.rfind(_EOF, max(0, len(end) - EOF_WINDOW))
-    if last_eof < 0:
+def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:
+    found = _last_offset(end, is_proved=is_proved)
+    if found is None:
+        cut = f"ends without %%EOF: cut off after {size:,} bytes"
+        return "no startxref with an offset before %%EOF" if b"%%EOF" in end else cut
+    offset = int(found[1])
+    if offset >= size:
+        return f"startxref points to byte {offset:,} of {size:,}: bytes are missing"
+    if offset <= 0:
+        # As at the end of a linearised file's first page.
+        return f"startxref points to byte {offset}, where no table can be: cut off after {size:,} bytes"
+    return None if is_proved else _end_fault(end[found.end() :], size)
+
+
+def _last_offset(end: bytes, *, is_proved: bool) -> re.Match[bytes] | None:
+    """Find the last `startxref` with an offset; with no proof that nothing is missing only the very last counts."""
+    startxref = end.rfind(_STARTXREF)
+    while startxref >= 0:
+        found = _OFFSET.match(end, startxref)
+        if found is not None or not is_proved:
+            return found
+        startxref = end.rfind(_STARTXREF, 0, startxref)
+    return None
+
+
+def _end_fault(rest: bytes, size: int) -> str | None:
+    """Ask for `%%EOF`, and tell junk behind it, which readers ignore, from the start of a revision without its end."""
+    last = _END.match(rest)
+    if last is None:
         return f"ends without %%EOF: cut off after {size:,} bytes"
-    startxref = end.rfind(_STARTXREF, max(0, len(end) - TAIL_WINDOW), last_eof)
-    offset = _OFFSET.match(end, startxref, last_eof) if startxref >= 0 else None
-    if offset is None:
-        return "no startxref with an offset before %%EOF"
-    if int(offset[1]) >= size:
-        return f"startxref points to byte {int(offset[1]):,} of {size:,}: bytes are missing"
-    return _update_fault(end[end.find(_EOF, startxref) + len(_EOF) :], size)
-
-
-def _update_fault(rest: bytes, size: int) -> str | None:
-    """Tell junk after `%%EOF`, which readers ignore, from the start of a further revision, which is missing its end."""
-    rest = rest.lstrip(_FILLING)
-    if rest[:1].isdigit() or (rest and rest.startswith(b"xref"[: len(rest)])):
+    if _UPDATE.fullmatch(rest[last.end() :].lstrip(_FILLER)):
         return f"an update begun after %%EOF has no end: cut off after {size:,} bytes"
     return None

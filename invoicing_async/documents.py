@@ -14,8 +14,9 @@ from typing import Self, TypeAlias
 from attrs import field, frozen
 
 from ._batch import bounded
-from ._disk import DiskWriter, OnExisting, Published, prepare_folder, whole_document
-from ._download import Pdf, Place, Receiver, declared_length, refuse_unless
+from ._disk import DiskWriter, OnExisting, prepare_folder, probe
+from ._download import Pdf, Place, Receiver, declared_length, is_framed, refuse_unless
+from ._existing import Published, whole_document
 from ._http import Repeat, Request, Response, path
 from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
 from ._pdf import Checker
@@ -65,7 +66,7 @@ _FATAL = frozenset(
         errno.ESTALE,
     }
 )
-"""Troubles with the disk that the next document would meet too."""
+"""Troubles with the disk that the next document may meet too: a probe tells."""
 
 
 class OpenDocument:
@@ -89,10 +90,13 @@ class OpenDocument:
 class _Proved:
     """Chunks that pass through a completeness check."""
 
-    def __init__(self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, limit: int) -> None:
+    def __init__(
+        self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, framed: bool, limit: int
+    ) -> None:
         self._first = first
         self._rest = rest
         self._length = length
+        self._framed = framed
         self._limit = limit
         self._checker = Checker()
 
@@ -110,7 +114,7 @@ class _Proved:
         try:
             return await anext(self._rest)
         except StopAsyncIteration:
-            fault = self._checker.fault(content_length=self._length)
+            fault = self._checker.fault(content_length=self._length, framed=self._framed)
             if fault is not None:
                 raise IncompleteDocumentError(fault, head=self._checker.head) from None
             raise
@@ -134,7 +138,9 @@ class _Saving:
         return Place(
             folder=self.folder,
             target=self._target(order_id, served),
-            on_existing=self._publishing,
+            on_existing=self.on_existing,
+            # What the service calls a document may be what it calls another one.
+            proof=None if self.served_name else Checker,
             durable=self.durable,
         )
 
@@ -148,11 +154,6 @@ class _Saving:
         if served is None and self.layout is PLAIN:
             return child(self.folder, file_name(order_id))
         return self.folder / self.layout.relative(order_id, day=self.day, name=served)
-
-    @property
-    def _publishing(self) -> OnExisting:
-        # What was there and whole was kept before; what is there and broken is not ours to replace.
-        return OnExisting.NEW_NAME if self.on_existing is OnExisting.KEEP else self.on_existing
 
     @property
     def looks_first(self) -> bool:
@@ -230,7 +231,7 @@ class OrderDocuments:
         return OpenDocument(
             filename=safe_name(served) if served else file_name(order_id),
             size=length,
-            chunks=_Proved(first, rest, length=length, limit=self._receiver.max_bytes),
+            chunks=_Proved(first, rest, length=length, framed=is_framed(response), limit=self._receiver.max_bytes),
         )
 
     async def download(
@@ -246,8 +247,9 @@ class OrderDocuments:
     ) -> SavedDocument:
         """Save an invoice whole, or leave nothing.
 
-        `on_existing` says what happens when the name is taken: "keep" asks the service for nothing if a whole PDF
-        stands there (`attempts` is then 0), "new name" takes the next free one, "replace" replaces it. `durable`
+        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that stands there, also one
+        that came meanwhile (`attempts` is then 0), and renames a broken file (`set_aside`); with `served_name` it
+        keeps what has the very same content; "new name" takes the next free name, "replace" replaces it. `durable`
         returns only after file and folder are on the disk. `layout` names the file below `folder`, with
         `{order_id}`, `{date}` (which is `day`, by default today in UTC), `{shard}`; `served_name` takes the last
         part from the answer's Content-Disposition, made safe.
@@ -312,7 +314,7 @@ class OrderDocuments:
         return await self._saver(saving, None)
 
     async def _saver(self, saving: _Saving, seen: Seen | None) -> Saver:
-        fresh = await self.disk.run(lambda: prepare_folder(saving.folder))
+        fresh = await self.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
         return Saver(self, saving, seen, looks_first=saving.looks_first and not fresh)
 
     @property
@@ -364,6 +366,8 @@ class OrderDocuments:
         reading = _Reading(self._receiver, disk, saving, order_id, saving.known_place(order_id, replace))
         received = await self._session.call(request, reading, sleep=counted)
         published = received.body if isinstance(received.body, Published) else await _stored(received, disk)
+        if published.kept:
+            return _saved(order_id, published, attempts=0)
         document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
         if self._session.on_event is not None:
             self._session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
@@ -394,17 +398,26 @@ class Saver:
                 if kept is not None:
                     return Skipped(order_id, kept)
             fetched = await documents._fetched(order_id, request, saving, sleep, replace=replace)  # noqa: SLF001
-            return Saved(order_id, fetched)
+            # Somebody else's stood there when it came.
+            return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
         except (AuthenticationError, SessionError):
             raise
         except OSError as error:
-            if error.errno in _FATAL:
+            if error.errno in _FATAL and await self._is_for_all():
                 raise
             return Failed(order_id, error)
         except (InvoicingError, ValueError) as error:
             return Failed(order_id, error)
+
+    async def _is_for_all(self) -> bool:
+        """Tell whether the next document would meet this trouble too, by saving one for a moment."""
+        try:
+            await self._documents.disk.run(partial(probe, self._saving.folder))
+        except OSError:
+            return True
+        return False
 
 
 def _places(order_ids: object, concurrency: int) -> int:
@@ -434,7 +447,14 @@ def _served(response: Response) -> str | None:
 def _stored(received: _Received, disk: DiskWriter) -> Awaitable[Published]:
     body, place = received.body, received.place
     assert isinstance(body, bytes)  # noqa: S101 - what is not published yet is in memory; for the type checker
-    return disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
+    return disk.store(
+        place.folder,
+        place.target,
+        body,
+        on_existing=place.on_existing,
+        proof=place.proof,
+        durable=place.durable,
+    )
 
 
 def _saved(order_id: str, found: Published, *, attempts: int, request_id: str | None = None) -> SavedDocument:
@@ -445,4 +465,5 @@ def _saved(order_id: str, found: Published, *, attempts: int, request_id: str | 
         sha256=found.sha256,
         attempts=attempts,
         request_id=request_id,
+        set_aside=found.set_aside,
     )

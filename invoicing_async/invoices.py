@@ -31,8 +31,9 @@ from attrs import define, field, frozen
 
 from ._answers import named_ids
 from ._batch import bounded
-from ._disk import DiskWriter, OnExisting, Published, whole_document
+from ._disk import DiskWriter, OnExisting
 from ._download import Kind, Pdf, Place, Receiver, Xml
+from ._existing import Published, whole_document
 from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._outcomes import Fate, fate, may_repeat

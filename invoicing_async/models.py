@@ -210,7 +210,7 @@ class SavedDocument:
     """A whole document on disk: `size` in bytes, `sha256` in lowercase hex of exactly those bytes.
 
     `order_id` is the id it was asked by (an invoice's id for an export). `attempts` counts the tries it took;
-    0 if the file was there before.
+    0 if the file was there before. `set_aside` is where a broken file that had the name was renamed to.
     """
 
     order_id: str
@@ -219,6 +219,7 @@ class SavedDocument:
     sha256: str
     attempts: int = 1
     request_id: str | None = None
+    set_aside: Path | None = None
 
 
 @frozen

@@ -25,7 +25,8 @@ from attrs import evolve, frozen
 
 from ._batch import bounded
 from ._clock import Clock, RealClock
-from ._disk import DiskWriter, difference
+from ._disk import DiskWriter
+from ._existing import difference
 from ._naming import Layout
 from ._rules import UUID, faults
 from ._scheduler import Schedule

@@ -261,9 +261,12 @@ def test_a_name_that_is_taken_is_treated_as_the_run_was_told(services: Callable[
     (Path("out") / "order-0.pdf").write_text("in the way")
     tokens = ("documents", "download", "ids", "--to", "out", "--run")
     assert cli(*tokens, "k.db")[0] == Exit.DONE
-    assert (Path("out") / "order-0.pdf").read_text() == "in the way"
+    [aside] = Path("out").glob("order-0 (broken *).pdf")
+    assert aside.read_text() == "in the way"
+    (Path("out") / "order-0.pdf").write_text("in the way again")
     assert cli(*tokens, "r.db", "--on-existing", "replace")[0] == Exit.DONE
     assert whole(Path("out") / "order-0.pdf")
+    assert len(list(Path("out").iterdir())) == 3
 
 
 def test_ids_are_taken_in_whole_or_not_at_all(services: Callable[..., Sandbox], cli: Cli) -> None:

@@ -23,12 +23,10 @@ from invoicing_async import _disk
 from invoicing_async._disk import (
     DiskWriter,
     OnExisting,
-    Published,
-    difference,
     prepare_folder,
     sweep,
-    whole_document,
 )
+from invoicing_async._existing import Published
 from invoicing_async._naming import is_temp, temp_name
 
 pytestmark = pytest.mark.asyncio
@@ -173,18 +171,6 @@ class TestStore:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(NotADirectoryError):
             await store(disk, tmp_path / "file" / "a.pdf")
-
-    async def test_a_file_system_without_hard_links_is_named_as_such(
-        self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(os, "link", failing(errno.EPERM))
-        with pytest.raises(PermissionError, match="no hard links") as caught:
-            await store(disk, tmp_path / "a.pdf")
-        assert caught.value.filename == str(tmp_path / "a.pdf")
-        monkeypatch.setattr(os, "link", failing(errno.EMLINK))
-        with pytest.raises(OSError, match=os.strerror(errno.EMLINK)):
-            await store(disk, tmp_path / "a.pdf")
-        assert names(tmp_path) == []
 
     @pytest.mark.parametrize("durable", [False, True])
     async def test_a_disk_that_fills_up_within_a_file_leaves_nothing(
@@ -616,36 +602,6 @@ class TestPreparing:
         (tmp_path / "a").write_bytes(b"")
         with pytest.raises(FileExistsError):
             prepare_folder(tmp_path / "a")
-
-
-class TestWholeDocument:
-    async def test_a_whole_pdf_is_given_with_its_digest(self, tmp_path: Path) -> None:
-        body = BODY[:9] + b"%" * (3 * _disk.READ_SIZE) + BODY[9:]
-        (tmp_path / "a.pdf").write_bytes(body)
-        found = whole_document(tmp_path / "a.pdf")
-        assert found == Published(tmp_path / "a.pdf", len(body), sha256(body).hexdigest())
-
-    @pytest.mark.parametrize("body", [b"", BODY[:-8], b"<html>", BODY[1:]])
-    async def test_a_broken_one_is_as_if_it_were_not_there(self, tmp_path: Path, body: bytes) -> None:
-        (tmp_path / "a.pdf").write_bytes(body)
-        assert whole_document(tmp_path / "a.pdf") is None
-
-    async def test_nothing_and_a_folder_are_none(self, tmp_path: Path) -> None:
-        assert whole_document(tmp_path / "a.pdf") is None
-        assert whole_document(tmp_path) is None
-
-
-class TestDifference:
-    async def test_a_file_is_compared_by_size_and_by_content(self, tmp_path: Path) -> None:
-        path, digest = tmp_path / "a.pdf", sha256(BODY).hexdigest()
-        path.write_bytes(BODY)
-        assert difference(path, size=len(BODY), digest=digest) is None
-        assert difference(path, size=1, digest=digest) == f"has {len(BODY)} bytes where 1 were saved"
-        path.write_bytes(BODY[::-1])
-        assert difference(path, size=len(BODY), digest=digest) == "has other content than was saved"
-
-    async def test_one_that_is_gone_says_why_it_cannot_be_read(self, tmp_path: Path) -> None:
-        assert difference(tmp_path / "a.pdf", size=1, digest="") == f"cannot be read: {os.strerror(errno.ENOENT)}"
 
 
 class TestWithoutAName:

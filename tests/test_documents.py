@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import os
+import re
 import subprocess
 import tracemalloc
 from collections import Counter
@@ -24,7 +25,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async._aiohttp import serve
-from invoicing_async._disk import DiskWriter, OnExisting, Published
+from invoicing_async._disk import DiskWriter, OnExisting, probe
+from invoicing_async._existing import Published
 from invoicing_async._naming import Layout, is_temp, temp_name
 from invoicing_async._pdf import fault_of
 from invoicing_async.auth import HmacAuth, StaticToken
@@ -171,12 +173,17 @@ class TestDownload:
         assert sandbox.calls("document") == 1
 
     @pytest.mark.parametrize("there", [b"", b"<html>Sign in</html>", pdf()[:-7]])
-    async def test_a_broken_one_that_is_there_is_kept_beside_the_new(self, tmp_path: Path, there: bytes) -> None:
+    async def test_a_broken_one_that_is_there_is_set_aside_once(self, tmp_path: Path, there: bytes) -> None:
         (tmp_path / f"{ORDER}.pdf").write_bytes(there)
         async with client(made()) as documents:
             saved = await documents.download(ORDER, tmp_path)
-        assert saved.path.name == f"{ORDER} (2).pdf"
-        assert (tmp_path / f"{ORDER}.pdf").read_bytes() == there
+            again = await documents.download(ORDER, tmp_path)
+        assert saved.path.name == f"{ORDER}.pdf"
+        assert saved.set_aside is not None
+        assert re.fullmatch(rf"{ORDER} \(broken [0-9a-z]{{8}}\)\.pdf", saved.set_aside.name)
+        assert saved.set_aside.read_bytes() == there
+        assert (again.attempts, again.set_aside) == (0, None)
+        assert len(names(tmp_path)) == 2
 
     @pytest.mark.parametrize(
         ("on_existing", "left"),
@@ -423,7 +430,7 @@ def unwritable(folder: Path) -> Iterator[None]:
 
 
 class BrokenDisk:
-    """A disk writer whose every job, or every one from the n-th on, ends in one error."""
+    """A disk writer whose every job, or every one from the n-th on, ends in one error; so does a probe then."""
 
     def __init__(self, number: int, *, after: int = 0) -> None:
         self._error = OSError(number, os.strerror(number))
@@ -431,6 +438,8 @@ class BrokenDisk:
         self._real = DiskWriter()
 
     async def run(self, function: Any, **named: Any) -> Any:
+        if getattr(function, "func", None) is probe and self._left <= 0:
+            raise self._error
         return await self._real.run(function, **named)
 
     async def store(self, *args: Any, **named: Any) -> Published:

@@ -33,6 +33,7 @@ LEVELS = (
         "_text",
     },
     {
+        "_existing",
         "_signing",
         "auth",
         "_wire",
@@ -61,6 +62,7 @@ SIDEWAYS = {
     ("errors", "_text"),  # an error's message holds a service's words
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
     ("_wire", "_answers"),  # an answer is read as JSON before it is a value
+    ("_disk", "_existing"),  # what stands under a name is decided where a file is given it
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
 

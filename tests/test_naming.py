@@ -8,6 +8,7 @@ import re
 import unicodedata
 from datetime import date, datetime
 from pathlib import PurePosixPath
+from random import Random
 from urllib.parse import quote
 
 import pytest
@@ -83,7 +84,7 @@ def assert_safe(name: str, limit: int = 200) -> None:
     "order_id",
     [
         "d0e11047-acaf-468f-a325-3d2f5964f5ff",
-        "INV-2025-0001",
+        "inv-2025-0001",
         "a",
         "7",
         "_",
@@ -152,9 +153,17 @@ def test_a_tag_is_the_ids_digest() -> None:
     assert file_name("a/b") == "a_b~c14cddc033f64b9d.pdf"
 
 
-def test_ids_that_differ_by_case_keep_their_case() -> None:
-    """On a disk that ignores case, publishing without replacing tells them apart."""
-    assert (file_name("abc"), file_name("ABC")) == ("abc.pdf", "ABC.pdf")
+def test_ids_that_differ_by_case_have_names_that_differ_by_more() -> None:
+    """Some disks ignore case: an id with a capital letter bears eight digits of its digest."""
+    assert (file_name("abc"), file_name("ABC")) == ("abc.pdf", "ABC~b5d4045c.pdf")
+    assert file_name("Abc").lower() != file_name("ABC").lower()
+    assert file_name("INV-2025-0001", suffix="").startswith("INV-2025-0001~")
+
+
+@given(st.from_regex(r"[A-Za-z0-9-]{1,12}", fullmatch=True), st.randoms())
+def test_no_two_ids_share_a_name_where_case_is_ignored(order_id: str, random: Random) -> None:
+    other = "".join(random.choice((letter.lower(), letter.upper())) for letter in order_id)
+    assert (file_name(order_id).casefold() == file_name(other).casefold()) is (order_id == other)
 
 
 def test_an_id_that_looks_tagged_is_tagged_itself() -> None:

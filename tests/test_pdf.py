@@ -7,7 +7,7 @@ from fpdf import FPDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._pdf import EOF_WINDOW, HEAD_WINDOW, TAIL_WINDOW, Checker, fault_of, head_fault
+from invoicing_async._pdf import HEAD_WINDOW, TAIL_WINDOW, Checker, fault_of, head_fault
 
 WHITESPACE = b"\0\t\n\f\r "
 
@@ -93,14 +93,21 @@ def test_a_prefix_without_the_last_newline_is_whole() -> None:
 
 
 def test_no_prefix_of_a_linearised_document_is_whole() -> None:
-    """Its first page ends in `%%EOF` too; the length in its head tells, to the last byte."""
-    assert all(fault_of(LINEARISED[:end]) for end in range(len(LINEARISED)))
+    """Its first page ends in `%%EOF` too; the length in its head tells. Only its last newline may be stripped."""
+    assert all(fault_of(LINEARISED[:end]) for end in range(len(LINEARISED) - 1))
+    assert fault_of(LINEARISED.rstrip()) is None
     first = LINEARISED[: LINEARISED.find(b"%%EOF") + 6]
     assert fault_of(first) == f"cut off after {len(first)} bytes of the {len(LINEARISED)} that its own head states"
 
 
 def test_a_linearised_document_that_was_updated_may_be_longer_than_it_states() -> None:
     assert fault_of(with_trailer(LINEARISED, b" /Prev 9 ")) is None
+
+
+def test_the_first_page_of_a_linearised_document_is_not_all_of_it() -> None:
+    """Its `startxref` is 0, which nothing else's is: a shorter file with a length to match is told by that."""
+    first = LINEARISED[: LINEARISED.find(b"%%EOF") + 6]
+    assert "byte 0, where no table can be" in str(fault_of(first, content_length=len(first)))
 
 
 @pytest.mark.parametrize("dictionary", [b"<< /Linearized 1 >>", b"/Linearized /L 999999", b"<< /L 1 /Linearized 1 >>"])
@@ -117,12 +124,17 @@ def test_a_linearisation_without_a_greater_length_says_nothing(dictionary: bytes
         (b'{"success": false}', "starts with b'{\"success\": false}' instead of %PDF-"),
         (b"%PD", "starts with b'%PD' instead of %PDF-"),
         (b"\xef\xbb\xbf", "starts with b'\\xef\\xbb\\xbf' instead of %PDF-"),
-        (b"\0" + WHOLE, f"starts with {(bytes(1) + WHOLE)[:24]!r}… instead of %PDF-"),
+        (b"\x1b" + WHOLE, f"starts with {(bytes([27]) + WHOLE)[:24]!r}… instead of %PDF-"),
         (b"%PDF-1.7\n" + b"x" * 1225, "ends without %%EOF: cut off after 1,234 bytes"),
         (b"%PDF-1.7\n%%EOF\n", "no startxref with an offset before %%EOF"),
         (b"%PDF-1.7\nstartxref\n%%EOF\n", "no startxref with an offset before %%EOF"),
         (b"%PDF-1.7\nstartxref9\n%%EOF\n", "no startxref with an offset before %%EOF"),
         (b"%PDF-1.7\nstartxref\n" + b"1" * 21 + b"\n%%EOF\n", "no startxref with an offset before %%EOF"),
+        (b"%PDF-1.7\nstartxref\n9\n", "ends without %%EOF: cut off after 21 bytes"),
+        (
+            b"%PDF-1.7\nstartxref\n0\n%%EOF\n",
+            "startxref points to byte 0, where no table can be: cut off after 27 bytes",
+        ),
         (b"%PDF-1.7\nstartxref\n30\n%%EOF\n", "startxref points to byte 30 of 28: bytes are missing"),
         (WHOLE + b"4 0 ob", f"an update begun after %%EOF has no end: cut off after {len(WHOLE) + 6} bytes"),
         (WHOLE + b"xr", f"an update begun after %%EOF has no end: cut off after {len(WHOLE) + 2} bytes"),
@@ -154,24 +166,45 @@ def test_a_wrong_start_is_named_before_a_wrong_length() -> None:
     assert "<html>" in str(fault_of(b"<html>", content_length=42_137))
 
 
-@pytest.mark.parametrize("junk", [b"\n", b"\r\n", b"\0" * 900, b" \n\n", b"%%EOF\n", b"\n<!-- 0.2 s -->", b"y" * 1000])
-def test_junk_after_the_end_is_let_through(junk: bytes) -> None:
-    assert fault_of(WHOLE + junk) is None
+FILLER = (b"\n", b"\r\n", b"\0" * 900, b"\0" * 80_508, b" \n" * 5_000)
+JUNK = (b"%%EOF\n", b"\n<!-- 0.2 s -->", b"y" * 1000, b"\x1a", b"0", b"20261126\n", b"\r\n0\r\n\r\n")
+UNCLEAR = (b"1", b"x", b"%made by somebody\n", b"12 0 obj", b"xref\n0 1\n")
 
 
-def test_the_end_must_stand_in_its_windows() -> None:
-    """`%%EOF` wholly in the last 1,024 bytes, `startxref` in the last 2,048."""
-    ended = WHOLE.rstrip()
-    assert fault_of(ended + b"\0" * (EOF_WINDOW - 5)) is None
-    assert fault_of(ended + b"\0" * (EOF_WINDOW - 4)) is not None
-    near, far = (b"%%PDF-1.7\n%sstartxref\n9\n%s%%%%EOF" % (b"x" * 99, b" " * pad) for pad in (2031, 2032))
+@pytest.mark.parametrize("behind", [*FILLER, *JUNK])
+def test_filler_and_junk_after_the_end_are_let_through(behind: bytes) -> None:
+    assert fault_of(WHOLE + behind) is None
+    assert in_pieces(WHOLE + behind, 4096).fault() is None
+
+
+@pytest.mark.parametrize("behind", UNCLEAR)
+def test_what_may_be_a_revision_cut_off_is_kept_only_where_the_end_is_proved(behind: bytes) -> None:
+    """A length that agrees or the transfer's framing proves that nothing is missing; nothing else does."""
+    body = WHOLE + behind
+    assert "no end" in str(fault_of(body))
+    assert fault_of(body, content_length=len(body)) is None
+    assert fault_of(body, framed=True) is None
+
+
+def test_startxref_must_stand_in_its_window() -> None:
+    """In the last 8,192 bytes before the filler."""
+    near, far = (b"%%PDF-1.7\n%sstartxref\n9\n%%%s\n%%%%EOF" % (b"x" * 99, b"c" * pad) for pad in (8173, 8174))
     assert len(near) - near.find(b"startxref") == TAIL_WINDOW
     assert fault_of(near) is None
+    assert fault_of(near + bytes(100_000)) is None
     assert fault_of(far) == "no startxref with an offset before %%EOF"
 
 
-@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\r\n", b"\xef\xbb\xbf \n\t", b" " * (HEAD_WINDOW - 5)])
-def test_white_space_and_a_byte_order_mark_may_stand_first(before: bytes) -> None:
+@pytest.mark.parametrize("between", [b"\n", b" %here\n", b"\r\n%a\r%b\n", b"\n+"])
+def test_a_comment_or_a_sign_may_stand_between_startxref_and_its_offset(between: bytes) -> None:
+    assert fault_of(b"%PDF-1.7\nstartxref" + between + b"9\n%%EOF\n") is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"\xef\xbb\xbf", b"\r\n", b"\xef\xbb\xbf" * 2 + b" \n\t", b"\0", b"\n\xef\xbb\xbf", b" " * (HEAD_WINDOW - 5)],
+)
+def test_white_space_and_byte_order_marks_may_stand_first(before: bytes) -> None:
     assert head_fault(before + WHOLE) is None
     assert fault_of(before + WHOLE) is None
 
@@ -182,7 +215,7 @@ def test_a_head_too_short_to_tell_is_no_fault_yet(head: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"<", b"%!PS", b"x%PDF-1.7", b"\0%PDF-", b"\xef\xbbx", b" " * HEAD_WINDOW, b" " * 1020 + b"%PDF-1.7"]
+    "head", [b"<", b"%!PS", b"x%PDF-1.7", b"\x1b%PDF-", b"\xef\xbbx", b" " * HEAD_WINDOW, b" " * 1020 + b"%PDF-1.7"]
 )
 def test_a_head_that_cannot_become_a_pdf_is_a_fault_at_once(head: bytes) -> None:
     assert str(head_fault(head)).endswith("instead of %PDF-")
@@ -200,7 +233,7 @@ MUTATED = st.one_of(
         lambda body: st.builds(
             lambda end, junk, filling: body[:9] + b"%" * filling + body[9:end] + junk,
             st.integers(0, len(body)),
-            st.sampled_from([b"", b"\n", b"\0" * 1500, b"5 0 obj", b"<html>"]),
+            st.sampled_from([b"", b"\n", b"\0" * 1500, b"\0" * 9000 + b"y", b"5 0 obj", b"<html>", b" " * 8191 + b"z"]),
             st.sampled_from([0, 1, 1000, 5000]),
         )
     ),
@@ -225,7 +258,7 @@ def test_memory_does_not_grow_with_the_body() -> None:
     checker.feed(b"startxref\n9\n%%EOF")
     assert checker.fault() is None
     assert checker.size == (64 << 20) + 26
-    assert len(checker._start) + len(checker._tail) == HEAD_WINDOW + TAIL_WINDOW
+    assert len(checker._start) + len(checker._tail) + len(checker._filler) <= HEAD_WINDOW + 2 * TAIL_WINDOW
 
 
 def test_an_empty_piece_changes_nothing() -> None:
