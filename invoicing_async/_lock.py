@@ -1,7 +1,11 @@
-"""One process at a time: the lock file beside a run file, and who holds it.
+"""One process at a time: the lock on a run's database itself, and who holds it.
 
-The lock is the system's (`flock`, on Windows a locked byte) and goes with its process, also after kill -9. The file it
-is on only says whose it is; one that a dead process left behind locks nothing.
+The lock is the system's (`flock`, on Windows a locked byte) and goes with its process, also after kill -9. It is on the
+file, not on a name: another link to it, a new name or a removed note beside it are the same run. The note
+(`run.db.lock`) only says who holds it; one that a dead process left behind, or that is not there, changes nothing.
+
+Closing any descriptor of a file drops every POSIX lock that this process has on it, SQLite's among them. So
+descriptors are closed only when no connection of this process to the same file is open (`using`).
 """
 
 from __future__ import annotations
@@ -10,36 +14,49 @@ import json
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-__all__ = ["Holder", "held", "holder_of"]
+__all__ = ["Holder", "held", "holder_of", "note_of", "using"]
 
 WORDS = 4096
-"""Bytes of the lock file that are read."""
+"""Bytes of the note that are read."""
+
+PATIENCE = 0.25
+"""Seconds within which a lock that somebody only looks at is free again."""
+
+STEP = 0.01
 
 if sys.platform == "win32":  # pragma: no cover - the other branch is the one the tests run on
     import msvcrt
 
+    _FAR = 1 << 40
+    """A locked byte cannot be read by others: one far behind what SQLite locks and reads."""
+
     def _lock(descriptor: int) -> bool:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read by others: one far behind the text
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True
 
-    def _unlock(descriptor: int, lock: Path) -> None:
-        os.close(descriptor)
-        with suppress(OSError):  # another process has it open by now
-            lock.unlink()
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        with suppress(OSError):
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
-    _is_free = _lock
+    def _is_free(descriptor: int) -> bool:
+        if _lock(descriptor):
+            _unlock(descriptor)
+            return True
+        return False
 
     def _is_alive(pid: int) -> bool:
         """Leave it to the lock: there is no harmless way to ask."""
@@ -55,13 +72,14 @@ else:
             return False
         return True
 
-    def _unlock(descriptor: int, lock: Path) -> None:
-        with suppress(OSError):  # the folder may be gone, and with it what the lock guarded
-            lock.unlink()
-        os.close(descriptor)  # after the unlink: whoever waits for the name must not lock a file that then vanishes
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _is_free(descriptor: int) -> bool:
-        return _lock(descriptor, fcntl.LOCK_SH)
+        if _lock(descriptor, fcntl.LOCK_SH):
+            _unlock(descriptor)
+            return True
+        return False
 
     def _is_alive(pid: int) -> bool:
         try:
@@ -85,68 +103,116 @@ class Holder:
         return "another process" if self.pid is None else f"process {self.pid} on {self.host} since {self.since}"
 
 
+@define
+class _Used:
+    """What this process has open of one file: how many users, and the descriptors to be closed after the last."""
+
+    users: int = 0
+    descriptors: list[int] = field(factory=list)
+
+
+_used: dict[tuple[int, int], _Used] = {}
+_guard = threading.Lock()
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def using(file: Path) -> Iterator[int]:
+    """Keep the descriptors of a file open for as long as the block may have it open; give one."""
+    descriptor = os.open(file, os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY)
+    identity = _identity(descriptor)
+    with _guard:
+        used = _used.setdefault(identity, _Used())
+        used.users += 1
+        used.descriptors.append(descriptor)
+    try:
+        yield descriptor
+    finally:
+        with _guard:
+            used.users -= 1
+            if not used.users:
+                del _used[identity]
+                for one in used.descriptors:
+                    os.close(one)
+
+
 @contextmanager
 def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> Iterator[None]:
-    """Hold a file for this process, since `now` in epoch seconds; what `refuse` makes of its holder is raised."""
-    lock = _lock_of(file)
-    descriptor = _taken(lock, refuse)
-    try:
-        since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, json.dumps(holder).encode())
-        yield
-    finally:
-        _unlock(descriptor, lock)
+    """Hold a file that is there for this process, since `now` in epoch seconds.
+
+    What `refuse` makes of its holder is raised if another one does. Raises `FileNotFoundError`.
+    """
+    with using(file) as descriptor:
+        if not _taken(descriptor) or not _is_there(file, descriptor):
+            raise refuse(_named(file))
+        try:
+            _say(file, now)
+            yield
+        finally:
+            with suppress(OSError):  # the folder may be gone, or the file may have another name by now
+                if _named(file).pid == os.getpid():
+                    note_of(file).unlink()
+            _unlock(descriptor)
 
 
 def holder_of(file: Path) -> Holder | None:
     """Say who holds a file, without taking it; None if nobody does.
 
-    A process that was killed leaves its lock file behind. The lock itself is tried only if the process named there
-    may still live: for an instant a second opener would find it taken.
+    The lock is tried only if the process that the note names may still live: for an instant a second opener would
+    find it taken, and has to look twice.
     """
-    try:
-        descriptor = os.open(_lock_of(file.resolve()), os.O_RDONLY)
-    except OSError:
+    file = file.resolve()
+    named = _named(file)
+    if named.host == platform.node() and named.pid is not None and not _is_alive(named.pid):
         return None
     try:
-        named = _named(descriptor)
-        gone = named.host == platform.node() and named.pid is not None and not _is_alive(named.pid)
-        return None if gone or _is_free(descriptor) else named
-    finally:
-        os.close(descriptor)
+        with using(file) as descriptor:
+            return None if _is_free(descriptor) else named
+    except OSError:
+        return None
 
 
-def _lock_of(file: Path) -> Path:
+def note_of(file: Path) -> Path:
+    """Give the place of the note beside a file."""
     return file.with_name(file.name + ".lock")
 
 
-def _taken(lock: Path, refuse: Callable[[Holder], Exception]) -> int:
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _lock(descriptor):
-            holder = _named(descriptor)
-            os.close(descriptor)
-            raise refuse(holder)
-        if _is_there(lock, descriptor):
-            return descriptor
-        os.close(descriptor)  # its last holder removed it between our open and our lock: there is a newer one
+def _taken(descriptor: int) -> bool:
+    """Lock it; one who only looks is gone in a moment."""
+    for _ in range(int(PATIENCE / STEP)):
+        if _lock(descriptor):
+            return True
+        threading.Event().wait(STEP)
+    return False
 
 
-def _is_there(lock: Path, descriptor: int) -> bool:
+def _is_there(file: Path, descriptor: int) -> bool:
+    """Tell whether the file still has its name: another one may have taken it since it was opened."""
     try:
-        return lock.stat().st_ino == os.fstat(descriptor).st_ino
+        return os.path.samestat(file.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
 
-def _named(descriptor: int) -> Holder:
+def _say(file: Path, now: float) -> None:
+    since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+    with suppress(OSError):  # it is only a note
+        descriptor = os.open(note_of(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            os.write(descriptor, json.dumps(holder).encode())
+        finally:
+            os.close(descriptor)
+
+
+def _named(file: Path) -> Holder:
     said: Any = {}
-    with suppress(OSError, ValueError):
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        said = json.loads(os.read(descriptor, WORDS))
+    with suppress(OSError, ValueError), note_of(file).open("rb") as note:
+        said = json.loads(note.read(WORDS))
     if not isinstance(said, dict):
         said = {}
     pid = said.get("pid")

@@ -20,6 +20,7 @@ __all__ = [
     "FINAL",
     "NEEDS_REQUEST_ID",
     "ON_DISK",
+    "RESOLUTIONS",
     "SENDABLE",
     "TABLE",
     "TO_FETCH",
@@ -84,6 +85,8 @@ class Event(StrEnum):
     """It left and no usable answer came back."""
     CRASHED = "crashed"
     """The run file was opened again after its process ended without closing it."""
+    LOG_LOST = "log_lost"
+    """A person opened the run file though its log, which says what was sent last, is gone."""
     POLL_SUCCESS = "poll_success"
     POLL_FAILED = "poll_failed"
     POLL_NEW = "poll_new"
@@ -91,8 +94,10 @@ class Event(StrEnum):
     """It was looked up: the invoice exists under a request id, which is then polled."""
     RESOLVED_NOT_CREATED = "resolved_not_created"
     """It was looked up: the invoice does not exist."""
+    RESOLUTION_UNDONE = "resolution_undone"
+    """What was found at the service was a mistake: it is in doubt again."""
     FOUND_INVALID = "found_invalid"
-    """The draft breaks the documented limits."""
+    """The draft breaks the documented limits, or is no longer what was taken in."""
     CORRECTED = "corrected"
     """A new draft took an invalid one's place."""
     RETRY_ASKED = "retry_asked"
@@ -144,7 +149,10 @@ NEEDS_REQUEST_ID = frozenset(
 )
 """The events that mean nothing without the request id of the service."""
 
-BY_HAND = frozenset({Event.RESOLVED_CREATED, Event.RESOLVED_NOT_CREATED, Event.RETRY_ASKED})
+RESOLUTIONS = frozenset({Event.RESOLVED_CREATED, Event.RESOLVED_NOT_CREATED})
+"""The events that settle a doubt, and that can be undone until the item has been sent again or is final."""
+
+BY_HAND = frozenset({*RESOLUTIONS, Event.RESOLUTION_UNDONE, Event.RETRY_ASKED, Event.LOG_LOST})
 """The events that only a user or a user's program may cause."""
 
 # Spelled out, not `tuple(State)`: a new state leaves a hole in the table, which its test finds.
@@ -202,6 +210,23 @@ _CRASHED: dict[State, Outcome] = {
     State.INVALID: State.INVALID,
 }
 
+_LOG_LOST: dict[State, Outcome] = {
+    **_CRASHED,
+    State.PLANNED: State.IN_DOUBT,
+    State.NOT_SENT: State.IN_DOUBT,
+    State.REJECTED: State.IN_DOUBT,
+    State.INVALID: State.IN_DOUBT,
+}
+
+_UNDONE: dict[State, Outcome] = {
+    **dict.fromkeys(_STATES, Refusal("it was not settled by hand")),
+    State.SUBMITTED: State.IN_DOUBT,
+    State.NOT_SENT: State.IN_DOUBT,
+    State.SUCCESS: Refusal("the invoice exists"),
+    State.FAILED: Refusal("it has failed for good"),
+    State.IN_DOUBT: Refusal("it is in doubt already"),
+}
+
 _FOUND_INVALID: dict[State, Outcome] = {
     State.PLANNED: State.INVALID,
     State.NOT_SENT: State.INVALID,
@@ -224,11 +249,13 @@ _BY_EVENT: dict[Event, dict[State, Outcome]] = {
     Event.ACCEPTED_FAILED: _answer(State.FAILED),
     Event.LOST: _answer(State.IN_DOUBT),
     Event.CRASHED: _CRASHED,
+    Event.LOG_LOST: _LOG_LOST,
     Event.POLL_SUCCESS: _poll(State.SUCCESS),
     Event.POLL_FAILED: _poll(State.FAILED),
     Event.POLL_NEW: _poll(State.SUBMITTED),
     Event.RESOLVED_CREATED: _resolved(State.SUBMITTED),
     Event.RESOLVED_NOT_CREATED: _resolved(State.NOT_SENT),
+    Event.RESOLUTION_UNDONE: _UNDONE,
     Event.FOUND_INVALID: _FOUND_INVALID,
     Event.CORRECTED: _only(State.INVALID, State.PLANNED, "only an invalid draft is corrected"),
     Event.RETRY_ASKED: _only(State.REJECTED, State.NOT_SENT, "the service did not reject it"),

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
 from functools import cache, partial
+from glob import escape as glob_escape
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from pathlib import Path
@@ -27,11 +28,14 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 from attrs import evolve, field, frozen
 
-from ._clock import Clock, RealClock
-from ._lock import Holder, held
+from ._clock import Clock, RealClock, token
+from ._integrity import Log, expects_log, fault, has_log, keep_log
+from ._lock import Holder, held, using
 from ._states import (
     NEEDS_REQUEST_ID,
+    FINAL,
     ON_DISK,
+    RESOLUTIONS,
     SENDABLE,
     TABLE,
     TO_FETCH,
@@ -45,12 +49,15 @@ from .errors import InvoicingError
 
 __all__ = [
     "Change",
+    "DamagedRunError",
     "DraftConflictError",
     "Intake",
     "Item",
     "JournalEntry",
     "Ledger",
     "NewDraft",
+    "RequestIdTakenError",
+    "RunChangedError",
     "RunFileError",
     "RunLockedError",
     "SqliteLedger",
@@ -73,6 +80,9 @@ ID_BATCH = 10_000
 
 TOGETHER = 256
 """Rows of one statement."""
+
+ABANDONED = 3600.0
+"""Seconds after which a new file that was not finished is nobody's."""
 
 SHOWN = 10
 """Keys that the text of an error names."""
@@ -130,6 +140,9 @@ _RECORD = (
     "UPDATE items SET state = ?, attempt = ?, request_id = ?, path = ?, size = ?, sha256 = ?, code = ?, error = ?, "
     "updated = ? WHERE seq = ?"
 )
+_LATE = "late"
+"""The row of `meta` that says how long after its intent a submission may arrive."""
+
 _LOCAL = "a run file needs a local disk: its write-ahead log does not work on a network file system"
 
 
@@ -137,9 +150,34 @@ _LOCAL = "a run file needs a local disk: its write-ahead log does not work on a 
 
 
 class RunFileError(InvoicingError):
-    """A run file cannot be used: not ours, of another kind or version, damaged, or closed. It was not changed."""
+    """A run file cannot be used: not ours, of another kind or version, or closed. It was not changed."""
 
-    hint: str = "Name another file, or open this one as what it is."
+    hint: str = "Name the run's own file: with another one every draft of the run would be sent again."
+
+
+class DamagedRunError(RunFileError):
+    """A run file is damaged, or its write-ahead log is gone. Nothing was sent and nothing was changed."""
+
+    hint: str = (
+        "Put the file and its log (FILE-wal) back as they were, from a copy if need be. A new run file would send again "
+        "all that this one has sent; what it sent must be looked up at the service first."
+    )
+
+
+class RunChangedError(RunFileError):
+    """Somebody else changed the run file while it was held: nothing more is done with it."""
+
+    hint: str = "Find out what else works on the file; then go on with `runs resume`, which reads it anew."
+
+
+class RequestIdTakenError(InvoicingError, ValueError):
+    """A request id that another item of the run has: one request makes one invoice. `key` is the other item's."""
+
+    hint: str = "Look both up at the service; each invoice has a request id of its own."
+
+    def __init__(self, message: str = "", *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RunLockedError(RunFileError):
@@ -322,6 +360,9 @@ _SYSTEM = {
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
 }
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_CHANGED = "an item does not stand where this process left it"
+WAIT = 60.0
+"""Seconds for which a write waits for somebody who looks at the file with a program of theirs."""
 
 
 def _translated(error: Exception, path: Path) -> Exception:
@@ -336,7 +377,9 @@ def _translated(error: Exception, path: Path) -> Exception:
     elif code in _SYSTEM:
         ours = OSError(_SYSTEM[code], f"{os.strerror(_SYSTEM[code])} ({error})", str(path))
     elif code in _DAMAGED:
-        ours = RunFileError(f"{path} is damaged or not a run file ({error})")
+        ours = DamagedRunError(f"{path} is damaged or not a run file ({error})")
+    elif _CHANGED in str(error):
+        ours = RunChangedError(f"{path}: {_CHANGED}")
     else:
         ours = RunFileError(f"{path}: {error}")
     ours.__cause__ = error
@@ -344,7 +387,7 @@ def _translated(error: Exception, path: Path) -> Exception:
 
 
 def _connect(path: Path, query: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None)
+    return sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None, timeout=WAIT)
 
 
 def _identify(path: Path) -> None:
@@ -385,18 +428,41 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, created: float) -> None:
-    """Make a whole new file under another name and publish it: a file with the final name always has its header."""
+    """Make a whole new file under another name and publish it: a file with the final name always has its header.
+
+    Another process may do the same at this moment: the first one's is the file.
+    """
     if kind is None:
         raise ValueError("kind must be given for a new run file")
-    new = path.with_name(path.name + ".new")
-    _remove(new)  # of a process that died while making it
+    _sweep_new(path)
+    new = path.with_name(f"{path.name}.{token()}.new")
     try:
         _fill(new, kind, {"kind": kind.value, "settings": _json(settings or {}), "created": repr(created)})
-        new.replace(path)
-    except BaseException:
+        with suppress(FileExistsError):
+            _publish(new, path)
+    finally:
         _remove(new)
-        raise
     _sync_folder(path.parent)
+
+
+def _publish(new: Path, path: Path) -> None:
+    """Give a new file its name, which it must not take from another. Raises `FileExistsError`."""
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, "there is one by now", str(path)) from None
+        new.replace(path)
+
+
+def _sweep_new(path: Path) -> None:
+    """Remove what processes left that died while making this file; a living one's is younger than that."""
+    for left in path.parent.glob(f"{glob_escape(path.name)}.*new*"):
+        with suppress(OSError):
+            if time_of(left) < RealClock.now() - ABANDONED:
+                left.unlink()
 
 
 def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
@@ -415,6 +481,10 @@ def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
         connection.close()
 
 
+def time_of(path: Path) -> float:
+    return path.stat().st_mtime
+
+
 def _remove(path: Path) -> None:
     for suffix in ("", "-journal", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -426,14 +496,22 @@ def _states(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
 
 @contextmanager
 def _writing(
-    path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, *, create: bool, clock: Clock
+    path: Path,
+    kind: RunKind | None,
+    settings: Mapping[str, Any] | None,
+    *,
+    create: bool,
+    accept_lost_log: bool,
+    log: Log,
+    clock: Clock,
 ) -> Iterator[sqlite3.Connection]:
     """Hold the run file for writing; leaving writes all back into the one file."""
-    with held(path, now=clock.now(), refuse=partial(_locked, path)):
-        if create and not path.exists():
-            _create(path, kind, settings, clock.now())
-        _must_be_a_file(path)
+    if create and not path.exists():
+        _create(path, kind, settings, clock.now())
+    _must_be_a_file(path)
+    with _local(path), held(path, now=clock.now(), refuse=partial(_locked, path)):
         _identify(path)
+        _must_have_its_log(path, accepted=accept_lost_log)
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
@@ -441,9 +519,35 @@ def _writing(
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
         finally:
-            with suppress(sqlite3.Error):  # what was committed is safe in the write-ahead log
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.close()
+            log.end(connection, path)
+
+
+@contextmanager
+def _local(path: Path) -> Iterator[None]:
+    """Say of a file system that knows no locks what that means for a run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}:
+            raise
+        raise RunFileError(f"{path}: {_LOCAL} ({error})") from error
+
+
+def _expects_log(path: Path) -> bool:
+    try:
+        return expects_log(path)
+    except sqlite3.Error as error:
+        raise DamagedRunError(f"{path} is damaged ({error})") from error
+
+
+def _must_have_its_log(path: Path, *, accepted: bool = False) -> None:
+    """Refuse a file that was in use and has forgotten what happened last."""
+    if accepted or has_log(path) or not _expects_log(path):
+        return
+    raise DamagedRunError(
+        f"{path} was in use when its process ended, and its write-ahead log {path.name}-wal is not there: what the file "
+        f"says of its items is older than what was sent. Was it moved or copied without its log?"
+    )
 
 
 def _locked(path: Path, holder: Holder) -> RunLockedError:
@@ -465,20 +569,25 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the run file beside its writer, if there is one. No lock: the write-ahead log gives a steady picture."""
     _must_be_a_file(path)
     _identify(path)
+    _must_have_its_log(path)
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    connection = _connect(path, _reading_mode(writable=writable, log=path.with_name(path.name + "-wal").exists()))
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        yield connection
-    finally:
-        connection.close()
+    with using(path):
+        connection = _connect(path, _reading_mode(writable=writable, log=has_log(path)))
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            yield connection
+        finally:
+            if has_log(path):
+                keep_log(connection, path)
+            else:
+                connection.close()
 
 
 def _reading_mode(*, writable: bool, log: bool) -> str:
-    """A reader that may write tidies up after a killed writer; one that may not leaves the file as it is."""
-    if writable:
-        return "mode=rw"
-    return "mode=ro" if log else "immutable=1"
+    """A reader leaves a log as it is, which a killed writer's file needs; where there is none it tidies up."""
+    if log:
+        return "mode=ro"
+    return "mode=rw" if writable else "immutable=1"
 
 
 def _resolved(path: str | os.PathLike[str]) -> Path:
@@ -499,7 +608,8 @@ def _must_be_a_file(path: Path) -> None:
 class _Desk:
     """What an operation works with, inside the thread: the connection, the time, the counts not yet written."""
 
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, log: Log) -> None:
+        self.log = log
         self.connection = connection
         self.execute = connection.execute
         self.now = clock.now
@@ -557,9 +667,15 @@ class _Worker:
     """
 
     def __init__(
-        self, path: Path, enter: Callable[[], AbstractContextManager[sqlite3.Connection]], begin: str, clock: Clock
+        self,
+        path: Path,
+        enter: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        begin: str,
+        clock: Clock,
+        log: Log | None = None,
     ) -> None:
         self._path = path
+        self._log = log or Log()
         self._enter = enter
         self._begin = begin
         self._clock = clock
@@ -611,7 +727,7 @@ class _Worker:
         more = True
         try:
             with self._enter() as connection:
-                desk = _Desk(connection, self._clock)
+                desk = _Desk(connection, self._clock, self._log)
                 while more:
                     jobs, more = self._take()
                     self._answer(self._commit(desk, jobs))
@@ -635,6 +751,11 @@ class _Worker:
 
     def _commit(self, desk: _Desk, jobs: list[Job]) -> list[Answer]:
         """Do a group in one transaction. Only if something in it fails is it done again, each on its own footing."""
+        if any(map(_intends, jobs)):
+            try:
+                self._log.expect(desk.connection)
+            except sqlite3.Error as error:
+                return self._all_failed(jobs, error)
         with suppress(Exception):  # the second round finds out whose error it is
             return _moved_at_once(desk, jobs) or self._transact(desk, jobs, self._do_together)
         try:
@@ -681,6 +802,7 @@ class _Worker:
                 raise
             desk.execute("ROLLBACK TO apart")
             desk.tally, desk.moved = before
+            desk.standing.clear()  # what it believed may be what was wrong
             answer = job[0], None, _translated(error, self._path)
         desk.execute("RELEASE apart")
         return answer
@@ -715,22 +837,61 @@ class _Opened:
     settings: Mapping[str, Any]
     created: float
     recovered: int
+    late: float
 
 
-def _describe(desk: _Desk) -> _Opened:
+def _describe(desk: _Desk, path: Path) -> _Opened:
+    _must_be_sound(desk, path)
     meta = dict(desk.execute("SELECT name, value FROM meta").fetchall())
-    return _Opened(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0)
+    late = float(meta.get(_LATE, 0.0))
+    return _Opened(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0, late)
 
 
-def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
-    opened = _describe(desk)
+def _must_be_sound(desk: _Desk, path: Path) -> None:
+    states = [state.value for kind in RunKind for state in _states(kind)]
+    try:
+        wrong = fault(desk.connection, path, states)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise DamagedRunError(f"{path} is damaged ({error})") from error
+    if wrong is not None:
+        raise DamagedRunError(f"{path} is damaged: {wrong}")
+
+
+def _begin(desk: _Desk, path: Path, kind: RunKind | None, *, log_lost: bool) -> _Opened:
+    opened = _describe(desk, path)
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
     if opened.kind is RunKind.INVOICES:
         for statement in (_MOVES, _MOVE, _COUNT):
             desk.execute(statement)
+        _index_requests(desk)
     desk.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
-    return evolve(opened, recovered=_recover(desk))
+    if log_lost and opened.kind is RunKind.INVOICES:
+        _forget(desk)
+    recovered = _recover(desk)
+    desk.log.sound = True
+    return evolve(opened, recovered=recovered)
+
+
+def _index_requests(desk: _Desk) -> None:
+    """See to it that no two items have one request id; a file of before, in which two have, keeps them."""
+    if desk.one("SELECT 1 FROM sqlite_master WHERE name = 'items_request'") is None:
+        unique = "UNIQUE "
+        if desk.one("SELECT 1 FROM items WHERE request_id IS NOT NULL GROUP BY request_id HAVING count(*) > 1 LIMIT 1"):
+            unique = ""
+        desk.execute(f"CREATE {unique}INDEX items_request ON items (request_id) WHERE request_id IS NOT NULL")
+
+
+def _forget(desk: _Desk) -> None:
+    """Put in doubt whatever may have been sent while the lost log was written: all that is not final or accepted."""
+    text = "the run's log was lost, and with it whether this was sent"
+    open_states = [state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}]
+    for state in open_states:
+        while seqs := [seq for (seq,) in desk.execute(_SOME, (state,)).fetchall()]:
+            _move(desk, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
+
+
+_SOME = "SELECT seq FROM items WHERE state = ? ORDER BY seq LIMIT 10000"
 
 
 def _recover(desk: _Desk) -> int:
@@ -789,6 +950,11 @@ def _is_moves(job: Job) -> bool:
     return isinstance(job[1], _Moves)
 
 
+def _intends(job: Job) -> bool:
+    """Tell whether an operation records an intent, after which a byte may leave."""
+    return isinstance(job[1], _Moves) and any(change.event is Event.INTENT for change in job[1].changes)
+
+
 def _move(desk: _Desk, changes: Sequence[Change]) -> list[State]:
     """Do transitions in turn, within a transaction."""
     [states] = _move_groups(desk, [changes])
@@ -840,7 +1006,7 @@ _SENDING = _TEXT[State.SENDING]
 
 _MOVES = """
 CREATE TEMP VIEW moves AS SELECT
-    0 AS seq, '' AS state, 0 AS attempt, 0.0 AS at, '' AS code, '' AS error, '' AS request_id, '' AS invoice_id,
+    0 AS seq, '' AS state, 0 AS attempt, 0.0 AS at, '' AS before, '' AS code, '' AS error, '' AS request_id, '' AS invoice_id,
     '' AS result, '' AS path, 0 AS size, '' AS sha256, '' AS event, '' AS detail
 """
 _MOVE = f"""
@@ -851,7 +1017,8 @@ CREATE TEMP TRIGGER move INSTEAD OF INSERT ON moves WHEN NEW.seq > 0 BEGIN
         request_id = coalesce(NEW.request_id, request_id), invoice_id = coalesce(NEW.invoice_id, invoice_id),
         result = coalesce(NEW.result, result), path = coalesce(NEW.path, path), size = coalesce(NEW.size, size),
         sha256 = coalesce(NEW.sha256, sha256)
-    WHERE seq = NEW.seq;
+    WHERE seq = NEW.seq AND state = NEW.before AND attempt = NEW.attempt - (NEW.event = '{Event.INTENT.value}');
+    SELECT RAISE(ABORT, '{_CHANGED}') WHERE changes() <> 1;
     INSERT INTO journal (item, event, at, detail) VALUES (NEW.seq, NEW.event, NEW.at, NEW.detail);
 END
 """  # noqa: S608 - made of constants
@@ -872,6 +1039,7 @@ class _Moving:
         self._now = desk.now()
         self._standing: dict[int, tuple[str, int]] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._given: dict[str, int] = {}
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""
@@ -889,16 +1057,29 @@ class _Moving:
             seq, before, attempt = _standing(self._desk, change.ref)
             self._standing.setdefault(seq, (before, attempt))
         before, attempt = self._standing[seq]
+        if change.request_id is not None:
+            self._must_be_its_own(seq, change.request_id)
         state = _follow(before, change)
         after = _TEXT[state]
         attempt += change.event is Event.INTENT
         self._standing[seq] = after, attempt
-        self._rows.append(self._row(seq, after, attempt, change))
+        self._rows.append(self._row(seq, before, after, attempt, change))
         self._desk.move(before, after)
         return state
 
-    def _row(self, seq: int, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
-        where = (seq, after, attempt, self._now)
+    def _must_be_its_own(self, seq: int, request_id: str) -> None:
+        """Refuse a request id that another item has, or has just been given."""
+        sql = "SELECT seq, key FROM items WHERE request_id = ? AND seq <> ? LIMIT 1"
+        other, key = self._given.get(request_id), ""
+        if other is None or other == seq:
+            found = self._desk.execute(sql, (request_id, seq)).fetchone()
+            other, key = found or (None, "")
+        if other is not None and other != seq:
+            raise RequestIdTakenError(f"request {request_id} is another item's of this run: {key or other!r}", key=key)
+        self._given[request_id] = seq
+
+    def _row(self, seq: int, before: str, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
+        where = (seq, after, attempt, self._now, before)
         if change.event is Event.INTENT:
             return (*where, *_NOTHING_LEARNED, _TEXT[change.event], f'{{"attempt":{attempt}}}')
         error = _line(change.error)
@@ -920,7 +1101,7 @@ _NOTHING_LEARNED = (None,) * 8
 
 
 def _counted(state: str, change: int) -> tuple[Any, ...]:
-    return (0, state, change, None, *_NOTHING_LEARNED, None, None)
+    return (0, state, change, None, None, *_NOTHING_LEARNED, None, None)
 
 
 def _insert(desk: _Desk, into: str, rows: list[tuple[Any, ...]], more: str = "") -> None:
@@ -970,7 +1151,24 @@ def _record_document(desk: _Desk, ref: int | str, state: str, values: tuple[Any,
     desk.move(before, state)
 
 
+def _undo(desk: _Desk, ref: int | str) -> None:
+    """Take back how a doubt was settled, if nothing has followed from it."""
+    seq = _standing(desk, ref)[0]
+    sql = "SELECT event FROM journal WHERE item = ? AND event <> ? ORDER BY seq DESC LIMIT 1"
+    last = desk.one(sql, seq, Event.POLL_NEW.value)
+    if last not in {event.value for event in RESOLUTIONS}:
+        raise ValueError(f"{ref!r} was not settled by hand, or has been sent or answered since")
+    _move(desk, [Change(ref=seq, event=Event.RESOLUTION_UNDONE, error="how it was settled was taken back")])
+    desk.execute("UPDATE items SET request_id = NULL WHERE seq = ?", (seq,))
+
+
+def _keep_late(desk: _Desk, late: float) -> None:
+    known = float(desk.one("SELECT value FROM meta WHERE name = ?", _LATE) or 0.0)
+    desk.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_LATE, repr(max(known, late))))
+
+
 def _add_drafts(desk: _Desk, drafts: Sequence[NewDraft]) -> Intake:
+    desk.log.renew()
     taking = _Taking(desk)
     for at in range(0, len(drafts), TOGETHER):
         taking.take(drafts[at : at + TOGETHER])
@@ -1199,13 +1397,15 @@ def _at_least_one(name: str, value: int) -> None:
 class SqliteReader:
     """A run file open for reading, also while another process writes it.
 
-    `kind`, `settings` and `created` (epoch seconds) are those of the file.
+    `kind`, `settings` and `created` (epoch seconds) are those of the file; `late` is how many seconds after its intent
+    a submission may still arrive at the service, 0 before the first.
     """
 
     def __init__(self, path: Path, worker: _Worker, opened: _Opened) -> None:
         self.path = path
         self.kind = opened.kind
         self.created = opened.created
+        self.late = opened.late
         self._settings = opened.settings
         self._worker = worker
 
@@ -1216,7 +1416,7 @@ class SqliteReader:
         resolved = _resolved(path)
         worker = _Worker(resolved, partial(_reading, resolved), "BEGIN", clock or RealClock())
         try:
-            yield SqliteReader(resolved, worker, await worker.run(_describe))
+            yield SqliteReader(resolved, worker, await worker.run(partial(_describe, path=resolved)))
         finally:
             await worker.stop()
 
@@ -1276,8 +1476,9 @@ class SqliteReader:
 class SqliteLedger(SqliteReader):
     """A run file open for writing: a `Ledger`. `recovered` counts the items a crash left in doubt at this opening."""
 
-    def __init__(self, path: Path, worker: _Worker, opened: _Opened) -> None:
+    def __init__(self, path: Path, worker: _Worker, opened: _Opened, clock: Clock) -> None:
         super().__init__(path, worker, opened)
+        self.now = clock.now
         self.recovered = opened.recovered
         self._taking = asyncio.Lock()
 
@@ -1290,9 +1491,13 @@ class SqliteLedger(SqliteReader):
         kind: RunKind | None = None,
         settings: Mapping[str, Any] | None = None,
         create: bool = True,
+        accept_lost_log: bool = False,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file for writing and hold it; with `create`, make it if it is not there.
+
+        A file that was in use and has lost its write-ahead log is refused (`DamagedRunError`); with `accept_lost_log`
+        it is taken as it is, and all that may have been sent meanwhile is in doubt.
 
         `kind` may be None to take an existing file as it is; `settings` (JSON, no secrets) are kept when the file is
         made, an existing one keeps its own. Raises `RunLockedError` if another process holds it, `RunFileError` if it
@@ -1300,10 +1505,15 @@ class SqliteLedger(SqliteReader):
         """
         resolved, ticks = _resolved(path), clock or RealClock()
         kind = None if kind is None else RunKind(kind)
-        enter = partial(_writing, resolved, kind, settings, create=create, clock=ticks)
-        worker = _Worker(resolved, enter, "BEGIN IMMEDIATE", ticks)
+        log = Log()
+        log_lost = accept_lost_log and resolved.is_file() and not has_log(resolved) and _expects_log(resolved)
+        enter = partial(
+            _writing, resolved, kind, settings, create=create, accept_lost_log=accept_lost_log, log=log, clock=ticks
+        )
+        worker = _Worker(resolved, enter, "BEGIN IMMEDIATE", ticks, log)
         try:
-            yield cls(resolved, worker, await worker.run(partial(_begin, path=resolved, kind=kind)))
+            begun = await worker.run(partial(_begin, path=resolved, kind=kind, log_lost=log_lost))
+            yield cls(resolved, worker, begun, ticks)
         finally:
             await worker.stop()
 
@@ -1312,6 +1522,17 @@ class SqliteLedger(SqliteReader):
         text = _json(settings)
         await self._worker.run(partial(_store_settings, text=text))
         self._settings = json.loads(text)
+
+    async def keep_late(self, late: float) -> None:
+        """Keep how many seconds after its intent a submission may arrive; the longest counts."""
+        if late > self.late:
+            await self._worker.run(partial(_keep_late, late=late))
+            self.late = late
+
+    async def undo(self, ref: int | str) -> None:
+        """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` if it was not, or is final."""
+        self._only(RunKind.INVOICES, "undo")
+        await self._worker.run(partial(_undo, ref=ref))
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
         """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.

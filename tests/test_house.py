@@ -34,6 +34,7 @@ LEVELS = (
     },
     {
         "_existing",
+        "_integrity",
         "_signing",
         "auth",
         "_wire",
@@ -62,6 +63,7 @@ SIDEWAYS = {
     ("errors", "_text"),  # an error's message holds a service's words
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
     ("_wire", "_answers"),  # an answer is read as JSON before it is a value
+    ("_store", "_integrity"),  # a run file is looked at where it is opened
     ("_disk", "_existing"),  # what stands under a name is decided where a file is given it
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
@@ -73,7 +75,7 @@ THIRD_PARTIES = {
     "tenacity": {"session"},
     "cattrs": {"_wire"},
     "hmac": {"_signing"},
-    "sqlite3": {"_store"},
+    "sqlite3": {"_store", "_integrity"},
     "time": {"_clock"},
     "random": {"_clock"},
     "secrets": {"_clock"},

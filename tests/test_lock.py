@@ -1,9 +1,10 @@
-"""The lock of a run file: one process at a time, and whoever asks is told which."""
+"""The lock of a run file: one process at a time, whatever the file is called, and whoever asks is told which."""
 
 from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,86 +15,158 @@ import pytest
 from fakes import START
 
 from invoicing_async import _lock
+from invoicing_async._lock import held, holder_of, note_of, using
+
+HOLDS = """
+import sys
+from pathlib import Path
 from invoicing_async._lock import held
+
+with held(Path(sys.argv[1]), now=0.0, refuse=lambda holder: SystemExit(f"refused: {holder}")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 class RefusedError(Exception):
     """Somebody else holds it."""
 
 
-def test_who_holds_it_says_so_and_is_named_to_others(tmp_path: Path) -> None:
-    """In the file's own words, until it is left; then no file is left either."""
-    file = tmp_path / "run.db"
+def holding(file: Path) -> subprocess.Popen[str]:
+    """Another process that tries to hold a file; its first line says whether it does."""
+    command = [sys.executable, "-c", HOLDS, str(file)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def refused(file: Path) -> str:
+    """What another process says that cannot have the file."""
+    with holding(file) as process:
+        return process.communicate()[1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "run.db").touch()
+    return tmp_path / "run.db"
+
+
+def test_who_holds_it_says_so_and_is_named_to_others(file: Path) -> None:
+    """In the file's own words, until it is left; then no note is left either."""
     with held(file, now=START, refuse=RefusedError):
-        told = _lock.holder_of(file)
+        told = holder_of(file)
         assert told is not None
         assert told.pid == os.getpid()
+        assert str(told) in refused(file)
         with pytest.raises(RefusedError) as caught, held(file, now=START, refuse=RefusedError):
             raise AssertionError
         assert caught.value.args == (told,)
-    assert _lock.holder_of(file) is None
-    assert list(tmp_path.iterdir()) == []
+    assert holder_of(file) is None
+    assert list(file.parent.iterdir()) == [file]
+    with holding(file) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        process.communicate()
 
 
-def test_who_holds_a_file_is_told_by_its_lock(tmp_path: Path) -> None:
-    """A lock file alone means nothing: its process may be dead, or it may not have said who it is."""
-    file, lock = tmp_path / "m.db", tmp_path / "m.db.lock"
-    assert _lock.holder_of(file) is None
+def test_the_lock_is_the_files_own_whatever_it_is_called(file: Path) -> None:
+    """A hard link, a link, a new name and a removed note are the same run."""
+    hard, soft, moved = (file.with_name(name) for name in ("hard.db", "soft.db", "moved.db"))
+    os.link(file, hard)
+    soft.symlink_to(file.name)
+    with held(file, now=START, refuse=RefusedError):
+        note_of(file).unlink()
+        assert "refused: another process" in refused(file)
+        assert "refused" in refused(hard)
+        assert "refused" in refused(soft.resolve())
+        assert holder_of(hard) is not None
+        file.rename(moved)
+        assert "refused" in refused(moved)
+        assert str(holder_of(moved)) == "another process"
+    assert holder_of(moved) is None
+
+
+def test_a_note_alone_means_nothing(file: Path) -> None:
+    """Its process may be dead, or it may not have said who it is."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     for text in ("", "[]", "{", json.dumps({"pid": int(dead.stdout), "host": "elsewhere"})):
-        lock.write_text(text)
-        assert _lock.holder_of(file) is None
-    code = (
-        "import fcntl, json, os, platform, sys\n"
-        "file = open(sys.argv[1], 'w')\n"
-        "fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "print(json.dumps({'pid': os.getpid(), 'host': platform.node(), 'since': 'now'}), file=file, flush=True)\n"
-        "print('held', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as running:
-        assert running.stdout is not None
-        running.stdout.readline()
-        found = _lock.holder_of(file)
-        assert found is not None
-        assert str(found).startswith(f"process {running.pid} on ")
-        lock.write_text("")
-        assert str(_lock.holder_of(file)) == "another process"
-        running.communicate()
-    assert _lock.holder_of(file) is None
+        note_of(file).write_text(text)
+        assert holder_of(file) is None
+    with holding(file) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert str(holder_of(file)).startswith(f"process {process.pid} on ")
+        note_of(file).write_text("")
+        assert str(holder_of(file)) == "another process"
+        process.communicate()
+    assert holder_of(file) is None
+    assert holder_of(file.with_name("absent.db")) is None
 
 
-def test_the_lock_is_exclusive_while_its_file_comes_and_goes(tmp_path: Path) -> None:
-    """Threads take and leave the lock in turn; whoever locks a file that was just removed tries again."""
+def test_a_kill_lets_go_of_it(file: Path) -> None:
+    with holding(file) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        process.communicate()
+    assert note_of(file).exists()
+    with held(file, now=START, refuse=RefusedError):
+        pass
+
+
+def test_the_lock_is_exclusive_among_threads_and_those_who_look(file: Path) -> None:
+    """Threads take and leave it in turn while others only look who holds it, which refuses nobody."""
     inside: list[int] = []
     most: list[int] = []
+    ended = threading.Event()
 
     def work() -> None:
         taken = 0
-        while taken < 100:
-            with suppress(RefusedError), held(tmp_path / "run.db", now=START, refuse=RefusedError):
+        while taken < 20:
+            with suppress(RefusedError), held(file, now=START, refuse=RefusedError):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
                 taken += 1
 
+    def look() -> None:
+        while not ended.is_set():
+            holder_of(file)
+
+    looking = threading.Thread(target=look)
     threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
+    for thread in [looking, *threads]:
         thread.start()
     for thread in threads:
         thread.join()
+    ended.set()
+    looking.join()
     assert max(most) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert _lock._used == {}
 
 
-def test_a_lock_file_that_was_removed_or_replaced_is_not_the_lock(tmp_path: Path) -> None:
-    lock = tmp_path / "run.db.lock"
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
-    assert _lock._is_there(lock, descriptor)
-    lock.unlink()
-    assert not _lock._is_there(lock, descriptor)
-    lock.touch()
-    assert not _lock._is_there(lock, descriptor)
-    os.close(descriptor)
+def test_looking_at_a_file_leaves_the_locks_of_its_database_alone(tmp_path: Path) -> None:
+    """Closing a descriptor drops a process's POSIX locks on the file, those of SQLite too: it is kept open."""
+    file = tmp_path / "a.db"
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("CREATE TABLE t (x)")
+    with using(file):
+        connection.execute("BEGIN EXCLUSIVE")
+        holder_of(file)
+        with suppress(RefusedError), held(file, now=START, refuse=RefusedError):
+            pass
+        code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM t')"
+        other = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
+        assert "database is locked" in other.stderr
+        connection.execute("COMMIT")
+        connection.close()
+
+
+def test_a_name_that_another_file_has_by_now_is_not_held(file: Path) -> None:
+    with using(file) as descriptor:
+        assert _lock._is_there(file, descriptor)
+        file.unlink()
+        assert not _lock._is_there(file, descriptor)
+        file.touch()
+        assert not _lock._is_there(file, descriptor)
