@@ -278,7 +278,7 @@ class Dying:
 
     @asynccontextmanager
     async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
-        exchange.sent = True
+        exchange.leave()
         self.left -= 1
         if self.left < 0:
             yield FakeResponse(status=401)
@@ -578,7 +578,7 @@ class Service:
         if request.path.endswith("/ob/invoices"):
             yield await self._submitted(request, exchange)
         else:
-            exchange.sent = True
+            exchange.leave()
             yield self._polled(request.path.rsplit("/", 1)[1])
 
     async def _submitted(self, request: Request, exchange: Exchange) -> FakeResponse:
@@ -586,7 +586,7 @@ class Service:
         step = self.step(key)
         if step == "unsent":
             raise TransportError("the connection was refused", sent="no")
-        exchange.sent = True
+        exchange.leave()
         if self.received is not None:
             await self.received(key)
         request_id = self.take(key, step)
