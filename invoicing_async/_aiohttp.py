@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -91,8 +91,8 @@ class _Parser:
 
     __slots__ = ("_another", "_raw", "_real", "_refusal")
 
-    def __init__(self, real: HttpResponseParser, another: Callable[[], HttpResponseParser]) -> None:
-        self._real = real
+    def __init__(self, real: Any, another: Callable[[], HttpResponseParser]) -> None:
+        self._real: HttpResponseParser = real
         self._another = another
         self._raw: bytes | None = b""
         self._refusal: HttpProcessingError | None = None
@@ -147,14 +147,17 @@ class _Protocol(ResponseHandler):
         super().connection_made(transport)
         if not isinstance(self._loop, asyncio.BaseEventLoop) and transport.get_extra_info("sslcontext") is None:
             # uvloop leaves writing to the end of the loop's turn; beyond this it writes at once, as asyncio does.
-            self.transport.set_write_buffer_limits(high=0)
+            cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
 
     def set_response_params(self, **params: Any) -> None:
         self._params = params
         super().set_response_params(**params)
-        self._parser = _Parser(self._parser, self._another)
+        # Duck-typed: aiohttp calls nothing else of its parser.
+        parser: Any = _Parser(self._parser, self._another)
+        self._parser = parser
 
-    def _another(self) -> HttpResponseParser:
+    def _another(self) -> Any:
+        """Make a second parser for the same answer."""
         parser = self._parser
         super().set_response_params(**self._params)
         made, self._parser = self._parser, parser
@@ -201,7 +204,7 @@ class _Connector(aiohttp.TCPConnector):
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         while (found := await super()._get(key, traces)) is not None:
             protocol = found.protocol
-            if protocol is not None and not protocol.should_close and is_quiet(protocol.transport):
+            if protocol is not None and not protocol.should_close and is_quiet(found.transport):
                 return found
             # Its peer has left, or what lies there would be taken for the next answer.
             found.close()

@@ -66,10 +66,8 @@ def _fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
             joined[-1] += b" " + line.strip()
         else:
             joined.append(line.strip())
-    fields = [
-        (name.strip(), _CONTROLS.sub(b" ", value).strip()) for name, _, value in (f.partition(b":") for f in joined)
-    ]
-    return [(name, value) for name, value in fields if _NAME.fullmatch(name)]
+    parted = [(name.strip(), value) for name, _, value in (line.partition(b":") for line in joined)]
+    return [(name, _CONTROLS.sub(b" ", value).strip()) for name, value in parted if _NAME.fullmatch(name)]
 
 
 def _framed(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]] | None:

@@ -98,7 +98,7 @@ class Exchange:
     leaves: Callable[[], None] | None = None
 
     def leave(self) -> None:
-        """Say that the first byte leaves now: a transport calls this between connecting and writing, with no await after.
+        """Say that the first byte leaves now: between connecting and writing, with no await before that byte.
 
         Raises `TransportError` with `sent` "no" if it is too late; the connection is as good as before. Saying it again
         for one attempt does nothing.

@@ -44,12 +44,12 @@ def make(address: AddressInfo, *, seconds: float) -> socket.socket:
     return made
 
 
-def is_quiet(transport: BaseTransport) -> bool:
+def is_quiet(transport: BaseTransport | None) -> bool:
     """Tell whether an idle connection has nothing to read: neither its peer's end nor bytes nobody asked for.
 
     The loop sees both only when it comes to look; a busy one has not yet. One system call.
     """
-    found = transport.get_extra_info("socket")
+    found = None if transport is None else transport.get_extra_info("socket")
     return found is not None and not _readable(found.fileno())
 
 

@@ -22,7 +22,7 @@ from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
-from ._refusals import error_body, read_into
+from ._refusals import read_into
 from ._slots import Slots
 from ._wire import error_from
 from .auth import Auth
