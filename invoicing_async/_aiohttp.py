@@ -149,6 +149,10 @@ class _Protocol(ResponseHandler):
             # uvloop leaves writing to the end of the loop's turn; beyond this it writes at once, as asyncio does.
             cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
 
+    def close(self) -> None:
+        """End the connection now: TLS would wait for its peer's goodbye, and the kernel go on sending meanwhile."""
+        self.abort()
+
     def set_response_params(self, **params: Any) -> None:
         self._params = params
         super().set_response_params(**params)

@@ -406,7 +406,12 @@ class TestInDoubt:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"NONSENSE\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nBad Header\x00: x\r\n\r\n", b"\x15\x03\x01"],
+    [
+        b"NONSENSE\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        b"\x15\x03\x01",
+    ],
 )
 async def test_what_is_not_http_is_a_protocol_error_without_the_credential(answer: bytes) -> None:
     """aiohttp's own error shows the request's headers in its repr."""
