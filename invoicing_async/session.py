@@ -525,10 +525,11 @@ class _Call(Generic[T]):
                     answer = session.begin(self._signed(), exchange)
                     try:
                         response = await answer.__aenter__()
-                        self._has_left()
-                    finally:
-                        if exchange.sent:
+                    except BaseException as exc:
+                        if exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
                             self._has_left()
+                        raise
+                    self._has_left()  # also where no transport of ours was there to say so
                     self._answer = answer
                     if response.status // 100 != SUCCESS_CLASS:
                         raise await self._refusal(response)

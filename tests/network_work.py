@@ -107,9 +107,9 @@ async def give_up(url: str, key: str, end: str, certificate: str) -> None:
 
 def run(url: str, key: str, end: str, flavour: str, certificate: str) -> None:
     if flavour == "plain":
-        _aiohttp.make = plain
+        vars(_aiohttp)["make"] = plain
     if flavour == "client":
-        _aiohttp._PRISTINE = None  # as if an agent watched aiohttp's client
+        vars(_aiohttp)["_PRISTINE"] = None  # as if an agent watched aiohttp's client
     if flavour == "uvloop":
         import uvloop
 

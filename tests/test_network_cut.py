@@ -51,7 +51,7 @@ CONTROLS = [Way("http", end, "plain") for end in ENDS]
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)  # noqa: S607 - it is where it is
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
 @frozen
@@ -87,7 +87,7 @@ def network() -> Iterator[Network]:
         yield made
     finally:
         for name in names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True, timeout=20)  # noqa: S607
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True, timeout=20)
 
 
 @define
@@ -117,7 +117,7 @@ class Process:
 @contextmanager
 def started(namespace: str, *words: str) -> Iterator[Process]:
     process = subprocess.Popen(
-        ["ip", "netns", "exec", namespace, sys.executable, WORK, *words],  # noqa: S607
+        ["ip", "netns", "exec", namespace, sys.executable, WORK, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
