@@ -6,6 +6,7 @@ compressed and is not is given as it came.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -17,6 +18,8 @@ PIECE = 2**18
 _KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _GZIP = b"\x1f\x8b"
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+_TEXT = re.compile(rb"[{\[][\s{\["]|%P|<|\xef\xbb")
+"""How JSON, PDF and markup begin."""
 _HEADER = 2
 """Bytes that tell a compressed body from a plain one."""
 
@@ -119,6 +122,8 @@ def _stream(name: str, start: bytes) -> zlib._Decompress | None:
     if start[0] & 0x0F == zlib.DEFLATED and int.from_bytes(start[:_HEADER], "big") % 31 == 0:
         return zlib.decompressobj(_ZLIB_BITS)
     # "deflate" means zlib's format; some send the bare stream, which has no mark of its own.
+    if _TEXT.match(start):
+        return None
     try:
         zlib.decompressobj(_RAW_BITS).decompress(start, PIECE)
     except zlib.error:
