@@ -18,7 +18,7 @@ PIECE = 2**18
 _KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _GZIP = b"\x1f\x8b"
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-_TEXT = re.compile(rb"[{\[][\s{\["]|%P|<|\xef\xbb")
+_TEXT = re.compile(rb'[{\[][\s{\["]|%P|<|\xef\xbb')
 """How JSON, PDF and markup begin."""
 _HEADER = 2
 """Bytes that tell a compressed body from a plain one."""

@@ -505,7 +505,7 @@ class _Call(Generic[T]):
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         session = self._session
         self._begun = session.clock.monotonic()
-        exchange = self._exchange = Exchange()
+        self._exchange = Exchange()
         self._prepared = self._left = False
         self._refused = None
         try:
@@ -520,14 +520,11 @@ class _Call(Generic[T]):
                 async with bound:
                     if self._before is not None and not self._prepared:
                         await self._intend()
-                    if self._guarded:
-                        exchange.deadline, exchange.leaves = self._first_byte_by(until), self._leaving
-                    answer = session.begin(self._signed(), exchange)
+                    answer = self._begin(until)
                     try:
                         response = await answer.__aenter__()
                     except BaseException as exc:
-                        if exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
-                            self._has_left()
+                        self._hear_the_end(exc)
                         raise
                     self._has_left()  # also where no transport of ours was there to say so
                     self._answer = answer
@@ -606,6 +603,17 @@ class _Call(Generic[T]):
             self._intended = _Moment(clock.monotonic(), clock.now())
         if self._before is not None:
             await self._before()
+
+    def _begin(self, until: float) -> AbstractAsyncContextManager[Response]:
+        exchange = self._exchange
+        if self._guarded:
+            exchange.deadline, exchange.leaves = self._first_byte_by(until), self._leaving
+        return self._session.begin(self._signed(), exchange)
+
+    def _hear_the_end(self, exc: BaseException) -> None:
+        """Hear that no answer came; a transport that is none of ours may not have said that the first byte left."""
+        if self._exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
+            self._has_left()
 
     def _first_byte_by(self, until: float) -> float:
         """Give when the first byte must have left: before its intent is too old, and before the attempt ends anyway."""

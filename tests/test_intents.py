@@ -209,7 +209,7 @@ def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(t
             key, at = line.split()
             arrived.setdefault(key, []).append(float(at))
     with closing(sqlite3.connect(file)) as rows:
-        intents = dict(rows.execute("SELECT key, sent_at FROM item"))
+        intents = dict(rows.execute("SELECT key, sent_at FROM items"))
     assert len(intents) == 600
     assert {key: len(times) for key, times in arrived.items()} == dict.fromkeys(intents, 1)
     assert max(times[0] - intents[key] for key, times in arrived.items()) < 0.5 + 1
