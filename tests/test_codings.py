@@ -18,10 +18,14 @@ def raw_deflate(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
+def packed(body: bytes) -> bytes:
+    return zlib.compress(body)
+
+
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "x-gzip": gzip.compress,
-    "deflate": lambda body: zlib.compress(body),
+    "deflate": packed,
 }
 
 
