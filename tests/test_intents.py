@@ -141,11 +141,13 @@ class TestAtTheConnection:
         assert peer.requests[0].endswith(b"\r\n\r\n{}")
 
 
+HERE = str(Path(__file__).parent)
 STOPPED = """
 import asyncio, sys
 from contextlib import aclosing
 from invoicing_async import AsyncInvoices, Limits, Session, StaticToken, Timeouts
 from invoicing_async.runs import InvoiceRun
+sys.path.append(sys.argv.pop(1))
 from kill_work import draft
 
 async def main(url, file, loop):
@@ -194,7 +196,7 @@ asyncio.run(main())
 def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(tmp_path: Path, loop: str) -> None:
     """Each submission arrives within the limit of the intent that is recorded for it, and once."""
     file, arrived = tmp_path / "run.db", dict[str, list[float]]()
-    with started(SERVICE) as service, started(STOPPED, port_of(service), str(file), loop) as run:
+    with started(SERVICE) as service, started(STOPPED, HERE, port_of(service), str(file), loop) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         for _ in range(3):
