@@ -8,36 +8,46 @@ A POST, which is all that both services take, is put on a connection of aiohttp'
 writer and parser: its client spends twice as long on cookies, redirects, proxies and tracing, none of which is in
 use. Whatever else is asked, and everything while somebody has replaced the client's request (aioresponses, an APM
 agent), goes through the client.
+
+Each connection forgets at its end what was not delivered (`_sockets`), so that a submission that was given up does
+not arrive later. That ends at the next machine: a proxy or a gateway that stores and forwards cannot be called back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError, StreamWriter
+from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage, StreamWriter
 from attrs import frozen
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ._clock import Bound, Clock, RealClock
+from ._codings import CodingError, Decoder, codings
+from ._heads import mended
 from ._http import Exchange, Request, Response, Transport
+from ._sockets import is_quiet, make
 from .errors import InvoicingError, ProtocolError, TransportError
 from .policies import Timeouts
 
 __all__ = ["AiohttpTransport", "serve"]
 
 READ_BUFFER = 2**18
+MAX_HEADER = 2**16
+"""Bytes that a line of an answer's head may have by default; some proxies add headers of tens of kilobytes."""
+MAX_MENDED = 2**20
+"""Bytes of an odd head that are waited for."""
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
 
@@ -56,19 +66,106 @@ class _Request(aiohttp.ClientRequest):
     """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        if conn.protocol is not None and conn.protocol.should_close:
+        protocol, head = conn.protocol, _head.get()
+        if head is None:
+            return await super().send(conn)
+        if protocol is None or protocol.should_close:
             # What came while it was idle would be taken for the answer: another order's document.
             raise _SpoiltConnectionError(_SPOILT)
-        head = _head.get()
-        if head is not None:
-            await head.leaves()
-        return await super().send(conn)
+        await head.begins()
+        try:
+            head.leaves()
+        except TransportError:
+            conn.release()  # it is as good as before
+            raise
+        # aiohttp would leave the writing to a task, and so to some later time.
+        self._body = None
+        answer = await super().send(conn)
+        if head.body and protocol.transport is not None:
+            protocol.transport.write(head.body)
+        return answer
+
+
+class _Parser:
+    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_heads`)."""
+
+    __slots__ = ("_another", "_raw", "_real", "_refusal")
+
+    def __init__(self, real: Any, another: Callable[[], HttpResponseParser]) -> None:
+        self._real: HttpResponseParser = real
+        self._another = another
+        self._raw: bytes | None = b""
+        self._refusal: HttpProcessingError | None = None
+
+    def feed_data(self, data: bytes) -> _Parsed:
+        if self._raw is None:
+            return self._real.feed_data(data)
+        self._raw = self._raw + data if self._raw else data
+        return self._mended() if self._refusal is not None else self._tried(data)
+
+    def _tried(self, data: bytes) -> _Parsed:
+        try:
+            found = self._real.feed_data(data)
+        except HttpProcessingError as exc:
+            self._refusal = exc
+            return self._mended()
+        for message, _ in found[0]:
+            if message.code // 100 != INFORMATIONAL:
+                self._raw = None
+        return found
+
+    def _mended(self) -> _Parsed:
+        raw, refusal = self._raw or b"", self._refusal
+        whole = mended(raw)
+        if whole == b"" and len(raw) <= MAX_MENDED:
+            return (), False, b""
+        self._raw = None
+        if not whole:
+            raise refusal or HttpProcessingError
+        self._real = self._another()
+        return self._real.feed_data(whole)
+
+    def feed_eof(self) -> RawResponseMessage | None:
+        return None if self._refusal is not None and self._raw is not None else self._real.feed_eof()
+
+    def pause_reading(self) -> None:
+        self._real.pause_reading()
+
+
+_Parsed = tuple[Sequence[tuple[RawResponseMessage, aiohttp.StreamReader]], bool, bytes]
 
 
 class _Protocol(ResponseHandler):
-    """Ends the body of a lost connection: aiohttp lets whoever reads one with broken framing wait for ever."""
+    """Mends odd heads, and ends the body of a lost connection.
 
-    __slots__ = ()
+    aiohttp lets whoever reads one with broken framing wait for ever.
+    """
+
+    __slots__ = ("_params",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not isinstance(self._loop, asyncio.BaseEventLoop) and transport.get_extra_info("sslcontext") is None:
+            # uvloop leaves writing to the end of the loop's turn; beyond this it writes at once, as asyncio does.
+            cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
+
+    def close(self) -> None:
+        """End the connection now: TLS would wait for its peer's goodbye, and the kernel go on sending meanwhile."""
+        self.abort()
+
+    def set_response_params(self, **params: Any) -> None:
+        self._params = params
+        super().set_response_params(**params)
+        # Duck-typed: aiohttp calls nothing else of its parser.
+        parser: Any = _Parser(self._parser, self._another)
+        self._parser = parser
+
+    def _another(self) -> Any:
+        """Make a second parser for the same answer."""
+        parser = self._parser
+        super().set_response_params(**self._params)
+        made, self._parser = self._parser, parser
+        return made
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
@@ -97,9 +194,25 @@ class _Buffered(_Protocol, asyncio.BufferedProtocol):
 
 
 class _Connector(aiohttp.TCPConnector):
-    def __init__(self, ssl: SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=KEEPALIVE, ssl=True if ssl is None else ssl)
+    """A pool whose sockets keep nothing after their end, and whose idle connections are looked at before their use."""
+
+    def __init__(self, ssl: SSLContext | None, unheard: float) -> None:
+        super().__init__(
+            limit=0,
+            keepalive_timeout=KEEPALIVE,
+            ssl=True if ssl is None else ssl,
+            socket_factory=partial(make, seconds=unheard),
+        )
         self._factory = _protocols(self._loop)
+
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        while (found := await super()._get(key, traces)) is not None:
+            protocol = found.protocol
+            if protocol is not None and not protocol.should_close and is_quiet(found.transport):
+                return found
+            # Its peer has left, or what lies there would be taken for the next answer.
+            found.close()
+        return None
 
 
 def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
@@ -112,7 +225,8 @@ def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
 class AiohttpTransport:
     """One pool of connections. Make it inside the event loop that uses it.
 
-    `ssl` is the context for https, None for aiohttp's own checks; `proxy` the URL of an HTTP proxy.
+    `ssl` is the context for https, None for aiohttp's own checks; `proxy` the URL of an HTTP proxy; `max_header` how
+    many bytes a line of an answer's head may have.
     """
 
     def __init__(
@@ -123,12 +237,15 @@ class AiohttpTransport:
         proxy: str | None = None,
         user_agent: str = "invoicing-async",
         clock: Clock | None = None,
+        max_header: int = MAX_HEADER,
     ) -> None:
+        if max_header < 1:
+            raise ValueError(f"max_header must be 1 or more, got {max_header!r}")
         bounds = timeouts or Timeouts()
         self._silence = _Silence(clock or RealClock(), bounds.read)
         self._proxy = proxy
         headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        connector = _Connector(ssl)
+        connector = _Connector(ssl, bounds.attempt)
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect)
         self._client = aiohttp.ClientSession(
@@ -137,12 +254,14 @@ class AiohttpTransport:
             auto_decompress=False,
             headers=headers,
             read_bufsize=READ_BUFFER,
+            max_line_size=max_header,
+            max_field_size=max_header,
             request_class=_Request,
             # An empty POST must not claim to carry application/octet-stream.
             skip_auto_headers=("Content-Type",),
             timeout=timeout,
         )
-        self._pool = _Pool(connector, timeout, headers)
+        self._pool = _Pool(connector, timeout, headers, max_header)
 
     def send(self, request: Request, exchange: Exchange) -> _Directly | _ByClient:
         """Send once; see `Transport.send`."""
@@ -177,7 +296,10 @@ class _Origin:
 class _Pool:
     """aiohttp's connections, had without its client."""
 
-    def __init__(self, connector: _Connector, timeout: aiohttp.ClientTimeout, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, connector: _Connector, timeout: aiohttp.ClientTimeout, headers: Mapping[str, str], max_header: int
+    ) -> None:
+        self.max_header = max_header
         self._connector = connector
         self._timeout = timeout
         self._headers = headers
@@ -206,12 +328,26 @@ class _Pool:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {origin.request.url}") from exc
 
 
-def _ready(connection: Connection) -> ResponseHandler:
-    """Prepare a connection for one exchange. Raises `_SpoiltConnectionError`."""
+def _ready(connection: Connection, exchange: Exchange, max_header: int) -> ResponseHandler:
+    """Prepare a connection for one exchange, whose first byte is next. Raises `_SpoiltConnectionError`.
+
+    Raises `TransportError` if it is too late for that byte; the connection is then given back unused.
+    """
     protocol = connection.protocol
     if protocol is None or protocol.should_close:
         raise _SpoiltConnectionError(_SPOILT)
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=READ_BUFFER)
+    protocol.set_response_params(
+        read_until_eof=True,
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER,
+        max_line_size=max_header,
+        max_field_size=max_header,
+    )
+    try:
+        exchange.leave()
+    except TransportError:
+        connection.release()
+        raise
     return protocol
 
 
@@ -236,8 +372,7 @@ class _Directly:
             bound = self._silence.bound()
             try:
                 async with bound:
-                    protocol = _ready(connection)
-                    self._exchange.sent = True
+                    protocol = _ready(connection, self._exchange, self._pool.max_header)
                     await self._written(StreamWriter(protocol, self._origin.request.loop))
                     message, content = await protocol.read()
                     while message.code // 100 == INFORMATIONAL and message.code != SWITCHING:
@@ -310,7 +445,7 @@ class _ByClient:
 
     async def __aenter__(self) -> Response:
         request = self._request
-        head = _Head(self._exchange, self._silence.bound())
+        head = _Head(self._exchange, self._silence.bound(), request.body)
         _head.set(head)
         try:
             async with head:
@@ -350,7 +485,7 @@ def _base(base_url: str) -> URL:
 class _Answer:
     """An answer of aiohttp's as the `Response` protocol."""
 
-    __slots__ = ("_content", "_exchange", "_silence", "headers", "status")
+    __slots__ = ("_codings", "_content", "_exchange", "_silence", "headers", "status")
 
     def __init__(
         self,
@@ -361,7 +496,10 @@ class _Answer:
         silence: _Silence,
     ) -> None:
         self.status = status
-        self.headers = headers
+        self.headers: Mapping[str, str] = headers
+        self._codings = codings(headers.get(hdrs.CONTENT_ENCODING))
+        if self._codings:
+            self.headers = _uncoded(headers)
         self._content = content
         self._exchange = exchange
         self._silence = silence
@@ -389,13 +527,54 @@ class _Answer:
 
     def arrived(self) -> bytes | None:
         content = self._content
-        # The last piece came, none was taken, and nothing went wrong.
-        if not content.is_eof() or content.exception() is not None:
+        # The last piece came as it was meant, none was taken, and nothing went wrong.
+        if not content.is_eof() or content.exception() is not None or self._codings:
             return None
         return content.read_nowait()
 
-    def chunks(self) -> _Chunks:
-        return _Chunks(self._content, self._exchange, self._silence)
+    def chunks(self) -> AsyncIterator[bytes]:
+        chunks = _Chunks(self._content, self._exchange, self._silence)
+        return _Decoded(chunks, Decoder(self._codings)) if self._codings else chunks
+
+
+def _uncoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    """Leave out what is true of the compressed body only."""
+    kept = headers.copy()
+    kept.popall(hdrs.CONTENT_ENCODING)
+    kept.popall(hdrs.CONTENT_LENGTH, None)
+    return CIMultiDictProxy(kept)
+
+
+class _Decoded:
+    """The pieces of a compressed body, as they were before."""
+
+    __slots__ = ("_chunks", "_decoder", "_ended", "_pieces")
+
+    def __init__(self, chunks: _Chunks, decoder: Decoder) -> None:
+        self._chunks = chunks
+        self._decoder = decoder
+        self._pieces: Iterator[bytes] = iter(())
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            while not (piece := next(self._pieces, b"")):
+                if self._ended:
+                    raise StopAsyncIteration
+                await self._further()
+        except CodingError as exc:
+            raise TransportError(str(exc)) from exc
+        return piece
+
+    async def _further(self) -> None:
+        try:
+            self._pieces = self._decoder.feed(await anext(self._chunks))
+        except StopAsyncIteration:
+            self._ended = True
+            self._pieces = self._decoder.end()
 
 
 class _Chunks:
@@ -456,19 +635,23 @@ class _Silence:
 class _Head:
     """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
 
-    __slots__ = ("_begun", "_exchange", "bound")
+    __slots__ = ("_begun", "_exchange", "body", "bound")
 
-    def __init__(self, exchange: Exchange, bound: Bound) -> None:
+    def __init__(self, exchange: Exchange, bound: Bound, body: bytes) -> None:
         self._exchange = exchange
         self._begun = False
         self.bound = bound
+        self.body = body
 
-    async def leaves(self) -> None:
-        """Hear that a connection was had and the request's head is about to leave."""
-        self._exchange.sent = True
+    async def begins(self) -> None:
+        """Hear that a connection was had: from here on silence counts."""
         if not self._begun:
             self._begun = True
             await self.bound.__aenter__()
+
+    def leaves(self) -> None:
+        """Hear that the request's head is about to leave. Raises `TransportError` if it is too late."""
+        self._exchange.leave()
 
     async def __aenter__(self) -> None:
         return

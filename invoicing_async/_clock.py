@@ -41,7 +41,15 @@ class Clock(Protocol):
         """Suspend this task."""
 
     def timeout(self, seconds: float | None) -> Bound:
-        """Cancel the block after so many seconds and raise `TimeoutError` in its place; None never does."""
+        """Cancel the block after so many seconds and raise `TimeoutError` in its place; None never does.
+
+        What came in time is read first, also by a process that was stopped or a loop that was blocked meanwhile.
+        """
+
+
+TURNS = 16
+"""Turns of the loop between a bound's end and its verdict. One reads what lies in a socket, the next wakes whoever
+waits for it; the others are for a body of some megabytes."""
 
 
 class RealClock:
@@ -56,7 +64,7 @@ class RealClock:
         self._watch: _Watch | None = None
 
     def timeout(self, seconds: float | None) -> Bound:
-        """Bound a block as `asyncio.timeout` does; all bounds of a clock share one timer."""
+        """Bound a block as `asyncio.timeout` does, but read what came in time first; all bounds share one timer."""
         if seconds is None:
             return asyncio.timeout(None)
         loop = asyncio.get_running_loop()
@@ -94,11 +102,20 @@ class _Watch:
     def _fire(self) -> None:
         self._timer = None
         now = self.loop.time()
-        for bound in [bound for bound in self._bounds if bound.when <= now]:
-            self._bounds.discard(bound)
-            bound.expire()
+        due = [bound for bound in self._bounds if bound.when <= now]
+        self._bounds.difference_update(due)
         if self._bounds:
             self._set(min(bound.when for bound in self._bounds))
+        self._turn(due, TURNS)
+
+    def _turn(self, due: list[_Shared], turns: int) -> None:
+        """Let the loop read what lies in its sockets before silence is judged; a block that ends by that is whole."""
+        due = [bound for bound in due if bound.running]
+        if turns and due:
+            self.loop.call_soon(self._turn, due, turns - 1)
+            return
+        for bound in due:
+            bound.expire()
 
 
 class _Shared:
@@ -115,6 +132,10 @@ class _Shared:
 
     def expired(self) -> bool:
         return self._expired
+
+    @property
+    def running(self) -> bool:
+        return self._task is not None
 
     def expire(self) -> None:
         if self._task is not None:

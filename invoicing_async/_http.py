@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol
@@ -87,16 +87,36 @@ class Response(Protocol):
 
 @define
 class Exchange:
-    """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves."""
+    """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves.
+
+    `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
+    `leaves` judges it and hears that the byte is about to leave.
+    """
 
     sent: bool = False
+    deadline: float | None = None
+    leaves: Callable[[], None] | None = None
+
+    def leave(self) -> None:
+        """Say that the first byte leaves now: between connecting and writing, with no await before that byte.
+
+        Raises `TransportError` with `sent` "no" if it is too late; the connection is as good as before. Saying it again
+        for one attempt does nothing.
+        """
+        if not self.sent:
+            if self.leaves is not None:
+                self.leaves()
+            self.sent = True
 
 
 class Transport(Protocol):
     """Carries one request to one answer. Raises only `TransportError` for failures of its own."""
 
     def send(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
-        """Send once, without retry or redirect; leaving the context releases the connection."""
+        """Send once, without retry or redirect; leaving the context releases the connection.
+
+        Calls `exchange.leave()` right before the first byte leaves.
+        """
 
     async def close(self) -> None:
         """Release every connection."""

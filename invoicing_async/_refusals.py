@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from .errors import TransportError
 
-__all__ = ["error_body"]
+__all__ = ["error_body", "read_into"]
 
 ERROR_BODY_LIMIT = 65_536
 
@@ -14,6 +14,12 @@ ERROR_BODY_LIMIT = 65_536
 async def error_body(chunks: AsyncIterator[bytes], begun: bytes = b"") -> bytes:
     """Read on, up to the limit; how the body ends does not matter then, since the status says enough."""
     body = bytearray(begun)
+    await read_into(body, chunks)
+    return bytes(body)
+
+
+async def read_into(body: bytearray, chunks: AsyncIterator[bytes]) -> None:
+    """Do as `error_body`, so that what came is there even if the reading is cut short."""
     try:
         async for chunk in chunks:
             body += chunk
@@ -21,4 +27,4 @@ async def error_body(chunks: AsyncIterator[bytes], begun: bytes = b"") -> bytes:
                 break
     except TransportError:
         pass
-    return bytes(body[:ERROR_BODY_LIMIT])
+    del body[ERROR_BODY_LIMIT:]

@@ -91,4 +91,4 @@ Event: TypeAlias = (
 )
 
 Observer: TypeAlias = Callable[[Event], None]
-"""Called in the event loop, in order; must not block. What it raises ends the call it was told of."""
+"""Called in the event loop, in order; must not block. What it raises is logged, once of each kind, and ignored."""

@@ -70,13 +70,16 @@ class Timeouts:
 
     `connect` bounds reaching the service, TLS included; `read` the silence between two pieces of the answer;
     `attempt` the whole attempt from its first byte to the last of its body. `floor` is the least average speed
-    of a document's body in bytes per second, judged after `read` seconds: it ends a slow drip.
+    of a document's body in bytes per second, judged after `read` seconds: it ends a slow drip. `intent` is how old a
+    submission's recorded intent may be when its first byte leaves; an older one is recorded anew. Who looks a
+    submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its intent.
     """
 
     connect: float = field(default=10.0, validator=positive)
     read: float = field(default=30.0, validator=positive)
     attempt: float = field(default=120.0, validator=positive)
     floor: float = field(default=1024.0, validator=not_negative)
+    intent: float = field(default=5.0, validator=positive)
 
 
 @frozen(kw_only=True)

@@ -242,7 +242,7 @@ class Sandbox:
     @asynccontextmanager
     async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
         """Answer one request. Raises `TransportError` where a fault says so."""
-        exchange.sent = True
+        exchange.leave()
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:

@@ -7,6 +7,7 @@ anew, reads anew and writes anew. The only retry loop of the project is here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
@@ -14,15 +15,15 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import evolve
+from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
 from ._governor import Pacer
-from ._http import Exchange, Request, Response, Transport
+from ._http import Exchange, Repeat, Request, Response, Transport
 from ._outcomes import may_repeat
-from ._refusals import error_body
+from ._refusals import read_into
 from ._slots import Slots
 from ._wire import error_from, unexpected
 from .auth import Auth
@@ -40,6 +41,8 @@ from .events import AttemptFailed, Event, Observer, RequestStarted, RequestSucce
 from .policies import Limits, RetryPolicy, Timeouts
 
 __all__ = ["Session", "Sleep", "may_repeat"]
+
+_log = logging.getLogger("invoicing_async")
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -63,6 +66,15 @@ of them would fill the places of a slow disk's calls, but after a crash each is 
 
 WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
+
+RENEWALS = 10
+"""Attempts of a call that may end because their intent had grown too old and are not counted."""
+
+
+class StaleIntentError(TransportError):
+    """The intent to submit had grown too old before its first byte could leave; it is recorded anew."""
+
+    hint = "This process was stopped, or its disk or the connecting took long; see Timeouts.intent."
 
 
 class _State(Enum):
@@ -111,6 +123,7 @@ class Session:
         self._anteroom = Slots(self.limits.concurrency // ANTEROOM)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
+        self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
         return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._state.name.lower()})"
@@ -171,8 +184,10 @@ class Session:
         `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
         failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
         `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
-        next in line for one; `leaves` is called when that byte is about to leave. Raises the errors of
-        `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
+        next in line for one. If that byte cannot leave within `Timeouts.intent` of it, the attempt ends unsent and
+        `before` is awaited again by the next, at once. `leaves` is called when the byte is about to leave, on a
+        connection that is there. Raises the errors of `errors`, each with its `attempts`; whatever else `read` raises
+        passes through unchanged.
         """
         return _Call(self, request, read, sleep=sleep, retry=retry, before=before, leaves=leaves).run()
 
@@ -189,9 +204,21 @@ class Session:
             await call.release()
 
     def tell(self, event: Event) -> None:
-        """Pass an event to the observer, if there is one."""
-        if self.on_event is not None:
+        """Pass an event to the observer, if there is one. What it raises is logged once of each kind, and no more."""
+        if self.on_event is None:
+            return
+        try:
             self.on_event(event)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - none of it is about the call
+            # A cancellation comes at an await, and here is none: this one is of something the observer looked at.
+            self._mishear(exc, event)
+
+    def _mishear(self, exc: BaseException, event: Event) -> None:
+        kind = type(exc), type(event)
+        if kind not in self._misheard:
+            self._misheard.add(kind)
+            names = kind[0].__name__, kind[1].__name__
+            _log.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
 
     def admit_now(self) -> bool:
         """Take a place in the concurrency limit if an attempt may begin at once; pair it with `leave`."""
@@ -243,6 +270,14 @@ class Session:
         return self._transport.send(request, exchange)
 
 
+@frozen
+class _Moment:
+    """One moment on both clocks."""
+
+    monotonic: float
+    epoch: float
+
+
 class _Call(Generic[T]):
     """One call with its attempts. Everything that one attempt makes, the next makes anew."""
 
@@ -250,21 +285,27 @@ class _Call(Generic[T]):
         "_answer",
         "_before",
         "_begun",
+        "_body",
         "_error",
         "_exchange",
+        "_guarded",
         "_history",
+        "_intended",
         "_keep",
         "_leaves",
+        "_left",
         "_policy",
         "_prepared",
         "_read",
         "_ready",
+        "_refused",
         "_renewed",
         "_request",
         "_sent_headers",
         "_session",
         "_sleep",
         "_slot",
+        "_stale",
         "_started",
         "_stop_at",
     )
@@ -287,6 +328,7 @@ class _Call(Generic[T]):
         self._keep = keep
         self._before = before
         self._leaves = leaves
+        self._guarded = before is not None or leaves is not None or request.repeat is Repeat.IF_NOT_SENT
         self._sleep = sleep or session.clock.sleep
         self._history: tuple[Attempt, ...] = ()
         self._begun: float | None = None
@@ -294,6 +336,11 @@ class _Call(Generic[T]):
         self._exchange = Exchange()
         self._answer: AbstractAsyncContextManager[Response] | None = None
         self._slot = False
+        self._stale = 0
+        self._intended: _Moment | None = None
+        self._left = False
+        self._refused: Response | None = None
+        self._body = bytearray()
         self._ready = False
         self._renewed = False
         self._sent_headers: Mapping[str, str] = {}
@@ -315,7 +362,7 @@ class _Call(Generic[T]):
         session = self._session
         if session.on_event is not None:
             elapsed = session.clock.monotonic() - self._started
-            session.on_event(
+            session.tell(
                 RequestSucceeded(
                     operation=self._request.operation,
                     path=self._request.path,
@@ -377,21 +424,28 @@ class _Call(Generic[T]):
 
     def _is_spent(self, state: RetryCallState) -> bool:
         policy = self._policy
-        if state.attempt_number >= policy.attempts:
+        if self._counted(state) >= policy.attempts:
             return True
         until = self._session.clock.monotonic() + state.upcoming_sleep
         return self._stop_at is not None and until >= self._stop_at
 
+    def _counted(self, state: RetryCallState) -> int:
+        """Give the number of attempts that were made of this one, without those that never had a chance."""
+        return state.attempt_number - min(self._stale, RENEWALS)
+
     def _wait(self, state: RetryCallState) -> float:
+        if isinstance(self._error, StaleIntentError):
+            return 0.0
         retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
         chance = self._session.clock.random()
-        return self._policy.delay(state.attempt_number, chance, retry_after=retry_after)
+        return self._policy.delay(max(1, self._counted(state)), chance, retry_after=retry_after)
 
     def _before_sleep(self, state: RetryCallState) -> None:
         delay = state.upcoming_sleep
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
-        # Nothing of the next attempt has left yet, whatever became of the last one.
+        # Nothing of the next attempt has left yet, whatever became of the last one, and it has an intent of its own.
         self._exchange = Exchange()
+        self._intended = None
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
@@ -425,25 +479,30 @@ class _Call(Generic[T]):
         session = self._session
         self._begun = session.clock.monotonic()
         self._exchange = Exchange()
-        self._prepared = False
+        self._prepared = self._left = False
+        self._refused = None
         try:
             if not self._admitted_now():
                 await self._admitted()
             seconds, remaining = session.timeouts.attempt, self._remaining()
             is_last = remaining is not None and remaining < seconds
-            bound = session.clock.timeout(remaining if is_last else seconds)
+            limit = remaining if remaining is not None and is_last else seconds
+            until = session.clock.monotonic() + limit
+            bound = session.clock.timeout(limit)
             try:
                 async with bound:
                     if self._before is not None and not self._prepared:
-                        await self._before()
-                    request = self._signed()
-                    if self._leaves is not None:
-                        self._leaves()
-                    answer = session.begin(request, self._exchange)
-                    response = await answer.__aenter__()
+                        await self._intend()
+                    answer = self._begin(until)
+                    try:
+                        response = await answer.__aenter__()
+                    except BaseException as exc:
+                        self._hear_the_end(exc)
+                        raise
+                    self._has_left()  # also where no transport of ours was there to say so
                     self._answer = answer
                     if response.status // 100 != SUCCESS_CLASS:
-                        raise await _refusal(response, now=session.clock.now())
+                        raise await self._refusal(response)
                     value = await self._read(response)
             except TimeoutError as exc:
                 raise self._timed_out(bound, exc, seconds=seconds, is_last=is_last)  # noqa: B904 - it brings its cause
@@ -483,17 +542,79 @@ class _Call(Generic[T]):
                 error.sent = "no"
                 raise
         self._ready = True
-        if self._before is not None and session.may_prepare:
-            await session.admit_after(self._before)
+        # One that waited there for too long begins with its place in hand.
+        if self._before is not None and not self._stale and session.may_prepare:
+            await session.admit_after(self._intend)
             self._prepared = True
         else:
             await session.admit()
         self._slot = True
 
+    async def _refusal(self, response: Response) -> InvoicingError:
+        """Give the error that an answer is by its status, with what its body says if that comes in time."""
+        session = self._session
+        self._refused, self._body = response, bytearray()
+        bound = session.clock.timeout(session.timeouts.read)
+        try:
+            async with bound:
+                await read_into(self._body, response.chunks())
+        except TimeoutError:
+            if not bound.expired():
+                raise
+        return self._refused_with(response)
+
+    def _refused_with(self, response: Response) -> InvoicingError:
+        body = bytes(self._body)
+        error = error_from(response.status, response.header, body, now=self._session.clock.now())
+        return error or unexpected(f"the service answered {response.status}", body, response.status)
+
+    async def _intend(self) -> None:
+        """Await `before`, noting when: what it records is at least as young."""
+        if self._intended is None:
+            clock = self._session.clock
+            self._intended = _Moment(clock.monotonic(), clock.now())
+        if self._before is not None:
+            await self._before()
+
+    def _begin(self, until: float) -> AbstractAsyncContextManager[Response]:
+        exchange = self._exchange
+        if self._guarded:
+            exchange.deadline, exchange.leaves = self._first_byte_by(until), self._leaving
+        return self._session.begin(self._signed(), exchange)
+
+    def _hear_the_end(self, exc: BaseException) -> None:
+        """Hear that no answer came; a transport that is none of ours may not have said that the first byte left."""
+        if self._exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
+            self._has_left()
+
+    def _first_byte_by(self, until: float) -> float:
+        """Give when the first byte must have left: before its intent is too old, and before the attempt ends anyway."""
+        if self._intended is None:
+            return until
+        return min(until, self._intended.monotonic + self._session.timeouts.intent)
+
+    def _leaving(self) -> None:
+        """Judge whether the first byte may leave still; then it is about to."""
+        clock, deadline, intended = self._session.clock, self._exchange.deadline, self._intended
+        late = deadline is not None and clock.monotonic() > deadline
+        # A machine that slept counts no monotonic seconds meanwhile.
+        if late or (intended is not None and clock.now() > intended.epoch + self._session.timeouts.intent):
+            raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
+        self._has_left()
+
+    def _has_left(self) -> None:
+        if not self._left:
+            self._left = True
+            if self._leaves is not None:
+                self._leaves()
+
     def _timed_out(self, bound: Bound, exc: TimeoutError, *, seconds: float, is_last: bool) -> Exception:
         """Say what a bound that ran out means; another's `TimeoutError` passes through."""
         if not bound.expired():
             return exc
+        if self._refused is not None:
+            # Its status had come: the answer is what it says, however its body went on.
+            return self._refused_with(self._refused)
         if is_last:
             late = self._late()
             late.__cause__ = self._error
@@ -507,7 +628,7 @@ class _Call(Generic[T]):
         session, request = self._session, self._request
         if session.on_event is not None:
             number = len(self._history) + 1
-            session.on_event(RequestStarted(operation=request.operation, path=request.path, attempt=number))
+            session.tell(RequestStarted(operation=request.operation, path=request.path, attempt=number))
         if not request.authorised:
             return evolve(request, base_url=request.base_url or session.base_url)
         credentials = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())
@@ -540,6 +661,7 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
+        self._stale += isinstance(error, StaleIntentError)
         self._history += (
             Attempt(
                 number=len(self._history) + 1,
@@ -554,15 +676,7 @@ class _Call(Generic[T]):
         if self._session.on_event is not None:
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
-            self._session.on_event(event)
-
-
-async def _refusal(response: Response, *, now: float) -> InvoicingError:
-    body = await error_body(response.chunks())
-    error = error_from(response.status, response.header, body, now=now)
-    if error is not None:
-        return error
-    return unexpected(f"the service answered {response.status}", body, response.status)
+            self._session.tell(event)
 
 
 def _checked_base_url(base_url: str) -> str:

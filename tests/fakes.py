@@ -126,9 +126,10 @@ class FakeTransport:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.sent.append(request)
         if isinstance(answer, Exception):
-            exchange.sent = getattr(answer, "sent", "unknown") != "no"
+            if getattr(answer, "sent", "unknown") != "no":
+                exchange.leave()
             raise answer
-        exchange.sent = True
+        exchange.leave()
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

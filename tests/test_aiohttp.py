@@ -165,12 +165,11 @@ class TestWhatLeaves:
 
 
 class TestBody:
-    async def test_a_compressed_body_arrives_as_it_was_sent(self) -> None:
-        """Content-Length counts these bytes."""
+    async def test_a_body_that_nobody_asked_to_compress_arrives_as_it_was_before(self) -> None:
         body = gzip.compress(b"%PDF-1.7")
         head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         async with listening(answering(head + body)) as peer:
-            assert await asked(post(peer.url)) == (200, body)
+            assert await asked(post(peer.url)) == (200, b"%PDF-1.7")
 
     async def test_a_body_in_several_pieces_is_joined(self) -> None:
         async def play(connection: Connection, peer: Peer) -> None:
@@ -259,7 +258,7 @@ class TestNothingSent:
         assert str(error).startswith("the certificate of the service is not trusted")
 
     async def test_an_idle_connection_on_which_unasked_bytes_came(self) -> None:
-        """They would be taken for the answer: another order's document. The next attempt has a new connection."""
+        """They would be taken for the answer: another order's document. The next request has a new connection."""
 
         async def play(connection: Connection, peer: Peer) -> None:
             peer.requests.append(await connection.request())
@@ -272,9 +271,6 @@ class TestNothingSent:
             async with door.send(post(peer.url), Exchange()) as answer:
                 await answer.read(10)
             await asyncio.sleep(0.05)
-            with pytest.raises(TransportError, match="bytes that nobody asked for") as caught:
-                await door.send(post(peer.url), Exchange()).__aenter__()
-            assert caught.value.sent == "no"
             async with door.send(post(peer.url), Exchange()) as answer:
                 assert await answer.read(10) == b"ok"
         assert (peer.connections, len(peer.requests)) == (2, 2)
@@ -410,7 +406,12 @@ class TestInDoubt:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"NONSENSE\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nBad Header\x00: x\r\n\r\n", b"\x15\x03\x01"],
+    [
+        b"NONSENSE\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
+        b"\x15\x03\x01",
+    ],
 )
 async def test_what_is_not_http_is_a_protocol_error_without_the_credential(answer: bytes) -> None:
     """aiohttp's own error shows the request's headers in its repr."""

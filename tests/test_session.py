@@ -555,17 +555,21 @@ class TestHistory:
             ("RequestSucceeded", 0),
         ]
 
-    async def test_an_observer_that_raises_ends_the_call(self, clock: FakeClock) -> None:
+    @pytest.mark.parametrize("kind", [ZeroDivisionError, asyncio.CancelledError])
+    async def test_what_an_observer_raises_is_logged_once_of_each_kind_and_changes_nothing(
+        self, clock: FakeClock, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
+    ) -> None:
         def refuse(event: Event) -> None:
-            raise ZeroDivisionError
+            raise kind
 
-        async with scripted(FINE, clock=clock, on_event=refuse, limits=Limits(concurrency=1)) as session:
+        async with scripted(DOWN, FINE, clock=clock, on_event=refuse, limits=Limits(concurrency=1)) as session:
             for _ in range(2):
-                with pytest.raises(ZeroDivisionError):
-                    await session.call(CALL, body)
+                assert await session.call(SUBMISSION, body) == b"fine"
             session.on_event = None
             session.tell(RequestStarted(operation="", path="", attempt=1))
-            assert await session.call(CALL, body) == b"fine"
+        told = {"RequestStarted", "AttemptFailed", "RetryScheduled", "RequestSucceeded"}
+        assert len(caplog.records) == len(told)
+        assert all(any(name in record.getMessage() for record in caplog.records) for name in told)
 
 
 class TestDeadline:

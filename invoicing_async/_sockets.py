@@ -1,0 +1,61 @@
+"""Sockets of connections that carry submissions: what was given up must not arrive, what lies there is not an answer.
+
+A kernel goes on retransmitting what a closed socket still holds, for minutes and after the process was killed. A
+submission that was given up, looked up, not found and sent again would then be there twice. So each socket is told
+when it is made, since kill -9 runs no code of ours, to throw away what is unsent when it closes, and to give up what
+nobody acknowledges. A proxy or a gateway that stores a request and forwards it later cannot be called back by either.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from asyncio import BaseTransport
+from contextlib import suppress
+
+__all__ = ["is_quiet", "make"]
+
+AT_ONCE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+"""SO_LINGER on, with no time to linger: closing sends RST and forgets what was not acknowledged."""
+
+USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+"""The option's number, None on a system that has none (it is Linux's)."""
+
+_LONGEST = 2**31 - 1
+
+AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
+"""One answer of `socket.getaddrinfo`."""
+
+
+def make(address: AddressInfo, *, seconds: float) -> socket.socket:
+    """Make a socket that keeps nothing after its end, nor longer than `seconds` what nobody acknowledges."""
+    family, kind, protocol = address[:3]
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        if USER_TIMEOUT is not None:
+            with suppress(OSError):  # a kernel that only says it has it; closing forgets all the same
+                made.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, min(max(1, round(seconds * 1000)), _LONGEST))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def is_quiet(transport: BaseTransport | None) -> bool:
+    """Tell whether an idle connection has nothing to read: neither its peer's end nor bytes nobody asked for.
+
+    The loop sees both only when it comes to look; a busy one has not yet. One system call.
+    """
+    found = None if transport is None else transport.get_extra_info("socket")
+    return found is not None and not _readable(found.fileno())
+
+
+def _readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [descriptor], 0)[0])
+    look = select.poll()
+    look.register(descriptor, select.POLLIN | select.POLLPRI)
+    return bool(look.poll(0))
