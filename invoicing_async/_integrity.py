@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ._clock import token
 
-__all__ = ["Log", "expects_log", "fault", "has_log", "keep_log"]
+__all__ = ["Log", "close_beside", "expects_log", "fault", "has_log"]
 
 SMALL = 64 * 2**20
 """Bytes up to which a file is checked whole at every opening: some tenths of a second."""
@@ -63,19 +63,21 @@ class Log:
     def end(self, connection: sqlite3.Connection, path: Path) -> None:
         """Close the connection: with all in one file and no mark, or with the log as it is where that is not to be."""
         try:
-            if not self.sound:
-                raise sqlite3.OperationalError("not to be written back")
-            connection.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if self.sound:
+                connection.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.close()
+                return
         except sqlite3.Error:
-            # What was committed is safe in the log.
-            keep_log(connection, path)
-        else:
-            connection.close()
+            pass  # what was committed is safe in the log
+        close_beside(connection, path)
 
 
-def keep_log(connection: sqlite3.Connection, path: Path) -> None:
-    """Close a connection without removing the log, which the last one to be closed does unless it only reads."""
+def close_beside(connection: sqlite3.Connection, path: Path) -> None:
+    """Close a connection and leave a log that is there: the last one to be closed removes it unless it only reads."""
+    if not has_log(path):
+        connection.close()
+        return
     try:
         guard = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
         guard.execute("BEGIN")

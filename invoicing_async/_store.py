@@ -29,11 +29,11 @@ from typing import Any, Protocol, Self, TypeAlias, TypeVar
 from attrs import evolve, field, frozen
 
 from ._clock import Clock, RealClock, token
-from ._integrity import Log, expects_log, fault, has_log, keep_log
+from ._integrity import Log, close_beside, expects_log, fault, has_log
 from ._lock import Holder, held, using
 from ._states import (
-    NEEDS_REQUEST_ID,
     FINAL,
+    NEEDS_REQUEST_ID,
     ON_DISK,
     RESOLUTIONS,
     SENDABLE,
@@ -159,8 +159,8 @@ class DamagedRunError(RunFileError):
     """A run file is damaged, or its write-ahead log is gone. Nothing was sent and nothing was changed."""
 
     hint: str = (
-        "Put the file and its log (FILE-wal) back as they were, from a copy if need be. A new run file would send again "
-        "all that this one has sent; what it sent must be looked up at the service first."
+        "Put the file and its log (FILE-wal) back as they were, from a copy if need be. A new run file would send "
+        "again all that this one has sent; what it sent must be looked up at the service first."
     )
 
 
@@ -434,6 +434,8 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
     """
     if kind is None:
         raise ValueError("kind must be given for a new run file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
     _sweep_new(path)
     new = path.with_name(f"{path.name}.{token()}.new")
     try:
@@ -461,7 +463,7 @@ def _sweep_new(path: Path) -> None:
     """Remove what processes left that died while making this file; a living one's is younger than that."""
     for left in path.parent.glob(f"{glob_escape(path.name)}.*new*"):
         with suppress(OSError):
-            if time_of(left) < RealClock.now() - ABANDONED:
+            if left.stat().st_mtime < RealClock.now() - ABANDONED:
                 left.unlink()
 
 
@@ -481,10 +483,6 @@ def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
         connection.close()
 
 
-def time_of(path: Path) -> float:
-    return path.stat().st_mtime
-
-
 def _remove(path: Path) -> None:
     for suffix in ("", "-journal", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -501,9 +499,9 @@ def _writing(
     settings: Mapping[str, Any] | None,
     *,
     create: bool,
-    accept_lost_log: bool,
-    log: Log,
     clock: Clock,
+    accept_lost_log: bool = False,
+    log: Log | None = None,
 ) -> Iterator[sqlite3.Connection]:
     """Hold the run file for writing; leaving writes all back into the one file."""
     if create and not path.exists():
@@ -519,7 +517,7 @@ def _writing(
                 connection.execute(f"PRAGMA {pragma}")
             yield connection
         finally:
-            log.end(connection, path)
+            (log or Log()).end(connection, path)
 
 
 @contextmanager
@@ -545,8 +543,8 @@ def _must_have_its_log(path: Path, *, accepted: bool = False) -> None:
     if accepted or has_log(path) or not _expects_log(path):
         return
     raise DamagedRunError(
-        f"{path} was in use when its process ended, and its write-ahead log {path.name}-wal is not there: what the file "
-        f"says of its items is older than what was sent. Was it moved or copied without its log?"
+        f"{path} was in use when its process ended, and its write-ahead log {path.name}-wal is not there: what the "
+        f"file says of its items is older than what was sent. Was it moved or copied without its log?"
     )
 
 
@@ -577,10 +575,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA query_only = ON")
             yield connection
         finally:
-            if has_log(path):
-                keep_log(connection, path)
-            else:
-                connection.close()
+            close_beside(connection, path)
 
 
 def _reading_mode(*, writable: bool, log: bool) -> str:
@@ -877,7 +872,8 @@ def _index_requests(desk: _Desk) -> None:
     """See to it that no two items have one request id; a file of before, in which two have, keeps them."""
     if desk.one("SELECT 1 FROM sqlite_master WHERE name = 'items_request'") is None:
         unique = "UNIQUE "
-        if desk.one("SELECT 1 FROM items WHERE request_id IS NOT NULL GROUP BY request_id HAVING count(*) > 1 LIMIT 1"):
+        twice = "SELECT 1 FROM items WHERE request_id IS NOT NULL GROUP BY request_id HAVING count(*) > 1 LIMIT 1"
+        if desk.one(twice):
             unique = ""
         desk.execute(f"CREATE {unique}INDEX items_request ON items (request_id) WHERE request_id IS NOT NULL")
 
@@ -1006,7 +1002,8 @@ _SENDING = _TEXT[State.SENDING]
 
 _MOVES = """
 CREATE TEMP VIEW moves AS SELECT
-    0 AS seq, '' AS state, 0 AS attempt, 0.0 AS at, '' AS before, '' AS code, '' AS error, '' AS request_id, '' AS invoice_id,
+    0 AS seq, '' AS state, 0 AS attempt, 0.0 AS at, '' AS before, '' AS code, '' AS error,
+    '' AS request_id, '' AS invoice_id,
     '' AS result, '' AS path, 0 AS size, '' AS sha256, '' AS event, '' AS detail
 """
 _MOVE = f"""
@@ -1530,7 +1527,7 @@ class SqliteLedger(SqliteReader):
             self.late = late
 
     async def undo(self, ref: int | str) -> None:
-        """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` if it was not, or is final."""
+        """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
         self._only(RunKind.INVOICES, "undo")
         await self._worker.run(partial(_undo, ref=ref))
 

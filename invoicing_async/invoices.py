@@ -74,7 +74,7 @@ from .models import (
     Submitted,
     Unsettled,
 )
-from .policies import RetryPolicy
+from .policies import RetryPolicy, Timeouts
 from .polling import Poller
 from .session import Session, Sleep
 
@@ -200,6 +200,11 @@ class AsyncInvoices:
     def sleep(self) -> Sleep:
         """How the session waits."""
         return self._session.clock.sleep
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The session's bounds, which say how long a submission may be on its way."""
+        return self._session.timeouts
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""

@@ -28,16 +28,19 @@ from ._clock import Clock, RealClock
 from ._disk import DiskWriter
 from ._existing import difference
 from ._naming import Layout
-from ._rules import UUID, faults
+from ._rules import UUID, canonical_key, faults
 from ._scheduler import Schedule
 from ._states import ON_DISK, DocumentState, Event, RunKind, State
 from ._store import (
     Change,
+    DamagedRunError,
     DraftConflictError,
     Intake,
     Item,
     JournalEntry,
     NewDraft,
+    RequestIdTakenError,
+    RunChangedError,
     RunFileError,
     RunLockedError,
     SqliteLedger,
@@ -45,7 +48,16 @@ from ._store import (
 )
 from ._wire import dump_draft, load_draft
 from .documents import DownloadOutcome, OrderDocuments, Saver
-from .errors import AuthenticationError, DraftError, Fault, InvoicingError, Sent, SessionError
+from .errors import (
+    AuthenticationError,
+    DraftError,
+    Fault,
+    InvoicingError,
+    ResolutionTooEarlyError,
+    Sent,
+    SessionError,
+    SubmissionInDoubtError,
+)
 from .invoices import AsyncInvoices, Fate, fate
 from .models import (
     Consumer,
@@ -68,6 +80,7 @@ from .session import Sleep
 
 __all__ = [
     "Checked",
+    "DamagedRunError",
     "DocumentRun",
     "DocumentState",
     "DraftConflictError",
@@ -76,6 +89,9 @@ __all__ = [
     "Item",
     "JournalEntry",
     "Reconcile",
+    "RequestIdTakenError",
+    "ResolutionTooEarlyError",
+    "RunChangedError",
     "RunFileError",
     "RunKind",
     "RunLockedError",
@@ -92,6 +108,12 @@ PAGE = 500
 
 MERGED = 64
 """What `run` keeps ready for a consumer that is slow."""
+
+MARGIN = 1.0
+"""Seconds beyond its bounds for which a submission is still taken to be on its way."""
+
+UNKNOWN_LATE = 5.0 + 120.0 + MARGIN
+"""Seconds for which it is in a run that does not say: the default of `Timeouts.intent` and `Timeouts.attempt`."""
 
 Reconcile = Callable[[InvoiceDraft, Item], Awaitable[str | bool | None]]
 """Looks a draft in doubt up: its request id if the invoice exists, False if it does not, None if that is unknown."""
@@ -367,6 +389,9 @@ _FATES = {
     Fate.REJECTED: Event.REJECTED,
     Fate.IN_DOUBT: Event.LOST,
 }
+_DAMAGED_DRAFT = (
+    "is damaged: the run file does not hold what was taken in, so it was not sent; give the same draft again to mend it"
+)
 _DEAD = (AuthenticationError, SessionError)
 """What the next call would meet too."""
 
@@ -381,13 +406,28 @@ class InvoiceRun:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, file: str | PathLike[str], *, create: bool = True, clock: Clock | None = None
+        cls,
+        file: str | PathLike[str],
+        *,
+        create: bool = True,
+        accept_lost_log: bool = False,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file and hold it. What a crash left between intent and answer is now in doubt.
 
-        Raises `RunLockedError` if another process holds the file, `RunFileError` if it is something else.
+        Raises `RunLockedError` if another process holds the file, under whatever name, `DamagedRunError` if it is
+        damaged or its write-ahead log is gone, `RunFileError` if it is something else. With `accept_lost_log` a file
+        without its log is taken as it is, and everything that may have been sent meanwhile is in doubt.
         """
-        async with SqliteLedger.open(file, kind=RunKind.INVOICES, settings={}, create=create, clock=clock) as ledger:
+        opening = SqliteLedger.open(
+            file,
+            kind=RunKind.INVOICES,
+            settings={},
+            create=create,
+            accept_lost_log=accept_lost_log,
+            clock=clock,
+        )
+        async with opening as ledger:
             yield cls(ledger)
 
     def stop(self) -> None:
@@ -459,12 +499,13 @@ class InvoiceRun:
             await sending.accepted(request)
         return sending.item
 
-    def _submitted(self, invoices: AsyncInvoices, item: Item, sending: _Sending) -> Awaitable[InvoiceRequest]:
+    async def _submitted(self, invoices: AsyncInvoices, item: Item, sending: _Sending) -> InvoiceRequest:
         payload = item.payload
         if payload is None or sha256(payload.encode()).hexdigest() != item.payload_sha256:
-            # Not what was judged when it was taken in: judged again.
-            return invoices.submit(_draft(item), sleep=sending.back_off, before=sending.intend, leaves=sending.leaves)
-        return invoices.submit_dumped(
+            raise DraftError((Fault("draft", _DAMAGED_DRAFT),), key=item.key)
+        bounds = invoices.timeouts
+        await self.ledger.keep_late(bounds.intent + bounds.attempt + MARGIN)
+        return await invoices.submit_dumped(
             payload, item.key, sleep=sending.back_off, before=sending.intend, leaves=sending.leaves
         )
 
@@ -511,7 +552,11 @@ class InvoiceRun:
                     yield _noted(item, waiting)
 
     async def _ended(self, seq: int, end: _End) -> Item:
-        await self.ledger.transition_many([_polled(seq, end)])
+        try:
+            await self.ledger.transition_many([_polled(seq, end)])
+        except ValueError as error:
+            # Settled otherwise meanwhile: that is this item's affair.
+            _log.warning("what became of item %d could not be recorded: %s", seq, error)
         return await self._now(seq)
 
     async def run(
@@ -578,21 +623,49 @@ class InvoiceRun:
             )
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
-        """Settle an item in doubt by what was found at the service.
+        """Settle an item in doubt by what was found at the service; `undo` takes that back.
 
         `created` with its `request_id`: it is polled by the next run. Not created: the next run sends it again.
-        Raises `ValueError` if the item is not in doubt, is unknown, or the request id is missing or no UUID.
+        Raises `ResolutionTooEarlyError` for the latter while the submission may still arrive, `ValueError` if the item
+        is not in doubt, is unknown, or the request id is missing, no UUID, or another item's.
         """
         if created and request_id is not None and not UUID.fullmatch(request_id):
             raise ValueError(f"request_id must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}")
+        if not created:
+            await self._must_be_late(key)
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
-        await self.ledger.transition(key, event, request_id=request_id if created else None)
-        return await self._now(key)
+        known = request_id.lower() if created and request_id is not None else None
+        await self.ledger.transition(canonical_key(key), event, request_id=known)
+        return await self._now(canonical_key(key))
+
+    async def _must_be_late(self, key: str) -> None:
+        """Raise `ResolutionTooEarlyError` while what was sent may still be on its way."""
+        remaining = await self.remaining(key)
+        if remaining > 0:
+            text = (
+                f"{key!r} may still arrive at the service for {remaining:.0f} s; nobody can know yet that it does not"
+            )
+            raise ResolutionTooEarlyError(text, remaining=remaining)
+
+    async def remaining(self, key: str) -> float:
+        """Return the seconds until an item in doubt may be settled as not created; 0 if it may be now."""
+        item = await self.ledger.get(canonical_key(key))
+        if item is None or item.sent_at is None or item.state != State.IN_DOUBT:
+            return 0.0
+        return max(0.0, item.sent_at + (self.ledger.late or UNKNOWN_LATE) - self.ledger.now())
+
+    async def undo(self, key: str) -> Item:
+        """Put an item in doubt again that `resolve` settled, as long as nothing followed from that.
+
+        Raises `ValueError` if it was not settled by hand, or was sent again, or has ended since.
+        """
+        await self.ledger.undo(canonical_key(key))
+        return await self._now(canonical_key(key))
 
     async def retry(self, key: str) -> Item:
         """Let a rejected item be sent again by the next run."""
-        await self.ledger.transition(key, Event.RETRY_ASKED)
-        return await self._now(key)
+        await self.ledger.transition(canonical_key(key), Event.RETRY_ASKED)
+        return await self._now(canonical_key(key))
 
     async def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
         """Ask a program about every item in doubt, settle what it knows and give each item as it then stands."""
@@ -651,15 +724,21 @@ class _Sending:
         await self._sleep(seconds)
 
     async def accepted(self, request: InvoiceRequest) -> None:
-        """Record the service's answer."""
+        """Record the service's answer; one that cannot be this item's leaves it in doubt, with what was said."""
         event = _ACCEPTED.get(_status(request), Event.ACCEPTED_NEW)
+        learned = {"code": request.code, "error": request.reason} if event is Event.ACCEPTED_FAILED else {}
         try:
             await self._end(
                 event,
                 request_id=request.request_id,
                 invoice_id=request.data.id if request.data else None,
                 result=_result(request),
+                **learned,
             )
+        except ValueError as error:
+            self._intended = True
+            said = _said(status=None, code=None, request_ids=(request.request_id,), answer="")
+            await self._end(Event.LOST, error=_line(error), result=said)
         except Exception as error:
             lost = f"invoice {self._item.key!r} is request {request.request_id}, which could not be recorded"
             _log.error("%s: %s", lost, error)
@@ -667,10 +746,11 @@ class _Sending:
             raise
 
     async def failed(self, error: InvoicingError) -> None:
-        """Record what the failure means for the invoice."""
-        code = getattr(error.__cause__ or error, "code", None)
+        """Record what the failure means for the invoice, and what an answer said that left it in doubt."""
+        code = getattr(error, "code", None) or getattr(error.__cause__, "code", None)
         if self._intended:
-            await self._end(_FATES[fate(error)], error=_line(error), code=code)
+            learned = {"result": _answer(error)} if isinstance(error, SubmissionInDoubtError) else {}
+            await self._end(_FATES[fate(error)], error=_line(error), code=code, **learned)
         else:
             self._changed |= {"error": _line(error), "code": code}
 
@@ -713,7 +793,21 @@ def _result(request: InvoiceRequest) -> str | None:
     """The service's last word, numbers as text with their digits."""
     if not request.terminal:
         return None
-    return json.dumps(dict(request.raw), ensure_ascii=False, default=str, separators=(",", ":"))
+    try:
+        return json.dumps(dict(request.raw), ensure_ascii=False, default=str, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        # Whatever it is, the request's id and status are known and must not be lost for it.
+        return None
+
+
+def _answer(error: SubmissionInDoubtError) -> str:
+    """What an answer said that left a submission in doubt, as JSON text."""
+    head = error.answer.decode(errors="replace")
+    return _said(status=error.status, code=error.code, request_ids=error.request_ids, answer=head)
+
+
+def _said(**words: Any) -> str:
+    return json.dumps(words, ensure_ascii=False, default=str, separators=(",", ":"))
 
 
 async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
@@ -729,7 +823,7 @@ def _polled(seq: int, end: _End) -> Change:
         return Change(ref=seq, event=Event.POLL_NEW, error=_line(end.error))
     invoice_id = end.data.id if end.data else None
     event = _POLLED.get(_status(end), Event.POLL_NEW)
-    return Change(ref=seq, event=event, invoice_id=invoice_id, result=_result(end))
+    return Change(ref=seq, event=event, invoice_id=invoice_id, result=_result(end), code=end.code, error=end.reason)
 
 
 def _has_key(wrong: tuple[Fault, ...]) -> bool:
@@ -737,6 +831,9 @@ def _has_key(wrong: tuple[Fault, ...]) -> bool:
 
 
 def _new(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
+    key = canonical_key(draft.key)
+    if key != draft.key:
+        draft = evolve(draft, key=key)
     # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
     payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
     return NewDraft(

@@ -35,9 +35,7 @@ class RefusedError(Exception):
 def holding(file: Path) -> subprocess.Popen[str]:
     """Another process that tries to hold a file; its first line says whether it does."""
     command = [sys.executable, "-c", HOLDS, str(file)]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def refused(file: Path) -> str:

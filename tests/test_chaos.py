@@ -1,0 +1,309 @@
+"""Everything at once: kills, stops, and operators who remove locks, move files and lose logs, at random.
+
+In full (300 mishaps over runs of 500 drafts), in some minutes:
+
+    pytest -m slow tests/test_chaos.py
+
+`INVOICING_SHORT=1` before it gives the short form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import chaos_work
+import kill_work
+import pytest
+from attrs import define, field
+
+from invoicing_async._clock import RealClock
+from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
+
+SHORT = bool(os.environ.get("INVOICING_SHORT"))
+MISHAPS = 24 if SHORT else 300
+MISHAPS_OF_A_RUN = 12
+DRAFTS = 500
+REACHED = {"sending", "in_doubt", "submitted", "success"}
+"""Where an invoice that was made may stand; everywhere else it would be lost, or made a second time."""
+
+SIDE = ("", "-wal", "-shm", "-journal", ".lock")
+"""What belongs to a run file."""
+
+
+class LaterClock(RealClock):
+    """The wall clock an hour on: what was given up cannot arrive any more."""
+
+    def now(self) -> float:
+        return super().now() + 3600.0
+
+
+@define
+class Lives:
+    """Lives of one run against one service that notes what it makes."""
+
+    url: str
+    log: Path
+    server: subprocess.Popen[str]
+
+    def order(self, **words: object) -> list[object] | int:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps(words) + "\n")
+        self.server.stdin.flush()
+        answer: list[object] | int = json.loads(self.server.stdout.readline())
+        return answer
+
+    def start(self, file: Path) -> int:
+        pid = self.order(start=[self.url, str(file), DRAFTS, 40])
+        assert isinstance(pid, int)
+        return pid
+
+    def wait(self, pid: int) -> tuple[int, str]:
+        answer = self.order(wait=pid)
+        assert isinstance(answer, list)
+        return int(str(answer[0])), str(answer[1])
+
+    def created(self) -> dict[str, str]:
+        """What the service made, by key. No key twice."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        made = [line.split()[1:] for line in lines if line.startswith("created ")]
+        twice = [key for key, count in Counter(key for key, _ in made).items() if count > 1]
+        assert not twice, f"created twice: {twice}"
+        return {words[0]: words[1] for words in made}
+
+
+@contextmanager
+def living(folder: Path) -> Iterator[Lives]:
+    log = folder / "service.log"
+    with (
+        _process(kill_work.__file__, "invoices", str(log)) as service,
+        _process(chaos_work.__file__, str(folder / "said"), stdin=subprocess.PIPE) as server,
+    ):
+        assert service.stdout is not None
+        yield Lives(f"http://127.0.0.1:{int(service.stdout.readline())}", log, server)
+
+
+@contextmanager
+def _process(*arguments: str | None, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, *(word for word in arguments if word)]
+    started = subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, text=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+@define
+class Chaos:
+    """One run, what befell it, and what it must be all the same."""
+
+    lives: Lives
+    file: Path
+    random: Random
+    stops: list[str] = field(factory=list)
+
+    # -- what befalls it ------------------------------------------------------------------------------------------
+
+    def killed(self) -> None:
+        """Kill -9 at a random moment."""
+        self.cut(self.begun())
+
+    def paused(self) -> None:
+        """SIGSTOP for longer than the time-outs of the session, then go on for a moment."""
+        pid = self.begun()
+        self.signal(pid, signal.SIGSTOP)
+        time.sleep(self.random.choice((0.05, 0.5, 2.5)))
+        self.signal(pid, signal.SIGCONT)
+        time.sleep(self.random.random() * 0.3)
+        self.cut(pid)
+
+    def lock_removed(self) -> None:
+        """Somebody removes what looks like a stale lock, and starts a second process."""
+        pid = self.begun()
+        self.side(".lock").unlink(missing_ok=True)
+        self.second(self.file)
+        self.cut(pid)
+
+    def linked(self) -> None:
+        """A second process on a hard link to the file."""
+        pid = self.begun()
+        if self.file.exists():
+            link = self.file.with_name("link.db")
+            os.link(self.file, link)
+            self.second(link)
+            self.cut(pid)
+            self.second(link)
+            for suffix in SIDE:
+                link.with_name(link.name + suffix).unlink(missing_ok=True)
+        else:
+            self.cut(pid)
+
+    def moved(self) -> None:
+        """The file is moved while its run is at work, and a second process finds it under the new name."""
+        pid = self.begun()
+        if not self.file.exists():
+            self.cut(pid)
+            return
+        old, new = self.file, self.file.with_name(f"moved-{self.random.randrange(10**9)}.db")
+        old.rename(new)
+        self.second(new)
+        self.cut(pid)
+        self.second(new)
+        for suffix in SIDE[1:]:
+            if old.with_name(old.name + suffix).exists():
+                old.with_name(old.name + suffix).replace(new.with_name(new.name + suffix))
+        self.file = new
+
+    def log_lost(self) -> None:
+        """The log is gone after a kill; a process that finds the file so must not send from it."""
+        self.killed()
+        log, kept = self.side("-wal"), self.file.with_name("kept")
+        if not log.exists():
+            return
+        shutil.copy(log, kept)
+        before = self.file.read_bytes()
+        log.unlink()
+        self.side("-shm").unlink(missing_ok=True)
+        self.second(self.file)
+        assert self.file.read_bytes() == before, "a file without its log was changed"
+        shutil.copy(kept, log)
+        kept.unlink()
+
+    def bytes_flipped(self) -> None:
+        """Some bytes of the file are others after a kill: it is refused, or what it says is the same."""
+        self.killed()
+        if not self.file.exists():
+            return
+        kept = {suffix: self.side(suffix).read_bytes() for suffix in SIDE[:2] if self.side(suffix).exists()}
+        known = self.items()
+        damaged = bytearray(kept[""])
+        for _ in range(self.random.choice((1, 3, 200))):
+            damaged[self.random.randrange(len(damaged))] ^= 1 << self.random.randrange(8)
+        self.file.write_bytes(damaged)
+        status, why = self.lives.wait(self.lives.start(self.file))
+        self.lives.created()
+        if status == 0:
+            assert set(self.items()) == set(known) or not known, "another set of invoices"
+            return
+        assert (status, bool(why)) == (chaos_work.EXPLAINED, True), f"a stop without a reason: {status}"
+        self.stops.append(why)
+        for suffix in SIDE[1:4]:
+            self.side(suffix).unlink(missing_ok=True)
+        for suffix, content in kept.items():
+            self.side(suffix).write_bytes(content)
+
+    # -- how that is done ------------------------------------------------------------------------------------------
+
+    def side(self, suffix: str) -> Path:
+        return self.file.with_name(self.file.name + suffix)
+
+    def begun(self) -> int:
+        """Start a life and wait a random moment of it."""
+        pid = self.lives.start(self.file)
+        time.sleep(self.random.random() * 0.6)
+        return pid
+
+    def signal(self, pid: int, number: int) -> None:
+        os.kill(pid, number)  # it is nobody else's before it was waited for
+
+    def cut(self, pid: int) -> None:
+        """Kill a life; one that had ended before must have come to its end, or say why not."""
+        self.signal(pid, signal.SIGKILL)
+        status, why = self.lives.wait(pid)
+        assert status in {0, -signal.SIGKILL} or (status == chaos_work.EXPLAINED and why), (status, why)
+
+    def second(self, file: Path) -> None:
+        """Let another life try: it is refused with a reason, or finds the run at rest and ends it."""
+        status, why = self.lives.wait(self.lives.start(file))
+        assert status == 0 or (status == chaos_work.EXPLAINED and why), (status, why)
+        if why:
+            self.stops.append(why)
+
+    # -- what must hold --------------------------------------------------------------------------------------------
+
+    def items(self) -> dict[str, Item]:
+        """What the run file says, as another process sees it."""
+
+        async def read() -> dict[str, Item]:
+            async with SqliteReader.read(self.file) as reader:
+                return {item.key: item for item in await reader.rows(limit=1_000_000)}
+
+        try:
+            return asyncio.run(read())
+        except (FileNotFoundError, RunFileError):
+            return {}  # killed before it was made
+
+    def look(self) -> None:
+        """What was made is known or in doubt, and nothing was made twice."""
+        items = self.items()
+        for key, request_id in self.lives.created().items():
+            assert key in items, f"{key} was made and is not known"
+            assert items[key].state in REACHED, f"{key} was made and is {items[key].state}"
+            assert items[key].state in {"sending", "in_doubt"} or items[key].request_id == request_id
+
+    def ends(self) -> None:
+        """Left alone, and every doubt settled by what the service made, each draft is one invoice."""
+        self.second(self.file)
+        while doubts := [key for key, item in self.items().items() if item.state in {"in_doubt", "sending"}]:
+            asyncio.run(self.settled(doubts))
+            status, why = self.lives.wait(self.lives.start(self.file))
+            assert status == 0, why
+        assert {item.state for item in self.items().values()} == {State.SUCCESS.value}
+        assert set(self.lives.created()) == {f"K-{number}" for number in range(DRAFTS)}
+
+    async def settled(self, doubts: list[str]) -> None:
+        created = self.lives.created()
+        async with InvoiceRun.open(self.file, clock=LaterClock()) as run:
+            for key in doubts:
+                await run.resolve(key, created=key in created, request_id=created.get(key))
+
+
+BEFALLS = (
+    Chaos.killed,
+    Chaos.paused,
+    Chaos.lock_removed,
+    Chaos.linked,
+    Chaos.moved,
+    Chaos.log_lost,
+    Chaos.bytes_flipped,
+)
+
+
+def befall(folder: Path, mishaps: int, seed: int) -> Counter[str]:
+    """Run after run with so many mishaps each; count what befell and how lives were stopped."""
+    counted: Counter[str] = Counter()
+    for number in range(0, mishaps, MISHAPS_OF_A_RUN):
+        place = folder / str(number)
+        place.mkdir()
+        with living(place) as lives:
+            chaos = Chaos(lives, place / "run.db", Random(seed + number))
+            for _ in range(min(MISHAPS_OF_A_RUN, mishaps - number)):
+                mishap = chaos.random.choice(BEFALLS)
+                counted[mishap.__name__] += 1
+                mishap(chaos)
+                chaos.look()
+            chaos.ends()
+            counted.update(why.split(":")[0] for why in chaos.stops)
+    return counted
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_mishap_makes_an_invoice_twice_or_loses_one(tmp_path: Path) -> None:
+    """Kills, stops, lost locks and logs, moves, links and flipped bytes: each draft is one invoice in the end."""
+    counted = befall(tmp_path, MISHAPS, seed=8)
+    assert sum(counted[mishap.__name__] for mishap in BEFALLS) == MISHAPS
+    print(dict(counted))  # noqa: T201 - how often what befell and how it was explained, for whoever runs it with -s
