@@ -111,6 +111,8 @@ def fault(connection: sqlite3.Connection, path: Path, states: Iterable[str]) -> 
     missing = list(_missing(connection))
     if missing:
         return f"it has no {missing[0]}"
+    if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+        return "its last page is cut off"
     is_unclean = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_MARK,)).fetchone() is not None
     is_small = path.stat().st_size <= SMALL
     if not is_small and not is_unclean:

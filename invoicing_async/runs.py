@@ -642,9 +642,7 @@ class InvoiceRun:
         """Raise `ResolutionTooEarlyError` while what was sent may still be on its way."""
         remaining = await self.remaining(key)
         if remaining > 0:
-            text = (
-                f"{key!r} may still arrive at the service for {remaining:.0f} s; nobody can know yet that it does not"
-            )
+            text = f"{key!r} may still arrive at the service within {ceil(remaining)} s: look it up again after that"
             raise ResolutionTooEarlyError(text, remaining=remaining)
 
     async def remaining(self, key: str) -> float:
@@ -668,7 +666,10 @@ class InvoiceRun:
         return await self._now(canonical_key(key))
 
     async def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
-        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands."""
+        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
+
+        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`.
+        """
         async with aclosing(_paged(partial(self.ledger.rows, (State.IN_DOUBT,), payload=True), self._stop)) as items:
             async for item in items:
                 yield await self._reconciled(item, await look_up(_draft(item), item))
@@ -676,9 +677,10 @@ class InvoiceRun:
     async def _reconciled(self, item: Item, answer: str | bool | None) -> Item:  # noqa: FBT001 - what a program answered
         if answer is None or answer is True:
             return item
-        if answer is False:
-            return await self.resolve(item.key, created=False)
-        return await self.resolve(item.key, created=True, request_id=answer)
+        try:
+            return await self.resolve(item.key, created=answer is not False, request_id=answer or None)
+        except (ResolutionTooEarlyError, ValueError) as error:
+            return evolve(item, error=_line(error))
 
 
 _End = InvoiceRequest | Unsettled

@@ -46,7 +46,7 @@ class LaterClock(RealClock):
     """The wall clock an hour on: what was given up cannot arrive any more."""
 
     def now(self) -> float:
-        return super().now() + 3600.0
+        return RealClock.now() + 3600.0
 
 
 @define

@@ -26,6 +26,7 @@ import kill_work
 import pytest
 from attrs import define, field
 
+from invoicing_async._clock import RealClock
 from invoicing_async._naming import is_temp
 from invoicing_async._pdf import fault_of
 from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
@@ -100,6 +101,13 @@ def recorded(file: Path) -> dict[str, Item]:
             return {item.key: item for item in await reader.rows(limit=1_000_000)}
 
     return asyncio.run(read())
+
+
+class LaterClock(RealClock):
+    """The wall clock an hour on: what was given up cannot arrive any more."""
+
+    def now(self) -> float:
+        return RealClock.now() + 3600.0
 
 
 # -- documents -------------------------------------------------------------------------------------------------------
@@ -240,7 +248,7 @@ class InvoicesKilled:
         created = self.created()
 
         async def resolve() -> None:
-            async with InvoiceRun.open(self.file) as run:
+            async with InvoiceRun.open(self.file, clock=LaterClock()) as run:
                 for key in doubts:
                     await run.resolve(key, created=key in created, request_id=created.get(key))
 
