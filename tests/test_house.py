@@ -30,6 +30,7 @@ LEVELS = (
         "_seen",
         "_slots",
         "_learning",
+        "_encodings",
     },
     {
         "_signing",
