@@ -195,8 +195,8 @@ class Session:
     ) -> Coroutine[Any, Any, T]:
         """Send the request and give what `read` makes of its answer, trying again as the policy says.
 
-        `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
-        failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
+        `read` gets an answer with a status of 2xx or of `request.answers`, inside the attempt; what it raises counts
+        as the attempt's failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
         `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
         next in line for one; `leaves` is called when that byte is about to leave. Raises the errors of
         `errors`, each with its `attempts`; whatever else `read` raises passes through unchanged.
@@ -469,7 +469,7 @@ class _Call(Generic[T]):
                     answer = session.begin(request, self._exchange)
                     response = await answer.__aenter__()
                     self._answer = answer
-                    if response.status // 100 != SUCCESS_CLASS:
+                    if response.status // 100 != SUCCESS_CLASS and response.status not in self._request.answers:
                         raise await _refusal(response, now=session.clock.now())
                     value = await self._read(response)
             except TimeoutError as exc:

@@ -31,6 +31,8 @@ LEVELS = (
         "_slots",
         "_learning",
         "_encodings",
+        "_links",
+        "_xml",
     },
     {
         "_signing",
@@ -46,7 +48,7 @@ LEVELS = (
         "_store",
     },
     {"session", "_download"},
-    {"documents", "invoices", "drafts", "sandbox"},
+    {"documents", "invoices", "drafts", "sandbox", "_exports"},
     {"runs"},
     {"cli", "__init__"},
     {"__main__"},
@@ -54,6 +56,7 @@ LEVELS = (
 """Imports point only downward: from a higher number to a lower one."""
 
 SIDEWAYS = {
+    ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
