@@ -22,7 +22,7 @@ from attrs import frozen
 
 from ._batch import bounded
 from ._disk import DiskWriter, OnExisting, Published, whole_document
-from ._download import Place
+from ._download import Kind, Place
 from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
 from ._naming import file_name
@@ -81,6 +81,9 @@ BREATH = 500
 """Ids read in one go."""
 
 MAX_BYTES = 256 * 2**20
+
+CLOCKS_APART = 120.0
+"""Seconds by which the clock of a file server may be behind this machine's."""
 _CLIENT_ERRORS = 4
 """The first digit of a status by which the service says that the request itself is at fault."""
 
@@ -318,12 +321,14 @@ class AsyncInvoices:
         on_existing: OnExisting | str = OnExisting.KEEP,
         durable: bool = False,
         name: str | PurePath | None = None,
+        since: float | None = None,
     ) -> SavedDocument:
         """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
 
         Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
         that leads; a link that has expired or is not there yet is asked for again, all within the poller's time.
-        `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. Raises
+        `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
+        that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken. Raises
         `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError` when the
         poller's time is spent before there was a link, otherwise as a download does.
         """
@@ -334,7 +339,7 @@ class AsyncInvoices:
         target = Path(folder) / (file_name(number, suffix=f".{format}") if name is None else name)
         if existing is OnExisting.KEEP:
             disk = self._session.resource(DiskWriter)
-            found = await disk.run(lambda: whole_document(target, KINDS[format].proof()))
+            found = await disk.run(lambda: _kept(target, KINDS[format], since))
             if found is not None:
                 return _saved(number, found, attempts=0)
             existing = OnExisting.NEW_NAME
@@ -436,6 +441,13 @@ def _chained(error: Exception, draft: InvoiceDraft) -> SubmissionInDoubtError:
 
 def _abandoned(draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
     return NotSent(draft, error if isinstance(error, Exception) else SessionError("the batch was left"))
+
+
+def _kept(target: Path, kind: Kind, since: float | None) -> Published | None:
+    """Give the whole document that stands there, unless it is too old to be the one that is asked for."""
+    found = whole_document(target, kind.proof())
+    is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
+    return None if is_older else found
 
 
 def _saved(invoice_id: str, found: Published, *, attempts: int) -> SavedDocument:

@@ -46,6 +46,7 @@ LEVELS = (
         "_aiohttp",
         "_disk",
         "_store",
+        "_run_settings",
     },
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox", "_exports"},
