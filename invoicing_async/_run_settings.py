@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from attrs import asdict, evolve, field, frozen
+from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 
 from ._naming import EXPORT, Layout
 from .policies import Limits, RetryPolicy
 
-__all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "export_name"]
+__all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]
 
 FORMATS = ("pdf", "xml")
 BY_KEY = "{key}"
@@ -25,6 +26,7 @@ BEFORE = "{invoice_id}"
 """How exports were named before a run kept a layout; such a run goes on so."""
 
 
+@lru_cache(maxsize=16)
 def export_layout(pattern: str) -> Layout:
     """Read a layout of exports: `{key}`, `{request_id}`, `{invoice_id}`, `{date:…}`, `{shard}`, `{shard2}`.
 
@@ -82,14 +84,18 @@ class ExportTo:
         export_layout(self.layout)
 
 
-def export_name(layout: Layout, ids: Mapping[str, str], *, sent_at: float, format: str) -> PurePosixPath:  # noqa: A002 - the service's own name
+def named(ids: Mapping[str, str], *, sent_at: float, to: ExportTo) -> PurePosixPath:
     """Give the file of an export below its folder; the same whenever it is asked for."""
-    key = ids[EXPORT[0]]
-    return layout.relative(key, day=_day(sent_at), suffix=f".{format}", others=ids)
+    return export_layout(to.layout).relative(ids["key"], day=_day(sent_at), suffix=f".{to.format}", others=ids)
 
 
 def _day(seconds: float) -> date:
     return datetime.fromtimestamp(seconds, tz=UTC).date()
+
+
+def _known(kept: Mapping[str, Any], kind: type[AttrsInstance]) -> dict[str, Any]:
+    """Give what this version knows of; a later one may keep more."""
+    return {name: kept[name] for name in fields_dict(kind) if name in kept}
 
 
 @frozen(kw_only=True)
@@ -104,8 +110,8 @@ class RunSettings:
         """Read what a run file holds, also one of an earlier version."""
         export = kept.get("export")
         return cls(
-            pace=RunPace(**kept.get("pace", {})),
-            export=None if export is None else ExportTo(**{"layout": BEFORE, **export}),
+            pace=RunPace(**_known(kept.get("pace", {}), RunPace)),
+            export=None if export is None else ExportTo(**{"layout": BEFORE, **_known(export, ExportTo)}),
         )
 
     def written(self, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from decimal import Decimal
 from functools import partial
 from hashlib import sha256
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
 from attrs import evolve, frozen
@@ -28,7 +28,7 @@ from ._clock import Clock, RealClock
 from ._disk import DiskWriter, difference
 from ._naming import Layout
 from ._rules import UUID, faults
-from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, export_name
+from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
 from ._scheduler import Schedule
 from ._states import ON_DISK, DocumentState, Event, RunKind, State
 from ._store import (
@@ -85,6 +85,7 @@ __all__ = [
     "SqliteReader",
     "State",
     "check_files",
+    "export_layout",
 ]
 
 T = TypeVar("T")
@@ -597,10 +598,9 @@ class InvoiceRun:
         file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`.
         """
         to = ExportTo(folder=Path(folder), format=format, layout=layout)
-        named = export_layout(layout)
 
         async def work(item: Item, _: Sleep) -> Item:
-            await self._exported(invoices, item, to, named)
+            await self._exported(invoices, item, to)
             return await self._now(item.seq)
 
         async with aclosing(self._without_file(also)) as items:
@@ -633,13 +633,24 @@ class InvoiceRun:
                     if finished_item.path is None:
                         yield finished_item
 
-    async def _exported(self, invoices: AsyncInvoices, item: Item, to: ExportTo, layout: Layout) -> None:
+    def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
+        """Give the file of an item below the export's folder, the same whenever it is asked for.
+
+        Raises `ValueError` for an item that no invoice is known of.
+        """
+        if item.invoice_id is None:
+            raise ValueError(f"no invoice is known of {item.key!r}")
+        ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
+        return named(ids, sent_at=self._since(item), to=to)
+
+    def _since(self, item: Item) -> float:
+        return item.sent_at or self.ledger.created
+
+    async def _exported(self, invoices: AsyncInvoices, item: Item, to: ExportTo) -> None:
         try:
             number = item.invoice_id or await _looked_up(invoices, item)
-            ids = {"key": item.key, "request_id": item.request_id or number, "invoice_id": number}
-            since = item.sent_at or self.ledger.created
-            name = export_name(layout, ids, sent_at=since, format=to.format)
-            saved = await invoices.export(number, to.folder, format=to.format, name=name, since=since)
+            name = self.export_name(evolve(item, invoice_id=number), to)
+            saved = await invoices.export(number, to.folder, format=to.format, name=name, since=self._since(item))
         except _DEAD:
             raise
         except InvoicingError as error:
