@@ -342,8 +342,12 @@ async def _print_known(run: InvoiceRun, book: InvoiceBook) -> None:
 
 async def _take(
     items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook, finished: asyncio.Queue[Item | None] | None = None
-) -> None:
-    """Enter what comes to rest; what is to be exported is printed when it is, and handed on in `finished`."""
+) -> int:
+    """Enter what comes to rest; what is to be exported is printed when it is, and handed on in `finished`.
+
+    Gives how many items that were.
+    """
+    handed_on = 0
     async with aclosing(items):
         async for item in items:
             # When it was sent is what one in doubt is looked up by; only the file knows.
@@ -351,6 +355,8 @@ async def _take(
             book.add(book.result(doubtful or item), printed=not book.is_to_be_exported(item))
             if finished is not None and book.is_to_be_exported(item):
                 finished.put_nowait(item)
+                handed_on += 1
+    return handed_on
 
 
 @frozen
@@ -368,11 +374,11 @@ async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: I
     Trouble with the exports is raised when all the rest has come to rest; what ends that also ends the exports.
     """
     finished: asyncio.Queue[Item | None] = asyncio.Queue()
+    to_export = book.exported + await book.count_without_file()
     exporting = asyncio.create_task(_export(run, book, exports, finished))
     try:
-        await _take(items, run, book, finished)
+        exports.bar.total = to_export + await _take(items, run, book, finished)
         finished.put_nowait(None)
-        exports.bar.total = book.exported + await book.count_without_file()
         await asyncio.wait([exporting])
     finally:
         exporting.cancel()
