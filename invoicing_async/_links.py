@@ -74,7 +74,9 @@ def read_link(text: str, *, base: str) -> Link:
     if _CONTROL.search(text):
         raise LinkError("holds a control character")
     try:
-        parts = urlsplit(urljoin(base, text))
+        parts = urlsplit(text)
+        if not parts.scheme:
+            parts = urlsplit(urljoin(base, text))
         return Link(_origin(parts), _quoted(parts.path or "/", _SAFE), _quoted(parts.query, _SAFE_QUERY))
     except LinkError:
         raise

@@ -99,7 +99,8 @@ def _spoken(element: Outline) -> str | None:
     said = element.text.strip().lower()
     if element.depth == 1 and said in _FLAGS.get(element.name.lower(), ()):
         return f"{element.name} {said}"
-    if _tells_a_failure(element.name) and said not in _UNEVENTFUL:
+    # SOAP has a Fault only if there is one; other envelopes have a field for it always.
+    if _tells_a_failure(element.name) and (element.name == "Fault" or said not in _UNEVENTFUL):
         return element.name[:40]
     return None
 
