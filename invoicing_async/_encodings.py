@@ -49,17 +49,13 @@ class Decoder(Protocol):
         """Hear that all of the body was fed, and give what was kept back. Raises `EncodingError` without an end."""
 
 
-def decoder(content_encoding: str | None, *, limit: int, sniff: bool = False) -> Decoder:
+def decoder(content_encoding: str | None, *, limit: int) -> Decoder:
     """Give the decoder of a body by its Content-Encoding: gzip, deflate, several, or none.
 
     `limit` bounds the bytes it gives. A body that does not begin as gzip, though it is said to be, stands as it is:
-    something on the way has decoded it. With `sniff` one that begins as gzip is that, though it is not said to be,
-    for what never begins so. Raises `EncodingError` for a coding that is not known here.
+    something on the way has decoded it. Raises `EncodingError` for a coding that is not known here.
     """
-    coders = [_CODERS[name]() for name in reversed(_codings(content_encoding))]
-    if sniff and not coders:
-        coders = [_Inflating(_gzip_or_plain)]
-    return _Bounded(coders, limit)
+    return _Bounded([_CODERS[name]() for name in reversed(_codings(content_encoding))], limit)
 
 
 def is_coded(content_encoding: str | None) -> bool:

@@ -41,8 +41,8 @@ CODINGS: list[tuple[str, Callable[[bytes], bytes]]] = [
 ]
 
 
-def fed(coding: str | None, sent: bytes, *, step: int, limit: int = LIMIT, sniff: bool = False) -> bytes:
-    decode = decoder(coding, limit=limit, sniff=sniff)
+def fed(coding: str | None, sent: bytes, *, step: int, limit: int = LIMIT) -> bytes:
+    decode = decoder(coding, limit=limit)
     given = [decode.feed(sent[at : at + step]) for at in range(0, len(sent), step)]
     return b"".join(given) + decode.finish()
 
@@ -94,14 +94,6 @@ def test_a_body_that_was_decoded_on_the_way_stands_as_it_is(body: bytes) -> None
     """A proxy that decodes and leaves the header makes no answer unreadable."""
     for step in (1, 5, 100):
         assert fed("gzip", body, step=step) == body
-
-
-def test_a_store_that_says_nothing_of_its_gzip_is_found_out_by_the_first_bytes() -> None:
-    """Sniffing is asked for; without it the bytes are left alone."""
-    sent = gzip.compress(b"%PDF-1.7")
-    assert fed(None, sent, step=3, sniff=True) == b"%PDF-1.7"
-    assert fed(None, b"%PDF-1.7", step=3, sniff=True) == b"%PDF-1.7"
-    assert fed(None, sent, step=3) == sent
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "compress", "gzip, br", "gzip,gzip,gzip,gzip,gzip", "br\x1b[2J"])

@@ -14,7 +14,7 @@ import pytest
 from attrs import define, field
 from fakes import FakeClock, FakeResponse, FakeTransport
 
-from invoicing_async import AsyncInvoices, Poller, RetryPolicy, Session, StaticToken
+from invoicing_async import AsyncInvoices, OrderDocuments, Poller, RetryPolicy, Session, StaticToken
 from invoicing_async._http import Request
 from invoicing_async._links import MOVED, RENEWED
 from invoicing_async.errors import (
@@ -303,3 +303,18 @@ async def test_a_page_that_was_saved_once_is_not_taken_for_the_invoice(tmp_path:
     async with at(Place(held={LINK: [document(XML, "text/xml")]})) as invoices:
         document_ = await invoices.export(NUMBER, tmp_path, format="xml", poller=STEADY)
     assert document_.path.read_bytes() == XML
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+async def test_what_is_passed_through_is_decoded_too(step: int) -> None:
+    """Its size is not known beforehand: the length is that of what was sent."""
+    sent = gzip.compress(PDF)
+    pieces = tuple(sent[at : at + step] for at in range(0, len(sent), step))
+    headers = {"Content-Type": "application/pdf", "Content-Encoding": "gzip", "Content-Length": str(len(sent))}
+    transport = FakeTransport(answers=[FakeResponse(headers=headers, pieces=pieces)])
+    async with (
+        Session("https://api.test", auth=StaticToken("t"), transport=transport, clock=FakeClock()) as session,
+        OrderDocuments(session).open("order-1") as document_,
+    ):
+        assert document_.size is None
+        assert b"".join([chunk async for chunk in document_.chunks]) == PDF
