@@ -19,7 +19,7 @@ from ._links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from ._scheduler import Schedule
 from ._wire import Export
 from .errors import ApiError, ExportError, InvoicingError, PollTimeoutError
-from .session import Session
+from .session import Session, Sleep
 
 __all__ = ["KINDS", "Exporting"]
 
@@ -54,7 +54,10 @@ _Fetched: TypeAlias = bytes | Published | _Moved | _Wanting
 
 @frozen(kw_only=True)
 class Exporting:
-    """One invoice's document on its way. `request` asks for the export, `read` reads the answer to that."""
+    """One invoice's document on its way. `request` asks for the export, `read` reads the answer to that.
+
+    `sleep` is how it waits, between attempts too.
+    """
 
     session: Session
     invoice_id: str
@@ -63,6 +66,7 @@ class Exporting:
     read: Callable[[Response], Awaitable[Export]]
     place: Place
     max_bytes: int
+    sleep: Sleep
 
     async def saved(self, schedule: Schedule) -> Published:
         """Ask until the document is there, and save it.
@@ -77,11 +81,11 @@ class Exporting:
             wait = schedule.delay(asked, elapsed, chance=clock.random())
             if wait is None or (schedule.timeout is not None and elapsed >= schedule.timeout):
                 raise self._spent(found.error, asked, elapsed)
-            await clock.sleep(wait)
+            await self.sleep(wait)
         return found
 
     async def _asked(self) -> Published | _Wanting:
-        export = await self.session.call(self.request, self.read)
+        export = await self.session.call(self.request, self.read, sleep=self.sleep)
         what = f"the {self.format} of {self.invoice_id}"
         if export.status == "FAIL":
             raise self._error(f"the service could not build {what}")
@@ -120,7 +124,7 @@ class Exporting:
             operation="download_export",
         )
         try:
-            return await self.session.call(request, partial(self._received, link))
+            return await self.session.call(request, partial(self._received, link), sleep=self.sleep)
         except ApiError as error:
             refused = self._error(f"{link.host}, where the {self.format} is to be had, answered {error}")
             refused.attempts = error.attempts

@@ -322,15 +322,18 @@ class AsyncInvoices:
         durable: bool = False,
         name: str | PurePath | None = None,
         since: float | None = None,
+        sleep: Sleep | None = None,
     ) -> SavedDocument:
         """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
 
         Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
         that leads; a link that has expired or is not there yet is asked for again, all within the poller's time.
         `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
-        that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken. Raises
-        `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError` when the
-        poller's time is spent before there was a link, otherwise as a download does.
+        that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
+        `sleep` replaces every wait.
+
+        Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
+        when the poller's time is spent before there was a link, otherwise as a download does.
         """
         if format not in KINDS:
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
@@ -351,6 +354,7 @@ class AsyncInvoices:
             read=self._read_export,
             place=Place(folder=Path(folder), target=target, on_existing=existing, durable=durable),
             max_bytes=self._max_bytes,
+            sleep=sleep or self._session.clock.sleep,
         )
         return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 

@@ -589,18 +589,20 @@ class InvoiceRun:
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
         layout: str = BY_KEY,
+        poller: Schedule | None = None,
         also: AsyncIterable[Item] | None = None,
     ) -> AsyncGenerator[Item]:
         """Save the document of every SUCCESS item that has none yet, and give each item as it then stands.
 
         `layout` names the file below `folder`: `{key}`, `{request_id}`, `{invoice_id}`, `{date:%Y/%m}` (the day it was
         sent, UTC), `{shard}`. `also` may go on giving items that finish while others are exported. An item that has a
-        file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`.
+        file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
+        `poller` bounds how long it is asked for.
         """
         to = ExportTo(folder=Path(folder), format=format, layout=layout)
 
-        async def work(item: Item, _: Sleep) -> Item:
-            await self._exported(invoices, item, to)
+        async def work(item: Item, sleep: Sleep) -> Item:
+            await self._exported(invoices, item, to, poller, self._stop.sleep(sleep))
             return await self._now(item.seq)
 
         async with aclosing(self._without_file(also)) as items:
@@ -646,11 +648,18 @@ class InvoiceRun:
     def _since(self, item: Item) -> float:
         return item.sent_at or self.ledger.created
 
-    async def _exported(self, invoices: AsyncInvoices, item: Item, to: ExportTo) -> None:
+    async def _exported(
+        self, invoices: AsyncInvoices, item: Item, to: ExportTo, poller: Schedule | None, sleep: Sleep
+    ) -> None:
         try:
             number = item.invoice_id or await _looked_up(invoices, item)
             name = self.export_name(evolve(item, invoice_id=number), to)
-            saved = await invoices.export(number, to.folder, format=to.format, name=name, since=self._since(item))
+            since = self._since(item)
+            saved = await invoices.export(
+                number, to.folder, format=to.format, name=name, since=since, poller=poller, sleep=sleep
+            )
+        except _StoppedError:
+            return  # its turn comes again
         except _DEAD:
             raise
         except InvoicingError as error:

@@ -263,6 +263,29 @@ async def test_a_foreign_hosts_401_is_one_items_trouble(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_dead_link_holds_up_nobody_and_a_stop_does_not_wait_for_it(tmp_path: Path) -> None:
+    """It gives its place away while it waits, within the poller's time; a stop cuts that short and records nothing."""
+    service = Service(links={"k-0": 404})
+    async with opened(service, tmp_path / "r.db", *(f"k-{n}" for n in range(40))) as (run, invoices):
+        await finished(run, invoices)
+        given: list[str] = []
+        poller = Poller(first=1, factor=1, jitter=0, timeout=None)
+        async with aclosing(run.export(invoices, tmp_path / "out", poller=poller)) as items:
+            async for item in items:
+                given.append(item.key)
+                if len(given) == 39:
+                    assert "k-0" not in given
+                    run.stop()
+        assert given[-1] == "k-0"
+        stopped = await run.ledger.get("k-0")
+        assert stopped is not None
+        assert (stopped.state, stopped.path, stopped.error) == ("success", None, None)
+    async with opened(service, tmp_path / "r.db") as (run, invoices):
+        [dead] = (await exported(run, invoices, tmp_path / "out", poller=Poller(first=1, timeout=5))).values()
+        assert "asked for" in str(dead.error)
+
+
+@pytest.mark.asyncio
 async def test_a_run_keeps_its_settings(tmp_path: Path) -> None:
     """They are there when it is opened again, and to be changed."""
     file = tmp_path / "r.db"

@@ -305,13 +305,13 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
     async with session, live(screen.err, bars, shown=screen.lively, foot=book.foot), book.watched():
         invoices = AsyncInvoices(session, names=errand.settings.names(), endpoints=errand.settings.endpoints())
         if verify and export is not None:
-            await _mend(run, book, invoices, export)
+            await _mend(run, book, invoices, export, poller)
         await _print_known(run, book)
         items = run.run(invoices, poller=poller) if book.waiting else run.submit(invoices)
         if export is None:
             await _take(items, run, book)
         else:
-            await _take_and_export(items, run, book, _Exports(invoices, export, bars[-1]))
+            await _take_and_export(items, run, book, _Exports(invoices, export, bars[-1], poller))
 
 
 def _bars(book: InvoiceBook) -> list[Bar]:
@@ -366,6 +366,7 @@ class _Exports:
     invoices: AsyncInvoices
     to: ExportTo
     bar: Bar
+    poller: Poller | None
 
 
 async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook, exports: _Exports) -> None:
@@ -393,14 +394,18 @@ async def _export(run: InvoiceRun, book: InvoiceBook, exports: _Exports, finishe
         while (item := await finished.get()) is not None:
             yield item
 
-    exported = run.export(exports.invoices, to.folder, format=to.format, layout=to.layout, also=later())
+    exported = run.export(
+        exports.invoices, to.folder, format=to.format, layout=to.layout, poller=exports.poller, also=later()
+    )
     async with aclosing(exported) as items:
         async for item in items:
             book.exported += item.path is not None
             book.print(book.result(item))
 
 
-async def _mend(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: ExportTo) -> None:
+async def _mend(
+    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: ExportTo, poller: Poller | None
+) -> None:
     """Export anew what is missing or broken on disk."""
     disk = DiskWriter()
     try:
@@ -410,12 +415,12 @@ async def _mend(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, exp
         await disk.close()
     for key in broken:
         if not book.stop.asked:
-            await _export_again(run, book, invoices, key, export)
+            await _export_again(run, book, invoices, key, export, poller)
     book.broken = len(broken) - book.exported
 
 
 async def _export_again(
-    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, key: str, export: ExportTo
+    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, key: str, export: ExportTo, poller: Poller | None
 ) -> None:
     item = await run.ledger.get(key)
     if item is None or item.path is None or item.invoice_id is None:
@@ -431,6 +436,7 @@ async def _export_again(
             format=path.suffix.removeprefix("."),
             name=place[1],
             on_existing="replace" if stays else "keep",
+            poller=poller,
         )
     except (AuthenticationError, SessionError):
         raise
