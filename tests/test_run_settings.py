@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 from fakes import FakeClock, FakeResponse, FakeTransport
-from served import clean, json_lines, starting, write_drafts, write_ids
+from served import clean, command, json_lines, starting, whole, write_drafts, write_ids
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Poller, RetryPolicy, Session, StaticToken
 from invoicing_async._http import Request
@@ -418,6 +420,39 @@ def test_an_export_goes_elsewhere_for_good(services: Callable[..., Sandbox], cli
     assert {Path(row["path"]).name for row in rows} == {f"{row['invoice_id']}.pdf" for row in rows}
     assert {Path(row["path"]).parent for row in rows} == {Path("new").absolute()}
     assert not Path("old").exists()
+    assert cli("runs", "verify", "i.db")[0] == Exit.DONE
+
+
+def test_a_folder_that_cannot_be_had_ends_the_exports_and_another_is_taken(
+    services: Callable[..., Sandbox], cli: Cli
+) -> None:
+    """Everything is submitted and awaited all the same; the run then goes elsewhere."""
+    sandbox = services(QUICK)
+    write_drafts(Path("d.jsonl"), 3)
+    Path("blocked").write_text("a file stands where the folder is wanted")
+    submit = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--export", "pdf", "--to", "blocked/out")
+    assert cli(*submit)[0] == Exit.STOPPED
+    assert len(sandbox.created) == 3
+    assert cli("runs", "resume", "i.db", "--to", "new")[0] == Exit.DONE
+    assert len(list(Path("new").iterdir())) == 3
+    assert len(sandbox.created) == 3
+
+
+def test_no_kill_leaves_a_second_copy(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """Killed with SIGKILL at any moment of its exports, a run ends with one whole file for each invoice."""
+    sandbox = services(QUICK)
+    write_drafts(Path("d.jsonl"), 24)
+    assert cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait")[0] == Exit.DONE
+    resume = ("runs", "resume", "i.db", "--export", "pdf", "--to", "out", "--concurrency", "4")
+    for at in range(2, 20, 3):
+        with subprocess.Popen(command(*resume), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            while running.poll() is None and sandbox.calls(Operation.FILE) < at:
+                threading.Event().wait(0.002)
+            running.kill()
+    assert cli(*resume)[0] == Exit.DONE
+    files = list(Path("out").iterdir())
+    assert len(files) == 24
+    assert all(map(whole, files))
     assert cli("runs", "verify", "i.db")[0] == Exit.DONE
 
 
