@@ -148,7 +148,7 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         raise error
-    documented = " or ".join(sorted(kind.content_types))
+    documented = " or ".join(sorted(filter(None, kind.content_types)))
     text = f"the answer has content type {content_type or 'none'!r} where {documented} is documented"
     raise ProtocolError(text, head=body, status=response.status)
 

@@ -381,9 +381,12 @@ async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: I
         exports.bar.total = to_export + await _take(items, run, book, finished)
         finished.put_nowait(None)
         await asyncio.wait([exporting])
-    finally:
+    except BaseException:
         exporting.cancel()
         await asyncio.wait([exporting])
+        if not exporting.cancelled():
+            exporting.exception()  # what ended the rest is raised
+        raise
     exporting.result()
 
 
