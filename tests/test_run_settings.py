@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import threading
@@ -30,7 +31,7 @@ from invoicing_async.cli.settings import Settings
 from invoicing_async.policies import Limits
 from invoicing_async.policies import RetryPolicy as Policy
 from invoicing_async.runs import DocumentRun, InvoiceRun, Item
-from invoicing_async.sandbox import Faults, Operation, Sandbox
+from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 PDF = b"%PDF-1.7\n" + b"x" * 900 + b"\nstartxref\n9\n%%EOF\n"
@@ -363,6 +364,7 @@ def kept(cli: Cli, file: str) -> dict[str, Any]:
     return settings
 
 
+JSON = {"Content-Type": "application/json"}
 QUICK = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
 
 
@@ -438,6 +440,16 @@ def test_a_folder_that_cannot_be_had_ends_the_exports_and_another_is_taken(
     assert cli("runs", "resume", "i.db", "--to", "new")[0] == Exit.DONE
     assert len(list(Path("new").iterdir())) == 3
     assert len(sandbox.created) == 3
+
+
+def test_why_an_invoice_has_no_file_is_said(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """In the summary, beside its key."""
+    sandbox = services(QUICK)
+    sandbox.script(Operation.EXPORT, [Answer(headers=JSON, body=b'{"status": "FAIL", "download_url": null}')])
+    write_drafts(Path("d.jsonl"), 2)
+    code, out, _ = cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--export", "pdf", "--to", "out")
+    assert code == Exit.SOME_LEFT
+    assert re.search(r"no file for ORDER-000[01]: ExportError: the service could not build the pdf", out)
 
 
 def test_no_kill_leaves_a_second_copy(services: Callable[..., Sandbox], cli: Cli) -> None:
