@@ -36,6 +36,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
+RENEWALS = 5
+PATIENCE = 10.0
+"""A host that refused every link that was asked for, more often than so and for so many seconds, is believed."""
+
+
 @frozen
 class _Moved:
     """A redirect, by its Location."""
@@ -72,16 +77,22 @@ class Exporting:
     async def saved(self, schedule: Schedule) -> Published:
         """Ask until the document is there, and save it.
 
-        Raises `ExportError` if the service cannot build it or its link gives no document, `PollTimeoutError` when the
-        time is spent before there was a link, otherwise as a download does.
+        A link that is no good is asked for anew, at least `RENEWALS` times and for `PATIENCE` seconds if there is the
+        time. Raises `ExportError` if the service cannot build it or its link gives no document, `PollTimeoutError`
+        when the time is spent before there was a link, otherwise as a download does.
         """
         clock, asked = self.session.clock, 0
-        begun = clock.monotonic()
+        begun = good_until = clock.monotonic()
+        good_asks = 0
         while isinstance(found := await self._asked(), _Wanting):
-            asked, elapsed = asked + 1, clock.monotonic() - begun
-            wait = schedule.delay(asked, elapsed, chance=clock.random())
-            if wait is None or (schedule.timeout is not None and elapsed >= schedule.timeout):
-                raise self._spent(found.error, asked, elapsed)
+            now, asked = clock.monotonic(), asked + 1
+            if not isinstance(found.error, ExportError):
+                good_until, good_asks = now, asked
+            is_believed = asked - good_asks > RENEWALS and now - good_until >= PATIENCE
+            wait = schedule.delay(asked, now - begun, chance=clock.random())
+            is_late = schedule.timeout is not None and now - begun >= schedule.timeout
+            if wait is None or is_late or is_believed:
+                raise self._spent(found.error, asked, now - begun)
             await self.sleep(wait)
         return found
 

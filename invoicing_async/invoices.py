@@ -318,7 +318,8 @@ class AsyncInvoices:
         """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
 
         Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
-        that leads; a link that has expired or is not there yet is asked for again, all within the poller's time.
+        that leads; a link that has expired or is not there yet is asked for again, for ten seconds and five
+        times in a row, all within the poller's time.
         `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
         that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
         `sleep` replaces every wait.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from fakes import FakeClock, FakeResponse, FakeTransport
 
 from invoicing_async import AsyncInvoices, OrderDocuments, Poller, RetryPolicy, Session, StaticToken
@@ -166,12 +166,12 @@ class TestLinksThatAreNoGood:
 
     @pytest.mark.parametrize("status", sorted(RENEWED))
     async def test_one_that_stays_so_is_that_invoices_trouble(self, status: int, tmp_path: Path) -> None:
-        """Within the poller's time; the error names the host and the status."""
+        """After ten seconds of new ones that were no better; the error names the host and the status."""
         place = Place(held={LINK: [refused(status)]})
         error = await failed(place, tmp_path, ExportError)
         assert not isinstance(error, AuthenticationError)
         assert f"files.test, where the pdf is to be had, answered {status}" in str(error)
-        assert place.asks == 21
+        assert place.asks == 11
 
     @pytest.mark.parametrize("status", [400, 418, 500, 503, 429, 501])
     async def test_what_else_its_host_answers_is_too(self, status: int, tmp_path: Path) -> None:
@@ -187,6 +187,34 @@ class TestLinksThatAreNoGood:
         place = Place(lambda ask: done(link if ask < 3 else LINK), {LINK: [document()]})
         assert await saved(place, tmp_path) == PDF
         assert place.asks == 3
+
+    @pytest.mark.parametrize(
+        ("poller", "asks"),
+        [
+            (evolve(STEADY, timeout=2), 3),
+            ([1.0, 1.0], 3),
+            (Poller(first=0.5, factor=1, jitter=0, timeout=300), 21),
+            (Poller(first=30, factor=1, jitter=0, timeout=300), 6),
+            (Poller(first=0.25, factor=1, jitter=0, timeout=1), 5),
+        ],
+    )
+    async def test_it_is_believed_after_five_renewals_and_ten_seconds(
+        self, poller: Any, asks: int, tmp_path: Path
+    ) -> None:
+        """Or when the poller's time or waits are spent, whichever comes first."""
+        place = Place(held={LINK: [refused(403)]})
+        async with at(place) as invoices:
+            with pytest.raises(ExportError, match=f"answered 403; asked for {asks} times in"):
+                await invoices.export(NUMBER, tmp_path, poller=poller)
+
+    async def test_only_those_in_a_row_count(self, tmp_path: Path) -> None:
+        """A link that is missing for a moment between them is no host's word."""
+
+        def asked(ask: int) -> FakeResponse:
+            return done(None) if ask % 4 == 0 else done(LINK)
+
+        place = Place(asked, {LINK: [refused(404) for _ in range(11)] + [document()]})
+        assert await saved(place, tmp_path) == PDF
 
     async def test_none_at_all_ends_with_the_time(self, tmp_path: Path) -> None:
         error = await failed(Place(lambda _: done(None)), tmp_path, PollTimeoutError)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import threading
@@ -30,7 +31,7 @@ from invoicing_async.cli.settings import Settings
 from invoicing_async.policies import Limits
 from invoicing_async.policies import RetryPolicy as Policy
 from invoicing_async.runs import DocumentRun, InvoiceRun, Item
-from invoicing_async.sandbox import Faults, Operation, Sandbox
+from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 PDF = b"%PDF-1.7\n" + b"x" * 900 + b"\nstartxref\n9\n%%EOF\n"
@@ -104,6 +105,7 @@ class Service:
     keys: dict[str, str] = field(factory=dict)
     exported: list[str] = field(factory=list)
     links: dict[str, int] = field(factory=dict)
+    linkless: frozenset[str] = frozenset()
 
     async def answer(self, request: Request) -> FakeResponse:
         if request.operation == "create_invoice":
@@ -118,7 +120,8 @@ class Service:
         number = next(part for part in request.path.split("/") if part in self.keys)
         if request.operation == "export_invoice":
             self.exported.append(self.keys[number])
-            return said({"status": "DONE", "download_url": f"https://files.test/{number}"})
+            link = None if self.keys[number] in self.linkless else f"https://files.test/{number}"
+            return said({"status": "DONE", "download_url": link})
         if self.keys[number] in self.ends and not self.ends[self.keys[number]].is_set():
             return said({"request_id": number, "status": "NEW"})
         return said({"request_id": number, "status": "SUCCESS", "data": {"id": number}})
@@ -265,9 +268,9 @@ async def test_a_foreign_hosts_401_is_one_items_trouble(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_dead_link_holds_up_nobody_and_a_stop_does_not_wait_for_it(tmp_path: Path) -> None:
+async def test_a_link_that_never_comes_holds_up_nobody_and_no_stop(tmp_path: Path) -> None:
     """It gives its place away while it waits, within the poller's time; a stop cuts that short and records nothing."""
-    service = Service(links={"k-0": 404})
+    service = Service(linkless=frozenset({"k-0"}))
     async with opened(service, tmp_path / "r.db", *(f"k-{n}" for n in range(40))) as (run, invoices):
         await finished(run, invoices)
         given: list[str] = []
@@ -284,7 +287,7 @@ async def test_a_dead_link_holds_up_nobody_and_a_stop_does_not_wait_for_it(tmp_p
         assert (stopped.state, stopped.path, stopped.error) == ("success", None, None)
     async with opened(service, tmp_path / "r.db") as (run, invoices):
         [dead] = (await exported(run, invoices, tmp_path / "out", poller=Poller(first=1, timeout=5))).values()
-        assert "asked for" in str(dead.error)
+        assert "DONE without a link after 5 s" in str(dead.error)
 
 
 @pytest.mark.asyncio
@@ -361,6 +364,7 @@ def kept(cli: Cli, file: str) -> dict[str, Any]:
     return settings
 
 
+JSON = {"Content-Type": "application/json"}
 QUICK = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
 
 
@@ -436,6 +440,16 @@ def test_a_folder_that_cannot_be_had_ends_the_exports_and_another_is_taken(
     assert cli("runs", "resume", "i.db", "--to", "new")[0] == Exit.DONE
     assert len(list(Path("new").iterdir())) == 3
     assert len(sandbox.created) == 3
+
+
+def test_why_an_invoice_has_no_file_is_said(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """In the summary, beside its key."""
+    sandbox = services(QUICK)
+    sandbox.script(Operation.EXPORT, [Answer(headers=JSON, body=b'{"status": "FAIL", "download_url": null}')])
+    write_drafts(Path("d.jsonl"), 2)
+    code, out, _ = cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--export", "pdf", "--to", "out")
+    assert code == Exit.SOME_LEFT
+    assert re.search(r"no file for ORDER-000[01]: ExportError: the service could not build the pdf", out)
 
 
 def test_no_kill_leaves_a_second_copy(services: Callable[..., Sandbox], cli: Cli) -> None:

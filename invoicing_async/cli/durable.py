@@ -33,7 +33,7 @@ from ..runs import (
     check_files,
     export_layout,
 )
-from .account import error_of
+from .account import SHOWN, error_of
 from .drafts import BadDraft, Drafts
 from .exits import CommandError, Exit, checked
 from .options import Pace
@@ -41,6 +41,7 @@ from .progress import Bar, live
 from .report import Report
 from .rows import document_row, download_row
 from .runbook import PAGE, Book, DocumentBook, Errand, InvoiceBook
+from .screen import plain
 from .stop import Stop, listening
 
 __all__ = [
@@ -392,6 +393,7 @@ async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: I
 
 async def _export(run: InvoiceRun, book: InvoiceBook, exports: _Exports, finished: asyncio.Queue[Item | None]) -> None:
     to = exports.to
+    without: list[str] = []
 
     async def later() -> AsyncIterator[Item]:
         while (item := await finished.get()) is not None:
@@ -404,6 +406,9 @@ async def _export(run: InvoiceRun, book: InvoiceBook, exports: _Exports, finishe
         async for item in items:
             book.exported += item.path is not None
             book.print(book.result(item))
+            if item.path is None and item.error:
+                without.append(f"no file for {plain(item.key)}: {plain(item.error)}")
+    book.notes += without[:SHOWN]
 
 
 async def _mend(
