@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
-from xml.parsers import expat
 
 from attrs import frozen
 
 from ._clock import Clock
 from ._disk import DiskWriter, OnExisting, Spool
+from ._encodings import DecodedSizeError, EncodingError, decoder, is_coded
 from ._existing import MakesProof, Proof, Published
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
 from ._refusals import error_body
 from ._wire import error_from
+from ._xml import XmlProof
 from .errors import (
     HEAD_LIMIT,
     IncompleteDocumentError,
@@ -37,6 +38,9 @@ SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
 PARTIAL = 206
+GZIP = b"\x1f\x8b"
+"""How a gzip stream begins."""
+
 HEAD_SIZE = 5
 """Bytes after which a head can be judged: `%PDF-`."""
 
@@ -72,35 +76,9 @@ class Pdf:
         return Checker()
 
 
-class _XmlProof:
-    """Feeds an expat parser, which is done only after the root element is closed."""
-
-    def __init__(self) -> None:
-        self._parser = expat.ParserCreate()
-        self._size = 0
-        self._fault: str | None = None
-
-    def feed(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        self._parse(chunk, final=False)
-
-    def _parse(self, chunk: bytes, *, final: bool) -> None:
-        if self._fault is None:
-            try:
-                self._parser.Parse(chunk, final)
-            except expat.ExpatError as exc:
-                self._fault = f"not a whole XML document: {exc}"
-
-    def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None:
-        if content_length is not None and self._size != content_length:
-            return f"{self._size:,} bytes came where Content-Length says {content_length:,}"
-        self._parse(b"", final=True)
-        return self._fault
-
-
 @frozen
 class Xml:
-    """An XML document, proved by a parser that reaches its end."""
+    """An XML invoice, proved by a parser that reaches its end and by what is known not to be one."""
 
     content_types: frozenset[str] = frozenset({"application/xml", "text/xml"})
 
@@ -113,7 +91,7 @@ class Xml:
         return proof.fault(content_length=content_length)
 
     def proof(self) -> Proof:
-        return _XmlProof()
+        return XmlProof()
 
 
 @frozen(kw_only=True)
@@ -131,7 +109,14 @@ class Place:
 
 
 def declared_length(response: Response) -> int | None:
-    """Give the Content-Length of an answer; None if it has none that is a number, or is framed, which overrides it."""
+    """Give the Content-Length of an answer; None if it has none that is a number, or one that is not of the body.
+
+    A framing overrides it, and of a compressed body it is the length of what is sent.
+    """
+    return None if is_coded(response.header("Content-Encoding")) else _sent_length(response)
+
+
+def _sent_length(response: Response) -> int | None:
     if is_framed(response):
         return None
     value = response.header("Content-Length")
@@ -163,7 +148,7 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         raise error
-    documented = " or ".join(sorted(kind.content_types))
+    documented = " or ".join(sorted(filter(None, kind.content_types)))
     text = f"the answer has content type {content_type or 'none'!r} where {documented} is documented"
     raise ProtocolError(text, head=body, status=response.status)
 
@@ -197,13 +182,17 @@ class Receiver:
 class _Body:
     """One body while it arrives."""
 
-    __slots__ = ("_begun", "_chunks", "_first", "_framed", "_length", "_pieces", "_receiver", "_response", "_size")
+    __slots__ = (
+        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_pieces", "_receiver", "_response", "_size",
+    )  # fmt: skip
 
     def __init__(self, receiver: Receiver, response: Response) -> None:
         self._receiver = receiver
         self._response = response
         self._chunks: AsyncIterator[bytes] | None = None
-        self._length = declared_length(response)
+        coding = response.header("Content-Encoding")
+        self._coding = coding if is_coded(coding) else None
+        self._length = None if self._coding else _sent_length(response)
         self._framed = is_framed(response)
         self._begun = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
@@ -213,8 +202,13 @@ class _Body:
     def arrived(self) -> bytes | None:
         """Give the whole body if it is there already and proves whole; else None, and `small` has the last word."""
         self._refuse_size(self._length or 0)
+        if self._coding:
+            return None
         body = self._response.arrived()
         if body is None:
+            return None
+        if body.startswith(GZIP):
+            self._decode_unsaid(body)
             return None
         self._pieces.append(body)
         self._first = body[:HEAD_LIMIT]
@@ -230,6 +224,9 @@ class _Body:
             chunk = await self._next()
             if chunk is None:
                 return await self._whole()
+            if not self._pieces and self._coding is None and chunk.startswith(GZIP):
+                self._decode_unsaid(chunk)
+                continue
             if not self._pieces and self._receiver.kind.head_fault(chunk) is not None:
                 await self._check_head(chunk)
             self._pieces.append(chunk)
@@ -246,8 +243,40 @@ class _Body:
 
     def _rest(self) -> AsyncIterator[bytes]:
         if self._chunks is None:
-            self._chunks = aiter(self._response.chunks())
+            sent = aiter(self._response.chunks())
+            self._chunks = self._decoded(sent, self._coding, _sent_length(self._response)) if self._coding else sent
         return self._chunks
+
+    def _decode_unsaid(self, begun: bytes) -> None:
+        """Take off the gzip that an object was stored in without saying so; no document begins as gzip does."""
+        sent, length = self._rest(), self._length
+        self._coding, self._length, self._size = "gzip", None, 0
+        self._chunks = self._decoded(sent, self._coding, length, begun)
+
+    async def _decoded(
+        self, sent: AsyncIterator[bytes], coding: str, length: int | None, begun: bytes = b""
+    ) -> AsyncIterator[bytes]:
+        """Give a body without its coding, which must come to its end, and to the length that was declared of it."""
+        size = len(begun)
+        try:
+            decode = decoder(coding, limit=self._receiver.max_bytes)
+            for piece in decode.pieces(begun):
+                yield piece
+            async for chunk in sent:
+                size += len(chunk)
+                for piece in decode.pieces(chunk):
+                    yield piece
+            rest = decode.finish()
+        except DecodedSizeError as exc:
+            raise OversizedDocumentError(str(exc), head=self._first, status=self._response.status) from None
+        except EncodingError as exc:
+            raise self._incomplete(str(exc)) from None
+        if length is not None and size != length:
+            raise self._incomplete(f"{size:,} bytes came where Content-Length says {length:,}")
+        # The length of what was sent proves the end of what it stands for.
+        self._framed = self._framed or length is not None
+        if rest:
+            yield rest
 
     async def _next(self) -> bytes | None:
         try:

@@ -39,7 +39,7 @@ class Request:
     question mark. `headers` hold no credential: those are added for each attempt; the repr shows no header's
     value and no body all the same. `operation` is a short fixed name for logs and spans. `base_url` is empty
     until the session fills in its own; a request that brings one goes to another host and never carries
-    credentials.
+    credentials. `answers` are statuses beside the 2xx that its reader takes as an answer, not as an error.
     """
 
     method: str
@@ -51,6 +51,7 @@ class Request:
     repeat: Repeat = Repeat.ALWAYS
     operation: str = ""
     authorised: bool = True
+    answers: frozenset[int] = frozenset()
 
     @property
     def target(self) -> str:

@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote_to_bytes
 from attrs import field, frozen
 
 __all__ = [
+    "EXPORT",
     "Layout",
     "child",
     "content_disposition",
@@ -258,9 +259,11 @@ _DIRECTIVES: Mapping[str, Callable[[date], str]] = MappingProxyType(
 """Only numbers, written here: names of months change with the locale, and a resumed run must find its files."""
 
 _SHARDS: Mapping[str, slice] = MappingProxyType({"shard": slice(0, 2), "shard_below": slice(2, 4)})
-_FIELDS: Mapping[str, str] = MappingProxyType(
-    {"order_id": "{order_id}", "shard": "{shard}", "shard2": "{shard}/{shard_below}"}
-)
+_FIELDS: Mapping[str, str] = MappingProxyType({"shard": "{shard}", "shard2": "{shard}/{shard_below}"})
+ORDER = ("order_id",)
+EXPORT = ("key", "request_id", "invoice_id")
+"""The fields that tell one document from another: of an order document, and of an exported invoice."""
+
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -272,34 +275,45 @@ class Layout:
     Fields: `{order_id}` (required); `{date}` or `{date:…}` with %Y %y %m %d %j %G %V %u (ISO 8601 without a
     format); `{shard}`, two hex digits of the id's SHA-256 (256 folders), and `{shard2}`, two levels of them
     (`ab/cd`, 65,536 folders). `/` separates components, also inside a date's format. A pattern whose result
-    could leave the folder, or would have to be made safe, raises `ValueError`.
+    could leave the folder, or would have to be made safe, raises `ValueError`. `ids` are the fields that tell one
+    document from another, of which the pattern has at least one; an id and its shards are the first one's.
     """
 
     pattern: str = "{order_id}"
+    ids: tuple[str, ...] = field(default=ORDER, kw_only=True, repr=False)
     _components: tuple[str, ...] = field(init=False, eq=False, repr=False)
     _used: frozenset[str] = field(init=False, eq=False, repr=False)
 
     @_components.default
     def _parse(self) -> tuple[str, ...]:
-        components = tuple(_simplified(self.pattern).split("/"))
+        components = tuple(_simplified(self.pattern, self.ids).split("/"))
         for component in components:
-            _check_component(self.pattern, component)
+            _check_component(self.pattern, component, self.ids)
         return components
 
     @_used.default
     def _find_used(self) -> frozenset[str]:
         used = frozenset(_FIELD.findall("/".join(self._components)))
-        if "order_id" not in used:
-            raise ValueError(f"pattern {self.pattern!r} must have {{order_id}}, or all documents share one file")
+        if used.isdisjoint(self.ids):
+            needed = " or ".join(f"{{{name}}}" for name in self.ids)
+            raise ValueError(f"pattern {self.pattern!r} must have {needed}, or all documents share one file")
         return used
 
-    def relative(self, order_id: str, *, day: date, name: str | None = None, suffix: str = ".pdf") -> PurePosixPath:
+    def relative(
+        self,
+        order_id: str,
+        *,
+        day: date,
+        name: str | None = None,
+        suffix: str = ".pdf",
+        others: Mapping[str, str] = MappingProxyType({}),
+    ) -> PurePosixPath:
         """Give the document's path below its folder, every component safe.
 
-        `name`, such as the one in Content-Disposition, stands in place of the last component. Raises `ValueError`
-        for an empty id or name.
+        `name`, such as the one in Content-Disposition, stands in place of the last component; `others` are the ids
+        beside the first. Raises `ValueError` for an empty id or name.
         """
-        values = self._values(order_id, day, suffix)
+        values = self._values({self.ids[0]: order_id, **others}, day, suffix)
         folders = [_filled(component, values, LIMIT) for component in self._components[:-1]]
         if name is not None:
             return PurePosixPath(*folders, safe_name(name, suffix=suffix))
@@ -307,10 +321,13 @@ class Layout:
         last = self._components[-1].removesuffix(suffix)
         return PurePosixPath(*folders, _filled(last, values, _room(suffix, LIMIT)) + suffix)
 
-    def _values(self, order_id: str, day: date, suffix: str) -> Mapping[str, str]:
-        values = {"order_id": file_name(order_id, suffix=suffix).removesuffix(suffix)}
-        for used in self._used - {"order_id"}:
-            values[used] = _hex(order_id)[_SHARDS[used]] if used in _SHARDS else _DIRECTIVES[used](day)
+    def _values(self, given: Mapping[str, str], day: date, suffix: str) -> Mapping[str, str]:
+        first, values = given[self.ids[0]], {}
+        for used in self._used:
+            if used in self.ids:
+                values[used] = file_name(given[used], suffix=suffix).removesuffix(suffix)
+            else:
+                values[used] = _hex(first)[_SHARDS[used]] if used in _SHARDS else _DIRECTIVES[used](day)
         return values
 
 
@@ -319,25 +336,28 @@ def _filled(component: str, values: Mapping[str, str], room: int) -> str:
     return _component(text, room, whole=text)
 
 
-def _simplified(pattern: str) -> str:
+def _simplified(pattern: str, ids: tuple[str, ...]) -> str:
     """Give the pattern with plain fields only: `{date:%Y/%m}` -> `{Y}/{m}`."""
     try:
         parts = list(Formatter().parse(pattern))
     except ValueError as error:
         raise ValueError(f"pattern {pattern!r}: {error}") from None
-    return "".join(_part(pattern, *part) for part in parts)
+    return "".join(_part(pattern, ids, *part) for part in parts)
 
 
-def _part(pattern: str, literal: str, name: str | None, spec: str | None, conversion: str | None) -> str:
+def _part(
+    pattern: str, ids: tuple[str, ...], literal: str, name: str | None, spec: str | None, conversion: str | None
+) -> str:
     if "{" in literal + (spec or "") or "}" in literal:
         raise ValueError(f"pattern {pattern!r} must have no braces but around a field")
     if name is None:
         return literal
     if name == "date" and not conversion:
         return literal + _DIRECTIVE.sub(lambda match: _directive(pattern, match[1]), spec or "%Y-%m-%d")
-    if name not in _FIELDS or spec or conversion:
-        raise ValueError(f"pattern {pattern!r}: fields are {{order_id}}, {{date:…}}, {{shard}} and {{shard2}}")
-    return literal + _FIELDS[name]
+    if (name not in _FIELDS and name not in ids) or spec or conversion:
+        named = ", ".join(f"{{{known}}}" for known in ids)
+        raise ValueError(f"pattern {pattern!r}: fields are {named}, {{date:…}}, {{shard}} and {{shard2}}")
+    return literal + _FIELDS.get(name, f"{{{name}}}")
 
 
 def _directive(pattern: str, letter: str) -> str:
@@ -346,8 +366,8 @@ def _directive(pattern: str, letter: str) -> str:
     return f"{{{letter}}}"
 
 
-def _check_component(pattern: str, component: str) -> None:
-    text = component.format_map({**dict.fromkeys([*_DIRECTIVES, *_SHARDS], "00"), "order_id": "0"})
+def _check_component(pattern: str, component: str, ids: tuple[str, ...]) -> None:
+    text = component.format_map(dict.fromkeys([*_DIRECTIVES, *_SHARDS, *ids], "00"))
     if not text or TAG in text or _clean(text) != text or len(text.encode()) > LIMIT:
         raise ValueError(f"pattern {pattern!r}: {component!r} is not a safe path component below a folder")
 

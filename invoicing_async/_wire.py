@@ -17,7 +17,6 @@ from enum import StrEnum
 from math import isfinite
 from types import MappingProxyType, NoneType
 from typing import Any, NoReturn, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 from attrs import NOTHING, Attribute, field, fields_dict, frozen
 from attrs import has as is_attrs
@@ -399,7 +398,7 @@ def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
 class Export:
     """Where an exported invoice stands (API.md B.3): NEW, BUILDING, DONE or FAIL, or a status we do not know.
 
-    `download_url` is an absolute http(s) URL when `status` is DONE, else what the service said, if it was text.
+    `download_url` is what the service said, if it was text: `_links` judges it.
     """
 
     download_url: str | None
@@ -412,19 +411,7 @@ def decode_export(body: bytes) -> Export:
     status, url = answer.get("status"), answer.get("download_url")
     if not isinstance(status, str) or not status:
         raise unexpected("the export's status must be text that is not empty", body, None, answer)
-    if status == "DONE" and not _absolute(url):
-        raise ProtocolError("the export's download_url must be an absolute http(s) URL", head=body)
-    return Export(download_url=url if isinstance(url, str) else None, status=status)
-
-
-def _absolute(url: object) -> bool:
-    if not isinstance(url, str) or not _HEADER_TEXT.fullmatch(url):
-        return False
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+    return Export(download_url=url if isinstance(url, str) and url.strip() else None, status=status)
 
 
 @frozen(kw_only=True)

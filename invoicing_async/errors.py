@@ -360,7 +360,11 @@ class ResolutionTooEarlyError(InvoicingError):
 
 
 class ExportError(InvoicingError):
-    """The service could not build the document of an invoice (export status FAIL). `invoice_id` names it."""
+    """The document of an invoice could not be had; `invoice_id` names it.
+
+    The service could not build it (export status FAIL), or the host that its link leads to does not give it: that one
+    is named with its answer, never with the link, which holds a signature.
+    """
 
     hint = "The invoice itself is not affected; ask for the export again later."
 

@@ -23,17 +23,17 @@ from contextlib import aclosing
 from functools import lru_cache, partial
 from hashlib import sha256
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlsplit
 
 from attrs import define, field, frozen
 
 from ._answers import named_ids
 from ._batch import bounded
 from ._disk import DiskWriter, OnExisting
-from ._download import Kind, Pdf, Place, Receiver, Xml
+from ._download import Kind, Place
 from ._existing import Published, whole_document
+from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._outcomes import Fate, fate, may_repeat
@@ -54,7 +54,6 @@ from .errors import (
     ApiError,
     AuthenticationError,
     DraftError,
-    ExportError,
     InvoicingError,
     PollTimeoutError,
     ProtocolError,
@@ -93,11 +92,8 @@ BREATH = 500
 
 MAX_BYTES = 256 * 2**20
 
-# A link's host may say what kind of bytes it sends less exactly than the service itself.
-_KINDS: dict[str, Kind] = {
-    "pdf": Pdf(frozenset({"application/pdf", "application/octet-stream", "binary/octet-stream"})),
-    "xml": Xml(frozenset({"application/xml", "text/xml", "application/octet-stream", "binary/octet-stream"})),
-}
+CLOCKS_APART = 120.0
+"""Seconds by which the clock of a file server may be behind this machine's."""
 
 
 @frozen(kw_only=True)
@@ -320,62 +316,53 @@ class AsyncInvoices:
         poller: Schedule | Iterable[float] | None = None,
         on_existing: OnExisting | str = OnExisting.KEEP,
         durable: bool = False,
+        name: str | PurePath | None = None,
+        since: float | None = None,
+        sleep: Sleep | None = None,
     ) -> SavedDocument:
         """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
 
-        Asks until the service has built it, then downloads its link, without credentials. `invoice_id` is
-        `InvoiceRequest.data.id`. Raises `ExportError` if the service cannot build it, `PollTimeoutError` when the
-        poller's time is spent, otherwise as a download does.
+        Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
+        that leads; a link that has expired or is not there yet is asked for again, for ten seconds and five
+        times in a row, all within the poller's time.
+        `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
+        that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
+        `sleep` replaces every wait.
+
+        Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
+        when the poller's time is spent before there was a link, otherwise as a download does.
         """
-        if format not in _KINDS:
-            raise ValueError(f"format must be one of {', '.join(_KINDS)}, got {format!r}")
+        if format not in KINDS:
+            raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = _uuid(invoice_id, "invoice_id")
         existing = OnExisting(on_existing)
-        target = Path(folder) / file_name(number, suffix=f".{format}")
-        disk = self._session.resource(DiskWriter)
+        target = Path(folder) / (file_name(number, suffix=f".{format}") if name is None else name)
         if existing is OnExisting.KEEP:
-            found = await disk.run(lambda: whole_document(target, _KINDS[format].proof()))
+            disk = self._session.resource(DiskWriter)
+            found = await disk.run(lambda: _kept(target, KINDS[format], since))
             if found is not None:
                 return _saved(number, found, attempts=0)
             existing = OnExisting.NEW_NAME
-        link = await self._built(number, format, _schedule(poller))
-        place = Place(folder=Path(folder), target=target, on_existing=existing, durable=durable)
-        return _saved(number, await self._fetched(link, _KINDS[format], place, disk), attempts=1)
+        exporting = Exporting(
+            session=self._session,
+            invoice_id=number,
+            format=format,
+            request=self._exportation(number, format),
+            read=self._read_export,
+            place=Place(folder=Path(folder), target=target, on_existing=existing, durable=durable),
+            max_bytes=self._max_bytes,
+            sleep=sleep or self._session.clock.sleep,
+        )
+        return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 
-    async def _built(self, invoice_id: str, kind: str, schedule: Schedule) -> str:
-        """Ask for the export until it is done and give its link."""
-        clock = self._session.clock
-        begun, attempt = clock.monotonic(), 0
-        request = Request(
+    def _exportation(self, invoice_id: str, kind: str) -> Request:
+        return Request(
             method="POST",
             path=self._endpoints.export.format(invoice_id),
             query=f"format={kind}",
             headers=_JSON,
             operation="export_invoice",
         )
-        while True:
-            export = await self._session.call(request, self._read_export)
-            if export.status == "FAIL":
-                raise ExportError(f"the service could not build the {kind} of {invoice_id}", invoice_id=invoice_id)
-            if export.status == "DONE" and export.download_url is not None:
-                return export.download_url
-            attempt, elapsed = attempt + 1, clock.monotonic() - begun
-            wait = schedule.delay(attempt, elapsed, chance=clock.random())
-            if wait is None or (schedule.timeout is not None and elapsed >= schedule.timeout):
-                text = f"the {kind} of {invoice_id} is {export.status} after {elapsed:g} s"
-                raise PollTimeoutError(text, request_id=invoice_id, polls=attempt)
-            await clock.sleep(wait)
-
-    async def _fetched(self, link: str, kind: Kind, place: Place, disk: DiskWriter) -> Published:
-        receiver = Receiver(kind, self._session.clock, self._session.timeouts, self._max_bytes)
-
-        async def read(response: Response) -> bytes | Published:
-            return await receiver.receive(response, disk, place)
-
-        body = await self._session.call(_link_request(link), read)
-        if isinstance(body, Published):
-            return body
-        return await disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
 
     async def submit_many(
         self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
@@ -487,16 +474,11 @@ def _abandoned(draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
     return NotSent(draft, error if isinstance(error, Exception) else SessionError("the batch was left"))
 
 
-def _link_request(link: str) -> Request:
-    parts = urlsplit(link)
-    return Request(
-        method="GET",
-        path=quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._"),
-        query=quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]"),
-        base_url=f"{parts.scheme}://{parts.netloc}",
-        authorised=False,
-        operation="download_export",
-    )
+def _kept(target: Path, kind: Kind, since: float | None) -> Published | None:
+    """Give the whole document that stands there, unless it is too old to be the one that is asked for."""
+    found = whole_document(target, kind.proof())
+    is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
+    return None if is_older else found
 
 
 def _saved(invoice_id: str, found: Published, *, attempts: int) -> SavedDocument:

@@ -17,8 +17,9 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from hashlib import sha256
+from math import ceil
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
 
 from attrs import evolve, frozen
@@ -29,6 +30,7 @@ from ._disk import DiskWriter
 from ._existing import difference
 from ._naming import Layout
 from ._rules import UUID, canonical_key, faults
+from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
 from ._scheduler import Schedule
 from ._states import ON_DISK, DocumentState, Event, RunKind, State
 from ._store import (
@@ -84,6 +86,7 @@ __all__ = [
     "DocumentRun",
     "DocumentState",
     "DraftConflictError",
+    "ExportTo",
     "Intake",
     "InvoiceRun",
     "Item",
@@ -95,9 +98,12 @@ __all__ = [
     "RunFileError",
     "RunKind",
     "RunLockedError",
+    "RunPace",
+    "RunSettings",
     "SqliteReader",
     "State",
     "check_files",
+    "export_layout",
 ]
 
 T = TypeVar("T")
@@ -221,7 +227,10 @@ class DocumentRun:
     def __init__(self, ledger: SqliteLedger) -> None:
         self.ledger = ledger
         self._stop = _Stop()
-        settings = ledger.settings
+        self._placed()
+
+    def _placed(self) -> None:
+        settings = self.ledger.settings
         self.folder = Path(settings["folder"])
         self.layout = Layout(settings["layout"])
         self.day = date.fromisoformat(settings["day"])
@@ -239,13 +248,14 @@ class DocumentRun:
         day: date | None = None,
         served_name: bool = False,
         durable: bool = False,
+        move: bool = False,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file and hold it; with `folder`, make it if it is not there.
 
-        The settings are those of the first time: later only `folder` is compared. Raises `RunLockedError` if another
-        process holds the file, `RunFileError` if it is something else, `FileNotFoundError`, `ValueError` for another
-        folder than the recorded one.
+        The settings are those of the first time: later only `folder` is compared, and `move` changes it. Raises
+        `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
+        `FileNotFoundError`, `ValueError` for another folder than the recorded one.
         """
         where = None if folder is None else _absolute(folder)
         today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
@@ -261,9 +271,37 @@ class DocumentRun:
             file, kind=kind, settings=settings, create=where is not None, clock=clock
         ) as ledger:
             recorded = ledger.settings["folder"]
-            if where is not None and recorded != str(where):
+            is_other = where is not None and recorded != str(where)
+            if is_other and not move:
                 raise ValueError(f"folder must be {recorded}, which this run was begun with, got {where}")
-            yield cls(ledger)
+            run = cls(ledger)
+            if is_other:
+                await run.move(folder=where)
+            yield run
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run keeps for whoever goes on with it; its place is `folder` and `layout`."""
+        return RunSettings.read(self.ledger.settings)
+
+    async def keep(self, settings: RunSettings) -> None:
+        """Keep other settings from now on. Raises `ValueError` for an export, which is for e-invoices."""
+        if settings.export is not None:
+            raise ValueError("export is for a run of e-invoices")
+        await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    async def move(self, *, folder: str | PathLike[str] | None = None, layout: str | None = None) -> None:
+        """Save what is still to be had elsewhere, or under other names, from now on.
+
+        What was saved stays where it is and is verified there; what of it is missing or broken is fetched anew into
+        the new place. Raises `ValueError` for a layout that is none.
+        """
+        changed = {
+            "folder": str(self.folder if folder is None else _absolute(folder)),
+            "layout": self.layout.pattern if layout is None else Layout(layout).pattern,
+        }
+        await self.ledger.update_settings({**self.ledger.settings, **changed})
+        self._placed()
 
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open."""
@@ -318,8 +356,9 @@ class DocumentRun:
                     yield outcome
 
     async def _fetched(self, saver: Saver, item: Item, sleep: Sleep) -> DownloadOutcome:
-        # A path of ours whose file is gone or broken: nobody else's is replaced.
-        replace = None if item.path is None else _path(item)
+        # A path of ours whose file is gone or broken: nobody else's is replaced, nor anything where the run was before.
+        is_here = item.path is not None and _path(item).is_relative_to(self.folder)
+        replace = _path(item) if is_here else None
         outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=replace)
         if isinstance(outcome, Failed) and isinstance(outcome.error, _StoppedError):
             return NotStarted(item.key, outcome.error)
@@ -429,6 +468,15 @@ class InvoiceRun:
         )
         async with opening as ledger:
             yield cls(ledger)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run keeps for whoever goes on with it."""
+        return RunSettings.read(self.ledger.settings)
+
+    async def keep(self, settings: RunSettings) -> None:
+        """Keep other settings from now on. What was exported before stays where it is."""
+        await self.ledger.update_settings(settings.written(self.ledger.settings))
 
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.
@@ -587,16 +635,24 @@ class InvoiceRun:
         folder: str | PathLike[str],
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
+        layout: str = BY_KEY,
+        poller: Schedule | None = None,
+        also: AsyncIterable[Item] | None = None,
     ) -> AsyncGenerator[Item]:
-        """Save the document of every SUCCESS item that has none yet, and give each item as it then stands."""
+        """Save the document of every SUCCESS item that has none yet, and give each item as it then stands.
 
-        async def work(item: Item, _: Sleep) -> Item:
-            await self._exported(invoices, item, folder, format)
+        `layout` names the file below `folder`: `{key}`, `{request_id}`, `{invoice_id}`, `{date:%Y/%m}` (the day it was
+        sent, UTC), `{shard}`. `also` may go on giving items that finish while others are exported. An item that has a
+        file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
+        `poller` bounds how long it is asked for.
+        """
+        to = ExportTo(folder=Path(folder), format=format, layout=layout)
+
+        async def work(item: Item, sleep: Sleep) -> Item:
+            await self._exported(invoices, item, to, poller, self._stop.sleep(sleep))
             return await self._now(item.seq)
 
-        async with aclosing(
-            _with_file(_paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop), has=False)
-        ) as items:
+        async with aclosing(self._without_file(also)) as items:
             outcomes = bounded(
                 items,
                 work,
@@ -608,10 +664,49 @@ class InvoiceRun:
                 async for item in outcomes:
                     yield item
 
-    async def _exported(self, invoices: AsyncInvoices, item: Item, folder: str | PathLike[str], kind: str) -> None:
+    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Give the finished items that have no file, each once: those of the run file, then those that finish."""
+        given: set[int] = set()
+        finished = _paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop)
+        async with aclosing(_with_file(finished, has=False)) as items:
+            async for item in items:
+                given.add(item.seq)
+                yield item
+        if also is None:
+            return
+        async with aclosing(self._stop.until(_each(also))) as later:
+            async for item in later:
+                if item.state == State.SUCCESS and item.seq not in given:
+                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
+                    finished_item = await self._now(item.seq)
+                    if finished_item.path is None:
+                        yield finished_item
+
+    def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
+        """Give the file of an item below the export's folder, the same whenever it is asked for.
+
+        Raises `ValueError` for an item that no invoice is known of.
+        """
+        if item.invoice_id is None:
+            raise ValueError(f"no invoice is known of {item.key!r}")
+        ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
+        return named(ids, sent_at=self._since(item), to=to)
+
+    def _since(self, item: Item) -> float:
+        return item.sent_at or self.ledger.created
+
+    async def _exported(
+        self, invoices: AsyncInvoices, item: Item, to: ExportTo, poller: Schedule | None, sleep: Sleep
+    ) -> None:
         try:
             number = item.invoice_id or await _looked_up(invoices, item)
-            saved = await invoices.export(number, folder, format=kind)
+            name = self.export_name(evolve(item, invoice_id=number), to)
+            since = self._since(item)
+            saved = await invoices.export(
+                number, to.folder, format=to.format, name=name, since=since, poller=poller, sleep=sleep
+            )
+        except _StoppedError:
+            return  # its turn comes again
         except _DEAD:
             raise
         except InvoicingError as error:
@@ -885,6 +980,11 @@ def _noted(item: Item, waiting: dict[str, list[int]]) -> str:
     request_id = item.request_id or ""
     waiting.setdefault(request_id, []).append(item.seq)
     return request_id
+
+
+async def _each(items: AsyncIterable[T]) -> AsyncGenerator[T]:
+    async for item in items:
+        yield item
 
 
 async def _queued(queue: asyncio.Queue[Item | None]) -> AsyncIterator[Item]:

@@ -181,8 +181,8 @@ class Session:
     ) -> Coroutine[Any, Any, T]:
         """Send the request and give what `read` makes of its answer, trying again as the policy says.
 
-        `read` gets an answer with a status of 2xx, inside the attempt; what it raises counts as the attempt's
-        failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
+        `read` gets an answer with a status of 2xx or of `request.answers`, inside the attempt; what it raises counts
+        as the attempt's failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
         `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
         next in line for one. If that byte cannot leave within `Timeouts.intent` of it, the attempt ends unsent and
         `before` is awaited again by the next, at once. `leaves` is called when the byte is about to leave, on a
@@ -501,7 +501,7 @@ class _Call(Generic[T]):
                         raise
                     self._has_left()  # also where no transport of ours was there to say so
                     self._answer = answer
-                    if response.status // 100 != SUCCESS_CLASS:
+                    if response.status // 100 != SUCCESS_CLASS and response.status not in self._request.answers:
                         raise await self._refusal(response)
                     value = await self._read(response)
             except TimeoutError as exc:

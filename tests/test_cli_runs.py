@@ -24,6 +24,7 @@ import pytest
 from rich.console import Console
 from served import SECRETS, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
 
+from invoicing_async._naming import file_name
 from invoicing_async._states import Event
 from invoicing_async._store import NewDraft, SqliteLedger
 from invoicing_async._wire import dump_draft
@@ -340,7 +341,7 @@ def test_submit_wait_export_and_the_same_again(services: Callable[..., Sandbox],
     assert ends == Counter(row["outcome"] for row in report["items"])
     assert (ends["duplicate"], ends["success"] + ends["failed"], len(sandbox.created)) == (1, 10, 10)
     made = [row for row in first if row["outcome"] == "success"]
-    assert all(Path(row["path"]).stem == row["invoice_id"] and whole(Path(row["path"])) for row in made)
+    assert all(Path(row["path"]).name == file_name(row["key"]) and whole(Path(row["path"])) for row in made)
     assert {row["line"] for row in first} == set(range(1, 12))
     assert (report["rows"], report["total"], report["left"]) == (11, 10, 0)
     calls = sandbox.counts.total()
@@ -359,9 +360,9 @@ def test_submit_wait_export_and_the_same_again(services: Callable[..., Sandbox],
     assert cli("runs", "verify", "i.db")[0] == Exit.DONE
     assert len(list(Path("inv").iterdir())) == len(made)
     assert "export  pdf to" in cli("runs", "show", "i.db")[1]
-    code, _, err = cli("runs", "resume", "i.db", "--export", "xml", "--to", "inv")
-    assert code == Exit.USAGE
-    assert "this run exports pdf to" in err
+    assert cli("runs", "resume", "i.db", "--export", "xml", "--to", "other")[0] == Exit.SOME_LEFT
+    assert "export  xml to" in cli("runs", "show", "i.db")[1]
+    assert len(list(Path("inv").iterdir())) == len(made)
 
 
 def evolve_faults(**changed: Any) -> Faults:

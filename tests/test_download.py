@@ -113,7 +113,7 @@ class TestSmallBodies:
             ((WHOLE, b"more"), len(WHOLE), "Content-Length says"),
             ((b"<html>Sign in</html>",), None, "instead of %PDF-"),
             ((b"<ht", b"ml>Sign in</html>"), None, "instead of %PDF-"),
-            ((b"\x1f\x8b\x08\x00 gzip",), None, "instead of %PDF-"),
+            ((b"\x1f\x8b\x08\x00 gzip",), None, "its coding has no end"),
             ((b"%PDF-1.7\ntext\n%%EOF\n",), None, "no startxref"),
         ],
     )

@@ -34,6 +34,9 @@ LEVELS = (
         "_slots",
         "_learning",
         "_text",
+        "_encodings",
+        "_links",
+        "_xml",
     },
     {
         "_existing",
@@ -51,9 +54,10 @@ LEVELS = (
         "_aiohttp",
         "_disk",
         "_store",
+        "_run_settings",
     },
     {"session", "_download"},
-    {"documents", "invoices", "drafts", "sandbox"},
+    {"documents", "invoices", "drafts", "sandbox", "_exports"},
     {"runs"},
     {"cli", "__init__"},
     {"__main__"},
@@ -61,6 +65,7 @@ LEVELS = (
 """Imports point only downward: from a higher number to a lower one."""
 
 SIDEWAYS = {
+    ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("errors", "_text"),  # an error's message holds a service's words

@@ -669,14 +669,10 @@ def test_an_export_has_a_status_and_when_done_a_link(answer: object, export: Exp
     assert decode_export(body(answer)) == export
 
 
-@pytest.mark.parametrize(
-    "url",
-    [None, 5, "", "/a.pdf", "//host/a", "ftp://host/a", "https:///a", "https://ho st/a", "https://h/\n", "https://[x/a",
-     "https://h:99999/a", "https://h:0/a", "javascript:alert(1)"],
-)  # fmt: skip
-def test_a_done_export_needs_an_absolute_link(url: object) -> None:
-    with pytest.raises(ProtocolError, match="download_url must be an absolute"):
-        decode_export(body({"status": "DONE", "download_url": url}))
+@pytest.mark.parametrize("url", [None, 5, "", " \n", ["https://h/a"]])
+def test_a_done_export_may_lack_its_link_for_a_moment(url: object) -> None:
+    """What a link must be is told where it is followed."""
+    assert decode_export(body({"status": "DONE", "download_url": url})) == Export(download_url=None, status="DONE")
 
 
 @pytest.mark.parametrize("status", [None, 5, "", ["DONE"]])

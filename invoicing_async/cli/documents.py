@@ -166,4 +166,5 @@ async def _agree(run: DocumentRun, order: _Order) -> None:
     for name, (value, default) in given.items():
         if value not in {default, recorded[name]}:
             option = "--" + name.replace("_", "-")
-            raise CommandError(f"{option}: this run was begun with {recorded[name]!r}, which holds for all of it")
+            text = f"{option}: this run was begun with {recorded[name]!r}, which holds for all of it"
+            raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import asdict, evolve, frozen
 
 from .._disk import DiskWriter
 from .._rules import KEY_LENGTH
@@ -20,23 +20,38 @@ from ..errors import AuthenticationError, InvoicingError, SessionError
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
-from ..runs import DocumentRun, DocumentState, DraftConflictError, InvoiceRun, Item, RunFileError, State, check_files
-from .account import error_of
+from ..runs import (
+    DocumentRun,
+    DocumentState,
+    DraftConflictError,
+    ExportTo,
+    InvoiceRun,
+    Item,
+    RunFileError,
+    RunPace,
+    State,
+    check_files,
+    export_layout,
+)
+from .account import SHOWN, error_of
 from .drafts import BadDraft, Drafts
-from .exits import CommandError, Exit
+from .exits import CommandError, Exit, checked
+from .options import Pace
 from .progress import Bar, live
 from .report import Report
 from .rows import document_row, download_row
 from .runbook import PAGE, Book, DocumentBook, Errand, InvoiceBook
+from .screen import plain
 from .stop import Stop, listening
 
 __all__ = [
-    "Export",
+    "AskedExport",
     "ExportFormat",
     "agree",
     "carry_out_run",
     "download_run",
     "entered",
+    "kept_pace",
     "submit_run",
     "take_drafts",
     "take_ids",
@@ -151,7 +166,7 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 async def download_run(run: DocumentRun, book: DocumentBook, *, verify: bool) -> None:
     """Download what is left of a run."""
     errand, screen = book.errand, book.screen
-    pace = errand.pace
+    pace = await kept_pace(run, errand.pace)
     book.expected = book.items
     session = errand.settings.documents(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
     bar = Bar("Order documents", book.expected, lambda: book.done, book.monitor.note)
@@ -179,30 +194,62 @@ async def _add_recorded(run: DocumentRun, book: DocumentBook) -> None:
 # -- e-invoices --------------------------------------------------------------------------------------------------
 
 
-@frozen
-class Export:
-    """What finished invoices are to be saved as, and where; kept in the run, for `runs resume`."""
+@frozen(kw_only=True)
+class AskedExport:
+    """What a command says of the export; None for what it leaves as the run has it."""
 
-    format: ExportFormat
-    folder: Path
+    format: ExportFormat | None = None
+    folder: Path | None = None
+    layout: str | None = None
 
     @classmethod
-    def of(cls, run: InvoiceRun) -> Export | None:
-        """Give what was asked for before."""
-        kept = run.ledger.settings.get("export")
-        return None if kept is None else cls(kept["format"], Path(kept["folder"]))
+    def of(cls, form: ExportFormat | None, to: Path | None, layout: str | None) -> AskedExport:
+        """Take the options. Raises `CommandError` for a layout that is none."""
+        if layout is not None:
+            checked(lambda: export_layout(layout), "--layout")
+        return cls(format=form, folder=None if to is None else to.absolute(), layout=layout)
+
+    def __bool__(self) -> bool:
+        return any((self.format, self.folder, self.layout))
+
+    def check_for(self, run: Path | None) -> None:
+        """Raise `CommandError` if there is no run to keep it, or the run will be new and it is not whole."""
+        if run is None or not run.exists():
+            self.check_whole()
+        if run is None and self:
+            raise CommandError("--export is for --run FILE")
+
+    def check_whole(self) -> None:
+        """Raise `CommandError` unless it says all that a first export needs."""
+        if self and (self.format is None or self.folder is None):
+            raise CommandError("--export and --to DIR go together")
+
+    def applied(self, kept: ExportTo | None) -> ExportTo | None:
+        """Give the export of a run from now on. Raises `CommandError` for the first one if it is not whole."""
+        if not self:
+            return kept
+        if kept is None:
+            self.check_whole()
+        said = {name: value for name, value in asdict(self).items() if value is not None}
+        return ExportTo(**said) if kept is None else evolve(kept, **said)
 
 
-async def agree(run: InvoiceRun, asked: Export | None) -> Export | None:
-    """Give the export of a run, the one asked for being the first. Raises `CommandError` if there was another."""
-    kept = Export.of(run)
-    if asked is None or asked == kept:
-        return kept
-    if kept is not None:
-        raise CommandError(f"this run exports {kept.format} to {kept.folder}", hint="Leave --export and --to out.")
-    export = {"format": asked.format, "folder": str(asked.folder)}
-    await run.ledger.update_settings({**run.ledger.settings, "export": export})
-    return asked
+async def agree(run: InvoiceRun, asked: AskedExport) -> ExportTo | None:
+    """Give the export of a run; what is asked for holds for good, for all that has no file yet."""
+    kept = run.settings
+    export = asked.applied(kept.export)
+    if export != kept.export:
+        await run.keep(evolve(kept, export=export))
+    return export
+
+
+async def kept_pace(run: DocumentRun | InvoiceRun, asked: Pace) -> RunPace:
+    """Give the pace of a run; what is asked for holds for good."""
+    kept = run.settings
+    pace = kept.pace.changed(asked.given)
+    if pace != kept.pace:
+        await run.keep(evolve(kept, pace=pace))
+    return pace
 
 
 async def take_drafts(run: InvoiceRun, book: InvoiceBook, found: Drafts) -> None:
@@ -247,8 +294,8 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
 
     With `verify` what was exported before is hashed first, and what is missing or broken exported anew.
     """
-    errand, screen, pace = book.errand, book.screen, book.errand.pace
-    export = None if poller is None else Export.of(run)
+    errand, screen, pace = book.errand, book.screen, await kept_pace(run, book.errand.pace)
+    export = None if poller is None else run.settings.export
     book.exporting = export is not None
     book.waiting = poller is not None
     book.expected = book.to_do
@@ -259,12 +306,13 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
     async with session, live(screen.err, bars, shown=screen.lively, foot=book.foot), book.watched():
         invoices = AsyncInvoices(session, names=errand.settings.names(), endpoints=errand.settings.endpoints())
         if verify and export is not None:
-            await _mend(run, book, invoices)
+            await _mend(run, book, invoices, export, poller)
         await _print_known(run, book)
-        await _take(run.run(invoices, poller=poller) if book.waiting else run.submit(invoices), run, book)
-        if export is not None:
-            bars[-1].total = book.exported + await book.count_without_file()
-            await _export(run, book, invoices, export)
+        items = run.run(invoices, poller=poller) if book.waiting else run.submit(invoices)
+        if export is None:
+            await _take(items, run, book)
+        else:
+            await _take_and_export(items, run, book, _Exports(invoices, export, bars[-1], poller))
 
 
 def _bars(book: InvoiceBook) -> list[Bar]:
@@ -293,46 +341,110 @@ async def _print_known(run: InvoiceRun, book: InvoiceBook) -> None:
         after = page[-1].seq
 
 
-async def _take(items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook) -> None:
-    """Enter what comes to rest; what is to be exported is printed when it is."""
+async def _take(
+    items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook, finished: asyncio.Queue[Item | None] | None = None
+) -> int:
+    """Enter what comes to rest; what is to be exported is printed when it is, and handed on in `finished`.
+
+    Gives how many items that were.
+    """
+    handed_on = 0
     async with aclosing(items):
         async for item in items:
             # When it was sent is what one in doubt is looked up by; only the file knows.
             doubtful = await run.ledger.get(item.seq) if item.state == State.IN_DOUBT else None
             book.add(book.result(doubtful or item), printed=not book.is_to_be_exported(item))
+            if finished is not None and book.is_to_be_exported(item):
+                finished.put_nowait(item)
+                handed_on += 1
+    return handed_on
 
 
-async def _export(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: Export) -> None:
-    async with aclosing(run.export(invoices, export.folder, format=export.format)) as items:
+@frozen
+class _Exports:
+    """Where finished invoices go, and the bar that shows it."""
+
+    invoices: AsyncInvoices
+    to: ExportTo
+    bar: Bar
+    poller: Poller | None
+
+
+async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: InvoiceBook, exports: _Exports) -> None:
+    """Export each item as it finishes, while others are sent and awaited.
+
+    Trouble with the exports is raised when all the rest has come to rest; what ends that also ends the exports.
+    """
+    finished: asyncio.Queue[Item | None] = asyncio.Queue()
+    to_export = book.exported + await book.count_without_file()
+    exporting = asyncio.create_task(_export(run, book, exports, finished))
+    try:
+        exports.bar.total = to_export + await _take(items, run, book, finished)
+        finished.put_nowait(None)
+        await asyncio.wait([exporting])
+    except BaseException:
+        exporting.cancel()
+        await asyncio.wait([exporting])
+        if not exporting.cancelled():
+            exporting.exception()  # what ended the rest is raised
+        raise
+    exporting.result()
+
+
+async def _export(run: InvoiceRun, book: InvoiceBook, exports: _Exports, finished: asyncio.Queue[Item | None]) -> None:
+    to = exports.to
+    without: list[str] = []
+
+    async def later() -> AsyncIterator[Item]:
+        while (item := await finished.get()) is not None:
+            yield item
+
+    exported = run.export(
+        exports.invoices, to.folder, format=to.format, layout=to.layout, poller=exports.poller, also=later()
+    )
+    async with aclosing(exported) as items:
         async for item in items:
             book.exported += item.path is not None
             book.print(book.result(item))
+            if item.path is None and item.error:
+                without.append(f"no file for {plain(item.key)}: {plain(item.error)}")
+    book.notes += without[:SHOWN]
 
 
-async def _mend(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices) -> None:
+async def _mend(
+    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: ExportTo, poller: Poller | None
+) -> None:
     """Export anew what is missing or broken on disk."""
     disk = DiskWriter()
     try:
-        async with aclosing(check_files(run.ledger, disk)) as checked:
-            broken = [found.key async for found in checked if found.fault is not None]
+        async with aclosing(check_files(run.ledger, disk)) as checked_files:
+            broken = [found.key async for found in checked_files if found.fault is not None]
     finally:
         await disk.close()
     for key in broken:
         if not book.stop.asked:
-            await _export_again(run, book, invoices, key)
+            await _export_again(run, book, invoices, key, export, poller)
     book.broken = len(broken) - book.exported
 
 
-async def _export_again(run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, key: str) -> None:
+async def _export_again(
+    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, key: str, export: ExportTo, poller: Poller | None
+) -> None:
     item = await run.ledger.get(key)
     if item is None or item.path is None or item.invoice_id is None:
         return
     path = Path(item.path)
-    # A name that is not the invoice's own was taken beside a file that is not ours to replace.
-    on_existing = "replace" if path.stem == item.invoice_id else "new name"
+    # The recorded path is the run's own; where its folder is gone and the run has moved, it goes where the run is now.
+    stays = path.is_relative_to(export.folder) or path.parent.is_dir()
+    place = (path.parent, path.name) if stays else (export.folder, run.export_name(item, export))
     try:
         saved = await invoices.export(
-            item.invoice_id, path.parent, format=path.suffix.removeprefix("."), on_existing=on_existing
+            item.invoice_id,
+            place[0],
+            format=path.suffix.removeprefix("."),
+            name=place[1],
+            on_existing="replace" if stays else "keep",
+            poller=poller,
         )
     except (AuthenticationError, SessionError):
         raise

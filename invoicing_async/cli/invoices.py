@@ -21,7 +21,7 @@ from ..polling import Poller
 from ..runs import InvoiceRun
 from .account import Account, carry_out, words
 from .drafts import Drafts, Format, example, read_drafts
-from .durable import Export, ExportFormat, agree, carry_out_run, submit_run, take_drafts
+from .durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
 from .exits import CommandError, Exit, checked
 from .ids import Ids, open_ids
 from .options import FLAG, Common, Pace, Picking
@@ -32,7 +32,7 @@ from .screen import Screen, plain
 from .settings import Settings, load
 from .stop import Taking
 
-__all__ = ["Settling", "app", "asked_export"]
+__all__ = ["Settling", "app"]
 
 app = App(name="invoices", help="E-invoices: submit drafts, wait for their end.")
 RESUME_SUBMIT = (
@@ -52,6 +52,7 @@ async def submit(
     wait: Annotated[bool, FLAG] = False,
     export: ExportFormat | None = None,
     to: Path | None = None,
+    layout: str | None = None,
     skip_invalid: Annotated[bool, FLAG] = False,
     format_: Annotated[Format | None, Parameter(name="--format")] = None,
     timeout: float = 300.0,
@@ -80,9 +81,11 @@ async def submit(
     wait
         Wait until each is SUCCESS or FAILED.
     export
-        With --run and --to: wait, and save each finished invoice; the run keeps that for `runs resume`.
+        With --run and --to: wait, and save each invoice as it finishes; the run keeps that for `runs resume`.
     to
         The folder for what is exported.
+    layout
+        The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
     skip_invalid
         Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
     format_
@@ -94,9 +97,8 @@ async def submit(
     """
     common, pace = common or Common(), pace or Pace()
     screen, settings = Screen.of(common), load(common.env_file, os.environ)
-    wanted, poller = asked_export(export, to), checked(lambda: Poller(timeout=timeout), "--timeout")
-    if run is None and wanted is not None:
-        raise CommandError("--export is for --run FILE")
+    wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
+    wanted.check_for(run)
     found = read_drafts(drafts, settings.names(), format_)
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, screen)
@@ -113,15 +115,6 @@ async def submit(
     return await carry_out(SUBMISSIONS, screen, work, report=report, resume=RESUME_SUBMIT)
 
 
-def asked_export(form: ExportFormat | None, to: Path | None) -> Export | None:
-    """Give the export that is asked for. Raises `CommandError` if it has a format or a folder only."""
-    if form is None and to is None:
-        return None
-    if form is None or to is None:
-        raise CommandError("--export and --to DIR go together")
-    return Export(form, to.absolute())
-
-
 def _refuse(found: Drafts, screen: Screen) -> int:
     faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
@@ -136,7 +129,7 @@ def _refuse(found: Drafts, screen: Screen) -> int:
     )
 
 
-async def _submit_durably(errand: Errand, found: Drafts, export: Export | None, poller: Poller | None) -> Exit:
+async def _submit_durably(errand: Errand, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
     errand.check(errand.settings.invoices)
 
     async def work(run: InvoiceRun, book: InvoiceBook) -> None:

@@ -9,6 +9,7 @@ from attrs import frozen
 from cyclopts import Group, Parameter
 
 from ..policies import Limits, RetryPolicy
+from ..runs import RunPace
 
 __all__ = ["FLAG", "Common", "Pace", "Picking"]
 
@@ -37,22 +38,34 @@ class Common:
 @Parameter(name="*", group=_PACE)
 @frozen(kw_only=True)
 class Pace:
-    """How hard the service is pressed."""
+    """How hard the service is pressed; a run file keeps what is given."""
 
-    concurrency: Annotated[int, Parameter(help="Calls under way at once.")] = 32
+    concurrency: Annotated[int | None, Parameter(help="Calls under way at once; 32 by default.")] = None
     per_second: Annotated[float | None, Parameter(help="Calls begun in a second at most.")] = None
-    attempts: Annotated[int, Parameter(help="Tries of one call, the first one included.")] = 5
-    deadline: Annotated[float, Parameter(help="Seconds for one call with all its tries and waits.")] = 300.0
+    attempts: Annotated[int | None, Parameter(help="Tries of one call, the first one included; 5 by default.")] = None
+    deadline: Annotated[
+        float | None, Parameter(help="Seconds for one call with all its tries and waits; 300 by default.")
+    ] = None
+
+    @property
+    def given(self) -> RunPace:
+        """Give what was asked for. Raises `ValueError` for a value outside its limits."""
+        return RunPace(
+            concurrency=self.concurrency,
+            per_second=self.per_second,
+            attempts=self.attempts,
+            deadline=self.deadline,
+        )
 
     @property
     def limits(self) -> Limits:
         """Give the session's limits. Raises `ValueError` for a value outside its own."""
-        return Limits(concurrency=self.concurrency, per_second=self.per_second)
+        return self.given.limits
 
     @property
     def retry(self) -> RetryPolicy:
         """Give the session's retry policy. Raises `ValueError` for a value outside its limits."""
-        return RetryPolicy(attempts=self.attempts, deadline=self.deadline)
+        return self.given.retry
 
 
 @Parameter(name="*", group=_INPUT)

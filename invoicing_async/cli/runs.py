@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from .._disk import DiskWriter
 from .._lock import Holder, holder_of
+from .._naming import Layout
 from ..polling import Poller
 from ..runs import (
     DocumentRun,
@@ -25,9 +26,8 @@ from ..runs import (
     check_files,
 )
 from .account import SHOWN, Account, carry_out, words
-from .durable import Export, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
+from .durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
-from .invoices import asked_export
 from .options import FLAG, Common, Pace
 from .progress import Bar, live
 from .report import Report
@@ -103,6 +103,8 @@ class _View:
         if export := settings.get("export"):
             lacking = f", {self.without_file:,} left to do" if self.without_file else ""
             yield "export", f"{export['format']} to {export['folder']}{lacking}"
+        if pace := settings.get("pace"):
+            yield "pace", ", ".join(f"{words(name)} {value:g}" for name, value in pace.items())
         if self.holder is not None:
             yield "held by", str(self.holder)
 
@@ -254,6 +256,7 @@ async def resume(
     verify: bool = True,
     export: ExportFormat | None = None,
     to: Path | None = None,
+    layout: str | None = None,
     timeout: float = 300.0,
     report: Path | None = None,
     pace: Pace | None = None,
@@ -265,6 +268,9 @@ async def resume(
     missing or broken is asked for. E-invoices: what is planned or provably was not sent is submitted, what is
     submitted is awaited, and what is finished is exported if that was asked for; what is in doubt or rejected stays
     as it is until `runs resolve` or `runs retry`. The credentials come from the environment, as always.
+
+    The run goes on at its own pace, with its own export, folder and layout; an option changes that for good. What is
+    saved already stays where it is.
 
     Exit code 0: all done; 1: some failed, were deferred, rejected, or are invalid or in doubt; 2: usage, or another
     process holds the run; 3: stopped before the end; 130: interrupted.
@@ -278,9 +284,12 @@ async def resume(
     verify
         Hash the files that the run saved before; --no-verify takes them as recorded.
     export
-        E-invoices: with --to, save each finished invoice, if the run was not told before.
+        E-invoices: save each invoice that has no file yet so, with --to if the run has no folder.
     to
-        The folder for what is exported.
+        The folder for what is not saved yet.
+    layout
+        The file below that folder: {key}, {request_id} and {invoice_id} of e-invoices, {order_id} of order documents,
+        {date:%Y/%m}, {shard}.
     timeout
         Seconds to wait for each e-invoice.
     report
@@ -289,26 +298,31 @@ async def resume(
     common, pace = common or Common(), pace or Pace()
     settings, screen = load(common.env_file, os.environ), Screen.of(common)
     errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
-    wanted, poller = asked_export(export, to), checked(lambda: Poller(timeout=timeout), "--timeout")
+    poller = checked(lambda: Poller(timeout=timeout), "--timeout")
     async with entered(SqliteReader.read(file)) as ledger:
         kind = ledger.kind
     if kind is RunKind.INVOICES:
+        wanted = AskedExport.of(export, to, layout)
         return await _resume_invoices(errand, poller if wait else None, wanted, verify=verify)
-    if wanted is not None or not wait:
-        raise CommandError("--export, --to and --no-wait are for e-invoices; this is a run of order documents")
-    return await _resume_documents(errand, verify=verify)
+    if export is not None or not wait:
+        raise CommandError("--export and --no-wait are for e-invoices; this is a run of order documents")
+    if layout is not None:
+        checked(lambda: Layout(layout), "--layout")
+    return await _resume_documents(errand, to, layout, verify=verify)
 
 
-async def _resume_documents(errand: Errand, *, verify: bool) -> Exit:
+async def _resume_documents(errand: Errand, to: Path | None, layout: str | None, *, verify: bool) -> Exit:
     errand.check(errand.settings.documents)
 
     async def work(run: DocumentRun, book: DocumentBook) -> None:
+        if to is not None or layout is not None:
+            await run.move(folder=to, layout=layout)
         await download_run(run, book, verify=verify)
 
     return await carry_out_run(errand, DocumentRun.open(errand.file), DocumentBook, work)
 
 
-async def _resume_invoices(errand: Errand, poller: Poller | None, wanted: Export | None, *, verify: bool) -> Exit:
+async def _resume_invoices(errand: Errand, poller: Poller | None, wanted: AskedExport, *, verify: bool) -> Exit:
     errand.check(errand.settings.invoices)
 
     async def work(run: InvoiceRun, book: InvoiceBook) -> None:
