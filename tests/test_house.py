@@ -30,6 +30,7 @@ LEVELS = (
         "_seen",
         "_slots",
         "_learning",
+        "_characters",
     },
     {
         "_signing",
@@ -43,6 +44,7 @@ LEVELS = (
         "_aiohttp",
         "_disk",
         "_store",
+        "_spreadsheet",
     },
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox"},
@@ -53,6 +55,7 @@ LEVELS = (
 """Imports point only downward: from a higher number to a lower one."""
 
 SIDEWAYS = {
+    ("models", "errors"),  # a value of a wrong type is refused by the error that names a draft's faults
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
