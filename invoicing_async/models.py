@@ -123,7 +123,8 @@ def _texts(value: Iterable[str]) -> tuple[str, ...]:
 
 def _frozen_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
     # `dict` first: the check for an abstract class costs as much as the copy.
-    return MappingProxyType(dict(value)) if isinstance(value, (dict, Mapping)) else value
+    given: Any = value
+    return MappingProxyType(dict(given)) if isinstance(given, (dict, Mapping)) else given
 
 
 _Model = TypeVar("_Model", bound=AttrsInstance)
