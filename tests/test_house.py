@@ -44,6 +44,7 @@ LEVELS = (
         "_aiohttp",
         "_disk",
         "_store",
+        "_shape",
         "_spreadsheet",
     },
     {"session", "_download"},
@@ -59,6 +60,7 @@ SIDEWAYS = {
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
+    ("_wire", "_shape"),  # a draft in the service's own names is put under the model's
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from attrs import fields_dict
+from attrs import AttrsInstance, fields_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,10 +17,11 @@ from invoicing_async.errors import DraftError
 from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+T = TypeVar("T", bound=AttrsInstance)
 QUICK = settings(max_examples=150, deadline=None, derandomize=True)
 
 
-def evolve(value: Any, **changes: Any) -> Any:
+def evolve(value: T, **changes: Any) -> T:
     """Change a value as a reader of files builds it: whatever the types."""
     return unchecked(type(value), **{name: getattr(value, name) for name in fields_dict(type(value))} | changes)
 
