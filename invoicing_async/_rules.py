@@ -72,8 +72,6 @@ class _Limits:
     """The rows of one object of API.md B.1: texts with their limit, numbers, flags and choices."""
 
     texts: tuple[tuple[str, int, bool], ...] = ()
-    codes: frozenset[str] = frozenset()
-    """Texts that are compared by machines, so that no character in them may be one that nobody sees."""
     numbers: tuple[tuple[str, bool], ...] = ()
     flags: tuple[str, ...] = ()
     choices: tuple[tuple[str, type[StrEnum]], ...] = ()
@@ -90,11 +88,9 @@ _CONSUMER = _Limits(
         ("buyer_name", 255, False),
         ("bank_account", 255, False),
     ),
-    codes=frozenset({"code", "tax_code", "citizen_identification", "phone", "bank_account"}),
 )
 _LINE = _Limits(
     texts=(("name", 500, True), ("unit", 255, True), ("code", 255, False)),
-    codes=frozenset({"code"}),
     numbers=(
         ("price", True),
         ("quantity", True),
@@ -233,8 +229,7 @@ def _fields(found: list[Fault], where: str, owner: object, limits: _Limits) -> N
     for name, limit, required in limits.texts:
         value = getattr(owner, name)
         if value is not None or required:
-            code = name in limits.codes
-            found += [Fault(where + name, text) for text in _text_faults(value, limit, required=required, code=code)]
+            found += [Fault(where + name, message) for message in _text_faults(value, limit, required=required)]
     for name in limits.flags:
         value = getattr(owner, name)
         if value is not None and not isinstance(value, bool):
@@ -245,27 +240,25 @@ def _fields(found: list[Fault], where: str, owner: object, limits: _Limits) -> N
             found.append(Fault(where + name, f"must be one of {', '.join(choice)}, not {_shown(value)}"))
 
 
-def _text_faults(value: object, limit: int, *, required: bool, code: bool) -> Iterable[str]:
+def _text_faults(value: object, limit: int, *, required: bool) -> Iterable[str]:
     if not isinstance(value, str):
         return (_not_text(value),)
-    if len(value) <= limit and value.isascii() and (value.strip() or not required) and (not code or value.isalnum()):
+    if len(value) <= limit and value.isascii() and (value.strip() or not required):
         return ()
-    return _bad_text(value, limit, required=required, code=code)
+    return _bad_text(value, limit, required=required)
 
 
 def _not_text(value: object) -> str:
     return "is required" if value is None else f"must be text, not {_kind(value)}"
 
 
-def _bad_text(value: str, limit: int, *, required: bool, code: bool) -> Iterable[str]:
+def _bad_text(value: str, limit: int, *, required: bool) -> Iterable[str]:
     if len(value) > limit:
         yield f"has {len(value)} characters, at most {limit} are allowed"
     if required and not value.strip():
         yield "must not be empty or blank"
     if not _encodable(value):
         yield _SURROGATE
-    if code and (hidden := unseen(value)):
-        yield _must_not_hold(hidden)
 
 
 def _encodable(value: str) -> bool:

@@ -1,4 +1,4 @@
-"""The service's own shape of a draft: the names its document leaves open, and such an object under the model's names."""
+"""The service's own shape of a draft: the names its document leaves open, and an object of it in the model's names."""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ LEVELS = (
         "_disk",
         "_store",
         "_shape",
+        "_table",
         "_spreadsheet",
     },
     {"session", "_download"},
