@@ -33,7 +33,7 @@ from hashlib import sha256
 from re import compile as compiled
 from typing import Any
 
-from attrs import define, field, fields_dict, frozen
+from attrs import define, evolve, field, fields_dict, frozen
 
 from . import _rules
 from ._shape import WireNames
@@ -148,11 +148,17 @@ class _Keys:
         if draft is None:
             return ()
         content = sha256(dump_draft(draft).encode()).digest()[:16]
-        line, known = self._first.setdefault(_rules.canonical_key(draft.key), (record.line, content))
+        line, known = self._first.setdefault(draft.key, (record.line, content))
         if content == known:
             return ()
         message = f"{draft.key!r} stands on line {line} with other content; each invoice has a key of its own"
         return (LineFault("key", message, record.line, record.column),)
+
+
+def _canonical(draft: InvoiceDraft) -> InvoiceDraft:
+    """Give a draft its key in the form in which keys are compared."""
+    key = _rules.canonical_key(draft.key)
+    return draft if key == draft.key else evolve(draft, key=key)
 
 
 # -- JSONL -----------------------------------------------------------------------------------------------------------
@@ -179,7 +185,8 @@ def _json_record(at: int, text: str, names: WireNames, rounding: Decimal | None)
     except DraftError as error:
         faults = (LineFault("" if fault.path == "draft" else fault.path, fault.message, at) for fault in error.faults)
         return _Record(at, faults=tuple(faults))
-    return _Record(at, draft, tuple(LineFault(path, message, at) for path, message in _code_faults(draft)))
+    odd = tuple(LineFault(path, message, at) for path, message in _code_faults(draft))
+    return _Record(at, _canonical(draft), odd)
 
 
 def _code_faults(draft: InvoiceDraft) -> Iterator[tuple[str, str]]:
@@ -425,7 +432,7 @@ def _grouped(group: list[_Row], missing: frozenset[str], table: _Table) -> _Reco
             told.add((line, column))
             found.append(LineFault(fault.path, fault.message, line, column))
     bad = found or missing
-    return _Record(first.line, None if bad else draft, tuple(found), "key")
+    return _Record(first.line, None if bad else _canonical(draft), tuple(found), "key")
 
 
 def _same(row: _Row, first: _Row) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
+from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -26,7 +27,7 @@ from ._disk import DiskWriter, OnExisting, Published, whole_document
 from ._download import Kind, Pdf, Place, Receiver, Xml
 from ._http import Repeat, Request, Response
 from ._naming import file_name
-from ._rules import UUID
+from ._rules import JUDGED, UUID, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
 from ._wire import (
@@ -137,6 +138,7 @@ class Endpoints:
 class AsyncInvoices:
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
+    `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
     Cancelling a wait leaves the operation alone; cancelling a submission leaves it in doubt.
     """
 
@@ -147,8 +149,10 @@ class AsyncInvoices:
         names: WireNames | None = None,
         endpoints: Endpoints | None = None,
         max_bytes: int = MAX_BYTES,
+        rounding: Decimal | None = None,
     ) -> None:
         self._session = session
+        self._rounding = rounding_unit(rounding)
         self._names = names or WireNames()
         self._endpoints = endpoints or Endpoints()
         self._max_bytes = max_bytes
@@ -189,7 +193,9 @@ class AsyncInvoices:
         leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
         """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
-        body = encode_dumped(dump, names=self._names) or self.encode(load_draft(dump))
+        body = encode_dumped(dump, names=self._names) or encode_draft(
+            load_draft(dump, rounding=JUDGED), names=self._names, rounding=JUDGED
+        )
         return await self._submitted(body, key, sleep, before, leaves)
 
     async def _submitted(
@@ -229,7 +235,7 @@ class AsyncInvoices:
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
-        return encode_draft(draft, names=self._names)
+        return encode_draft(draft, names=self._names, rounding=self._rounding)
 
     def _creation(self, body: bytes) -> Request:
         return Request(

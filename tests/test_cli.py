@@ -870,7 +870,7 @@ def test_the_form_of_a_file_is_its_ending_or_as_told(tmp_path: Path) -> None:
     text = f"{CSV_HEAD}\nA,{TEMPLATE},Lamp,piece,1,2\n"
     for name, form, keys in (("d.CSV", None, ["A"]), ("d.txt", "csv", ["A"]), ("d.csv", "jsonl", []), ("d", None, [])):
         (tmp_path / name).write_text(text)
-        assert list(drafts.read_drafts(str(tmp_path / name), WireNames(), form).lines) == keys  # type: ignore[arg-type] # one of two words
+        assert list(drafts.read_drafts(str(tmp_path / name), WireNames(), drafts.Reading(form=form)).lines) == keys  # type: ignore[arg-type] # one of two words
 
 
 def test_a_faulty_head_is_never_skipped(
