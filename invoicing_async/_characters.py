@@ -12,7 +12,7 @@ import unicodedata
 
 from attrs import frozen
 
-__all__ = ["Place", "blank_end", "named", "unseen"]
+__all__ = ["Place", "blank_end", "named", "stuck", "unseen"]
 
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
@@ -66,3 +66,15 @@ def blank_end(text: str) -> Place | None:
     if text[:1].isspace():
         return Place(text[0], 1)
     return Place(text[-1], len(text)) if text[-1:].isspace() else None
+
+
+def stuck(secret: str) -> str:
+    """Say what is stuck to a credential, or hidden in it, without a character of its own; empty if nothing is.
+
+    A secret read from a file has its line end, one copied from a page a zero-width character.
+    """
+    end = blank_end(secret)
+    if end is not None:
+        return f"{'begins' if end.position == 1 else 'ends'} with white space ({named(end.character)})"
+    hidden = unseen(secret)
+    return f"holds an invisible character ({hidden})" if hidden else ""
