@@ -755,10 +755,13 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
 def test_a_bad_line_ends_the_batch_with_its_number(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was taken before the bad line has its outcome, and the exit code is 2."""
+    """Of a stream, what was taken before the bad line has its outcome, and the exit code is 2."""
     services()
     file = tmp_path / "ids.jsonl"
-    file.write_text('{"id": "a"}\n{"id": "b"}\nnope\n{"id": "c"}\n')
+    os.mkfifo(file)
+    threading.Thread(
+        target=file.write_text, args=('{"id": "a"}\n{"id": "b"}\nnope\n{"id": "c"}\n',), daemon=True
+    ).start()
     assert run(["documents", "download", str(file), "--field", "id", "--to", "out"]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert re.search(r"saved +2 ", out)

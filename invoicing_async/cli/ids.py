@@ -158,7 +158,7 @@ def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:
     source = Numbered(_each(file, name))
     head = head_of(source)
     if not isinstance(head, Head):
-        raise CommandError(f"{name} {head}")
+        raise CommandError(f"{name} line {head.line}: the header has no column {column}: {head.message}")
     index = _column(head, column, f"{name} line {head.line}")
     reader = csv.reader(source, delimiter=head.delimiter, strict=True)
     while True:
