@@ -1,6 +1,6 @@
 """The limits of API.md B.1, as a table and pure functions: every fault of a draft at once, each with its path.
 
-Models hold anything (they do not validate), so a wrong type here is a fault like any other and never an
+A draft that was read from a file may hold anything, so a wrong type here is a fault like any other and never an
 exception. The check runs once for each draft of a batch and is written to be quick when there is no fault.
 """
 
@@ -16,10 +16,25 @@ from typing import Any
 
 from attrs import frozen
 
+from ._characters import blank_end, unseen
 from .errors import DraftError, Fault
 from .models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
 
-__all__ = ["DEPTH", "KEY_LENGTH", "MONEY_DIGITS", "RESERVED", "UUID", "canonical_key", "check", "faults", "step"]
+__all__ = [
+    "DEPTH",
+    "JUDGED",
+    "KEY_LENGTH",
+    "MONEY_DIGITS",
+    "RESERVED",
+    "UUID",
+    "canonical_key",
+    "check",
+    "faults",
+    "key_faults",
+    "rounding_unit",
+    "rounds_to",
+    "step",
+]
 
 KEY_LENGTH = 255
 """Characters of a draft's own key. The key is not sent; the limit keeps it a name."""
@@ -38,8 +53,16 @@ RESERVED = frozenset(
 UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The form of every id of the service."""
 
+JUDGED = Decimal("Infinity")
+"""The `rounding` of a draft whose amounts were judged when it was taken in: any amount is right."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+_PLAIN_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_NO_ADDRESS = ',;:<>()[]"\\'
+"""What stands between or around e-mail addresses, never in one."""
+
+_LABEL = rf"[^\s@.{re.escape(_NO_ADDRESS)}]+"
+_EMAIL = re.compile(rf"[^\s@{re.escape(_NO_ADDRESS)}]+@{_LABEL}(?:\.{_LABEL})*")
 _SHOWN = 80
 _SURROGATE = "holds a lone surrogate, which UTF-8 cannot carry"
 
@@ -64,7 +87,7 @@ _CONSUMER = _Limits(
         ("phone", 20, False),
         ("buyer_name", 255, False),
         ("bank_account", 255, False),
-    )
+    ),
 )
 _LINE = _Limits(
     texts=(("name", 500, True), ("unit", 255, True), ("code", 255, False)),
@@ -93,23 +116,82 @@ def canonical_key(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def check(draft: InvoiceDraft, *, reserved: frozenset[str] = RESERVED) -> None:
+def key_faults(key: str) -> tuple[str, ...]:
+    """Say what keeps a text from being a key, apart from its length; empty if nothing does.
+
+    Nothing that nobody sees: no blank at either end, no control, format or other invisible character, and no blank
+    but U+0020 inside. The joiners of emoji are invisible too.
+    """
+    if _PLAIN_KEY.fullmatch(key):
+        return ()
+    if key.isspace() and not _CONTROL.search(key):
+        return ()  # the limits call it blank
+    end, hidden = blank_end(key), unseen(key)
+    if end is not None and not key.isspace():
+        return (f"must not {'begin' if end.position == 1 else 'end'} with a blank: {end}",)
+    return () if hidden is None else (_must_not_hold(hidden),)
+
+
+def _must_not_hold(hidden: object) -> str:
+    return f"must not hold a character that nobody sees: {hidden}"
+
+
+def rounding_unit(value: Decimal | int | None, name: str = "rounding") -> Decimal | None:
+    """Give the setting `rounding` as it is used. Raises `ValueError` for what is no positive, finite amount."""
+    if value is None or value is JUDGED:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int)):
+        raise ValueError(f"{name} must be a Decimal, as Decimal(1) or Decimal('0.01'), not {_kind(value)}")
+    unit = Decimal(value)
+    if _number_fault(unit) or unit <= 0:
+        raise ValueError(f"{name} must be a positive amount of at most {MONEY_DIGITS} digits")
+    return unit
+
+
+def rounds_to(expected: Decimal, amount: Decimal, unit: Decimal) -> bool:
+    """Tell whether `amount` is `expected` rounded to `unit`, or to a decimal place finer than that.
+
+    A multiple of `unit` may be half of it away, either way; an amount with more digits half of its last one.
+    """
+    if unit == JUDGED:
+        return True
+    last = Decimal((0, (1,), _last_place(amount)))
+    grain = min(unit, last) if _EXACT.remainder(amount, unit) else unit
+    return _EXACT.multiply(2, _EXACT.subtract(amount, expected).copy_abs()) <= grain
+
+
+def _last_place(amount: Decimal) -> int:
+    """The power of ten of the last digit that is not 0; of the units for a whole number."""
+    _, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)  # noqa: S101 - only finite numbers come here; for the type checker
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return min(exponent + zeros, 0)
+
+
+def check(draft: InvoiceDraft, *, reserved: frozenset[str] = RESERVED, rounding: Decimal | None = None) -> None:
     """Refuse a draft that breaks any limit. Raises `DraftError` with every fault and the draft's key."""
-    found = faults(draft, reserved=reserved)
+    found = faults(draft, reserved=reserved, rounding=rounding)
     if found:
         key = getattr(draft, "key", "")
         raise DraftError(found, key=key if isinstance(key, str) else "")
 
 
-def faults(draft: InvoiceDraft, *, prefix: str = "", reserved: frozenset[str] = RESERVED) -> tuple[Fault, ...]:
+def faults(
+    draft: InvoiceDraft,
+    *,
+    prefix: str = "",
+    reserved: frozenset[str] = RESERVED,
+    rounding: Decimal | None = None,
+) -> tuple[Fault, ...]:
     """List every fault of a draft; empty if it may be sent.
 
     `prefix` is the path of the draft itself: with `[12]` a fault stands at `[12].lines[0].price`. `reserved`
-    are the names that `extra` may not use. Never raises, whatever the fields hold.
+    are the names that `extra` may not use. `rounding` is the unit to which line amounts may have been rounded; None:
+    they are exact. Never raises, whatever the fields hold.
     """
     found: list[Fault] = []
     if _is_a(found, prefix or "draft", draft, InvoiceDraft):
-        _draft(found, f"{prefix}." if prefix else "", draft, reserved)
+        _draft(found, f"{prefix}." if prefix else "", draft, reserved, rounding)
     return tuple(found)
 
 
@@ -118,11 +200,13 @@ def step(where: str, name: str) -> str:
     return where + (name if name.isprintable() and 0 < len(name) <= _SHOWN else _shown(name))
 
 
-def _draft(found: list[Fault], where: str, draft: InvoiceDraft, reserved: frozenset[str]) -> None:
+def _draft(
+    found: list[Fault], where: str, draft: InvoiceDraft, reserved: frozenset[str], rounding: Decimal | None
+) -> None:
     _fields(found, where, draft, _DRAFT)
-    _control(found, f"{where}key", draft.key)
+    _key(found, f"{where}key", draft.key)
     _template(found, f"{where}invoice_template_id", draft.invoice_template_id)
-    _lines(found, f"{where}lines", draft.lines)
+    _lines(found, f"{where}lines", draft.lines, rounding)
     if draft.consumer is not None and _is_a(found, f"{where}consumer", draft.consumer, Consumer):
         _fields(found, f"{where}consumer.", draft.consumer, _CONSUMER)
     if draft.submit_to_tax is not None and _is_a(found, f"{where}submit_to_tax", draft.submit_to_tax, SubmitToTax):
@@ -214,9 +298,9 @@ def _not_a_number(value: object) -> str:
     return f"must be a Decimal, an int or digits in text, not {got}{why}"
 
 
-def _control(found: list[Fault], where: str, key: object) -> None:
-    if isinstance(key, str) and _CONTROL.search(key):
-        found.append(Fault(where, "must not contain control characters"))
+def _key(found: list[Fault], where: str, key: object) -> None:
+    if isinstance(key, str):
+        found += [Fault(where, message) for message in key_faults(key)]
 
 
 def _template(found: list[Fault], where: str, value: object) -> None:
@@ -226,29 +310,39 @@ def _template(found: list[Fault], where: str, value: object) -> None:
         found.append(Fault(where, "must be a UUID (8-4-4-4-12 hex digits)"))
 
 
-def _lines(found: list[Fault], where: str, lines: object) -> None:
+def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | None) -> None:
     if not isinstance(lines, tuple):
         found.append(Fault(where, f"must be a list of InvoiceLine, not {_kind(lines)}"))
     elif not lines:
         found.append(Fault(where, "at least one line is needed"))
     else:
         for index, line in enumerate(lines):
-            _line(found, f"{where}[{index}]", line)
+            _line(found, f"{where}[{index}]", line, rounding)
 
 
-def _line(found: list[Fault], where: str, line: InvoiceLine) -> None:
+def _line(found: list[Fault], where: str, line: InvoiceLine, rounding: Decimal | None) -> None:
     if _is_a(found, where, line, InvoiceLine):
         _fields(found, f"{where}.", line, _LINE)
         if _numbers(found, f"{where}.", line, _LINE) and line.amount is not None:
-            _amount(found, f"{where}.amount", line, line.amount)
+            _amount(found, f"{where}.amount", line, line.amount, rounding)
 
 
-def _amount(found: list[Fault], where: str, line: InvoiceLine, amount: Decimal) -> None:
-    """Check amount = price * quantity - discount_amount to the last digit."""
+def _amount(found: list[Fault], where: str, line: InvoiceLine, amount: Decimal, rounding: Decimal | None) -> None:
+    """Check amount = price * quantity - discount_amount, to the last digit or rounded as the setting allows."""
     discount = Decimal(0) if line.discount_amount is None else line.discount_amount
     expected = _EXACT.subtract(_EXACT.multiply(line.price, line.quantity), discount)
-    if expected != amount:
-        found.append(Fault(where, f"must be price * quantity - discount_amount = {expected:f}, got {amount:f}"))
+    if expected != amount and (rounding is None or not rounds_to(expected, amount, rounding)):
+        said = f"must be price * quantity - discount_amount = {expected:f}, got {amount:f}"
+        found.append(Fault(where, said + _rounded(expected, amount, rounding)))
+
+
+def _rounded(expected: Decimal, amount: Decimal, rounding: Decimal | None) -> str:
+    """Say which setting the amount would need, if it is the right one rounded."""
+    grain = Decimal((0, (1,), _last_place(amount)))
+    if rounding is not None:
+        return f" (more than rounding={rounding:f} allows)"
+    needed = f"{grain:f}" if rounds_to(expected, amount, grain) else ""
+    return f"; rounded amounts are taken with the setting rounding={needed}" if needed else ""
 
 
 def _emails(found: list[Fault], where: str, emails: object) -> None:
@@ -258,8 +352,18 @@ def _emails(found: list[Fault], where: str, emails: object) -> None:
     for index, email in enumerate(emails):
         if not isinstance(email, str):
             found.append(Fault(f"{where}[{index}]", _not_text(email)))
-        elif not _EMAIL.fullmatch(email) or not _encodable(email):
-            found.append(Fault(f"{where}[{index}]", "must be an e-mail address"))
+        elif message := _email_fault(email):
+            found.append(Fault(f"{where}[{index}]", message))
+
+
+def _email_fault(text: str) -> str:
+    """Say what keeps a text from being one bare e-mail address; empty if nothing does."""
+    if hidden := unseen(text.replace("\u00a0", " ")):
+        return f"must be an e-mail address, without {hidden}"
+    if _EMAIL.fullmatch(text) and _encodable(text):
+        return ""
+    foreign = next((character for character in text if character in _NO_ADDRESS), None)
+    return "must be an e-mail address" + (f", alone and without {foreign!r}" if foreign else "")
 
 
 def _extra(found: list[Fault], where: str, extra: object, reserved: frozenset[str]) -> None:

@@ -2,7 +2,7 @@
 
 Numbers never pass through float: they are read as `Decimal` and written with the same digits. Whatever a service
 answers becomes a value, a declared `ApiError` or a `ProtocolError`. The names that the service's document leaves
-open (API.md B.1) stand in one table, `WireNames`.
+open (API.md B.1) stand in one table, `WireNames` (`_shape`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from math import isfinite
 from types import MappingProxyType, NoneType
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
-from attrs import NOTHING, Attribute, field, fields_dict, frozen
+from attrs import NOTHING, field, fields_dict, frozen
 from attrs import has as is_attrs
 from cattrs import (
     ClassValidationError,
@@ -31,6 +31,7 @@ from cattrs.gen import make_dict_structure_fn
 
 from . import _rules
 from ._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, shown, speaks_against, words_of
+from ._shape import INVOICE_DATA, SUBMIT_TO_TAX, WireNames, modelled, wire_path
 from ._text import LINE_LIMIT, one_line
 from .errors import CODES, STATUSES, ApiError, DraftError, Fault, ProtocolError
 from .models import (
@@ -44,6 +45,7 @@ from .models import (
     RequestStatus,
     SubmitToTax,
     VatRate,
+    unchecked,
 )
 
 __all__ = [
@@ -66,58 +68,11 @@ _Hook: TypeAlias = Callable[[Any, Any], Any]
 
 _CONSUMER = tuple(fields_dict(Consumer))
 _LINE = tuple(fields_dict(InvoiceLine))
-_LINE_NAMES = frozenset(_LINE) - {"is_promotion"}
-_SUBMIT_TO_TAX = "submit_to_tax_request"
-_DOCUMENTED = frozenset({"consumer", "invoice_lines", "invoice_template_id"})
 _WORD_LENGTH = 100
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 _SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,6})?")
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-
-
-# --- the open names ---------------------------------------------------------------------------------------------
-
-
-def _name(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be printable text that is not empty")
-
-
-@frozen(kw_only=True)
-class WireNames:
-    """The JSON names that the service's document leaves open (API.md B.1), with this project's choice of each.
-
-    `is_promotion` stands in a line, `has_tax_authority_code` and `payment_method` in `invoice_data`, `emails`,
-    `send_mail` and `automatic` in `submit_to_tax_request`. That object stands beside `invoice_data`, or in it with
-    `nested_submit_to_tax`. Raises `ValueError` for a name that is empty, used twice, or taken in its object.
-    """
-
-    is_promotion: str = field(default="is_promotion", validator=_name)
-    has_tax_authority_code: str = field(default="has_tax_authority_code", validator=_name)
-    payment_method: str = field(default="payment_method", validator=_name)
-    emails: str = field(default="emails", validator=_name)
-    send_mail: str = field(default="is_send_mail", validator=_name)
-    automatic: str = field(default="auto_submit_to_tax", validator=_name)
-    nested_submit_to_tax: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        invoice = (self.has_tax_authority_code, self.payment_method)
-        names = (self.is_promotion, *invoice, self.emails, self.send_mail, self.automatic)
-        if len(set(names)) < len(names):
-            raise ValueError(f"WireNames must be distinct, got {', '.join(names)}")
-        taken = self._documented.intersection(invoice) | (_LINE_NAMES & {self.is_promotion})
-        if taken:
-            raise ValueError(f"WireNames must not use {', '.join(sorted(taken))}: the service's document does")
-
-    @property
-    def reserved(self) -> frozenset[str]:
-        """The names in `invoice_data` that the library writes itself, so a draft's `extra` may not."""
-        return self._documented | {self.has_tax_authority_code, self.payment_method}
-
-    @property
-    def _documented(self) -> frozenset[str]:
-        return _DOCUMENTED | {_SUBMIT_TO_TAX} if self.nested_submit_to_tax else _DOCUMENTED
 
 
 _NAMES = WireNames()
@@ -127,13 +82,14 @@ _MODEL_NAMES = WireNames(send_mail="send_mail", automatic="automatic")
 # --- out ----------------------------------------------------------------------------------------------------------
 
 
-def encode_draft(draft: InvoiceDraft, *, names: WireNames = _NAMES) -> bytes:
+def encode_draft(draft: InvoiceDraft, *, names: WireNames = _NAMES, rounding: Decimal | None = None) -> bytes:
     """Give the body of `POST /v2/ob/invoices` (API.md B.1): compact UTF-8 JSON with sorted names.
 
     What is None is left out, `key` is not sent, `extra` stands in `invoice_data`, and every number has exactly
-    the digits of its `Decimal`. Raises `DraftError` with every fault of the draft.
+    the digits of its `Decimal`. `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`
+    with every fault of the draft.
     """
-    _rules.check(draft, reserved=names.reserved)
+    _rules.check(draft, reserved=names.reserved, rounding=rounding)
     invoice: dict[str, Any] = {
         "consumer": None if draft.consumer is None else _present(draft.consumer, _CONSUMER),
         "invoice_lines": [_wire_line(line, names) for line in draft.lines],
@@ -141,7 +97,7 @@ def encode_draft(draft: InvoiceDraft, *, names: WireNames = _NAMES) -> bytes:
         names.has_tax_authority_code: draft.has_tax_authority_code,
         names.payment_method: draft.payment_method,
     }
-    submit = {_SUBMIT_TO_TAX: draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, names)}
+    submit = {SUBMIT_TO_TAX: draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, names)}
     inside, beside = (submit, {}) if names.nested_submit_to_tax else ({}, submit)
     body = {"invoice_data": {**draft.extra, **_given(invoice | inside)}, **_given(beside)}
     return _json(body).encode()
@@ -171,11 +127,12 @@ def _wire_submit_to_tax(submit: SubmitToTax, names: WireNames) -> dict[str, Any]
 def dump_draft(draft: InvoiceDraft) -> str:
     """Give a draft as one line of JSON under the model's own field names, `key` included; `load_draft` reads it.
 
-    Equal digits give equal text (names are sorted, what is None or empty is left out), so a digest of it identifies
-    the content. The draft must be without faults (`_rules.check`); `TypeError` for what JSON cannot say.
+    Equal digits and equal keys (`_rules.canonical_key`) give equal text (names are sorted, what is None or empty is
+    left out), so a digest of it identifies the content.
+    The draft must be without faults (`_rules.check`); `TypeError` for what JSON cannot say.
     """
     parts: dict[str, Any] = {
-        "key": draft.key,
+        "key": _rules.canonical_key(draft.key),
         "invoice_template_id": draft.invoice_template_id,
         "lines": [_present(line, _LINE) for line in draft.lines],
         "consumer": None if draft.consumer is None else _present(draft.consumer, _CONSUMER),
@@ -611,24 +568,40 @@ def _strict_converter() -> Converter:
 _STRICT = _strict_converter()
 
 
-def load_draft(data: bytes | str, *, path: str = "", names: WireNames = _NAMES) -> InvoiceDraft:
+def load_draft(
+    data: bytes | str, *, path: str = "", names: WireNames = _NAMES, rounding: Decimal | None = None
+) -> InvoiceDraft:
     """Read a draft from JSON: one object under the model's field names; `invoice_lines` may stand for `lines`.
 
+    An object with `invoice_data` is read as the service's own (API.md B.1), with `key` and `submit_to_tax_request`
+    beside it, under the wire's `names`; fields of `invoice_data` that the library does not know go to `extra`.
     Numbers are exact and may be written as text. An unknown or repeated field, a wrong type and a broken limit
-    are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`. Raises
-    `DraftError`.
+    are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`.
+    `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`.
     """
     document = _document(data, path)
+    if INVOICE_DATA in document:
+        return _load_wire(document, path, names, rounding)
+    if "invoice_lines" in document and "lines" not in document:
+        document["lines"] = document.pop("invoice_lines")
+    draft, found = _structured(document, path, names, rounding)
+    if draft is None or found:
+        raise _draft_error(document, found)
+    return draft
+
+
+def _structured(
+    document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None
+) -> tuple[InvoiceDraft | None, tuple[Fault, ...]]:
+    """Give the draft, unless a type is wrong, and every fault."""
     try:
         draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
     except ClassValidationError as error:
         types = tuple(_type_faults(error, path))
-        limits = _rules.faults(_loose_draft(document), prefix=path, reserved=names.reserved)
-        raise _draft_error(document, (*types, *_not_below(limits, types))) from None
-    found = _rules.faults(draft, prefix=path, reserved=names.reserved)
-    if found:
-        raise _draft_error(document, found)
-    return draft
+        loose = _loose_draft(document)
+        limits = _rules.faults(loose, prefix=path, reserved=names.reserved, rounding=rounding)
+        return None, (*types, *_not_below(limits, types))
+    return draft, _rules.faults(draft, prefix=path, reserved=names.reserved, rounding=rounding)
 
 
 def _draft_error(document: dict[str, Any], faults: tuple[Fault, ...]) -> DraftError:
@@ -643,9 +616,24 @@ def _document(data: bytes | str, path: str) -> dict[str, Any]:
         raise DraftError((Fault(path or "draft", f"is not JSON: {error}"),)) from None
     if not isinstance(document, dict):
         raise DraftError((Fault(path or "draft", str(_wrong("an object", document))),))
-    if "invoice_lines" in document and "lines" not in document:
-        document["lines"] = document.pop("invoice_lines")
     return document
+
+
+def _load_wire(document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None) -> InvoiceDraft:
+    """Read the service's own object with a key beside it. Raises `DraftError` with the paths of that object."""
+    where = f"{path}." if path else ""
+    strange = sorted({*document} - {"key", INVOICE_DATA, SUBMIT_TO_TAX})
+    found = [Fault(_rules.step(where, name), "is not a field that is known here") for name in strange]
+    if not isinstance(document[INVOICE_DATA], dict):
+        found.append(Fault(where + INVOICE_DATA, str(_wrong("an object", document[INVOICE_DATA]))))
+        raise _draft_error(document, tuple(found))
+    if names.nested_submit_to_tax and SUBMIT_TO_TAX in document:
+        found.append(Fault(where + SUBMIT_TO_TAX, "must stand in invoice_data (nested_submit_to_tax)"))
+    draft, faults = _structured(modelled(document, names), "", names, rounding)
+    found += [Fault(where + wire_path(fault.path, names), fault.message) for fault in faults]
+    if draft is None or found:
+        raise _draft_error(document, tuple(found))
+    return draft
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -691,11 +679,11 @@ def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
     known["submit_to_tax"] = _loose(SubmitToTax, known.get("submit_to_tax"))
     if isinstance(lines := known["lines"], list):
         known["lines"] = [_loose(InvoiceLine, line) for line in lines]
-    return InvoiceDraft(**known)
+    return unchecked(InvoiceDraft, **known)
 
 
-def _loose(kind: type, value: Any) -> Any:
-    return kind(**_known(kind, value)) if isinstance(value, dict) else value
+def _loose(kind: type[Any], value: Any) -> Any:
+    return unchecked(kind, **_known(kind, value)) if isinstance(value, dict) else value
 
 
 def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:

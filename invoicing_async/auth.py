@@ -2,7 +2,8 @@
 
 An `Auth` is asked for each attempt: `prepare`, unless it is `ready`, may ask the service and is awaited before
 the attempt takes its place in the queue, `headers` is pure and is called when the head is about to be sent, so
-that a timestamp is never stale. No secret of this module has a repr.
+that a timestamp is never stale. No secret of this module has a repr, and one with a blank, a line end or something
+invisible stuck to it is refused where it is given, without being shown.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from copy import copy
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
-from attrs import Attribute, Factory, define, field, frozen
+from attrs import Attribute, Factory, define, field, fields, frozen
 
 from . import _signing
+from ._characters import stuck
 from ._clock import Clock
 from ._http import Request, Response
 from ._signing import SigningRules
@@ -53,7 +55,9 @@ class Auth(Protocol):
 def _header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
     name = f"{type(instance).__name__}.{attribute.name}"
     if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
-        raise ValueError(f"{name} must be text of printable ASCII characters without spaces")
+        fault = stuck(value) if isinstance(value, str) else ""
+        said = f"{name} must be text of printable ASCII characters without spaces"
+        raise ValueError(f"{said}; it {fault}" if fault else said)
 
 
 def _optional_header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -62,8 +66,16 @@ def _optional_header_text(instance: object, attribute: Attribute[Any], value: ob
 
 
 def _secret(instance: object, attribute: Attribute[Any], value: object) -> None:
+    name = f"{type(instance).__name__}.{attribute.name}"
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be text that is not empty")
+        raise ValueError(f"{name} must be text that is not empty")
+    if fault := stuck(value):
+        raise ValueError(f"{name} {fault}")
+
+
+def _optional_secret(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None:
+        _secret(instance, attribute, value)
 
 
 @frozen(kw_only=True)
@@ -195,11 +207,20 @@ class OAuthClientCredentials:
     client_id: str = field(validator=_secret)
     client_secret: str = field(repr=False, validator=_secret)
     tenant_connection_code: str = field(validator=_secret)
-    scope: str | None = None
+    scope: str | None = field(default=None, validator=_optional_secret)
     path: str = "/v2/oauth/token"
     early: float = field(default=30.0, validator=not_negative)
     lifetime: float = field(default=300.0, validator=positive)
     _held: _Held = field(factory=_Held, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give the credentials for pickle and copy; a copy asks for a token of its own."""
+        names = (attribute.name for attribute in fields(type(self)) if attribute.init)
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in {**state, "_held": _Held()}.items():
+            object.__setattr__(self, name, value)
 
     def ready(self, clock: Clock) -> bool:
         """Tell whether the token held is fresh."""

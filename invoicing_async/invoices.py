@@ -20,6 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from decimal import Decimal
 from functools import lru_cache, partial
 from hashlib import sha256
 from os import PathLike
@@ -37,7 +38,7 @@ from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._outcomes import Fate, fate, may_repeat
-from ._rules import UUID
+from ._rules import JUDGED, UUID, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
 from ._wire import (
@@ -109,6 +110,7 @@ class Endpoints:
 class AsyncInvoices:
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
+    `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
     Cancelling a wait leaves the operation alone; cancelling a submission leaves it in doubt.
     """
 
@@ -119,8 +121,10 @@ class AsyncInvoices:
         names: WireNames | None = None,
         endpoints: Endpoints | None = None,
         max_bytes: int = MAX_BYTES,
+        rounding: Decimal | None = None,
     ) -> None:
         self._session = session
+        self._rounding = rounding_unit(rounding)
         self._names = names or WireNames()
         self._endpoints = endpoints or Endpoints()
         self._max_bytes = max_bytes
@@ -161,7 +165,9 @@ class AsyncInvoices:
         leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
         """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
-        body = encode_dumped(dump, names=self._names) or self.encode(load_draft(dump))
+        body = encode_dumped(dump, names=self._names) or encode_draft(
+            load_draft(dump, rounding=JUDGED), names=self._names, rounding=JUDGED
+        )
         return await self._submitted(body, key, sleep, before, leaves)
 
     async def _submitted(
@@ -204,7 +210,7 @@ class AsyncInvoices:
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
-        return encode_draft(draft, names=self._names)
+        return encode_draft(draft, names=self._names, rounding=self._rounding)
 
     def _creation(self, body: bytes) -> Request:
         return Request(

@@ -1,7 +1,8 @@
 """What goes in and what comes out, as frozen values without JSON.
 
 Field limits stand in API.md B.1 and are checked by `_rules`, all at once and before anything is sent, so a
-draft with faults can be built, shown and reported.
+draft with faults can be built, shown and reported. A line and a draft refuse wrong types where they are made; who
+reads them from a file, and reports every fault of it at once, builds them `unchecked`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, TypeVar
 
-from attrs import field, frozen
+from attrs import NOTHING, Attribute, AttrsInstance, Factory, field, fields, frozen
+
+from .errors import DraftError, Fault
 
 __all__ = [
     "AuthorityStatus",
@@ -39,6 +42,7 @@ __all__ = [
     "Submitted",
     "Unsettled",
     "VatRate",
+    "unchecked",
 ]
 
 
@@ -81,8 +85,7 @@ class AuthorityStatus(StrEnum):
     CANCELED = "CANCELED"
 
 
-def _exact(value: Any) -> Any:
-    """Turn whole numbers and digits in text into Decimal; leave the rest for the rules to name."""
+def _number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return Decimal(value)
     if isinstance(value, str):
@@ -93,13 +96,104 @@ def _exact(value: Any) -> Any:
     return value
 
 
+# What these take is what the type checker lets a caller give. Each passes on what it does not know: the constructor
+# refuses a wrong type by the field's name, and the rules name the rest.
+
+
+def _exact(value: Decimal | int | str) -> Decimal:
+    """Turn whole numbers and digits in text into Decimal."""
+    return _number(value)  # type: ignore[no-any-return] # other text stays, for the rules to name
+
+
+def _exact_or_none(value: Decimal | int | str | None) -> Decimal | None:
+    return _number(value)  # type: ignore[no-any-return] # as above
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else value
 
 
-def _frozen_mapping(value: Any) -> Any:
+def _lines(value: Iterable[InvoiceLine]) -> tuple[InvoiceLine, ...]:
+    return _tuple(value)  # type: ignore[no-any-return] # as above
+
+
+def _texts(value: Iterable[str]) -> tuple[str, ...]:
+    return _tuple(value)  # type: ignore[no-any-return] # as above
+
+
+def _frozen_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
     # `dict` first: the check for an abstract class costs as much as the copy.
-    return MappingProxyType(dict(value)) if isinstance(value, (dict, Mapping)) else value
+    given: Any = value
+    return MappingProxyType(dict(given)) if isinstance(given, (dict, Mapping)) else given
+
+
+_Model = TypeVar("_Model", bound=AttrsInstance)
+
+
+def unchecked(kind: type[_Model], **given: Any) -> _Model:
+    """Build a value whatever the types of its fields, for a reader that names each wrong one as a fault.
+
+    A field that is not given has its default, or None.
+    """
+    made = object.__new__(kind)
+    for attribute in fields(kind):
+        value: Any = given.get(attribute.name, _default(attribute))
+        convert: Any = attribute.converter
+        object.__setattr__(made, attribute.name, value if convert is None else convert(value))
+    return made
+
+
+def _default(attribute: Attribute[Any]) -> Any:
+    default: Any = attribute.default
+    if default is NOTHING:
+        return None
+    return default.factory() if isinstance(default, _FACTORY) else default
+
+
+_FACTORY: Any = Factory
+
+
+def _refuse_types(owner: AttrsInstance, kinds: Mapping[str, tuple[type, ...]]) -> None:
+    """Refuse fields of a wrong type. Raises `DraftError` naming each."""
+    wrong = [name for name, allowed in kinds.items() if not isinstance(getattr(owner, name), allowed)]
+    if wrong:
+        raise DraftError(tuple(Fault(name, _mistyped(getattr(owner, name), kinds[name])) for name in wrong))
+
+
+def _mistyped(value: object, allowed: tuple[type, ...]) -> str:
+    if value is None:
+        return "is required"
+    got = type(value).__name__
+    if Decimal in allowed:
+        why = ": floats are not exact" if isinstance(value, float) else ""
+        return f"must be a Decimal, an int or digits in text, not {got}{why}"
+    return f"must be {_WORDS.get(allowed[0].__name__, allowed[0].__name__)}, not {got}"
+
+
+_WORDS = {
+    "str": "text",
+    "bool": "True, False or None",
+    "tuple": "a list of InvoiceLine",
+    "InvoiceLine": "an InvoiceLine",
+    "Consumer": "a Consumer",
+    "SubmitToTax": "a SubmitToTax",
+}
+_NUMBER = (Decimal, str, NoneType)
+_TEXT = (str, NoneType)
+_FLAG = (bool, NoneType)
+
+
+def _plain_state(self: AttrsInstance) -> dict[str, Any]:
+    """Give the fields for pickle and copy, which take no read-only mapping: it goes as the dict it was made of."""
+    given = {attribute.name: getattr(self, attribute.name) for attribute in fields(type(self))}
+    return {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in given.items()}
+
+
+def _restore(self: AttrsInstance, state: dict[str, Any]) -> None:
+    for attribute in fields(type(self)):
+        value = state[attribute.name]
+        mapping = attribute.converter is _frozen_mapping
+        object.__setattr__(self, attribute.name, _frozen_mapping(value) if mapping else value)
 
 
 @frozen(kw_only=True)
@@ -121,7 +215,8 @@ class InvoiceLine:
     """One line of an invoice.
 
     `name` has at most 500 characters, `unit` and `code` 255. Amounts are exact: `Decimal`, `int` or digits in
-    text, never float. `amount`, when given, must equal price * quantity - discount_amount to the last digit.
+    text, never float. `amount`, when given, must equal price * quantity - discount_amount to the last digit, or
+    rounded as the setting `rounding` allows. Raises `DraftError` (a `ValueError`) for a field of a wrong type.
     """
 
     name: str
@@ -129,18 +224,35 @@ class InvoiceLine:
     price: Decimal = field(converter=_exact)
     quantity: Decimal = field(converter=_exact)
     code: str | None = None
-    tax_amount: Decimal | None = field(default=None, converter=_exact)
-    discount_amount: Decimal | None = field(default=None, converter=_exact)
+    tax_amount: Decimal | None = field(default=None, converter=_exact_or_none)
+    discount_amount: Decimal | None = field(default=None, converter=_exact_or_none)
     vat_rate: VatRate | None = None
-    amount: Decimal | None = field(default=None, converter=_exact)
+    amount: Decimal | None = field(default=None, converter=_exact_or_none)
     is_promotion: bool | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _refuse_types(self, _LINE_TYPES)
+
+
+_LINE_TYPES: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "unit": (str,),
+    "price": (Decimal, str),
+    "quantity": (Decimal, str),
+    "code": _TEXT,
+    "tax_amount": _NUMBER,
+    "discount_amount": _NUMBER,
+    "vat_rate": _TEXT,
+    "amount": _NUMBER,
+    "is_promotion": _FLAG,
+}
 
 
 @frozen(kw_only=True)
 class SubmitToTax:
     """What the service shall do after creating the invoice; None leaves the service's default (true)."""
 
-    emails: tuple[str, ...] = field(default=(), converter=_tuple)
+    emails: tuple[str, ...] = field(default=(), converter=_texts)
     send_mail: bool | None = None
     automatic: bool | None = None
 
@@ -150,18 +262,39 @@ class InvoiceDraft:
     """One invoice to be created.
 
     `key` is the caller's own unique name of the invoice, such as an order number: it is what "not twice" means
-    and is not sent. `invoice_template_id` is a UUID. `extra` fields go into `invoice_data` as they are, for
-    what the service knows and this library does not.
+    and is not sent. Keys are compared in NFC; one with outer blanks or a character that nobody sees is a fault.
+    `invoice_template_id` is a UUID. `extra` fields go into `invoice_data` as they are, for what the service knows
+    and this library does not. Raises `DraftError` (a `ValueError`) for a field of a wrong type.
     """
 
     key: str
     invoice_template_id: str
-    lines: tuple[InvoiceLine, ...] = field(converter=_tuple)
+    lines: tuple[InvoiceLine, ...] = field(converter=_lines)
     consumer: Consumer | None = None
     payment_method: PaymentMethod | None = None
     has_tax_authority_code: bool | None = None
     submit_to_tax: SubmitToTax | None = None
     extra: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        _refuse_types(self, _DRAFT_TYPES)
+        lines: tuple[Any, ...] = self.lines
+        wrong = [number for number, line in enumerate(lines) if not isinstance(line, InvoiceLine)]
+        if wrong:
+            raise DraftError(tuple(Fault(f"lines[{at}]", _mistyped(lines[at], (InvoiceLine,))) for at in wrong))
+
+    __getstate__, __setstate__ = _plain_state, _restore
+
+
+_DRAFT_TYPES: Mapping[str, tuple[type, ...]] = {
+    "key": (str,),
+    "invoice_template_id": (str,),
+    "lines": (tuple,),
+    "consumer": (Consumer, NoneType),
+    "payment_method": _TEXT,
+    "has_tax_authority_code": _FLAG,
+    "submit_to_tax": (SubmitToTax, NoneType),
+}
 
 
 @frozen(kw_only=True)
@@ -179,6 +312,8 @@ class InvoiceData:
     created_date: str | None = None
     date_of_issue: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+
+    __getstate__, __setstate__ = _plain_state, _restore
 
 
 _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
@@ -198,6 +333,8 @@ class InvoiceRequest:
     reason: str | None = None
     code: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+
+    __getstate__, __setstate__ = _plain_state, _restore
 
     @property
     def terminal(self) -> bool:

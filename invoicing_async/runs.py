@@ -29,7 +29,7 @@ from ._clock import Clock, RealClock
 from ._disk import DiskWriter
 from ._existing import difference
 from ._naming import Layout
-from ._rules import UUID, canonical_key, faults
+from ._rules import JUDGED, UUID, canonical_key, faults, rounding_unit
 from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
 from ._scheduler import Schedule
 from ._states import ON_DISK, DocumentState, Event, RunKind, State
@@ -485,19 +485,23 @@ class InvoiceRun:
         """
         self._stop.ask()
 
-    async def add(self, drafts: Iterable[InvoiceDraft], *, skip_invalid: bool = False) -> Intake:
+    async def add(
+        self, drafts: Iterable[InvoiceDraft], *, skip_invalid: bool = False, rounding: Decimal | None = None
+    ) -> Intake:
         """Take in drafts in one transaction: all of them or none.
 
+        `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
         A draft whose key and content are known changes nothing, so giving the same drafts again resumes the run.
         Raises `DraftError` with every fault of every draft, as in `[12].lines[0].price`, unless `skip_invalid`
         takes those in as invalid, for which they need a key; `DraftConflictError` for known keys with other content.
         """
         new: list[NewDraft] = []
         found: list[Fault] = []
+        unit = rounding_unit(rounding)
         for number, draft in enumerate(drafts):
-            wrong = faults(draft)
+            wrong = faults(draft, rounding=unit)
             if wrong and not (skip_invalid and _has_key(wrong)):
-                found += faults(draft, prefix=f"[{number}]")
+                found += faults(draft, prefix=f"[{number}]", rounding=unit)
             elif not found:
                 new.append(_new(draft, wrong))
             if number % PAGE == PAGE - 1:
@@ -934,7 +938,7 @@ def _new(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
     # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
     payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
     return NewDraft(
-        key=draft.key,
+        key=canonical_key(draft.key),
         payload=payload,
         payload_sha256=sha256(payload.encode()).hexdigest(),
         error=str(DraftError(wrong)) if wrong else None,
@@ -948,7 +952,7 @@ def _draft(item: Item) -> InvoiceDraft:
     try:
         return _restored(item.payload)
     except (TypeError, ValueError, KeyError, AttributeError):
-        return load_draft(item.payload)
+        return load_draft(item.payload, rounding=JUDGED)
 
 
 def _restored(payload: str) -> InvoiceDraft:

@@ -755,10 +755,13 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
 def test_a_bad_line_ends_the_batch_with_its_number(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was taken before the bad line has its outcome, and the exit code is 2."""
+    """Of a stream, what was taken before the bad line has its outcome, and the exit code is 2."""
     services()
     file = tmp_path / "ids.jsonl"
-    file.write_text('{"id": "a"}\n{"id": "b"}\nnope\n{"id": "c"}\n')
+    os.mkfifo(file)
+    threading.Thread(
+        target=file.write_text, args=('{"id": "a"}\n{"id": "b"}\nnope\n{"id": "c"}\n',), daemon=True
+    ).start()
     assert run(["documents", "download", str(file), "--field", "id", "--to", "out"]) == Exit.USAGE
     out, err = capsys.readouterr()
     assert re.search(r"saved +2 ", out)
@@ -870,7 +873,7 @@ def test_the_form_of_a_file_is_its_ending_or_as_told(tmp_path: Path) -> None:
     text = f"{CSV_HEAD}\nA,{TEMPLATE},Lamp,piece,1,2\n"
     for name, form, keys in (("d.CSV", None, ["A"]), ("d.txt", "csv", ["A"]), ("d.csv", "jsonl", []), ("d", None, [])):
         (tmp_path / name).write_text(text)
-        assert list(drafts.read_drafts(str(tmp_path / name), WireNames(), form).lines) == keys  # type: ignore[arg-type] # one of two words
+        assert list(drafts.read_drafts(str(tmp_path / name), WireNames(), drafts.Reading(form=form)).lines) == keys  # type: ignore[arg-type] # one of two words
 
 
 def test_a_faulty_head_is_never_skipped(

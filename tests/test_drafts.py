@@ -18,6 +18,9 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invoicing_async._rules import canonical_key
+from invoicing_async._spreadsheet import code_fault
+from invoicing_async._table import ended
 from invoicing_async._wire import WireNames, dump_draft
 from invoicing_async.drafts import DraftAt, DraftsFileError, LineFault, read_csv, read_jsonl
 from invoicing_async.errors import DraftError, Fault
@@ -26,6 +29,7 @@ from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentM
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 HEAD = "key,invoice_template_id,name,unit,price,quantity"
 ROW = f"A-1,{TEMPLATE},Lamp,piece,12.50,2"
+HOW = ": write it without marks between thousands, or say the decimal mark (--decimal-mark)"
 LAMP = InvoiceLine(name="Lamp", unit="piece", price=Decimal("12.50"), quantity=Decimal(2))
 DRAFT = InvoiceDraft(key="A-1", invoice_template_id=TEMPLATE, lines=(LAMP,))
 
@@ -198,23 +202,25 @@ def table_of(drafts: Iterable[InvoiceDraft], delimiter: str = ",") -> str:
 TEXT = (
     st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=9).map(str.strip).filter(bool)
 )
-NUMBER = st.decimals(-(10**6), 10**6, places=3)
+NUMBER = st.decimals(-(10**6), 10**6, places=4)
+# A key and the codes hold nothing that nobody sees, nor what a spreadsheet makes of them.
+CODE = TEXT.filter(lambda text: not code_fault(text) and canonical_key(text) == text)
 LINES = st.builds(
     InvoiceLine,
     name=TEXT,
     unit=TEXT,
     price=NUMBER,
     quantity=NUMBER,
-    code=st.none() | TEXT,
+    code=st.none() | CODE,
     vat_rate=st.none() | st.sampled_from(VatRate),
     is_promotion=st.none() | st.booleans(),
 )
 DRAFTS = st.builds(
     InvoiceDraft,
-    key=TEXT,
+    key=CODE,
     invoice_template_id=st.uuids().map(str),
     lines=st.lists(LINES, min_size=1, max_size=3),
-    consumer=st.none() | st.builds(Consumer, name=TEXT, phone=st.none() | TEXT),
+    consumer=st.none() | st.builds(Consumer, name=TEXT, phone=st.none() | CODE),
     payment_method=st.none() | st.sampled_from(PaymentMethod),
     has_tax_authority_code=st.none() | st.booleans(),
 )
@@ -239,15 +245,16 @@ def test_no_bytes_whatever_raise_anything_else(lines: list[bytes]) -> None:
         with suppress(DraftsFileError):
             list(reader(lines))
         list(reader(lines, on_fault=faults.append))
-        assert all(1 <= fault.line <= len(lines) + 1 and str(fault) for fault in faults)
+        count = len(list(ended(lines)))
+        assert all(1 <= fault.line <= count + 1 and str(fault) for fault in faults)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("price", "12,50", "must be digits with a decimal point, not '12,50': a decimal comma is not understood"),
-        ("price", "1.234,50", "must be digits with a decimal point, not '1.234,50': a decimal comma is not understood"),
-        ("price", "1,234.50", "must be digits with a decimal point, not '1,234.50'"),
+        ("price", "12,50", f"must be digits with a decimal point, not '12,50'{HOW}"),
+        ("price", "1.234,50", f"must be digits with a decimal point, not '1.234,50'{HOW}"),
+        ("price", "1,234.50", f"must be digits with a decimal point, not '1,234.50'{HOW}"),
         ("price", "1e3", "must be digits with a decimal point, not '1e3'"),
         ("price", "NaN", "must be digits with a decimal point, not 'NaN'"),
         ("price", "\u0661", "must be digits with a decimal point, not '\u0661'"),
@@ -256,7 +263,7 @@ def test_no_bytes_whatever_raise_anything_else(lines: list[bytes]) -> None:
         ("name", "", "is required"),
         ("name", "x" * 501, "has 501 characters, at most 500 are allowed"),
         ("key", "", "is required"),
-        ("key", "a\tb", "must not contain control characters"),
+        ("key", "a\tb", "must not hold a character that nobody sees: U+0009 TAB at character 2"),
         ("invoice_template_id", "42", "must be a UUID (8-4-4-4-12 hex digits)"),
         ("vat_rate", "20", "must be one of UNDECLARED, NONE, ZERO, FIVE, EIGHT, TEN, not '20'"),
         ("payment_method", "cash", "must be one of CASH, BANK_TRANSFER, UNKNOWN, not 'cash'"),
@@ -303,7 +310,6 @@ def test_the_row_of_names_is_checked() -> None:
     assert texts([head, f"A-1,{TEMPLATE},Lamp,piece,1,x,x,,"]) == [
         "line 1, column prcie: is not a column that is known here; did you mean price?",
         "line 1, column quantity: stands twice in the row of column names",
-        "line 1, column (empty): is not a column that is known here",
         "line 1, column extra_: is not a column that is known here",
         "line 1, column price: is required and is not among the columns",
         "line 2, column quantity: must be digits with a decimal point, not 'x'",
@@ -380,6 +386,6 @@ def test_ten_thousand_rows_with_fifty_faults_are_reported_whole_and_soon(tmp_pat
     with file.open("rb") as source:
         found = texts(source)
     assert process_time() - begun < allowed
-    said = "must be digits with a decimal point, not '1,5': a decimal comma is not understood"
+    said = f"must be digits with a decimal point, not '1,5'{HOW}"
     assert found == [f"line {number}, column price: {said}" for number in sorted(bad)]
     assert len(found) == 50

@@ -37,6 +37,7 @@ LEVELS = (
         "_encodings",
         "_links",
         "_xml",
+        "_characters",
     },
     {
         "_existing",
@@ -55,6 +56,9 @@ LEVELS = (
         "_disk",
         "_store",
         "_run_settings",
+        "_shape",
+        "_table",
+        "_spreadsheet",
     },
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox", "_exports"},
@@ -66,6 +70,7 @@ LEVELS = (
 
 SIDEWAYS = {
     ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
+    ("models", "errors"),  # a value of a wrong type is refused by the error that names a draft's faults
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("errors", "_text"),  # an error's message holds a service's words
@@ -73,6 +78,7 @@ SIDEWAYS = {
     ("_wire", "_answers"),  # an answer is read as JSON before it is a value
     ("_store", "_integrity"),  # a run file is looked at where it is opened
     ("_disk", "_existing"),  # what stands under a name is decided where a file is given it
+    ("_wire", "_shape"),  # a draft in the service's own names is put under the model's
     ("_wire", "_rules"),  # a draft from a file is read and judged at once
 }
 

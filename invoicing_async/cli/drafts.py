@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields_dict, frozen
+from cyclopts import Group, Parameter
 
+from .._rules import rounding_unit
+from .._table import Head, Numbered, head_of
 from .._wire import WireNames
-from ..drafts import LineFault, read_csv, read_jsonl
-from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, VatRate
+from ..drafts import COLUMNS, DecimalMark, LineFault, read_csv, read_jsonl
+from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from .exits import CommandError, checked
 from .ids import opened, raw_lines
 from .rows import Row
 from .screen import plain
 
-__all__ = ["BadDraft", "Drafts", "Format", "example", "read_drafts"]
+__all__ = ["DRAFTS_HELP", "BadDraft", "Drafts", "Format", "Reading", "example", "example_csv", "read_drafts"]
 
 Format: TypeAlias = Literal["jsonl", "csv"]
+DRAFTS_HELP = (
+    "A file of drafts, or - for stdin: JSONL, one draft a line, as `invoices example` shows, or the service's own "
+    'object with a key beside it ({"key": …, "invoice_data": …}); or CSV, one invoice line a row, the rows of one key '
+    f"together, as `invoices example --format csv` shows. Columns of a CSV: {', '.join(COLUMNS)}, extra_NAME."
+)
+
+
+@Parameter(name="*", group=Group("Drafts", sort_key=5))
+@frozen(kw_only=True)
+class Reading:
+    """How a file of drafts is to be read."""
+
+    form: Annotated[
+        Format | None,
+        Parameter(name="--format", help="What the file is; without it, CSV if its name ends so, else JSONL."),
+    ] = None
+    decimal_mark: Annotated[
+        DecimalMark | None,
+        Parameter(
+            help="What stands before the decimals in a CSV: with a comma, 240.000 is 240000 and 1.234,5 is 1234.5."
+        ),
+    ] = None
+    rounding: Annotated[
+        Decimal | None,
+        Parameter(help="The unit to which line amounts may have been rounded: 1 for whole dong. Exact without it."),
+    ] = None
 
 
 @frozen
@@ -50,7 +81,7 @@ class Drafts:
     """What a file holds: the drafts that can be sent, with their lines by key, and the rest.
 
     `repeated` are keys that came again with the same content, with their lines. With `head`, the row of column
-    names has faults itself: then no cell can be trusted.
+    names has faults itself: then no cell can be trusted. `rounding` is the unit that amounts were judged by.
     """
 
     good: list[InvoiceDraft] = field(factory=list)
@@ -58,6 +89,7 @@ class Drafts:
     repeated: list[tuple[str, int]] = field(factory=list)
     bad: list[BadDraft] = field(factory=list)
     head: bool = False
+    rounding: Decimal | None = None
 
     @property
     def count(self) -> int:
@@ -69,33 +101,46 @@ class Drafts:
         return [{"key": key, "line": line, "outcome": "duplicate"} for key, line in self.repeated]
 
 
-def read_drafts(where: str, names: WireNames, form: Format | None = None) -> Drafts:
-    """Read all drafts of a file, or of stdin for `-`: CSV by the name's ending or `form`, else JSONL.
+def read_drafts(where: str, names: WireNames, reading: Reading | None = None) -> Drafts:
+    """Read all drafts of a file, or of stdin for `-`: CSV by the name's ending or as `reading` says, else JSONL.
 
-    Raises `CommandError` for a file that cannot be read.
+    Raises `CommandError` for a file that cannot be read, and for settings that do not go with it.
     """
-    is_csv = form == "csv" or (form is None and Path(where).suffix.lower() == ".csv")
-    return (_from_csv if is_csv else _from_jsonl)(list(raw_lines(opened(where), where)), names)
+    reading = reading or Reading()
+    is_csv = reading.form == "csv" or (reading.form is None and Path(where).suffix.lower() == ".csv")
+    if reading.decimal_mark is not None and not is_csv:
+        raise CommandError("--decimal-mark is for CSV: numbers in JSON have a decimal point")
+    checked(lambda: rounding_unit(reading.rounding), "--rounding")
+    return (_from_csv if is_csv else _from_jsonl)(list(raw_lines(opened(where), where)), names, reading)
 
 
-def _from_jsonl(lines: list[bytes], names: WireNames) -> Drafts:
+def _from_jsonl(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
     faults: list[LineFault] = []
-    drafts = Drafts()
-    for found in read_jsonl(lines, names=names, on_fault=faults.append):
+    drafts = Drafts(rounding=reading.rounding)
+    for found in read_jsonl(lines, names=names, rounding=reading.rounding, on_fault=faults.append):
         _enter(drafts, found.draft, found.line)
     for group in _grouped(faults, {}):
         drafts.bad.append(BadDraft(group[0].line, _json_key(lines[group[0].line - 1]), group))
     return drafts
 
 
-def _from_csv(lines: list[bytes], names: WireNames) -> Drafts:
+def _from_csv(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
     faults: list[LineFault] = []
-    found = list(read_csv(lines, names=names, on_fault=faults.append))
-    first = next((number for number, line in enumerate(lines, 1) if line.strip()), 1)
-    drafts = Drafts(head=any(fault.line <= first for fault in faults))
+    found = list(
+        read_csv(
+            lines,
+            names=names,
+            rounding=reading.rounding,
+            decimal_mark=reading.decimal_mark,
+            on_fault=faults.append,
+        )
+    )
+    head = head_of(Numbered(lines))
+    first = head.line
+    drafts = Drafts(head=any(fault.line <= first for fault in faults), rounding=reading.rounding)
     for at in found:
         _enter(drafts, at.draft, at.line)
-    keys = dict(_csv_keys(lines)) if faults else {}
+    keys = dict(_csv_keys(lines, head)) if faults and isinstance(head, Head) else {}
     for group in _grouped(faults, keys):
         drafts.bad.append(BadDraft(group[0].line, keys.get(group[0].line, ""), group))
     return drafts
@@ -139,19 +184,17 @@ def _json_key(line: bytes) -> str:
     return key if isinstance(key, str) else ""
 
 
-def _csv_keys(lines: list[bytes]) -> Iterator[tuple[int, str]]:
+def _csv_keys(lines: list[bytes], head: Head) -> Iterator[tuple[int, str]]:
     """Give the key of every row that has one, by the line on which the row begins."""
-    texts = [line.decode("utf-8-sig", "replace") for line in lines]
-    head = next(filter(str.strip, texts), "")
-    reader = csv.reader(texts, delimiter=";" if head.count(";") > head.count(",") else ",")
-    column, begins = -1, 1
+    texts = [line.decode("utf-8", "replace") for line in lines[head.line :]]
+    reader = csv.reader(texts, delimiter=head.delimiter)
+    names = [name.lower() for name in head.names]
+    begins = 1
     try:
         for row in reader:
-            cells = [cell.strip() for cell in row]
-            if column < 0 and any(cells):
-                column = cells.index("key")
-            elif 0 <= column < len(cells) and cells[column]:
-                yield begins, cells[column]
+            cell = row[names.index("key")].strip() if len(row) > names.index("key") else ""
+            if cell:
+                yield head.line + begins, cell
             begins = reader.line_num + 1
     except (csv.Error, ValueError):  # the faults of the file say so
         return
@@ -176,3 +219,39 @@ def example(number: int = 1) -> InvoiceDraft:
         consumer=Consumer(name="Nguyen Van An", tax_code="0101243150", address="1 Trang Tien, Ha Noi"),
         payment_method=PaymentMethod.BANK_TRANSFER,
     )
+
+
+def example_csv(count: int) -> str:
+    """Give example drafts as CSV, with every column; each has two lines."""
+    drafts = [example(number) for number in range(1, count + 1)]
+    return _table((draft, line) for draft in drafts for line in (*draft.lines, _delivery()))
+
+
+def _delivery() -> InvoiceLine:
+    return InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
+
+
+def _table(rows: Iterable[tuple[InvoiceDraft, InvoiceLine]]) -> str:
+    text = StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in _flat(*row)} for row in rows)
+    return text.getvalue()
+
+
+def _flat(draft: InvoiceDraft, line: InvoiceLine) -> Iterator[tuple[str, Any]]:
+    """Give the columns of one row."""
+    parts = {"consumer": (draft.consumer, Consumer), "submit_to_tax": (draft.submit_to_tax, SubmitToTax)}
+    for name in ("key", "invoice_template_id", "payment_method", "has_tax_authority_code"):
+        yield name, getattr(draft, name)
+    for prefix, (part, kind) in parts.items():
+        yield from ((f"{prefix}_{name}", getattr(part, name, None)) for name in fields_dict(kind))
+    yield from ((name, getattr(line, name)) for name in fields_dict(InvoiceLine))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, tuple) else f"{value:f}" if isinstance(value, Decimal) else str(value)

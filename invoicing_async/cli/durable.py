@@ -260,7 +260,7 @@ async def take_drafts(run: InvoiceRun, book: InvoiceBook, found: Drafts) -> None
     book.lines = {bad.key: bad.line for bad in found.bad} | found.lines
     by_key = {draft.key: draft for draft in found.good}
     try:
-        intake = await run.add([*found.good, *(by_key[key] for key, _ in found.repeated)])
+        intake = await run.add([*found.good, *(by_key[key] for key, _ in found.repeated)], rounding=found.rounding)
     except DraftConflictError as error:
         raise CommandError(f"nothing was taken in: {error}", hint=error.hint) from error
     await book.took(intake, "drafts")

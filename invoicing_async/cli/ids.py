@@ -1,4 +1,8 @@
-"""Ids from a file, from stdin, from a CSV column or a JSONL field: one after the other, in bounded memory."""
+"""Ids from a file, from stdin, from a CSV column or a JSONL field: one after the other, in bounded memory.
+
+An id is text without blanks at its ends and without a character that nobody sees; a spreadsheet's formula, error or
+shortened number is none. Quotes around a whole line are no part of an id.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from threading import Semaphore, Thread
 from typing import BinaryIO, Generic, Self, TypeVar
 
 from attrs import frozen
 
+from .._spreadsheet import code_fault
+from .._table import Head, Numbered, head_of
 from .exits import CommandError
 from .options import Picking
 from .stop import Stop
@@ -26,11 +31,8 @@ STDIN = "-"
 LINE_LIMIT = 2**20
 """Bytes of the longest line that is read."""
 
-READ_SIZE = 2**20
 ROOM = 1024
 """Items of a stream that are read ahead."""
-
-DELIMITERS = ",;\t|"
 
 
 @frozen
@@ -45,18 +47,18 @@ class Ids:
 def open_ids(where: str, picking: Picking, stop: Stop) -> Iterator[Ids]:
     """Open the ids of a file, or of stdin for `-`. Raises `CommandError` for a file that cannot be read.
 
-    A stream may be slow, so it is read in a thread of its own, which closes it: what is in flight does not wait.
+    A file is read through once before, so that nothing is asked for if one of its lines holds no id. A stream may be
+    slow, so it is read in a thread of its own, which closes it: what is in flight does not wait.
     """
     if picking.column is not None and picking.field is not None:
         raise CommandError("--column and --field exclude each other: the input is CSV or JSONL")
-    file = opened(where)
-    items = picked(file, where, picking)
     if where == STDIN or not Path(where).is_file():
-        yield Ids(Feed(items, stop))
+        yield Ids(Feed(picked(opened(where), where, picking), stop))
         return
-    header = 0 if picking.column is None else 1
+    about = sum(1 for _ in picked(opened(where), where, picking))
+    file = opened(where)
     with file:
-        yield Ids(items, max(0, _line_count(Path(where)) - header))
+        yield Ids(picked(file, where, picking), about)
 
 
 def opened(where: str) -> BinaryIO:
@@ -67,11 +69,6 @@ def opened(where: str) -> BinaryIO:
         raise CommandError(f"cannot read {where}: {error.strerror or error}") from None
 
 
-def _line_count(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(READ_SIZE), b""))
-
-
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     """Give each line with its number, its end included. Raises `CommandError` naming the line that is no text."""
     for number, raw in enumerate(raw_lines(file, name), 1):
@@ -79,15 +76,27 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def raw_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """Give each line, its end included, and close the file. Raises `CommandError` for one that has no end."""
+    """Give each line, its end (LF, CR LF or CR) included, and close the file.
+
+    Raises `CommandError` for one that has no end.
+    """
     with file:
-        for number in count(1):
-            raw = file.readline(LINE_LIMIT + 1)
-            if not raw:
-                return
+        for number, raw in enumerate(_cut(file), 1):
             if len(raw) > LINE_LIMIT:
                 raise CommandError(f"{name} line {number}: longer than {LINE_LIMIT:,} bytes")
             yield raw
+
+
+def _cut(file: BinaryIO) -> Iterator[bytes]:
+    """Cut a file into lines; one that is too long comes as far as it was read."""
+    rest = b""
+    while chunk := file.readline(LINE_LIMIT + 1):
+        pieces = (rest + chunk).splitlines(keepends=True)
+        # What does not end here, or in a CR that a LF may follow, is read on.
+        rest = b"" if pieces[-1].endswith(b"\n") or len(pieces[-1]) > LINE_LIMIT else pieces.pop()
+        yield from pieces
+    if rest:
+        yield rest
 
 
 def _text(raw: bytes, where: str, encoding: str) -> str:
@@ -100,18 +109,36 @@ def _text(raw: bytes, where: str, encoding: str) -> str:
 def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
     """Give the ids in a file. Blank lines do not count; every other must hold an id."""
     if picking.column is not None:
-        return _from_csv(lines(file, name), name, picking.column)
+        return _from_csv(file, name, picking.column)
     if picking.field is not None:
         field = picking.field
         return _from_lines(lines(file, name), lambda text, where: _from_json(text, where, field), name)
-    return _from_lines(lines(file, name), lambda text, _: text, name)
+    return _from_lines(lines(file, name), _unquoted, name)
 
 
 def _from_lines(numbered: Iterable[tuple[int, str]], pick: Callable[[str, str], str], name: str) -> Iterator[str]:
     for number, line in numbered:
         text = line.strip()
         if text:
-            yield pick(text, f"{name} line {number}")
+            where = f"{name} line {number}"
+            yield _checked(pick(text, where), where)
+
+
+def _checked(text: str, where: str) -> str:
+    """Give an id back. Raises `CommandError` saying what about it nobody can see, or what a spreadsheet made of it."""
+    if fault := code_fault(text):
+        raise CommandError(f"{where}: the id {fault}")
+    return text
+
+
+def _unquoted(text: str, where: str) -> str:
+    """Take the quotes off a whole line, as CSV writes them. Raises `CommandError` for one that has no partner."""
+    if not text.startswith('"'):
+        return text
+    inner = text[1:-1].replace('""', "")
+    if len(text) < 3 or not text.endswith('"') or '"' in inner or not text[1:-1].strip():  # noqa: PLR2004 - two quotes, and one character
+        raise CommandError(f"{where}: a quote at the beginning must have one at the end, with an id between them")
+    return text[1:-1].replace('""', '"').strip()
 
 
 def _from_json(text: str, where: str, field: str) -> str:
@@ -127,24 +154,34 @@ def _from_json(text: str, where: str, field: str) -> str:
     return value
 
 
-def _from_csv(numbered: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[str]:
-    number, header = next(numbered, (1, ""))
-    delimiter, index = _column(header, column, f"{name} line {number}")
-    reader = csv.reader((line for _, line in numbered), delimiter=delimiter)
-    try:
-        for row in reader:
-            if row:
-                yield _cell(row, index, f"{name} line {reader.line_num + 1}: the column {column}")
-    except csv.Error as error:
-        raise CommandError(f"{name} line {reader.line_num + 1}: {error}") from None
+def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:
+    source = Numbered(_each(file, name))
+    head = head_of(source)
+    if not isinstance(head, Head):
+        raise CommandError(f"{name} line {head.line}: the header has no column {column}: {head.message}")
+    index = _column(head, column, f"{name} line {head.line}")
+    reader = csv.reader(source, delimiter=head.delimiter, strict=True)
+    while True:
+        where = f"{name} line {source.number + 1}"
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise CommandError(f"{where}: {error}; is a quote not closed or not doubled?") from None
+        if any(cell.strip() for cell in row):
+            yield _checked(_cell(row, index, f"{where}: the column {column}"), where)
 
 
-def _column(header: str, column: str, where: str) -> tuple[str, int]:
-    """Find the column, and by it which delimiter the file has."""
-    for delimiter in DELIMITERS:
-        names = [name.strip() for name in next(csv.reader([header.strip("\r\n")], delimiter=delimiter), [])]
-        if column in names:
-            return delimiter, names.index(column)
+def _each(file: BinaryIO, name: str) -> Iterator[str]:
+    return (text for _, text in lines(file, name))
+
+
+def _column(head: Head, column: str, where: str) -> int:
+    """Find the column by its name, written as it is or in another case."""
+    for names, wanted in ((head.names, column), ([name.lower() for name in head.names], column.lower())):
+        if wanted in names:
+            return names.index(wanted)
     raise CommandError(f"{where}: the header has no column {column}")
 
 

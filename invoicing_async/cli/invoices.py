@@ -20,7 +20,7 @@ from ..models import InDoubt, InvoiceDraft, Submitted
 from ..polling import Poller
 from ..runs import InvoiceRun
 from .account import Account, carry_out, words
-from .drafts import Drafts, Format, example, read_drafts
+from .drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
 from .exits import CommandError, Exit, checked
 from .ids import Ids, open_ids
@@ -45,7 +45,7 @@ SHOWN = 20
 
 @app.command
 async def submit(
-    drafts: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    drafts: Annotated[str, Parameter(allow_leading_hyphen=True, help=DRAFTS_HELP)],
     /,
     *,
     run: Path | None = None,
@@ -54,9 +54,9 @@ async def submit(
     to: Path | None = None,
     layout: str | None = None,
     skip_invalid: Annotated[bool, FLAG] = False,
-    format_: Annotated[Format | None, Parameter(name="--format")] = None,
     timeout: float = 300.0,
     report: Path | None = None,
+    reading: Reading | None = None,
     pace: Pace | None = None,
     common: Common | None = None,
 ) -> int:
@@ -73,9 +73,6 @@ async def submit(
 
     Parameters
     ----------
-    drafts
-        A file of drafts, or - for stdin: JSONL, one draft a line, as `invoices example` shows; or CSV, one invoice
-        line a row, the rows of one key together.
     run
         Keep every step in this file and be able to go on; it is made if it is not there.
     wait
@@ -88,8 +85,6 @@ async def submit(
         The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
     skip_invalid
         Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
-    format_
-        What the file is; without it, CSV if its name ends so, else JSONL.
     timeout
         Seconds to wait for each.
     report
@@ -99,7 +94,7 @@ async def submit(
     screen, settings = Screen.of(common), load(common.env_file, os.environ)
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     wanted.check_for(run)
-    found = read_drafts(drafts, settings.names(), format_)
+    found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, screen)
     if run is not None:
@@ -149,7 +144,8 @@ async def _submit(account: Account, settings: Settings, pace: Pace, found: Draft
         bars.append(Bar("Settled", total, lambda: account.settled))
     screen = account.screen
     async with session, live(screen.err, bars, shown=screen.lively):
-        invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        names, endpoints = settings.names(), settings.endpoints()
+        invoices = AsyncInvoices(session, names=names, endpoints=endpoints, rounding=found.rounding)
         await settling.run(invoices, invoices.submit_many(settling.begun(found.good)))
 
 
@@ -369,15 +365,25 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
 
 
 @app.command(name="example")
-def show_example(*, count: int = 1, common: Common | None = None) -> int:
-    """Print drafts as JSONL, to begin a file with.
+def show_example(
+    *,
+    count: int = 1,
+    format_: Annotated[Format, Parameter(name="--format")] = "jsonl",
+    common: Common | None = None,
+) -> int:
+    """Print drafts as JSONL or CSV, to begin a file with.
 
     Parameters
     ----------
     count
         How many.
+    format_
+        What the file is to be; a CSV has one invoice line a row and every column there is.
     """
     screen = Screen.of(common or Common())
+    if format_ == "csv":
+        screen.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
+        return Exit.DONE
     for number in range(1, count + 1):
         screen.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
     return Exit.DONE

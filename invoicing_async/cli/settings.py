@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
+from .._characters import stuck
 from .._signing import SigningRules
 from .._wire import WireNames
 from ..auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
@@ -168,6 +169,9 @@ class Settings:
         return _built(lambda: Session(url, auth=auth, limits=limits, retry=retry, on_event=on_event), service)
 
     def _check(self, service: Service) -> None:
+        for variable in service.variables:
+            if fault := stuck(self.get(service, variable.name) or ""):
+                raise CommandError(f"{service.name(variable)} {fault}", hint="Write it again, without that.")
         missing = self.missing(service)
         if missing:
             raise CommandError(
