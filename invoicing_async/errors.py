@@ -30,6 +30,7 @@ __all__ = [
     "PollTimeoutError",
     "ProtocolError",
     "RateLimitError",
+    "ResolutionTooEarlyError",
     "ServiceUnavailableError",
     "SessionError",
     "SubmissionInDoubtError",
@@ -297,6 +298,20 @@ class SubmissionInDoubtError(InvoicingError):
         self.key = key
         self.body_sha256 = body_sha256
         self.sent_at = sent_at
+
+
+class ResolutionTooEarlyError(InvoicingError):
+    """It is too early to say that a submission in doubt was not created: what was sent may still arrive.
+
+    `remaining` is how many seconds are left until that may be said. Nothing was changed.
+    """
+
+    sent: Sent = "no"
+    hint = "Look it up again after that time: what is not there now may be there then."
+
+    def __init__(self, message: str = "", *, remaining: float = 0.0) -> None:
+        super().__init__(message)
+        self.remaining = remaining
 
 
 class ExportError(InvoicingError):

@@ -22,6 +22,7 @@ LEVELS = (
         "policies",
         "events",
         "_http",
+        "_cells",
         "_naming",
         "_lock",
         "_pdf",
@@ -47,6 +48,7 @@ LEVELS = (
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox"},
     {"runs"},
+    {"repair"},
     {"cli", "__init__"},
     {"__main__"},
 )

@@ -15,7 +15,7 @@ from ..errors import InvoicingError
 from . import demo, doctor, documents, invoices, runs, sandbox, sign
 from .exits import CommandError, Exit
 from .options import Common
-from .screen import Screen, complain, stderr, unheard
+from .screen import Screen, complain, readable, stderr, unheard
 
 __all__ = ["app", "run"]
 
@@ -34,6 +34,7 @@ app.command(runs.app)
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command and give its exit code."""
+    readable()
     try:
         return _run(tokens)
     except CycloptsError as error:
