@@ -36,5 +36,8 @@ def original(cell: str) -> str:
 def csv_line(cells: Iterable[object]) -> str:
     """Give one line of CSV with its end: None is an empty cell, text is inert, numbers are as they are."""
     text = StringIO()
-    csv.writer(text).writerow(["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in cells])
+    writer = csv.writer(text)
+    writer.writerow(["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in cells])
+        ["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in cells]
+    )
     return text.getvalue()

@@ -80,6 +80,19 @@ class AuthorityStatus(StrEnum):
     REJECTED = "REJECTED"
     CANCELED = "CANCELED"
 
+    @classmethod
+    def refuses(cls, status: str | None) -> bool:
+        """Tell whether an invoice with this status was made and does not stand: a person must see to it.
+
+        Pure, and the one place where it is decided. REJECTED: the authority refused it. ERROR: it never got there.
+        CANCELED is a person's own act, the others are on their way or at a good end; so is, for all that is known, a
+        status that nobody knows, or none.
+        """
+        return status in _REFUSES
+
+
+_REFUSES = frozenset({AuthorityStatus.REJECTED, AuthorityStatus.ERROR})
+
 
 def _exact(value: Any) -> Any:
     """Turn whole numbers and digits in text into Decimal; leave the rest for the rules to name."""
@@ -186,11 +199,16 @@ _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
 
 @frozen(kw_only=True)
 class InvoiceRequest:
-    """A submitted request as last seen. `status` is plain text when the service sends one we do not know."""
+    """A submitted request as last seen. `status` is plain text when the service sends one we do not know.
+
+    `reason` and `code` are why it FAILED, in the service's own words; None if it does not say.
+    """
 
     request_id: str
     status: RequestStatus | str
     data: InvoiceData | None = None
+    reason: str | None = None
+    code: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
 
     @property

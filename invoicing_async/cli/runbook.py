@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from rich.text import Text
 
 from .._clock import RealClock
 from ..errors import InvoicingError
+from ..models import AuthorityStatus
 from ..runs import DocumentState, Intake, Item, SqliteReader, State
-from .account import SHOWN, exit_of, print_line, words
+from .account import REFUSED, SHOWN, authority_note, exit_of, print_line, reason, words
 from .exits import Exit, checked
 from .options import Common, Pace
 from .progress import TICK, Monitor
@@ -28,9 +29,11 @@ from .rows import (
     SUBMISSIONS,
     Kind,
     Row,
+    authority_status,
     clock_time,
     document_row,
     invoice_row,
+    item_row,
     state_of,
 )
 from .screen import Count, Screen, plain
@@ -40,6 +43,7 @@ from .stop import Stop
 __all__ = [
     "IN_DOUBT",
     "PAGE",
+    "Authority",
     "Book",
     "DocumentBook",
     "Errand",
@@ -77,6 +81,31 @@ def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
         word = state_of(state, held=held)
         counts[word] = counts.get(word, 0) + number
     return counts
+
+
+@frozen
+class Authority:
+    """How the finished invoices of a run stand with the tax authority: how many by status, and the first refused."""
+
+    counts: dict[str, int] = field(factory=dict)
+    refused: int = 0
+    first: list[Item] = field(factory=list)
+
+    @classmethod
+    async def of(cls, ledger: SqliteReader) -> Authority:
+        """Look at every finished invoice."""
+        counts: Counter[str] = Counter()
+        first: list[Item] = []
+        after = 0
+        while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
+            for item in page:
+                status = authority_status(item)
+                if status is not None:
+                    counts[status] += 1
+                if AuthorityStatus.refuses(status) and len(first) < SHOWN:
+                    first.append(item)
+            after = page[-1].seq
+        return cls(dict(counts), sum(n for status, n in counts.items() if AuthorityStatus.refuses(status)), first)
 
 
 async def without_file(ledger: SqliteReader) -> int:
@@ -283,12 +312,13 @@ class Book(ABC):
             await self._publish(stopped=stopped)
         except BROKEN as error:
             self.screen.failure(error)
-        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
-        for note in (*self.notes, *self._this_command()):
-            self.screen.say(f"   {note}", "dim")
+        # First what is named one by one: what is looked for at the end of a screen is the summary.
         with suppress(*BROKEN):
             await self._name_lost()
             await self._name_doubts()
+        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
+        for note in (*self.notes, *self._this_command()):
+            self.screen.say(f"   {note}", "dim")
         if self.report is not None:
             self.screen.say(f"\n Report  {self.report.path}")
 
@@ -320,7 +350,11 @@ class Book(ABC):
             written += 1
         total = sum(self.counts.values())
         totals = {"run": self.errand.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
-        await self.report.publish({**totals, "done": self.done, "left": self.left})
+        await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
+
+    def totals(self) -> dict[str, object]:
+        """Give what the report ends with beside the counts."""
+        return {}
 
     async def _rows(self) -> AsyncIterator[Row]:
         after = 0
@@ -333,17 +367,21 @@ class Book(ABC):
 
     async def _name_lost(self) -> None:
         items = await self.ledger.rows(self.lost, limit=SHOWN)
+        self._name(items)
+        more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
+        if more > 0:
+            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
+            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
+
+    def _name(self, items: list[Item]) -> None:
+        """Name items with what is wrong with them, one in a line."""
         wide = max((len(words(item.state)) for item in items), default=0)
         name = max((len(plain(item.key)) for item in items), default=0)
         if items:
             self.screen.say("")
         for item in items:
-            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {plain(item.error or '')}"
+            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {reason(item_row(item))}"
             self.screen.say(text, "yellow", cut=True)
-        more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
-        if more > 0:
-            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
-            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
 
     async def _name_doubts(self) -> None:
         number = self.counts.get(State.IN_DOUBT, 0)
@@ -418,6 +456,7 @@ class InvoiceBook(Book):
         self.exported = 0
         self.without_file = 0
         self.broken = 0
+        self.authority = Authority()
 
     def result(self, item: Item) -> Row:
         """Give an item as a row of the report."""
@@ -453,7 +492,7 @@ class InvoiceBook(Book):
         good = self.states.good - ({State.SUBMITTED} if self.waiting else set())
         unread = [row for row in self.rest if row["outcome"] == "invalid"]
         unsettled = sum(number for state, number in self.counts.items() if state not in good)
-        return len(unread) + self.without_file + self.broken + unsettled
+        return len(unread) + self.without_file + self.broken + self.authority.refused + unsettled
 
     @property
     def again(self) -> bool:
@@ -467,6 +506,8 @@ class InvoiceBook(Book):
 
     def more(self) -> Iterator[Count]:
         """Give what the summary counts beside the states."""
+        if self.authority.refused:
+            yield Count("refused", f"{self.authority.refused:,}", REFUSED, "yellow")
         if self.exported:
             yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
         if self.without_file:
@@ -476,9 +517,29 @@ class InvoiceBook(Book):
 
     async def _last_look(self) -> None:
         await super()._last_look()
+        with suppress(*BROKEN):
+            self.authority = await Authority.of(self.ledger)
         if self.exporting:
             with suppress(*BROKEN):
                 self.without_file = await self.count_without_file()
+
+    def totals(self) -> dict[str, object]:
+        """Give how the invoices stand with the tax authority."""
+        return {"authority": self.authority.counts}
+
+    def _this_command(self) -> Iterator[str]:
+        if self.authority.counts:
+            yield authority_note(self.authority.counts)
+        yield from super()._this_command()
+
+    async def _name_lost(self) -> None:
+        await super()._name_lost()
+        self._name(self.authority.first)
+        more = self.authority.refused - len(self.authority.first)
+        if more > 0:
+            self.screen.say(
+                f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them", "yellow"
+            )
 
     async def count_without_file(self) -> int:
         """Count the finished invoices that are to be exported."""
