@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 from io import StringIO
 
 __all__ = ["BOM", "csv_line", "inert", "original"]
@@ -34,10 +35,19 @@ def original(cell: str) -> str:
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """Give one line of CSV with its end: None is an empty cell, text is inert, numbers are as they are."""
+    """Give one line of CSV with its end: None is an empty cell, text is inert, numbers have all their digits."""
     text = StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in cells])
-        ["" if cell is None else inert(cell) if isinstance(cell, str) else cell for cell in cells]
-    )
+    csv.writer(text).writerow(map(_cell, cells))
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    match value:
+        case None:
+            return ""
+        case str():
+            return inert(value)
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return value

@@ -121,8 +121,8 @@ class Account:
         wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
         if rows:
             self.screen.say("")
-        for outcome, name, reason in rows:
-            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {reason}", "yellow", cut=True)
+        for outcome, name, why in rows:
+            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}", "yellow", cut=True)
         if self.bad > len(rows):
             more = "the report names them" if self.report else "--report FILE names them all"
             self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from cyclopts import App, CycloptsError
 
 from ..errors import InvoicingError
-from . import demo, doctor, documents, invoices, runs, sandbox, sign
+from . import demo, doctor, documents, invoices, repair, runs, sandbox, sign
 from .exits import CommandError, Exit
 from .options import Common
 from .screen import Screen, complain, readable, stderr, unheard
@@ -29,6 +29,7 @@ for _part in (demo, sandbox, sign, doctor):
     _part.add_to(app)
 app.command(documents.app)
 app.command(invoices.app)
+repair.add_to(runs.app)
 app.command(runs.app)
 
 

@@ -6,9 +6,11 @@ import asyncio
 import shlex
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 from rich.text import Text
@@ -16,6 +18,7 @@ from rich.text import Text
 from .._clock import RealClock
 from ..errors import InvoicingError
 from ..models import AuthorityStatus
+from ..repair import too_early_for
 from ..runs import DocumentState, Intake, Item, SqliteReader, State
 from .account import REFUSED, SHOWN, authority_note, exit_of, print_line, reason, words
 from .exits import Exit, checked
@@ -51,6 +54,7 @@ __all__ = [
     "command",
     "count",
     "doubts",
+    "many_doubts",
     "without_file",
 ]
 
@@ -117,12 +121,35 @@ async def without_file(ledger: SqliteReader) -> int:
     return number
 
 
-def doubts(file: str, items: Iterable[Item]) -> Iterator[str]:
-    """Give, for each item in doubt, when it was sent and the two commands of which one settles it."""
+def doubts(file: str, items: Iterable[Item], *, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Give, for each item in doubt, when it was sent, what it was answered, and the commands of which one settles it.
+
+    That it was not created is not offered before it may be said: until then it may still arrive.
+    """
     for item in items:
-        yield f"   {plain(item.key)}  sent {clock_time(item.sent_at)}"
-        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', 'ID')}"
-        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'not-created')}"
+        row, key = item_row(item), plain(item.key)
+        yield f"   {key}  sent {clock_time(item.sent_at)}"
+        if said := _answered(row):
+            yield f"     {plain(said)}"
+        ids = str(row.get("request_ids") or "").split()
+        number = ids[0] if len(ids) == 1 else "ID"
+        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', number)}"
+        left = too_early_for(item, settings, _clock.now())
+        not_created = command("runs", "resolve", file, item.key, "--as", "not-created")
+        yield f"     {not_created}" if left <= 0 else f"     not before {ceil(left)} s from now: {not_created}"
+
+
+def _answered(row: Row) -> str:
+    status, ids = row.get("http_status"), row.get("request_ids")
+    said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), ids and f"it named {ids}"]
+    return "; ".join(dict.fromkeys(str(text) for text in said if text))
+
+
+def many_doubts(file: str) -> Iterator[str]:
+    """Give the commands that settle everything in doubt at once, in their order."""
+    sheet = Path(file).with_suffix(".doubts.csv")
+    yield command("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
+    yield command("runs", "resolve", file, "--from", sheet)
 
 
 @frozen(kw_only=True)
@@ -392,11 +419,16 @@ class Book(ABC):
             self.screen.problem(said, command("runs", "show", self.errand.file))
             return
         self.screen.say(f"\n {said}", "yellow")
-        for line in doubts(self.errand.file, await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)):
+        items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
+        for line in doubts(self.errand.file, items, settings=self.ledger.settings):
             self.screen.say(line)
         if number > SHOWN:
             shown = command("runs", "show", self.errand.file, "--state", "in_doubt")
             self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
+        if number > 1:
+            self.screen.say(" Or all of them at once")
+            for step in many_doubts(self.errand.file):
+                self.screen.say(f"     {step}")
 
 
 class DocumentBook(Book):
