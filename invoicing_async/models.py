@@ -201,7 +201,8 @@ _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
 class InvoiceRequest:
     """A submitted request as last seen. `status` is plain text when the service sends one we do not know.
 
-    `reason` and `code` are why it FAILED, in the service's own words; None if it does not say.
+    `reason` is why it FAILED, in the service's own words, and `code` the service's code of that; None where it does
+    not say, and while it has not failed.
     """
 
     request_id: str

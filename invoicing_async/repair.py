@@ -41,6 +41,7 @@ __all__ = [
     "Entry",
     "Finding",
     "Settled",
+    "UnverifiedError",
     "contents",
     "entries",
     "read_answers",
@@ -95,6 +96,12 @@ class AnswersError(InvoicingError, ValueError):
         self.faults = tuple(faults)
         more = f"; and {len(self.faults) - self.shown:,} more" if len(self.faults) > self.shown else ""
         super().__init__("; ".join(map(str, self.faults[: self.shown])) + more)
+
+
+class UnverifiedError(AnswersError):
+    """The service does not know a request id that was answered, has another invoice under it, or could not be asked."""
+
+    hint = "If you are sure all the same, take the request ids unasked: --unverified."
 
 
 # --- what an invoice is looked up by ------------------------------------------------------------------------------
@@ -240,8 +247,7 @@ def _entry(item: Item) -> Entry:
         sent_at=_moment(item.sent_at),
         http_status=status if isinstance(status, int) else None,
         code=item.code,
-        said="; ".join(dict.fromkeys(" ".join(text.split()) for text in said if isinstance(text, str) and text))
-        or None,
+        said="; ".join(dict.fromkeys(said)) or None,
         named_ids=tuple(map(str, ids)) if isinstance(ids, list) else (),
         request_id=None if doubtful else item.request_id,
     )
@@ -481,9 +487,10 @@ async def settle(
     """Settle items in doubt by what was found at the service, and give each as it then stands.
 
     With `invoices` the service is asked for each request id first. Every answer is judged before any is carried out:
-    raises `AnswersError` with every fault for an unknown key, an item that is not in doubt, an id that is another
-    item's, that the service does not know, or under which it has another invoice; `ResolutionTooEarlyError` where
-    not-created may not be said yet. Then nothing was changed. An answer that the run has already is no fault.
+    raises `AnswersError` with every fault for an unknown key, an item that is not in doubt, and an id that is another
+    item's; `UnverifiedError` for an id that the service does not know, or under which it has another invoice;
+    `ResolutionTooEarlyError` where not-created may not be said yet. Then nothing was changed. An answer that the run
+    has already is no fault.
     """
     listed = tuple(answers)
     known, open_ = await _judged(run.ledger, listed)
@@ -571,7 +578,7 @@ async def _owners(ledger: SqliteReader, ids: set[str]) -> dict[str, Item]:
 
 
 async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Finding]:
-    """Ask the service for every id, many at once. Raises `AnswersError` with all that cannot stand."""
+    """Ask the service for every id, many at once. Raises `UnverifiedError` with all that cannot stand."""
     findings: dict[int, Finding] = {}
     faults: list[LineFault] = []
 
@@ -592,7 +599,7 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
             elif isinstance(outcome, LineFault):
                 faults.append(outcome)
     if faults:
-        raise AnswersError(sorted(faults, key=lambda fault: fault.line))
+        raise UnverifiedError(sorted(faults, key=lambda fault: fault.line))
     return findings
 
 

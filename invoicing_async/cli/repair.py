@@ -25,6 +25,7 @@ from ..repair import (
     Contents,
     Entry,
     Settled,
+    UnverifiedError,
     entries,
     read_answers,
     retry_rejected,
@@ -177,7 +178,7 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], errand: _Errand
     except AnswersError as error:
         if errand.answers is not None:
             raise _refused(error, screen, errand.answers) from None
-        hint = "" if errand.settings is None else "If you are sure all the same, --unverified takes your word."
+        hint = error.hint if isinstance(error, UnverifiedError) else ""
         raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
     except ResolutionTooEarlyError as error:
         raise CommandError(f"nothing was changed: {error} ({ceil(error.remaining)} s left)", hint=error.hint) from None
