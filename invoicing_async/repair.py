@@ -338,9 +338,8 @@ def _decoded(data: bytes) -> str:
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     """Give each row that is not empty, with the line on which it begins."""
     # Excel's own word on the first line about what parts the cells.
-    head = text.lstrip("\r\n").split("\n", 1)[0]
-    named = head.strip().lower()
-    told = named[4] if len(named) == len("sep=;") and named.startswith("sep=") else None
+    head = next(iter(text.lstrip("\r\n").splitlines()), "")
+    told = head[-1] if len(head) == len("sep=;") and head.lower().startswith("sep=") else None
     begins = 0
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=told or max(_DELIMITERS, key=head.count), strict=True)
     try:

@@ -119,5 +119,3 @@ async def test_a_stop_asks_for_nothing_more(tmp_path: Path) -> None:
         calls = len(service.asked)
         assert await listed(run.refresh(invoices)) == []
         assert len(service.asked) == calls
-
-
