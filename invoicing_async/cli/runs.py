@@ -124,7 +124,7 @@ class _View:
             yield "held by", str(self.holder)
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
-        """Give the commands that are left to do once nobody holds the run; with `each`, also those for one item."""
+        """Give the commands that are left to do once nobody holds the run; with `each`, also those that settle doubts."""
         number = self.counts.get
         to_do = (
             ("planned", "not_sent", "submitted")
@@ -138,7 +138,7 @@ class _View:
         if number("in_doubt") and each:
             yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
             yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
-        if (number("in_doubt") or 0) > 1:
+        if (number("in_doubt") or 0) > 1 and each:
             yield from many_doubts(self.file)
         if number("saved") or number("skipped") or self.ledger.settings.get("export"):
             yield command("runs", "verify", self.file)
