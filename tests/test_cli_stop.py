@@ -76,7 +76,7 @@ SUBMIT = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--concurrency", 4)
     ids=lambda sent: "+".join(number.name for number in sent),
 )
 def test_a_closed_terminal_ends_a_submission_well(services: Callable[..., Sandbox], sent: list[signal.Signals]) -> None:
-    """What is in flight finishes, exit code 3, nothing in doubt; a second hang-up, or one beside SIGTERM, cuts nothing."""
+    """What is in flight finishes, exit code 3, nothing in doubt; a second hang-up cuts nothing."""
     sandbox = services(latency=0.4)
     write_drafts(Path("d.jsonl"), 60)
     with process(*SUBMIT) as running:

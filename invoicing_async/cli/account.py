@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -34,6 +35,9 @@ __all__ = [
 
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
+
+LEFT = (errno.EPIPE, errno.EIO)
+"""What writing comes to when its reader has left: a pipe's, and a terminal's that has closed."""
 
 REFUSED = "made, and does not stand with the tax authority"
 """What is counted beside the outcomes, as the authority's status is an axis of its own."""
@@ -132,7 +136,9 @@ def print_line(screen: Screen, row: Row, stop: Stop) -> None:
     """Print an outcome as a JSON line, if that is asked for; a reader that has left is a reason to stop."""
     try:
         screen.line(row)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in LEFT:
+            raise
         unheard()
         screen.problem("whoever read stdout has left")
         stop.ask()

@@ -124,7 +124,7 @@ class _View:
             yield "held by", str(self.holder)
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
-        """Give the commands that are left to do once nobody holds the run; with `each`, also those that settle doubts."""
+        """Give the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
         number = self.counts.get
         to_do = (
             ("planned", "not_sent", "submitted")
