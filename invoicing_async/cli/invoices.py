@@ -66,9 +66,9 @@ async def submit(
     `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
     in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
 
-    Exit code 0: all were taken (with --wait, all are SUCCESS, and none is refused by the tax authority); 1: some
-    failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run; 3: stopped before the end, go on as it
-    says; 130: interrupted.
+    Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
+    failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run;
+    3: stopped before the end, go on as it says; 130: interrupted.
 
     Parameters
     ----------
@@ -269,7 +269,8 @@ async def wait(
 ) -> int:
     """Wait until each request is SUCCESS or FAILED.
 
-    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped; the operations go on anyway.
+    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped;
+    the operations go on anyway.
 
     Parameters
     ----------
