@@ -13,6 +13,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_every_command_with_work_in_flight_ends_so(
     outcomes = {row["outcome"] for row in json_lines(out.decode())}
     assert outcomes <= {"submitted", "saved"}
     assert all(whole(path) for path in Path("out").glob("*"))
+
+
+def asked(sandbox: Sandbox, number: int) -> bool:
+    return sandbox.calls("status") >= number
+
+
+def test_a_closed_terminal_ends_a_wait_and_a_refresh(services: Callable[..., Sandbox]) -> None:
+    """Nothing is lost by it: the operations go on at the service."""
+    sandbox = services(Faults(polls_until_done=(1, 1)))
+    write_drafts(Path("d.jsonl"), 40)
+    subprocess.run(command("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait"), check=True, capture_output=True)
+    Path("ids").write_text("".join(f"{number}\n" for number in sandbox.created))
+    slow = services(SLOW, latency=0.3)
+    for number, tokens in enumerate([("runs", "refresh", "i.db"), ("invoices", "wait", "--from", "ids")], 1):
+        with process(*tokens, "--concurrency", 2) as running:
+            until(partial(asked, slow, 4 * number), running)
+            running.send_signal(signal.SIGHUP)
+            running.communicate(timeout=60)
+        assert running.returncode == Exit.STOPPED
+    assert shown("i.db") == {"success": 40}
 
 
 def test_what_began_without_a_terminal_is_not_ended_by_it(services: Callable[..., Sandbox]) -> None:

@@ -233,7 +233,8 @@ async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
         row = item_row(item, held=view.held)
         screen.line(row)
         if not screen.json:
-            facts = (item.key, row.get("authority_status"), row["request_id"], row["path"], _why(row))
+            ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
+            facts = (item.key, row.get("authority_status"), *ids, row["path"], _why(row))
             told = "  ".join(plain(fact) for fact in facts if fact)
             screen.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
     if not screen.json:
