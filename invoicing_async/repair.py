@@ -22,11 +22,12 @@ from attrs import frozen
 
 from ._batch import bounded
 from ._cells import BOM, csv_line, original
+from ._clock import Clock, RealClock
 from ._rules import UUID
 from ._states import Event, State
 from ._store import Change, Item, SqliteReader
 from .drafts import LineFault
-from .errors import ApiError, AuthenticationError, InvoicingError, Sent, SessionError
+from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, Sent, SessionError
 from .invoices import AsyncInvoices
 from .models import InvoiceRequest
 from .policies import Timeouts
@@ -481,7 +482,11 @@ class Settled:
 
 
 async def settle(
-    run: InvoiceRun, answers: Iterable[Answer], *, invoices: AsyncInvoices | None = None
+    run: InvoiceRun,
+    answers: Iterable[Answer],
+    *,
+    invoices: AsyncInvoices | None = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[Settled]:
     """Settle items in doubt by what was found at the service, and give each as it then stands.
 
@@ -493,6 +498,7 @@ async def settle(
     """
     listed = tuple(answers)
     known, open_ = await _judged(run.ledger, listed)
+    _check_time(open_, run.ledger.settings, (clock or RealClock()).now())
     found = {} if invoices is None else await _found(invoices, open_)
     for item in known:
         yield Settled(item, changed=False)
@@ -524,6 +530,15 @@ async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[li
     if faults:
         raise AnswersError(faults)
     return known, open_
+
+
+def _check_time(open_: list[_Pair], settings: Mapping[str, Any], now: float) -> None:
+    """Raise `ResolutionTooEarlyError` if what is said to be not created may still arrive."""
+    waits = {item.key: too_early_for(item, settings, now) for answer, item in open_ if not answer.created}
+    key = max(waits, key=lambda key: waits[key], default=None)
+    if key is not None and waits[key] > 0:
+        message = f"what was sent of {key!r} may still arrive: it is too early to say that it was not created"
+        raise ResolutionTooEarlyError(message, remaining=waits[key])
 
 
 async def _item(ledger: SqliteReader, answer: Answer) -> Item | None:

@@ -116,6 +116,7 @@ def test_too_early_is_refused_with_the_seconds_left(
 
     out = cli("runs", "show", "i.db")[1]
     assert re.search(r"not before 12\d s from now: invoicing-async runs resolve i.db ORDER-0000 --as not-created", out)
+    aged("i.db")
     monkeypatch.setattr(InvoiceRun, "resolve", early)
     code, _, err = cli("runs", "resolve", "i.db", "ORDER-0000", "--as", "not-created")
     assert (code, "nothing was changed: it may still arrive (13 s left)" in err) == (Exit.USAGE, True)
