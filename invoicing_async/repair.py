@@ -45,6 +45,7 @@ __all__ = [
     "UnverifiedError",
     "contents",
     "entries",
+    "lateness",
     "read_answers",
     "retry_rejected",
     "settle",
@@ -76,8 +77,9 @@ COLUMNS = (
 _EXACT = Context(prec=400)
 """Digits enough for any sum of the numbers that a draft may hold."""
 
-_BOUNDS = {"intent": 5.0, "attempt": Timeouts().attempt}
-"""The run's settings that say how late a submission may arrive, with what holds for a run that has none."""
+UNKNOWN_LATE = 5.0 + Timeouts().attempt + 1.0
+"""Seconds after its intent for which a submission may arrive, in a run that does not say: the defaults of how old an
+intent may be and how long an attempt may take, and a second."""
 
 _ANSWERS = {"created": True, "not-created": False, "not_created": False, "not created": False}
 _ASKED = ("key", "answer", "request_id")
@@ -498,7 +500,7 @@ async def settle(
     """
     listed = tuple(answers)
     known, open_ = await _judged(run.ledger, listed)
-    _check_time(open_, run.ledger.settings, (clock or RealClock()).now())
+    _check_time(open_, lateness(run.ledger), (clock or RealClock()).now())
     found = {} if invoices is None else await _found(invoices, open_)
     for item in known:
         yield Settled(item, changed=False)
@@ -532,9 +534,9 @@ async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[li
     return known, open_
 
 
-def _check_time(open_: list[_Pair], settings: Mapping[str, Any], now: float) -> None:
+def _check_time(open_: list[_Pair], late: float, now: float) -> None:
     """Raise `ResolutionTooEarlyError` if what is said to be not created may still arrive."""
-    waits = {item.key: too_early_for(item, settings, now) for answer, item in open_ if not answer.created}
+    waits = {item.key: too_early_for(item, late, now) for answer, item in open_ if not answer.created}
     key = max(waits, key=lambda key: waits[key], default=None)
     if key is not None and waits[key] > 0:
         message = f"what was sent of {key!r} may still arrive: it is too early to say that it was not created"
@@ -617,16 +619,18 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
     return findings
 
 
-def too_early_for(item: Item, settings: Mapping[str, Any], now: float) -> float:
+def lateness(ledger: SqliteReader) -> float:
+    """Give how many seconds after its intent a submission of this run may still arrive, by the longest bounds it had."""
+    recorded: float = getattr(ledger, "late", 0.0)
+    return recorded or UNKNOWN_LATE
+
+
+def too_early_for(item: Item, late: float, now: float) -> float:
     """Give the seconds for which an item in doubt may not be said to be not created; 0 if it may.
 
-    What was sent may still be on its way: for as long as its intent may be old and its attempt may take (`settings` are
-    the run's, which keeps the longest of both), and a second. `now` is in epoch seconds.
+    `late` is the run's `lateness`, `now` is in epoch seconds.
     """
-    if item.sent_at is None:
-        return 0.0
-    intent, attempt = (float(settings.get(name, default)) for name, default in _BOUNDS.items())
-    return max(0.0, item.sent_at + intent + attempt + 1.0 - now)
+    return 0.0 if item.sent_at is None else max(0.0, item.sent_at + late - now)
 
 
 async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Item]:

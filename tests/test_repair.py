@@ -351,19 +351,12 @@ async def test_too_early_for_one_is_too_early_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "now", "left"),
-    [
-        ({}, 0.0, 126.0),
-        ({}, 125.5, 0.5),
-        ({}, 126.0, 0.0),
-        ({}, 1e6, 0.0),
-        ({"intent": 1.0, "attempt": 10.0}, 0.0, 12.0),
-    ],
+    ("late", "now", "left"), [(126.0, 0.0, 126.0), (126.0, 125.5, 0.5), (126.0, 126.0, 0.0), (12.0, 1e6, 0.0)]
 )
-def test_how_long_it_may_still_arrive(settings: dict[str, Any], now: float, left: float) -> None:
-    """The oldest intent, the longest attempt and a second after it was sent."""
-    assert too_early_for(Item(1, "K", "in_doubt", sent_at=1000.0), settings, 1000.0 + now) == left
-    assert too_early_for(Item(1, "K", "in_doubt"), settings, now) == 0.0
+def test_how_long_it_may_still_arrive(late: float, now: float, left: float) -> None:
+    """Counted from its intent; what never had one cannot arrive."""
+    assert too_early_for(Item(1, "K", "in_doubt", sent_at=1000.0), late, 1000.0 + now) == left
+    assert too_early_for(Item(1, "K", "in_doubt"), late, now) == 0.0
 
 
 @pytest.mark.asyncio

@@ -6,11 +6,10 @@ import asyncio
 import shlex
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 from rich.text import Text
@@ -18,7 +17,7 @@ from rich.text import Text
 from .._clock import RealClock
 from ..errors import InvoicingError
 from ..models import AuthorityStatus
-from ..repair import too_early_for
+from ..repair import lateness, too_early_for
 from ..runs import DocumentState, Intake, Item, SqliteReader, State
 from .account import REFUSED, SHOWN, authority_note, exit_of, print_line, reason, words
 from .exits import Exit, checked
@@ -121,10 +120,11 @@ async def without_file(ledger: SqliteReader) -> int:
     return number
 
 
-def doubts(file: str, items: Iterable[Item], *, settings: Mapping[str, Any]) -> Iterator[str]:
+def doubts(file: str, items: Iterable[Item], *, late: float) -> Iterator[str]:
     """Give, for each item in doubt, when it was sent, what it was answered, and the commands of which one settles it.
 
-    That it was not created is not offered before it may be said: until then it may still arrive.
+    That it was not created is not offered before it may be said: until then, `late` seconds after its intent, it may
+    still arrive.
     """
     for item in items:
         row, key = item_row(item), plain(item.key)
@@ -134,7 +134,7 @@ def doubts(file: str, items: Iterable[Item], *, settings: Mapping[str, Any]) -> 
         ids = str(row.get("request_ids") or "").split()
         number = ids[0] if len(ids) == 1 else "ID"
         yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', number)}"
-        left = too_early_for(item, settings, _clock.now())
+        left = too_early_for(item, late, _clock.now())
         not_created = command("runs", "resolve", file, item.key, "--as", "not-created")
         yield f"     {not_created}" if left <= 0 else f"     not before {ceil(left)} s from now: {not_created}"
 
@@ -420,7 +420,7 @@ class Book(ABC):
             return
         self.screen.say(f"\n {said}", "yellow")
         items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
-        for line in doubts(self.errand.file, items, settings=self.ledger.settings):
+        for line in doubts(self.errand.file, items, late=lateness(self.ledger)):
             self.screen.say(line)
         if number > SHOWN:
             shown = command("runs", "show", self.errand.file, "--state", "in_doubt")

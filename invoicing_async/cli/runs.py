@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 from .._disk import DiskWriter
 from .._lock import Holder, holder_of
 from ..polling import Poller
+from ..repair import lateness
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -253,7 +254,7 @@ async def _summary(view: _View, screen: Screen) -> None:
     """Show what is to be settled, and below it how the run stands: the end of a long list is what is seen."""
     if view.counts.get("in_doubt"):
         screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
-        for line in doubts(view.file, await _first_doubts(view), settings=view.ledger.settings):
+        for line in doubts(view.file, await _first_doubts(view), late=lateness(view.ledger)):
             screen.say(line)
         if view.counts["in_doubt"] > 1:
             screen.say(" Or all of them at once")
