@@ -47,7 +47,7 @@ LEVELS = (
     },
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox"},
-    {"runs"},
+    {"runs", "_sheet"},
     {"repair"},
     {"cli", "__init__"},
     {"__main__"},

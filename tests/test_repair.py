@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from services import Service, draft, drafts, listed, number_of, opened
 
 from invoicing_async._cells import BOM
+from invoicing_async._sheet import _entry
 from invoicing_async._store import Item
 from invoicing_async._wire import dump_draft
 from invoicing_async.errors import ResolutionTooEarlyError
@@ -28,7 +29,6 @@ from invoicing_async.repair import (
     AnswersError,
     Contents,
     UnverifiedError,
-    _entry,
     contents,
     entries,
     read_answers,
