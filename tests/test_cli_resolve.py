@@ -280,3 +280,12 @@ def test_a_table_of_any_state_is_lines_of_json_too(services: Callable[..., Sandb
     assert (first["key"], first["amount"], first["state"]) == ("ORDER-0000", "470001.00", "in_doubt")
     assert cli("runs", "export", "i.db", "--state", "success", "--json")[1] == ""
     assert "cannot write" in cli("runs", "export", "i.db", "d.jsonl/s.csv")[2]
+
+
+def test_a_sheet_that_may_be_filled_in_is_not_written_over(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """An hour of looking up is not lost to the same command given again."""
+    doubtful(services, cli, 1)
+    Path("s.csv").write_text("filled in")
+    code, _, err = cli("runs", "export", "i.db", "s.csv", "--csv")
+    assert (code, "s.csv is there already, and may be filled in" in err) == (Exit.USAGE, True)
+    assert Path("s.csv").read_text() == "filled in"

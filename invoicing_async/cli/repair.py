@@ -344,7 +344,7 @@ async def export(
     file
         The run file.
     out
-        Where to write it; stdout without.
+        Where to write it, a new file; stdout without.
     state
         The items in this state; may be given more than once.
     csv
@@ -395,16 +395,18 @@ def _entry_row(entry: Entry) -> Row:
 
 
 async def _written(ledger: SqliteReader, states: Sequence[str], out: Path) -> int:
-    """Write a table to a file, whole or not at all."""
+    """Write a table to a file, whole or not at all. Raises `CommandError` if there is one: it may be filled in."""
     number, disk = 0, DiskWriter()
     try:
+        if await disk.run(out.exists):
+            raise CommandError(f"{out} is there already, and may be filled in", hint="Name another file.")
         spool = await disk.spool(out.parent)
         try:
             await spool.write([sheet_head().encode()])
             async for entry in entries(ledger, states):
                 number += 1
                 await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
-            await spool.publish(out, on_existing=OnExisting.REPLACE, durable=True)
+            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
         finally:
             await spool.discard()
     except OSError as error:
