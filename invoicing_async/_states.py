@@ -106,6 +106,8 @@ class Event(StrEnum):
     """The finished invoice is a whole file on disk."""
     EXPORT_FAILED = "export_failed"
     """The finished invoice could not be had as a file; it exists all the same."""
+    REFRESHED = "refreshed"
+    """The finished invoice was asked for again: its `result` is what the service says now."""
 
 
 class DocumentState(StrEnum):
@@ -261,6 +263,7 @@ _BY_EVENT: dict[Event, dict[State, Outcome]] = {
     Event.RETRY_ASKED: _only(State.REJECTED, State.NOT_SENT, "the service did not reject it"),
     Event.EXPORTED: _only(State.SUCCESS, State.SUCCESS, "there is no finished invoice"),
     Event.EXPORT_FAILED: _only(State.SUCCESS, State.SUCCESS, "there is no finished invoice"),
+    Event.REFRESHED: _only(State.SUCCESS, State.SUCCESS, "there is no finished invoice"),
 }
 
 TABLE: Mapping[tuple[State, Event], Outcome] = MappingProxyType(

@@ -84,6 +84,19 @@ class AuthorityStatus(StrEnum):
     REJECTED = "REJECTED"
     CANCELED = "CANCELED"
 
+    @classmethod
+    def refuses(cls, status: str | None) -> bool:
+        """Tell whether an invoice with this status was made and does not stand: a person must see to it.
+
+        Pure, and the one place where it is decided. REJECTED: the authority refused it. ERROR: it never got there.
+        CANCELED is a person's own act, the others are on their way or at a good end; so is, for all that is known, a
+        status that nobody knows, or none.
+        """
+        return status in _REFUSES
+
+
+_REFUSES = frozenset({AuthorityStatus.REJECTED, AuthorityStatus.ERROR})
+
 
 def _number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):

@@ -81,6 +81,7 @@ from .models import (
 from .session import Sleep
 
 __all__ = [
+    "UNKNOWN_LATE",
     "Checked",
     "DamagedRunError",
     "DocumentRun",
@@ -720,6 +721,45 @@ class InvoiceRun:
             await self.ledger.transition(
                 item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
             )
+
+    async def refresh(self, invoices: AsyncInvoices) -> AsyncGenerator[Item]:
+        """Ask the service again about every SUCCESS item, record what it says and give each item as it then stands.
+
+        The tax authority's status goes on changing after an invoice was made. `error` of what is given is None, or
+        why the service could not be asked or did not say; then nothing of the item is recorded. Raises
+        `AuthenticationError` when the credential is refused.
+        """
+        async with aclosing(_paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop)) as items:
+            outcomes = bounded(
+                items,
+                partial(self._refreshed, invoices),
+                concurrency=invoices.concurrency,
+                sleep=invoices.sleep,
+                abandoned=lambda item, error: evolve(item, error=_line(error)),
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
+
+    async def _refreshed(self, invoices: AsyncInvoices, item: Item, _: Sleep) -> Item:
+        try:
+            async with self._stop.cuts():
+                now = await invoices.status(item.request_id or "")
+        except _DEAD:
+            raise
+        except InvoicingError as error:
+            return evolve(item, error=_line(error))
+        if now.status != RequestStatus.SUCCESS:
+            return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
+        await self.ledger.transition(
+            item.seq,
+            Event.REFRESHED,
+            invoice_id=now.data.id if now.data else None,
+            result=_result(now),
+            code=item.code,
+            error=item.error,
+        )
+        return evolve(await self._now(item.seq), error=None)
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         """Settle an item in doubt by what was found at the service; `undo` takes that back.

@@ -6,10 +6,11 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def write_ids(path: Path, count: int) -> Path:
 def write_drafts(path: Path, count: int) -> Path:
     path.write_text("".join(dump_draft(drafts.example(number)) + "\n" for number in range(count)))
     return path
+
+
+def aged(file: str | Path, seconds: float = 3600) -> None:
+    """Let everything in a run file have been sent so much earlier: what was sent cannot arrive any more."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE items SET sent_at = sent_at - ?", (seconds,))
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

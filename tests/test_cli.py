@@ -659,7 +659,7 @@ async def test_reports_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     """CSV and JSON by the ending; a report that was not finished leaves nothing."""
     many = [{"order_id": f"o{number}", "outcome": "saved", "error": "x" * 100} for number in range(1_000)]
     await write_report(tmp_path / "r.csv", many)
-    with (tmp_path / "r.csv").open(newline="") as file:
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8-sig") as file:
         assert [row["order_id"] for row in csv.DictReader(file)] == [row["order_id"] for row in many]
     await write_report(tmp_path / "new" / "r.JSON", [])
     assert json.loads((tmp_path / "new" / "r.JSON").read_text()) == {"items": [], "taken": 0}

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import pytest
 from rich.console import Console
-from served import SECRETS, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
+from served import SECRETS, aged, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
 
 from invoicing_async._naming import file_name
 from invoicing_async._states import Event
@@ -137,7 +137,7 @@ def test_a_download_run_keeps_every_outcome_and_balances(services: Callable[...,
     code, out, _ = cli(*tokens, "r.csv", "--json")
     assert (code, sandbox.calls("document")) == (Exit.SOME_LEFT, before + 1)
     assert Counter(row["outcome"] for row in json_lines(out)) == {"skipped": 19, "deferred": 1, "duplicate": 1}
-    with Path("r.csv").open(newline="") as file:
+    with Path("r.csv").open(newline="", encoding="utf-8-sig") as file:
         found = {row["order_id"]: row for row in csv.DictReader(file) if row["outcome"] == "saved"}
     assert all(whole(Path(row["path"])) and int(row["size"]) > 100 for row in found.values())
     code, out, _ = cli("runs", "resume", "m.db", "--json", "--no-verify")
@@ -317,6 +317,8 @@ def test_kill_9_never_makes_an_invoice_twice(services: Callable[..., Sandbox], c
         assert sum(counts.values()) == count
     made = {made.content["invoice_data"]["invoice_lines"][0]["code"]: key for key, made in sandbox.created.items()}
     doubtful = items(cli, "i.db", "--state", "in_doubt")
+    assert cli("runs", "resolve", "i.db", "none", "--as", "not-created")[0] == Exit.USAGE  # closes the file well
+    aged("i.db")
     for row in doubtful:
         found = made.get(f"LAMP-{int(row['key'].removeprefix('ORDER-')):02}")
         verdict = ["not-created"] if found is None else ["created", "--request-id", found]
@@ -403,11 +405,16 @@ def test_what_is_in_doubt_is_named_with_its_commands_and_settled(services: Calla
     assert all(row["outcome"] == "in_doubt" and row["sent_at"] for row in json_lines(out))
     assert "12 in doubt, not sent again" in err
     _, out, _ = cli("runs", "resume", "i.db")
+    assert len(re.findall(r"not before \d+ s from now: \S+ runs resolve i.db ORDER-\d+ --as not-created", out)) == 10
+    aged("i.db")
+    _, out, _ = cli("runs", "resume", "i.db")
     lines = [line.strip() for line in out.splitlines() if "runs resolve" in line]
-    assert len(lines) == 20
+    assert len(lines) == 21
     assert "and 2 more; invoicing-async runs show i.db --state in_doubt" in out
     assert lines[0] == "invoicing-async runs resolve i.db ORDER-0000 --as created --request-id ID"
     assert lines[1] == "invoicing-async runs resolve i.db ORDER-0000 --as not-created"
+    assert lines[-1] == "invoicing-async runs resolve i.db --from i.doubts.csv"
+    assert out.index(lines[-1]) < out.index("E-invoices of i.db")
     assert lines == [line.strip() for line in cli("runs", "show", "i.db")[1].splitlines() if "resolve" in line]
     assert "12 in doubt" in cli("runs", "resume", "i.db", "--quiet")[2]
     number = next(iter(sandbox.created))
@@ -619,7 +626,7 @@ def test_show_lists_items_as_lines_or_as_a_report(services: Callable[..., Sandbo
     _, out, _ = cli("runs", "show", "m.db", "--items", "--quiet")
     assert [line.split()[:2] for line in out.splitlines()] == [[row["state"], key] for key, row in found.items()]
     assert cli("runs", "show", "m.db", "--report", "s.csv", "--quiet") == (Exit.DONE, "", "")
-    with Path("s.csv").open(newline="") as file:
+    with Path("s.csv").open(newline="", encoding="utf-8-sig") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["saved", "deferred", "saved"]
 
 

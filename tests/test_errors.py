@@ -29,6 +29,7 @@ from invoicing_async.errors import (
     PollTimeoutError,
     ProtocolError,
     RateLimitError,
+    ResolutionTooEarlyError,
     ServiceUnavailableError,
     SessionError,
     SubmissionInDoubtError,
@@ -64,6 +65,7 @@ EVERY: tuple[InvoicingError, ...] = (
     PollTimeoutError("said", request_id="r-1", last=Fault("a", "b"), polls=3),
     SubmissionInDoubtError("said", key="k", body_sha256="00", sent_at=1.5),
     ExportError("said", invoice_id="i-1"),
+    ResolutionTooEarlyError("said", remaining=2.5),
     DraftError((Fault("lines[0].price", "is required"),), key="k"),
 )
 ATTEMPT = Attempt(number=1, at=1.0, elapsed=2.0, error="ApiError: said", status=503, code="C", request_id="r", waited=3)

@@ -22,6 +22,7 @@ LEVELS = (
         "policies",
         "events",
         "_http",
+        "_cells",
         "_naming",
         "_lock",
         "_pdf",
@@ -62,7 +63,8 @@ LEVELS = (
     },
     {"session", "_download"},
     {"documents", "invoices", "drafts", "sandbox", "_exports"},
-    {"runs"},
+    {"runs", "_sheet"},
+    {"repair"},
     {"cli", "__init__"},
     {"__main__"},
 )

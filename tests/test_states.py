@@ -49,6 +49,7 @@ EXPECTED = {
     "retry_asked":          "- - - - - - not_sent - -",
     "exported":             "- - - - success - - - -",
     "export_failed":        "- - - - success - - - -",
+    "refreshed":            "- - - - success - - - -",
 }  # fmt: skip
 
 PAIRS = list(product(State, Event))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,32 @@ from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .progress import Monitor
 from .report import Report
-from .rows import Kind, Row
+from .rows import Kind, Row, refused_by_authority
 from .screen import Count, Screen, plain, unheard
 from .stop import Stop, Taking, listening
 
-__all__ = ["SHOWN", "Account", "carry_out", "closed", "error_of", "exit_of", "print_line", "words"]
+__all__ = [
+    "REFUSED",
+    "SHOWN",
+    "Account",
+    "authority_note",
+    "carry_out",
+    "closed",
+    "error_of",
+    "exit_of",
+    "print_line",
+    "reason",
+    "words",
+]
 
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
+
+LEFT = (errno.EPIPE, errno.EIO)
+"""What writing comes to when its reader has left: a pipe's, and a terminal's that has closed."""
+
+REFUSED = "made, and does not stand with the tax authority"
+"""What is counted beside the outcomes, as the authority's status is an axis of its own."""
 
 _clock = RealClock()
 
@@ -37,6 +56,8 @@ class Account:
         self.counts: Counter[str] = Counter()
         self.monitor = Monitor()
         self.lost: list[Row] = []
+        self.authority: Counter[str] = Counter()
+        self.refused = 0
         self.begun = _clock.monotonic()
 
     @property
@@ -48,7 +69,11 @@ class Account:
         """Enter one outcome."""
         outcome = row["outcome"]
         self.counts[outcome] += 1
-        if outcome not in self.kind.good and len(self.lost) < SHOWN:
+        if status := row.get("authority_status"):
+            self.authority[status] += 1
+        refused = refused_by_authority(row)
+        self.refused += refused
+        if (refused or outcome not in self.kind.good) and len(self.lost) < SHOWN:
             self.lost.append(row)
         if self.report is not None:
             await self.report.add(row)
@@ -57,7 +82,7 @@ class Account:
     @property
     def bad(self) -> int:
         """How many items did not end well."""
-        return sum(number for outcome, number in self.counts.items() if outcome not in self.kind.good)
+        return self.refused + sum(number for outcome, number in self.counts.items() if outcome not in self.kind.good)
 
     @property
     def open(self) -> int:
@@ -71,12 +96,15 @@ class Account:
             "without_outcome": self.open,
             "stopped": self.taking.cut,
             "counts": dict(self.counts),
+            "authority": dict(self.authority),
         }
 
     def show(self) -> None:
-        """Show the summary."""
-        self.screen.counts(self.kind.title, self._counted())
+        """Show what did not end well, and below it, where it is seen, the summary."""
         self._name_lost()
+        self.screen.counts(self.kind.title, self._counted())
+        if self.authority:
+            self.screen.say(f"   {authority_note(self.authority)}", "dim")
         if self.report is not None:
             self.screen.say(f"\n Report  {self.report.path}")
 
@@ -84,6 +112,8 @@ class Account:
         for outcome, meaning in self.kind.outcomes.items():
             if number := self.counts[outcome]:
                 yield Count(words(outcome), f"{number:,}", meaning, "green" if outcome in self.kind.good else "yellow")
+        if self.refused:
+            yield Count("refused", f"{self.refused:,}", REFUSED, "yellow")
         seconds = _clock.monotonic() - self.begun
         rate = f", {self.settled / seconds:,.0f}/s" if seconds > 1 else ""
         yield Count("total", f"{self.settled:,}", f"in {seconds:.1f} s{rate}", "bold")
@@ -91,12 +121,12 @@ class Account:
             yield Count("retries", f"{self.monitor.retries:,}", "calls that were tried again")
 
     def _name_lost(self) -> None:
-        rows = [(words(row["outcome"]), plain(row.get(self.kind.name)), _reason(row)) for row in self.lost]
+        rows = [(words(row["outcome"]), plain(row.get(self.kind.name)), reason(row)) for row in self.lost]
         wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
         if rows:
             self.screen.say("")
-        for outcome, name, reason in rows:
-            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {reason}", "yellow", cut=True)
+        for outcome, name, why in rows:
+            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}", "yellow", cut=True)
         if self.bad > len(rows):
             more = "the report names them" if self.report else "--report FILE names them all"
             self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")
@@ -106,7 +136,9 @@ def print_line(screen: Screen, row: Row, stop: Stop) -> None:
     """Print an outcome as a JSON line, if that is asked for; a reader that has left is a reason to stop."""
     try:
         screen.line(row)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in LEFT:
+            raise
         unheard()
         screen.problem("whoever read stdout has left")
         stop.ask()
@@ -117,8 +149,20 @@ def words(outcome: str) -> str:
     return outcome.replace("_", " ")
 
 
-def _reason(row: Row) -> str:
-    return plain(row.get("error") or row.get("status") or "")
+def reason(row: Row) -> str:
+    """Give in one line why an item did not end well: the service's words, its code, and the ids to ask it about."""
+    error = str(row.get("error") or "")
+    if not error and refused_by_authority(row):
+        error = f"the tax authority: {row['authority_status']}"
+    error = error or str(row.get("status") or "")
+    named = {"code": "", "request_id": "request ", "invoice_id": "invoice "}
+    more = [f"{word}{row[name]}" for name, word in named.items() if row.get(name) and str(row[name]) not in error]
+    return plain(f"{error} ({', '.join(more)})" if more and error else error or ", ".join(more))
+
+
+def authority_note(counted: Mapping[str, int]) -> str:
+    """Give how many invoices stand how with the tax authority, in one line."""
+    return plain("tax authority: " + ", ".join(f"{number:,} {status}" for status, number in sorted(counted.items())))
 
 
 async def carry_out(

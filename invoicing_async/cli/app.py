@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from cyclopts import App, CycloptsError
 
 from ..errors import InvoicingError
-from . import demo, doctor, documents, invoices, runs, sandbox, sign
+from . import demo, doctor, documents, invoices, repair, runs, sandbox, sign
 from .exits import CommandError, Exit
 from .options import Common
-from .screen import Screen, complain, stderr, unheard
+from .screen import Screen, complain, readable, stderr, unheard
 
 __all__ = ["app", "run"]
 
@@ -29,11 +29,13 @@ for _part in (demo, sandbox, sign, doctor):
     _part.add_to(app)
 app.command(documents.app)
 app.command(invoices.app)
+repair.add_to(runs.app)
 app.command(runs.app)
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command and give its exit code."""
+    readable()
     try:
         return _run(tokens)
     except CycloptsError as error:

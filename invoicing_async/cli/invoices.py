@@ -26,7 +26,7 @@ from .exits import CommandError, Exit, checked
 from .ids import Ids, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
-from .rows import SUBMISSIONS, WAITS, Row, request_row, submission_row
+from .rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 from .runbook import Errand, InvoiceBook
 from .screen import Screen, plain
 from .settings import Settings, load
@@ -67,9 +67,9 @@ async def submit(
     `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
     in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
 
-    Exit code 0: all were taken (with --wait, all are SUCCESS); 1: some failed, were refused, are invalid or in
-    doubt; 2: usage or faults in the file, or another process holds the run; 3: stopped before the end, go on as it
-    says; 130: interrupted.
+    Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
+    failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run;
+    3: stopped before the end, go on as it says; 130: interrupted.
 
     Parameters
     ----------
@@ -258,7 +258,8 @@ async def wait(
 ) -> int:
     """Wait until each request is SUCCESS or FAILED.
 
-    Exit code 0: all are SUCCESS; 1: some FAILED or are not final yet; 3: stopped; the operations go on anyway.
+    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped;
+    the operations go on anyway.
 
     Parameters
     ----------
@@ -345,7 +346,7 @@ def _uuid(text: str) -> str:
 
 @app.command
 async def status(request_id: str, /, *, common: Common | None = None) -> int:
-    """Ask once what became of a request. Exit code 1 if it FAILED.
+    """Ask once what became of a request. Exit code 1 if it FAILED, or the tax authority refuses the invoice.
 
     Parameters
     ----------
@@ -361,7 +362,7 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
     screen.line(row)
     if not screen.json:
         screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
-    return Exit.SOME_LEFT if row["outcome"] == "failed" else Exit.DONE
+    return Exit.SOME_LEFT if row["outcome"] == "failed" or refused_by_authority(row) else Exit.DONE
 
 
 @app.command(name="example")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from attrs import define, field
@@ -199,9 +199,10 @@ async def live(
 
 
 async def _drawn(picture: Progress, tasks: list[tuple[TaskID, Bar]], clock: Clock) -> None:
-    while True:
-        _draw(picture, tasks)
-        await clock.sleep(TICK)
+    with suppress(OSError):  # of a terminal that has closed
+        while True:
+            _draw(picture, tasks)
+            await clock.sleep(TICK)
 
 
 def _draw(picture: Progress, tasks: list[tuple[TaskID, Bar]]) -> None:

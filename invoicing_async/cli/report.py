@@ -1,15 +1,17 @@
-"""The report of a batch as CSV or JSON, by its file's ending: written as outcomes come, published whole at the end."""
+"""The report of a batch as CSV or JSON, by its file's ending: written as outcomes come, published whole at the end.
+
+A CSV report is for spreadsheets: it begins with a byte order mark, and no cell of it is run as a formula.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
-from io import StringIO
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from .._cells import BOM, csv_line
 from .._disk import DiskWriter, OnExisting, Spool
 from .exits import CommandError
 from .rows import Kind, Row
@@ -88,19 +90,13 @@ class _Csv:
         self._columns = kind.columns
 
     def head(self) -> str:
-        return _csv_line(self._columns)
+        return BOM + csv_line(self._columns)
 
     def row(self, row: Row) -> str:
-        return _csv_line("" if row.get(name) is None else row[name] for name in self._columns)
+        return csv_line(row.get(name) for name in self._columns)
 
     def tail(self, totals: Mapping[str, Any]) -> str:
         return ""
-
-
-def _csv_line(cells: Iterable[Any]) -> str:
-    text = StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue()
 
 
 class _Json:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -15,6 +17,7 @@ from ..documents import DownloadOutcome
 from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
 from ..invoices import SubmitOutcome
 from ..models import (
+    AuthorityStatus,
     Deferred,
     Duplicate,
     Failed,
@@ -37,17 +40,21 @@ __all__ = [
     "DOCUMENT_ITEMS",
     "DOWNLOADS",
     "INVOICE_ITEMS",
+    "REFRESHES",
     "SUBMISSIONS",
     "WAITS",
     "Kind",
     "Row",
     "at",
+    "authority_status",
     "check_row",
     "clock_time",
     "document_row",
     "download_row",
     "invoice_row",
     "item_row",
+    "refresh_row",
+    "refused_by_authority",
     "request_row",
     "state_of",
     "submission_row",
@@ -71,6 +78,8 @@ class Kind:
 
 
 _ERROR = ("error", "code", "hint", "attempts")
+_SAID = ("http_status", "request_ids", "answer")
+"""What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
 
 DOWNLOADS = Kind(
     title="Order documents",
@@ -106,7 +115,7 @@ _PLANNED = {"planned": "taken in; nothing of it was sent"}
 SUBMISSIONS = Kind(
     title="E-invoices",
     name="key",
-    columns=("key", "line", "outcome", *_INVOICE, "body_sha256", "sent_at", "path", "size", "sha256"),
+    columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", "path", "size", "sha256"),
     outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
     good=frozenset({"submitted", "success", "duplicate"}),
 )
@@ -143,7 +152,7 @@ DOCUMENT_ITEMS = Kind(
 INVOICE_ITEMS = Kind(
     title="E-invoices",
     name="key",
-    columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", "payload_sha256"),
+    columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", *_SAID, "payload_sha256"),
     outcomes={
         **_PLANNED,
         "in_flight": "on its way at this moment, in the process that holds the run",
@@ -166,6 +175,14 @@ CHECKS = Kind(
         "broken": "there, and not what was recorded",
     },
     good=frozenset({"whole"}),
+)
+
+REFRESHES = Kind(
+    title="E-invoices at the tax authority",
+    name="key",
+    columns=("key", "outcome", *_INVOICE),
+    outcomes={"refreshed": "asked for again", "unknown": "could not be asked for; as recorded before"},
+    good=frozenset({"refreshed"}),
 )
 
 WAITS = Kind(
@@ -226,6 +243,8 @@ def request_row(request: InvoiceRequest | Unsettled) -> Row:
     }
     if isinstance(request, Unsettled):
         return row | _error(request.error)
+    if request.status == RequestStatus.FAILED:
+        row |= {"error": request.reason, "code": request.code}
     if request.data is not None:
         data = request.data
         row |= {
@@ -237,12 +256,30 @@ def request_row(request: InvoiceRequest | Unsettled) -> Row:
     return row
 
 
+_AUTHORITY = re.compile(r'"authority_status":"([A-Za-z_]{1,40})"')
+"""The tax authority's status in a recorded answer; inside a text of it the quotes would be escaped."""
+
+
+def authority_status(item: Item) -> str | None:
+    """Give the tax authority's status of a finished e-invoice, in a tenth of the time of reading the whole answer."""
+    found = _AUTHORITY.findall(item.result or "")
+    if len(found) > 1:
+        word: str | None = _last_word(item).get("authority_status")
+        return word
+    return found[0] if found else None
+
+
+def refused_by_authority(row: Row) -> bool:
+    """Tell whether an invoice was made and does not stand with the tax authority."""
+    return AuthorityStatus.refuses(row.get("authority_status"))
+
+
 def _error(error: BaseException) -> Row:
     row: Row = {"error": str(error) or type(error).__name__}
     if isinstance(error, InvoicingError):
         row |= {"hint": error.hint, "attempts": len(error.attempts)}
-    if isinstance(error, ApiError):
-        row["code"] = error.code
+    if isinstance(error, (ApiError, SubmissionInDoubtError)):
+        row["code"] = getattr(error, "code", None)
     return row
 
 
@@ -255,7 +292,13 @@ def _evidence(error: BaseException) -> Row:
     """What a submission in doubt is looked up by."""
     if not isinstance(error, SubmissionInDoubtError):
         return {}
-    return {"body_sha256": error.body_sha256, "sent_at": at(error.sent_at)}
+    head: bytes = getattr(error, "answer", b"")
+    said = {
+        "http_status": getattr(error, "status", None),
+        "request_ids": " ".join(getattr(error, "request_ids", ())) or None,
+        "answer": head.decode("utf-8", "replace") or None,
+    }
+    return {"body_sha256": error.body_sha256, "sent_at": at(error.sent_at), **said}
 
 
 def at(seconds: float | None) -> str | None:
@@ -285,13 +328,18 @@ def item_row(item: Item, *, held: bool = False) -> Row:
         "path": item.path,
         "size": item.size,
         "sha256": item.sha256,
-        "code": item.code,
-        "error": item.error,
+        **_why(item),
         "attempt": item.attempt,
         "sent_at": at(item.sent_at),
         "updated": at(item.updated),
         **_answer(item),
     }
+
+
+def _why(item: Item) -> Row:
+    """Give what is wrong with an item: what was recorded of it, else what the service's last word says."""
+    row = _last_word(item) if item.error is None and item.state == State.FAILED else {}
+    return {"code": item.code or row.get("code"), "error": item.error or row.get("error")}
 
 
 def _answer(item: Item) -> Row:
@@ -300,18 +348,39 @@ def _answer(item: Item) -> Row:
         return {}
     row = _last_word(item)
     return {
-        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number")},
+        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number", *_SAID)},
         "payload_sha256": item.payload_sha256,
     }
 
 
 def _last_word(item: Item) -> Row:
-    if item.result is None or item.request_id is None:
+    """Give what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
+    if item.result is None:
+        return {}
+    if item.state in {State.IN_DOUBT, State.SENDING}:
+        return doubtful_answer(item)
+    if item.request_id is None:
         return {}
     try:
         return request_row(decode_request(item.result.encode(), request_id=item.request_id))
     except ProtocolError:  # it was read once; the run file holds it whole
         return {}
+
+
+def doubtful_answer(item: Item) -> Row:
+    """Give the answer that left an item in doubt, as it was recorded; empty if none came."""
+    try:
+        found = json.loads(item.result or "null")
+    except ValueError:  # not ours
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    ids = found.get("request_ids")
+    return {
+        "http_status": found.get("status"),
+        "request_ids": " ".join(map(str, ids)) or None if isinstance(ids, list) else None,
+        "answer": found.get("answer") or None,
+    }
 
 
 def document_row(item: Item) -> Row:
@@ -338,13 +407,25 @@ def invoice_row(item: Item, *, line: int | None = None) -> Row:
         "outcome": state_of(item.state),
         "request_id": item.request_id,
         "invoice_id": item.invoice_id,
-        "error": item.error,
-        "code": item.code,
+        **_why(item),
         "attempts": item.attempt,
         "sent_at": at(item.sent_at),
         "path": item.path,
         "size": item.size,
         "sha256": item.sha256,
+    }
+
+
+def refresh_row(item: Item) -> Row:
+    """Give an e-invoice that was asked for again; `item` as the run gave it, with an error if it could not be."""
+    return {
+        "key": item.key,
+        "outcome": "refreshed" if item.error is None else "unknown",
+        **{name: value for name, value in _last_word(item).items() if name != "outcome"},
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        "error": item.error,
+        "code": item.code,
     }
 
 

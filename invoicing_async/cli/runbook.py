@@ -8,15 +8,18 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from math import ceil
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from rich.text import Text
 
 from .._clock import RealClock
 from ..errors import InvoicingError
+from ..models import AuthorityStatus
+from ..repair import lateness, too_early_for
 from ..runs import DocumentState, Intake, Item, SqliteReader, State
-from .account import SHOWN, exit_of, print_line, words
+from .account import REFUSED, SHOWN, authority_note, exit_of, print_line, reason, words
 from .exits import Exit, checked
 from .options import Common, Pace
 from .progress import TICK, Monitor
@@ -28,9 +31,11 @@ from .rows import (
     SUBMISSIONS,
     Kind,
     Row,
+    authority_status,
     clock_time,
     document_row,
     invoice_row,
+    item_row,
     state_of,
 )
 from .screen import Count, Screen, plain
@@ -40,6 +45,7 @@ from .stop import Stop
 __all__ = [
     "IN_DOUBT",
     "PAGE",
+    "Authority",
     "Book",
     "DocumentBook",
     "Errand",
@@ -47,6 +53,7 @@ __all__ = [
     "command",
     "count",
     "doubts",
+    "many_doubts",
     "without_file",
 ]
 
@@ -79,6 +86,31 @@ def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
     return counts
 
 
+@frozen
+class Authority:
+    """How the finished invoices of a run stand with the tax authority: how many by status, and the first refused."""
+
+    counts: dict[str, int] = field(factory=dict)
+    refused: int = 0
+    first: list[Item] = field(factory=list)
+
+    @classmethod
+    async def of(cls, ledger: SqliteReader) -> Authority:
+        """Look at every finished invoice."""
+        counts: Counter[str] = Counter()
+        first: list[Item] = []
+        after = 0
+        while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
+            for item in page:
+                status = authority_status(item)
+                if status is not None:
+                    counts[status] += 1
+                if AuthorityStatus.refuses(status) and len(first) < SHOWN:
+                    first.append(item)
+            after = page[-1].seq
+        return cls(dict(counts), sum(n for status, n in counts.items() if AuthorityStatus.refuses(status)), first)
+
+
 async def without_file(ledger: SqliteReader) -> int:
     """Count the finished invoices of a run that have not been exported."""
     number, after = 0, 0
@@ -88,12 +120,36 @@ async def without_file(ledger: SqliteReader) -> int:
     return number
 
 
-def doubts(file: str, items: Iterable[Item]) -> Iterator[str]:
-    """Give, for each item in doubt, when it was sent and the two commands of which one settles it."""
+def doubts(file: str, items: Iterable[Item], *, late: float) -> Iterator[str]:
+    """Give, for each item in doubt, when it was sent, what it was answered, and the commands of which one settles it.
+
+    That it was not created is not offered before it may be said: until then, `late` seconds after its intent, it may
+    still arrive.
+    """
     for item in items:
-        yield f"   {plain(item.key)}  sent {clock_time(item.sent_at)}"
-        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', 'ID')}"
-        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'not-created')}"
+        row, key = item_row(item), plain(item.key)
+        yield f"   {key}  sent {clock_time(item.sent_at)}"
+        if said := _answered(row):
+            yield f"     {plain(said)}"
+        ids = str(row.get("request_ids") or "").split()
+        number = ids[0] if len(ids) == 1 else "ID"
+        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', number)}"
+        left = too_early_for(item, late, _clock.now())
+        not_created = command("runs", "resolve", file, item.key, "--as", "not-created")
+        yield f"     {not_created}" if left <= 0 else f"     not before {ceil(left)} s from now: {not_created}"
+
+
+def _answered(row: Row) -> str:
+    status, ids = row.get("http_status"), row.get("request_ids")
+    said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), ids and f"it named {ids}"]
+    return "; ".join(dict.fromkeys(str(text) for text in said if text))
+
+
+def many_doubts(file: str) -> Iterator[str]:
+    """Give the commands that settle everything in doubt at once, in their order."""
+    sheet = Path(file).with_suffix(".doubts.csv")
+    yield command("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
+    yield command("runs", "resolve", file, "--from", sheet)
 
 
 @frozen(kw_only=True)
@@ -283,12 +339,13 @@ class Book(ABC):
             await self._publish(stopped=stopped)
         except BROKEN as error:
             self.screen.failure(error)
-        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
-        for note in (*self.notes, *self._this_command()):
-            self.screen.say(f"   {note}", "dim")
+        # First what is named one by one: what is looked for at the end of a screen is the summary.
         with suppress(*BROKEN):
             await self._name_lost()
             await self._name_doubts()
+        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
+        for note in (*self.notes, *self._this_command()):
+            self.screen.say(f"   {note}", "dim")
         if self.report is not None:
             self.screen.say(f"\n Report  {self.report.path}")
 
@@ -320,7 +377,11 @@ class Book(ABC):
             written += 1
         total = sum(self.counts.values())
         totals = {"run": self.errand.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
-        await self.report.publish({**totals, "done": self.done, "left": self.left})
+        await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
+
+    def totals(self) -> dict[str, object]:
+        """Give what the report ends with beside the counts."""
+        return {}
 
     async def _rows(self) -> AsyncIterator[Row]:
         after = 0
@@ -333,17 +394,21 @@ class Book(ABC):
 
     async def _name_lost(self) -> None:
         items = await self.ledger.rows(self.lost, limit=SHOWN)
+        self._name(items)
+        more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
+        if more > 0:
+            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
+            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
+
+    def _name(self, items: list[Item]) -> None:
+        """Name items with what is wrong with them, one in a line."""
         wide = max((len(words(item.state)) for item in items), default=0)
         name = max((len(plain(item.key)) for item in items), default=0)
         if items:
             self.screen.say("")
         for item in items:
-            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {plain(item.error or '')}"
+            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {reason(item_row(item))}"
             self.screen.say(text, "yellow", cut=True)
-        more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
-        if more > 0:
-            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
-            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
 
     async def _name_doubts(self) -> None:
         number = self.counts.get(State.IN_DOUBT, 0)
@@ -354,11 +419,16 @@ class Book(ABC):
             self.screen.problem(said, command("runs", "show", self.errand.file))
             return
         self.screen.say(f"\n {said}", "yellow")
-        for line in doubts(self.errand.file, await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)):
+        items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
+        for line in doubts(self.errand.file, items, late=lateness(self.ledger)):
             self.screen.say(line)
         if number > SHOWN:
             shown = command("runs", "show", self.errand.file, "--state", "in_doubt")
             self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
+        if number > 1:
+            self.screen.say(" Or all of them at once")
+            for step in many_doubts(self.errand.file):
+                self.screen.say(f"     {step}")
 
 
 class DocumentBook(Book):
@@ -418,6 +488,7 @@ class InvoiceBook(Book):
         self.exported = 0
         self.without_file = 0
         self.broken = 0
+        self.authority = Authority()
 
     def result(self, item: Item) -> Row:
         """Give an item as a row of the report."""
@@ -453,7 +524,7 @@ class InvoiceBook(Book):
         good = self.states.good - ({State.SUBMITTED} if self.waiting else set())
         unread = [row for row in self.rest if row["outcome"] == "invalid"]
         unsettled = sum(number for state, number in self.counts.items() if state not in good)
-        return len(unread) + self.without_file + self.broken + unsettled
+        return len(unread) + self.without_file + self.broken + self.authority.refused + unsettled
 
     @property
     def again(self) -> bool:
@@ -467,6 +538,8 @@ class InvoiceBook(Book):
 
     def more(self) -> Iterator[Count]:
         """Give what the summary counts beside the states."""
+        if self.authority.refused:
+            yield Count("refused", f"{self.authority.refused:,}", REFUSED, "yellow")
         if self.exported:
             yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
         if self.without_file:
@@ -476,9 +549,29 @@ class InvoiceBook(Book):
 
     async def _last_look(self) -> None:
         await super()._last_look()
+        with suppress(*BROKEN):
+            self.authority = await Authority.of(self.ledger)
         if self.exporting:
             with suppress(*BROKEN):
                 self.without_file = await self.count_without_file()
+
+    def totals(self) -> dict[str, object]:
+        """Give how the invoices stand with the tax authority."""
+        return {"authority": self.authority.counts}
+
+    def _this_command(self) -> Iterator[str]:
+        if self.authority.counts:
+            yield authority_note(self.authority.counts)
+        yield from super()._this_command()
+
+    async def _name_lost(self) -> None:
+        await super()._name_lost()
+        self._name(self.authority.first)
+        more = self.authority.refused - len(self.authority.first)
+        if more > 0:
+            self.screen.say(
+                f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them", "yellow"
+            )
 
     async def count_without_file(self) -> int:
         """Count the finished invoices that are to be exported."""

@@ -1,4 +1,7 @@
-"""`runs show | resume | resolve | retry | verify`: a run file looked at, gone on with, settled, and proved."""
+"""`runs show | resume | verify`: a run file looked at, gone on with, and proved.
+
+What people say of its items is in `repair`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from .._disk import DiskWriter
 from .._lock import Holder, holder_of
 from .._naming import Layout
 from ..polling import Poller
+from ..repair import lateness
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -25,14 +29,26 @@ from ..runs import (
     State,
     check_files,
 )
-from .account import SHOWN, Account, carry_out, words
+from .account import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
 from .options import FLAG, Common, Pace
 from .progress import Bar, live
 from .report import Report
-from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, at, check_row, clock_time, item_row, state_of
-from .runbook import IN_DOUBT, PAGE, DocumentBook, Errand, InvoiceBook, command, count, doubts, without_file
+from .rows import CHECKS, DOCUMENT_ITEMS, INVOICE_ITEMS, Kind, Row, at, check_row, clock_time, item_row, state_of
+from .runbook import (
+    IN_DOUBT,
+    PAGE,
+    Authority,
+    DocumentBook,
+    Errand,
+    InvoiceBook,
+    command,
+    count,
+    doubts,
+    many_doubts,
+    without_file,
+)
 from .screen import Count, Screen, plain
 from .settings import load
 
@@ -47,7 +63,6 @@ Shown: TypeAlias = Literal[
     "planned", "saved", "skipped", "deferred", "failed",
     "in_flight", "not_sent", "submitted", "success", "rejected", "in_doubt", "invalid",
 ]  # fmt: skip
-KEY = Parameter(allow_leading_hyphen=True)
 
 
 # -- show --------------------------------------------------------------------------------------------------------
@@ -64,6 +79,7 @@ class _View:
     counts: dict[str, int]
     without_file: int
     """Finished invoices that are to be exported."""
+    authority: Authority
 
     @property
     def held(self) -> bool:
@@ -75,7 +91,9 @@ class _View:
         counted = await ledger.counts()
         holder = holder_of(ledger.path)
         lacking = await without_file(ledger) if ledger.settings.get("export") else 0
-        return cls(file, ledger, KINDS[ledger.kind], holder, count(counted, held=holder is not None), lacking)
+        authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
+        counts = count(counted, held=holder is not None)
+        return cls(file, ledger, KINDS[ledger.kind], holder, counts, lacking, authority)
 
     async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
         """Give the items in these states, or all."""
@@ -109,7 +127,7 @@ class _View:
             yield "held by", str(self.holder)
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
-        """Give the commands that are left to do once nobody holds the run; with `each`, also those for one item."""
+        """Give the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
         number = self.counts.get
         to_do = (
             ("planned", "not_sent", "submitted")
@@ -123,6 +141,8 @@ class _View:
         if number("in_doubt") and each:
             yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
             yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
+        if (number("in_doubt") or 0) > 1 and each:
+            yield from many_doubts(self.file)
         if number("saved") or number("skipped") or self.ledger.settings.get("export"):
             yield command("runs", "verify", self.file)
 
@@ -137,6 +157,7 @@ class _View:
             "total": sum(self.counts.values()),
             "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
             "without_file": self.without_file,
+            "authority": self.authority.counts,
             "settings": dict(self.ledger.settings),
             "next": list(self.steps()),
         }
@@ -215,24 +236,45 @@ async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
         row = item_row(item, held=view.held)
         screen.line(row)
         if not screen.json:
-            facts = (item.key, row["request_id"], row["path"], row["error"])
+            ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
+            facts = (item.key, row.get("authority_status"), *ids, row["path"], _why(row))
             told = "  ".join(plain(fact) for fact in facts if fact)
             screen.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
+    if not screen.json:
+        await _summary(view, screen)
+
+
+def _why(row: Row) -> str:
+    """Give what the service said of an item, with its code and the ids that it named."""
+    said = {"code": row["code"], "HTTP": row.get("http_status"), "it named": row.get("request_ids")}
+    error = row["error"] or ""
+    more = [f"{name} {value}" for name, value in said.items() if value is not None and str(value) not in error]
+    return f"{error} ({', '.join(more)})" if more else error
 
 
 async def _summary(view: _View, screen: Screen) -> None:
+    """Show what is to be settled, and below it how the run stands: the end of a long list is what is seen."""
+    if view.counts.get("in_doubt"):
+        screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
+        for line in doubts(view.file, await _first_doubts(view), late=lateness(view.ledger)):
+            screen.say(line)
+        if view.counts["in_doubt"] > 1:
+            screen.say(" Or all of them at once")
+            for step in many_doubts(view.file):
+                screen.say(f"     {step}")
+    authority = view.authority
     rows = [
         Count(words(state), f"{view.counts[state]:,}", meaning, "green" if state in view.kind.good else "yellow")
         for state, meaning in view.kind.outcomes.items()
         if view.counts.get(state)
     ]
+    if authority.refused:
+        rows.append(Count("refused", f"{authority.refused:,}", REFUSED, "yellow"))
     screen.counts(f"{view.kind.title} of {view.file}", [*rows, Count("total", f"{sum(view.counts.values()):,}")])
+    if authority.counts:
+        screen.say(f"   {authority_note(authority.counts)}", "dim")
     screen.say("")
     screen.facts(view.facts())
-    if view.counts.get("in_doubt"):
-        screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
-        for line in doubts(view.file, await _first_doubts(view)):
-            screen.say(line)
     steps = [] if view.held else list(view.steps(each=False))
     if steps:
         screen.say("\n Next")
@@ -330,84 +372,6 @@ async def _resume_invoices(errand: Errand, poller: Poller | None, wanted: AskedE
         await submit_run(run, book, poller=poller, verify=verify)
 
     return await carry_out_run(errand, InvoiceRun.open(errand.file, create=False), InvoiceBook, work)
-
-
-# -- resolve, retry ----------------------------------------------------------------------------------------------
-
-
-@app.command
-async def resolve(
-    file: str,
-    key: Annotated[str, KEY],
-    /,
-    *,
-    as_: Annotated[Literal["created", "not-created"], Parameter(name="--as")],
-    request_id: str | None = None,
-    common: Common | None = None,
-) -> int:
-    """Say what became of an e-invoice in doubt, after you looked it up at the service.
-
-    Nothing is sent by this command. What was created is polled by the next `runs resume`, what was not created is
-    sent by it. Be sure before you say not-created: it makes a second invoice of one that is there.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    key
-        The draft's key.
-    as_
-        What you found: it was created, or it was not.
-    request_id
-        With --as created: the request id of its submission.
-    """
-    screen = Screen.of(common or Common())
-    created = as_ == "created"
-    if created is (request_id is None):
-        raise CommandError("--as created needs --request-id ID; --as not-created must not have one")
-    async with entered(InvoiceRun.open(file, create=False)) as run:
-        await _standing(run, key, State.IN_DOUBT, "in doubt")
-        try:
-            item = await run.resolve(key, created=created, request_id=request_id)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
-    return _said(screen, item, file)
-
-
-@app.command
-async def retry(file: str, key: Annotated[str, KEY], /, *, common: Common | None = None) -> int:
-    """Let an e-invoice that the service rejected be sent again by the next `runs resume`.
-
-    Order documents need no such word: every `runs resume` asks for what was deferred or failed.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    key
-        The draft's key.
-    """
-    screen = Screen.of(common or Common())
-    async with entered(InvoiceRun.open(file, create=False)) as run:
-        await _standing(run, key, State.REJECTED, "rejected")
-        item = await run.retry(key)
-    return _said(screen, item, file)
-
-
-async def _standing(run: InvoiceRun, key: str, state: State, said: str) -> None:
-    item = await run.ledger.get(key)
-    if item is None:
-        raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.path, "--items"))
-    if item.state != state:
-        raise CommandError(f"{key!r} is {words(item.state)}, not {said}")
-
-
-def _said(screen: Screen, item: Item, file: str) -> Exit:
-    screen.line(item_row(item))
-    if not screen.json:
-        about = f", request {item.request_id}" if item.request_id else ""
-        screen.say(f" {plain(item.key)} is {words(item.state)}{about}\n\n Next\n   {command('runs', 'resume', file)}")
-    return Exit.DONE
 
 
 # -- verify ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
 from typing import Any
 
 from attrs import frozen
@@ -15,7 +16,14 @@ from rich.traceback import Traceback
 
 from .options import Common
 
-__all__ = ["Count", "Screen", "complain", "plain", "stderr", "unheard"]
+__all__ = ["Count", "Screen", "complain", "plain", "readable", "stderr", "unheard"]
+
+
+def readable() -> None:
+    """Let what a terminal's encoding cannot show be written as an escape: no word ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def plain(text: object) -> str:

@@ -1,21 +1,28 @@
-"""Ctrl-C in two steps: the first ends the input and lets what is in flight finish, the second ends at once."""
+"""Ctrl-C in two steps: the first ends the input and lets what is in flight finish, the second ends at once.
+
+SIGTERM is the same. SIGHUP, when a terminal closes, is only ever the first step: shells and service managers send it
+beside another signal or twice, and what is in flight must not be cut for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from .exits import Exit
 
-__all__ = ["Stop", "Taking", "listening"]
+__all__ = ["Stop", "Taking", "leave_terminal", "listening"]
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STREAMS = (1, 2)
+"""The file descriptors of stdout and stderr."""
 
 
 class Stop:
@@ -30,9 +37,9 @@ class Stop:
         """Ask for it."""
         if not self.asked:
             self.asked = True
-            self._told()
             for callback in self._then:
                 callback()
+            self._told()
 
     def then(self, callback: Callable[[], None]) -> None:
         """Call this when it is asked for, or now if it was."""
@@ -49,7 +56,10 @@ class Stop:
 
 @contextmanager
 def listening(stop: Stop) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `stop`; a second one cancels this task, a third ends the process."""
+    """Turn SIGINT and SIGTERM into `stop`; a second one cancels this task, a third ends the process.
+
+    SIGHUP asks for the stop too, however often it comes, unless it was ignored before (`nohup`).
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     count = 0
 
@@ -63,12 +73,40 @@ def listening(stop: Stop) -> Iterator[None]:
         else:
             os._exit(Exit.INTERRUPTED)
 
+    def hung_up() -> None:
+        leave_terminal()
+        stop.ask()
+
     before = {number: _handle(loop, number, heard) for number in SIGNALS}
+    before |= {number: _handle(loop, number, hung_up) for number in _hangups()}
     try:
         yield
     finally:
         for number, handler in before.items():
             _restore(loop, number, handler)
+
+
+def _hangups() -> list[signal.Signals]:
+    """Give the signal of a closed terminal, where there is one and whoever began this did not have it ignored."""
+    number = getattr(signal, "SIGHUP", None)
+    return [] if number is None or signal.getsignal(number) == signal.SIG_IGN else [number]
+
+
+def leave_terminal() -> None:
+    """Let a stream whose terminal has closed lead nowhere: each later word to it would be an error."""
+    for stream in STREAMS:
+        with suppress(OSError):
+            # What was a terminal and is none any more; for the null device this changes nothing.
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                _lead_nowhere(stream)
+
+
+def _lead_nowhere(stream: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(nowhere, stream)
+    finally:
+        os.close(nowhere)
 
 
 def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Callable[[], None]) -> object:

@@ -1,0 +1,298 @@
+"""What people do with a run after a bad hour: many items in doubt listed, looked up, answered and settled at once.
+
+`entries`, `sheet_head` and `sheet_line` write items as a sheet that is filled in and read back by `read_answers`.
+`settle` judges every answer against the run, and against the service if that can be asked, before it changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+from unicodedata import normalize
+
+from attrs import frozen
+
+from ._batch import bounded
+from ._clock import Clock
+from ._sheet import (
+    COLUMNS,
+    Answer,
+    AnswersError,
+    Contents,
+    Entry,
+    contents,
+    contents_of,
+    entries,
+    number_of,
+    read_answers,
+    sheet_head,
+    sheet_line,
+)
+from ._states import Event, State
+from ._store import Change, Item, SqliteReader
+from .drafts import LineFault
+from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
+from .invoices import AsyncInvoices
+from .models import InvoiceRequest
+from .runs import UNKNOWN_LATE, InvoiceRun
+from .session import Sleep
+
+__all__ = [
+    "COLUMNS",
+    "Answer",
+    "AnswersError",
+    "Contents",
+    "Entry",
+    "Finding",
+    "Settled",
+    "UnverifiedError",
+    "contents",
+    "entries",
+    "lateness",
+    "read_answers",
+    "retry_rejected",
+    "settle",
+    "sheet_head",
+    "sheet_line",
+    "too_early_for",
+]
+
+PAGE = 500
+"""Items read from the run file at a time."""
+
+_NOT_FOUND = 404
+
+
+class UnverifiedError(AnswersError):
+    """The service does not know a request id that was answered, has another invoice under it, or could not be asked."""
+
+    hint = "If you are sure all the same, take the request ids unasked: --unverified."
+
+
+# --- what the service says of an id -------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Finding:
+    """What the service has under a request id, beside what the draft says."""
+
+    request: InvoiceRequest
+    draft: Contents
+    found: Contents
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What shows that it is another invoice; empty if nothing does."""
+        return tuple(self.draft.differs(self.found))
+
+    def json(self) -> dict[str, Any]:
+        """Give what was found as one flat object."""
+        data = self.request.data
+        return {
+            "request_id": self.request.request_id,
+            "status": str(self.request.status),
+            "invoice_id": data and data.id,
+            "authority_status": data and data.authority_status and str(data.authority_status),
+            "buyer": self.found.buyer,
+            "tax_code": self.found.tax_code,
+            "amount": None if self.found.amount is None else f"{self.found.amount:f}",
+        }
+
+
+async def _find(invoices: AsyncInvoices, answer: Answer, item: Item) -> Finding | LineFault:
+    """Ask the service for the id of an answer."""
+    number = answer.request_id or ""
+    try:
+        request = await invoices.status(number)
+    except (AuthenticationError, SessionError):
+        raise
+    except InvoicingError as error:
+        unknown = isinstance(error, ApiError) and error.status == _NOT_FOUND
+        message = f"the service knows no request {number}" if unknown else f"could not be asked for: {error}"
+        return LineFault("", message, line=answer.line, column="request_id")
+    found = Contents() if request.data is None else contents_of(request.data.raw, "invoice_lines")
+    finding = Finding(request=request, draft=contents(item.payload), found=found)
+    if finding.faults:
+        message = f"{number} is another invoice than {item.key!r}: {'; '.join(finding.faults)}"
+        return LineFault("", message, line=answer.line, column="request_id")
+    return finding
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Settled:
+    """An item after an answer about it, and what the service had under the id, None if it was not asked.
+
+    `changed` is false if the run knew the answer before.
+    """
+
+    item: Item
+    finding: Finding | None = None
+    changed: bool = True
+
+
+async def settle(
+    run: InvoiceRun,
+    answers: Iterable[Answer],
+    *,
+    invoices: AsyncInvoices | None = None,
+    clock: Clock | None = None,
+) -> AsyncGenerator[Settled]:
+    """Settle items in doubt by what was found at the service, and give each as it then stands.
+
+    With `invoices` the service is asked for each request id first. Every answer is judged before any is carried out:
+    raises `AnswersError` with every fault for an unknown key, an item that is not in doubt, and an id that is another
+    item's; `UnverifiedError` for an id that the service does not know, or under which it has another invoice;
+    `ResolutionTooEarlyError` where not-created may not be said yet. Then nothing was changed. An answer that the run
+    has already is no fault.
+    """
+    listed = tuple(answers)
+    known, open_ = await _judged(run.ledger, listed)
+    _check_time(open_, lateness(run.ledger), run.ledger.now() if clock is None else clock.now())
+    found = {} if invoices is None else await _found(invoices, open_)
+    for item in known:
+        yield Settled(item, changed=False)
+    # The one sent last is the first to be told as not created: if that is not too early, none is.
+    for answer, item in sorted(open_, key=lambda pair: (pair[0].created, -(pair[1].sent_at or 0.0))):
+        now = await run.resolve(item.key, created=answer.created, request_id=answer.request_id)
+        yield Settled(now, found.get(item.seq))
+
+
+_Pair = tuple[Answer, Item]
+
+
+async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[list[Item], list[_Pair]]:
+    """Hold every answer against the run: what it knows already, and what is to be done."""
+    owners = await _owners(ledger, {answer.request_id.lower() for answer in answers if answer.request_id})
+    known: list[Item] = []
+    open_: list[_Pair] = []
+    faults: list[LineFault] = []
+    met: dict[int, Answer] = {}
+    for answer in answers:
+        item = await _item(ledger, answer)
+        fault = _fault(answer, item, owners) or _met(answer, item, met)
+        if fault is not None:
+            faults.append(LineFault("", fault[1], line=answer.line, column=fault[0]))
+        elif item is not None and item.state == State.IN_DOUBT:
+            open_.append((answer, item))
+        elif item is not None:
+            known.append(item)
+    if faults:
+        raise AnswersError(faults)
+    return known, open_
+
+
+def _check_time(open_: list[_Pair], late: float, now: float) -> None:
+    """Raise `ResolutionTooEarlyError` if what is said to be not created may still arrive."""
+    waits = {item.key: too_early_for(item, late, now) for answer, item in open_ if not answer.created}
+    key = max(waits, key=lambda key: waits[key], default=None)
+    if key is not None and waits[key] > 0:
+        message = f"what was sent of {key!r} may still arrive: it is too early to say that it was not created"
+        raise ResolutionTooEarlyError(message, remaining=waits[key])
+
+
+async def _item(ledger: SqliteReader, answer: Answer) -> Item | None:
+    if answer.item is not None:
+        return await ledger.get(answer.item)
+    return await ledger.get(answer.key) or await ledger.get(normalize("NFC", answer.key))
+
+
+def _fault(answer: Answer, item: Item | None, owners: Mapping[str, Item]) -> tuple[str, str] | None:
+    """Say what of an answer cannot stand, as its column and why."""
+    if item is None:
+        return "key", f"this run has no {answer.key!r}"
+    if answer.item is not None and not _same_key(answer.key, item.key):
+        return "key", f"item {answer.item} is {item.key!r}, not {answer.key!r}: a spreadsheet may have changed the key"
+    if item.state != State.IN_DOUBT and not _is_said(answer, item):
+        return "answer", f"{item.key!r} is {item.state.replace('_', ' ')}, not in doubt"
+    owner = owners.get((answer.request_id or "").lower())
+    if owner is not None and owner.seq != item.seq:
+        return "request_id", f"{answer.request_id} is the request of {owner.key!r}"
+    return None
+
+
+def _met(answer: Answer, item: Item | None, met: dict[int, Answer]) -> tuple[str, str] | None:
+    first = met.setdefault(item.seq if item else 0, answer)
+    return None if first is answer else ("key", f"{answer.key!r} stands in line {first.line} too")
+
+
+def _is_said(answer: Answer, item: Item) -> bool:
+    """Tell whether an item stands as this very answer left it, so that a file may be given again."""
+    if answer.created:
+        return item.request_id is not None and item.request_id.lower() == (answer.request_id or "").lower()
+    return item.state == State.NOT_SENT
+
+
+def _same_key(cell: str, key: str) -> bool:
+    """Tell whether a cell is this key; a spreadsheet drops zeros before a number."""
+    if normalize("NFC", cell) == normalize("NFC", key):
+        return True
+    mine, other = number_of(cell), number_of(key)
+    return mine is not None and mine == other
+
+
+async def _owners(ledger: SqliteReader, ids: set[str]) -> dict[str, Item]:
+    """Give the items that have one of these request ids."""
+    found: dict[str, Item] = {}
+    after = 0
+    while ids and (page := await ledger.rows(after=after, limit=PAGE)):
+        found |= {item.request_id.lower(): item for item in page if item.request_id and item.request_id.lower() in ids}
+        after = page[-1].seq
+    return found
+
+
+async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Finding]:
+    """Ask the service for every id, many at once. Raises `UnverifiedError` with all that cannot stand."""
+    findings: dict[int, Finding] = {}
+    faults: list[LineFault] = []
+
+    async def ask(pair: _Pair, _: Sleep) -> tuple[int, Finding | LineFault | BaseException]:
+        return pair[1].seq, await _find(invoices, *pair)
+
+    outcomes = bounded(
+        [pair for pair in open_ if pair[0].created],
+        ask,
+        concurrency=invoices.concurrency,
+        sleep=invoices.sleep,
+        abandoned=lambda pair, error: (pair[1].seq, error),
+    )
+    async with aclosing(outcomes):
+        async for seq, outcome in outcomes:
+            if isinstance(outcome, Finding):
+                findings[seq] = outcome
+            elif isinstance(outcome, LineFault):
+                faults.append(outcome)
+    if faults:
+        raise UnverifiedError(sorted(faults, key=lambda fault: fault.line))
+    return findings
+
+
+def lateness(ledger: SqliteReader) -> float:
+    """Give how many seconds after its intent a submission of this run may still arrive."""
+    return ledger.late or UNKNOWN_LATE
+
+
+def too_early_for(item: Item, late: float, now: float) -> float:
+    """Give the seconds for which an item in doubt may not be said to be not created; 0 if it may.
+
+    `late` is the run's `lateness`, `now` is in epoch seconds.
+    """
+    return 0.0 if item.sent_at is None else max(0.0, item.sent_at + late - now)
+
+
+async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Item]:
+    """Let every rejected item be sent again by the next run, or those that were refused with one of these codes.
+
+    All of them or, after a crash, none. Gives them as they then stand.
+    """
+    wanted = frozenset(codes)
+    chosen: list[int] = []
+    after = 0
+    while page := await run.ledger.rows((State.REJECTED,), after=after, limit=PAGE):
+        chosen += [item.seq for item in page if not wanted or item.code in wanted]
+        after = page[-1].seq
+    await run.ledger.transition_many([Change(ref=seq, event=Event.RETRY_ASKED) for seq in chosen])
+    return [item for seq in chosen if (item := await run.ledger.get(seq)) is not None]

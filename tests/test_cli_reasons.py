@@ -1,0 +1,229 @@
+"""What the operator sees: why an invoice is not as it should be, in the service's words, wherever he looks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import clean, json_lines, starting, write_drafts
+
+from invoicing_async.cli import rows
+from invoicing_async.cli.account import authority_note, reason
+from invoicing_async.cli.app import run
+from invoicing_async.cli.exits import Exit
+from invoicing_async.errors import SubmissionInDoubtError
+from invoicing_async.models import InvoiceRequest, RequestStatus
+from invoicing_async.runs import Item
+from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
+
+ID = "00000000-0000-4000-8000-000000000001"
+WORDS = "MST 0101 không tồn tại"
+FAILED = Faults(polls_until_done=(1, 1), failed_share=1.0)
+DONE = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
+    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
+    clean(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with starting() as start:
+        yield start
+
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in this process and give its exit code, stdout and stderr."""
+
+    def call(*tokens: object) -> tuple[int, str, str]:
+        code = run([str(token) for token in tokens])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def said(status: int, body: dict[str, Any]) -> Answer:
+    return Answer(status=status, headers={"Content-Type": "application/json"}, body=json.dumps(body).encode())
+
+
+def tells(sandbox: Sandbox, **more: Any) -> None:
+    """Let every request be told of in this way, whichever it is."""
+    body = {"message": WORDS, "error_code": "ERR_TAX_CODE"} | more
+    sandbox.script(Operation.STATUS, [said(200, body)] * 50)
+
+
+def test_why_a_request_failed_stands_wherever_it_is_shown(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """Screen, JSON lines, both reports, `wait`, `status`, and every view of a run."""
+    sandbox = services(FAILED)
+    tells(sandbox, status="FAILED")
+    write_drafts(Path("d.jsonl"), 1)
+    submit = ("invoices", "submit", "d.jsonl", "--wait")
+    seen = {"screen": cli(*submit)[1], "json": cli(*submit, "--json", "--report", "r.json")[1]}
+    seen["report"] = Path("r.json").read_text("utf-8")
+    number = next(iter(sandbox.created))
+    seen["status"], seen["status json"] = (
+        cli("invoices", "status", number)[1],
+        cli("invoices", "status", number, "--json")[1],
+    )
+    seen["wait"] = cli("invoices", "wait", number)[1]
+    code, seen["run"], _ = cli(*submit, "--run", "i.db", "--report", "r.csv")
+    assert code == Exit.SOME_LEFT
+    seen["run report"] = Path("r.csv").read_text("utf-8-sig")
+    seen["items"], seen["items json"] = (
+        cli("runs", "show", "i.db", "--items")[1],
+        cli("runs", "show", "i.db", "--items", "--json")[1],
+    )
+    seen["again"] = cli("runs", "resume", "i.db")[1]
+    unsaid = [name for name, text in seen.items() if not shows(text, WORDS) or "ERR_TAX_CODE" not in text]
+    assert unsaid == []
+    assert all(number[:8] in seen[name] for name in ("status", "wait"))
+
+
+def shows(text: str, words: str) -> bool:
+    return words in text or json.dumps(words)[1:-1] in text
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        (Item(1, "K", "failed", request_id=ID, error="bad", code="C"), ("bad", "C")),
+        (Item(1, "K", "failed", request_id=ID, result='{"status":"FAILED"}'), (None, None)),
+        (Item(1, "K", "failed", request_id=ID), (None, None)),
+        (Item(1, "K", "rejected", error="ApiError: no", code="C"), ("ApiError: no", "C")),
+        (Item(1, "K", "success", request_id=ID, error="no file", result='{"status":"SUCCESS"}'), ("no file", None)),
+    ],
+)
+def test_an_item_says_what_was_recorded_of_it(item: Item, why: tuple[str | None, str | None]) -> None:
+    row = rows.item_row(item)
+    assert (row["error"], row["code"]) == why
+    row = rows.invoice_row(item)
+    assert (row["error"], row["code"]) == why
+
+
+def test_a_failed_request_is_a_row_with_its_reason() -> None:
+    """Only what FAILED has one."""
+    request = InvoiceRequest(request_id=ID, status=RequestStatus.FAILED, reason=WORDS, code="C")
+    row = rows.request_row(request)
+    assert (row["outcome"], row["error"], row["code"]) == ("failed", WORDS, "C")
+    assert "error" not in rows.request_row(InvoiceRequest(request_id=ID, status=RequestStatus.NEW))
+
+
+def test_an_answer_that_left_a_doubt_is_shown_with_it() -> None:
+    """Its status, the ids that it named and its head; what is no such record is left out."""
+    result = json.dumps({"status": 409, "code": "DUP", "request_ids": [ID], "answer": "there before"})
+    item = Item(1, "K", "in_doubt", code="DUP", error="said", result=result, payload_sha256="0")
+    row = rows.item_row(item)
+    assert (row["http_status"], row["request_ids"], row["answer"]) == (409, ID, "there before")
+    assert rows.invoice_row(item)["http_status"] == 409
+    for broken in ("x", "[]", "null", "{}", '{"request_ids": 5}'):
+        row = rows.item_row(Item(1, "K", "in_doubt", result=broken, payload_sha256="0"))
+        assert (row["http_status"], row["request_ids"], row["answer"]) == (None, None, None)
+
+
+def test_a_doubt_without_a_run_is_a_row_with_its_answer() -> None:
+    error = SubmissionInDoubtError("it may exist", key="K", body_sha256="00", sent_at=1.5)
+    row = rows._evidence(error)
+    assert (row["http_status"], row["request_ids"], row["answer"]) == (None, None, None)
+    error.__dict__.update(status=502, code="GW", request_ids=(ID,), answer=b"<html>\xff")
+    row = rows._error(error) | rows._evidence(error)
+    assert (row["http_status"], row["code"], row["request_ids"]) == (502, "GW", ID)
+    assert row["answer"] == "<html>\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_reason_is_one_line_with_each_thing_once() -> None:
+    """The service's words, then what is not in them."""
+    row = {"error": f"no (C, request {ID})", "code": "C", "request_id": ID}
+    assert reason(row) == row["error"]
+    assert reason({"error": "no\x1b", "code": "C"}) == "no\N{REPLACEMENT CHARACTER} (C)"
+    assert reason({"status": "FAILED", "request_id": ID}) == f"FAILED (request {ID})"
+    assert reason({"authority_status": "REJECTED"}) == "the tax authority: REJECTED"
+    assert reason({"authority_status": "ACCEPTED", "request_id": ID}) == f"request {ID}"
+    assert reason({}) == ""
+    assert authority_note({"B": 1, "A": 2_000}) == "tax authority: 2,000 A, 1 B"
+
+
+def invoice(status: str) -> dict[str, Any]:
+    return {"status": "SUCCESS", "data": {"id": ID, "authority_status": status, "code": "L1"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("REJECTED", 1), ("ERROR", 1), ("ACCEPTED", 0), ("CANCELED", 0), ("NEU", 0)]
+)
+def test_what_the_authority_refuses_is_not_exit_code_zero(
+    services: Callable[..., Sandbox], cli: Cli, status: str, code: int
+) -> None:
+    """Submitted with and without a run, waited for, asked about, refreshed: each says it, and ends as it says."""
+    sandbox = services(DONE)
+    write_drafts(Path("d.jsonl"), 1)
+    tells(sandbox, **invoice(status))
+    submit = ("invoices", "submit", "d.jsonl", "--wait")
+    ends = {"plain": cli(*submit)}
+    ends["run"] = cli(*submit, "--run", "i.db", "--report", "r.csv")
+    number = next(iter(sandbox.created))
+    ends["wait"], ends["status"] = cli("invoices", "wait", number), cli("invoices", "status", number)
+    ends["refresh"] = cli("runs", "refresh", "i.db")
+    ends["resume"] = cli("runs", "resume", "i.db")
+    assert {name: end[0] for name, end in ends.items()} == dict.fromkeys(ends, code)
+    assert {name for name, end in ends.items() if status not in end[1]} == set()
+    with Path("r.csv").open(newline="", encoding="utf-8-sig") as file:
+        [row] = csv.DictReader(file)
+    assert (row["outcome"], row["authority_status"], row["lookup_code"]) == ("success", status, "L1")
+    assert status in cli("runs", "show", "i.db")[1]
+    assert json.loads(cli("runs", "show", "i.db", "--json")[1])["authority"] == {status: 1}
+
+
+def test_refresh_records_what_changed_and_tells_what_it_could_not_ask(
+    services: Callable[..., Sandbox], cli: Cli
+) -> None:
+    """One row an invoice; a report; exit code 1 while one does not stand or could not be asked for."""
+    sandbox = services(DONE)
+    write_drafts(Path("d.jsonl"), 3)
+    assert cli("invoices", "submit", "d.jsonl", "--wait", "--run", "i.db")[0] == Exit.DONE
+    first, second, _ = sandbox.created
+    sandbox.script(first, [said(200, invoice("REJECTED"))])
+    sandbox.script(second, [said(404, {"message": "gone"})])
+    code, out, _ = cli("runs", "refresh", "i.db", "--json", "--report", "r.json")
+    assert code == Exit.SOME_LEFT
+    found = {row["request_id"]: row for row in json_lines(out)}
+    assert (found[first]["outcome"], found[first]["authority_status"]) == ("refreshed", "REJECTED")
+    assert (found[second]["outcome"], "404" in found[second]["error"]) == ("unknown", True)
+    assert json.loads(Path("r.json").read_text())["counts"] == {"refreshed": 2, "unknown": 1}
+    assert "2 SUBMITTED, " not in cli("runs", "show", "i.db")[1]
+    code, out, _ = cli("runs", "show", "i.db", "--items")
+    assert "1 REJECTED, 2 SUBMITTED" in out
+    assert cli("runs", "refresh", "i.db")[0] == Exit.DONE
+    assert "3 SUBMITTED" in cli("runs", "show", "i.db")[1]
+
+
+def test_refresh_is_for_invoices_and_needs_credentials(
+    services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services(DONE)
+    Path("ids").write_text("o\n")
+    assert cli("documents", "download", "ids", "--to", "out", "--run", "m.db", "--quiet")[0] == Exit.DONE
+    code, _, err = cli("runs", "refresh", "m.db")
+    assert (code, "is a run of documents, not of invoices" in err) == (Exit.USAGE, True)
+    assert cli("runs", "refresh", "absent.db")[0] == Exit.USAGE
+    monkeypatch.delenv("INVOICING_INVOICES_BASE_URL")
+    code, _, err = cli("runs", "refresh", "m.db")
+    assert (code, "not set: INVOICING_INVOICES_BASE_URL" in err) == (Exit.USAGE, True)
+
+
+def test_a_long_list_ends_with_the_summary(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """Items, what failed, what is in doubt: whatever is longer than a screen stands above the counts."""
+    services(Faults(polls_until_done=(1, 1), lost_share=1.0))
+    write_drafts(Path("d.jsonl"), 30)
+    outs = [cli("invoices", "submit", "d.jsonl", "--run", "i.db")[1]]
+    outs += [cli("invoices", "submit", "d.jsonl")[1], cli("runs", "show", "i.db")[1]]
+    outs += [cli("runs", "show", "i.db", "--items")[1]]
+    for out in outs:
+        assert out.rindex("ORDER-00") < out.index("E-invoices")
+        assert len(out[out.index("E-invoices") :].splitlines()) < 20
