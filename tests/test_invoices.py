@@ -717,11 +717,11 @@ class TestSubmitMany:
     async def test_whatever_else_goes_wrong_leaves_it_in_doubt(self) -> None:
         """A defect may show after the first byte."""
 
-        async def read(response: Response) -> InvoiceRequest:
+        async def read(heard: object, response: Response) -> InvoiceRequest:
             raise LookupError("a defect")
 
         async with sandboxed() as (invoices, _):
-            vars(invoices)["_read"] = read
+            vars(invoices)["_read_creation"] = read
             (outcome,) = await self.outcomes(invoices, [draft()])
         assert isinstance(outcome, InDoubt)
         assert isinstance(outcome.error, SubmissionInDoubtError)

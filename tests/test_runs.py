@@ -881,7 +881,7 @@ async def test_invalid_drafts_may_be_taken_in_and_corrected(tmp_path: Path) -> N
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("key", ["", " ", None, 7, "a\nb", "x" * 256])
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "x" * 256])
 async def test_an_invalid_draft_needs_a_key_all_the_same(tmp_path: Path, key: Any) -> None:
     """What cannot be accounted for is refused, also where faults are let pass."""
     async with InvoiceRun.open(tmp_path / "run.db") as run:

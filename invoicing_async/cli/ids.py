@@ -10,11 +10,11 @@ import asyncio
 import csv
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Semaphore, Thread
-from typing import BinaryIO, Generic, Self, TypeVar
+from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 from attrs import frozen
 
@@ -116,12 +116,23 @@ def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
     return _from_lines(lines(file, name), _unquoted, name)
 
 
-def _from_lines(numbered: Iterable[tuple[int, str]], pick: Callable[[str, str], str], name: str) -> Iterator[str]:
-    for number, line in numbered:
-        text = line.strip()
-        if text:
-            where = f"{name} line {number}"
-            yield _checked(pick(text, where), where)
+def _from_lines(numbered: Iterator[tuple[int, str]], pick: Callable[[str, str], str], name: str) -> Iterator[str]:
+    with _left(numbered):
+        for number, line in numbered:
+            text = line.strip()
+            if text:
+                where = f"{name} line {number}"
+                yield _checked(pick(text, where), where)
+
+
+@contextmanager
+def _left(lines: Iterator[Any]) -> Iterator[None]:
+    """Leave a generator that reads a file, and so close the file, whatever ends the reading."""
+    try:
+        yield
+    finally:
+        if isinstance(lines, Generator):
+            lines.close()
 
 
 def _checked(text: str, where: str) -> str:
@@ -155,22 +166,24 @@ def _from_json(text: str, where: str, field: str) -> str:
 
 
 def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:
-    source = Numbered(_each(file, name))
-    head = head_of(source)
-    if not isinstance(head, Head):
-        raise CommandError(f"{name} line {head.line}: the header has no column {column}: {head.message}")
-    index = _column(head, column, f"{name} line {head.line}")
-    reader = csv.reader(source, delimiter=head.delimiter, strict=True)
-    while True:
-        where = f"{name} line {source.number + 1}"
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise CommandError(f"{where}: {error}; is a quote not closed or not doubled?") from None
-        if any(cell.strip() for cell in row):
-            yield _checked(_cell(row, index, f"{where}: the column {column}"), where)
+    texts = _each(file, name)
+    with _left(texts):
+        source = Numbered(texts)
+        head = head_of(source)
+        if not isinstance(head, Head):
+            raise CommandError(f"{name} line {head.line}: the header has no column {column}: {head.message}")
+        index = _column(head, column, f"{name} line {head.line}")
+        reader = csv.reader(source, delimiter=head.delimiter, strict=True)
+        while True:
+            where = f"{name} line {source.number + 1}"
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise CommandError(f"{where}: {error}; is a quote not closed or not doubled?") from None
+            if any(cell.strip() for cell in row):
+                yield _checked(_cell(row, index, f"{where}: the column {column}"), where)
 
 
 def _each(file: BinaryIO, name: str) -> Iterator[str]:
