@@ -15,6 +15,7 @@ from .documents import DownloadOutcome, OpenDocument, OrderDocuments
 from .errors import (
     ApiError,
     AuthenticationError,
+    BatchStoppedError,
     DeadlineError,
     DraftError,
     ExportError,
@@ -71,6 +72,7 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "AuthorityStatus",
+    "BatchStoppedError",
     "Consumer",
     "DeadlineError",
     "Deferred",

@@ -7,6 +7,7 @@ exception. The check runs once for each draft of a batch and is written to be qu
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import StrEnum
@@ -18,7 +19,7 @@ from attrs import frozen
 from .errors import DraftError, Fault
 from .models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
 
-__all__ = ["DEPTH", "KEY_LENGTH", "MONEY_DIGITS", "RESERVED", "UUID", "check", "faults", "step"]
+__all__ = ["DEPTH", "KEY_LENGTH", "MONEY_DIGITS", "RESERVED", "UUID", "canonical_key", "check", "faults", "step"]
 
 KEY_LENGTH = 255
 """Characters of a draft's own key. The key is not sent; the limit keeps it a name."""
@@ -85,6 +86,11 @@ _DRAFT = _Limits(
 _SUBMIT = _Limits(flags=("send_mail", "automatic"))
 _EXACT = Context(prec=8 * MONEY_DIGITS, traps=[Inexact, InvalidOperation])
 """Wide enough for any product and difference of allowed numbers; a rounded result would raise."""
+
+
+def canonical_key(text: str) -> str:
+    """Give the form in which keys are compared: NFC. Keys that a person cannot tell apart are one key."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def check(draft: InvoiceDraft, *, reserved: frozenset[str] = RESERVED) -> None:

@@ -264,9 +264,13 @@ class NotStarted:
 
 @frozen
 class Duplicate:
-    """The id stood in the input before; the first one has the outcome."""
+    """The id, or the draft's key, stood in the input before; the first one has the outcome.
+
+    `order_id` is the id or the key; `draft` the draft that was not sent, None for a document.
+    """
 
     order_id: str
+    draft: InvoiceDraft | None = None
 
 
 @frozen
