@@ -39,7 +39,7 @@ from .session import WIDE, Session, Sleep
 
 __all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver", "judged"]
 
-DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate | NotStarted
+DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate[None] | NotStarted
 
 AT_THE_DISK = 8
 """To so many calls of a wide session one document more is under way: at the disk it holds no place of the session."""
@@ -402,7 +402,7 @@ class Saver:
         try:
             request = _request(order_id)
             if self._seen is not None and not self._seen.add(order_id):
-                return Duplicate(order_id)
+                return Duplicate(order_id, None)
             if self._looks_first and replace is None:
                 kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
                 if kept is not None:

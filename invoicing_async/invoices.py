@@ -83,7 +83,7 @@ from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
 
-SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate
+SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate[InvoiceDraft]
 
 _log = logging.getLogger("invoicing_async")
 _JSON = {"Accept": "application/json"}
