@@ -35,7 +35,7 @@ class Careful(Generic[Outcome]):
     """A batch that starts with a few and may stop early: `judge` says what an outcome tells of the service.
 
     It ends with `BatchStoppedError` when so many outcomes had the same cause, as `_ramp.limit` says; a
-    `stop_after` of None lets it go on whatever comes.
+    `stop_after` of None starts with all at once and goes on whatever comes.
     """
 
     judge: Callable[[Outcome], Cause | Verdict]
@@ -99,7 +99,7 @@ class _Batch(Generic[Item, Outcome]):
         self._abandoned = abandoned
         self._cancel = cancel
         self._careful = careful
-        self._ramp = Ramp(concurrency, 1 if careful else concurrency)
+        self._ramp = Ramp(concurrency, concurrency if careful is None or careful.stop_after is None else 1)
         self._streak = Streak(careful.stop_after if careful else None, concurrency)
         self._places = Slots(self._ramp.places)
         self._finished: deque[Outcome] = deque()

@@ -91,7 +91,8 @@ class Limits:
 
     `concurrency` calls at most are between their first byte and the end of their body; `per_second` attempts
     at most begin in a second, evenly spaced; None for no such limit. A batch ends when its first `stop_after` items
-    went wrong for the same cause with no success between; None to go on whatever comes.
+    went wrong for the same cause with no success between, for which it begins with a few; None to go on
+    whatever comes.
     """
 
     concurrency: int = field(default=32, validator=count)

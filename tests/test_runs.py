@@ -655,6 +655,7 @@ async def invoices(
     concurrency: int = 4,
     names: WireNames | None = None,
     base: str = BASE,
+    stop_after: int | None = 5,
     **options: Any,
 ) -> AsyncIterator[AsyncInvoices]:
     session = Session(
@@ -663,7 +664,7 @@ async def invoices(
         transport=service if base == BASE else None,
         clock=clock or FakeClock(),
         retry=RetryPolicy(attempts=attempts, first=1),
-        limits=Limits(concurrency=concurrency),
+        limits=Limits(concurrency=concurrency, stop_after=stop_after),
         **options,
     )
     async with session:
