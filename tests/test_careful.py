@@ -68,6 +68,7 @@ def test_a_ramp_doubles_with_each_round() -> None:
 
 @given(first=st.integers(1, 50), width=st.integers(1, 300), well=st.booleans(), of_item=st.booleans())
 def test_a_limit_is_never_below_the_first_and_wider_after_a_success(
+    *,
     first: int,
     width: int,
     well: bool,
