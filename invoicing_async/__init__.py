@@ -15,6 +15,7 @@ from .documents import DownloadOutcome, OpenDocument, OrderDocuments
 from .errors import (
     ApiError,
     AuthenticationError,
+    BatchStoppedError,
     DeadlineError,
     DraftError,
     ExportError,
@@ -72,6 +73,7 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "AuthorityStatus",
+    "BatchStoppedError",
     "Consumer",
     "DeadlineError",
     "Deferred",

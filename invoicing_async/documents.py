@@ -13,13 +13,15 @@ from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
-from ._batch import bounded
+from ._batch import Careful, bounded
+from ._causes import of_document
 from ._disk import DiskWriter, OnExisting, prepare_folder, probe
 from ._download import Pdf, Place, Receiver, declared_length, is_framed, refuse_unless
 from ._existing import Published, whole_document
 from ._http import Repeat, Request, Response, path
 from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
 from ._pdf import Checker
+from ._ramp import Cause, Verdict
 from ._seen import Seen
 from .errors import (
     AuthenticationError,
@@ -35,9 +37,9 @@ from .events import DocumentSaved
 from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
 from .session import WIDE, Session, Sleep
 
-__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver"]
+__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver", "judged"]
 
-DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate | NotStarted
+DownloadOutcome: TypeAlias = Saved | Skipped | Deferred | Failed | Duplicate[None] | NotStarted
 
 AT_THE_DISK = 8
 """To so many calls of a wide session one document more is under way: at the disk it holds no place of the session."""
@@ -282,8 +284,10 @@ class OrderDocuments:
         No more than `concurrency` ids are read ahead, and a slow consumer slows the reading down. By default it is the
         session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
         that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
-        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised. Leave early
-        with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
+        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised. So does one
+        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a
+        code and is about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in
+        flight is cancelled.
         """
         places = _places(order_ids, self.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
@@ -294,6 +298,7 @@ class OrderDocuments:
             concurrency=places,
             sleep=self._session.clock.sleep,
             abandoned=NotStarted,
+            careful=Careful(judged, self.stop_after),
         )
         async with aclosing(outcomes):
             async for outcome in outcomes:
@@ -322,6 +327,11 @@ class OrderDocuments:
         """How many documents a batch has under way by default: as many as calls, of more than 32 an eighth more."""
         calls = self._session.limits.concurrency
         return calls + calls // AT_THE_DISK if calls > WIDE else calls
+
+    @property
+    def stop_after(self) -> int | None:
+        """How many of one cause end a batch, as the session's limits say."""
+        return self._session.limits.stop_after
 
     @property
     def sleep(self) -> Sleep:
@@ -392,7 +402,7 @@ class Saver:
         try:
             request = _request(order_id)
             if self._seen is not None and not self._seen.add(order_id):
-                return Duplicate(order_id)
+                return Duplicate(order_id, None)
             if self._looks_first and replace is None:
                 kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
                 if kept is not None:
@@ -418,6 +428,19 @@ class Saver:
         except OSError:
             return True
         return False
+
+
+def judged(outcome: DownloadOutcome) -> Cause | Verdict:
+    """Tell what an outcome says of the service."""
+    match outcome:
+        case Saved():
+            return Verdict.WELL
+        case Failed(_, error):
+            return of_document(error)
+        case Skipped() | Deferred():
+            return Verdict.ANSWERED
+        case _:
+            return Verdict.SILENT
 
 
 def _places(order_ids: object, concurrency: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from attrs import frozen
 
@@ -19,6 +19,7 @@ __all__ = [
     "ApiError",
     "Attempt",
     "AuthenticationError",
+    "BatchStoppedError",
     "DeadlineError",
     "DraftError",
     "ExportError",
@@ -96,6 +97,8 @@ class InvoicingError(Exception):
     sent: Sent = "unknown"
     answer: bytes = b""
     request_ids: tuple[str, ...] = ()
+    created_request_id: str | None = None
+    """The request that was made before the call failed: the invoice is on its way, wait for it by this id."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(harmless(message))
@@ -357,6 +360,26 @@ class ResolutionTooEarlyError(InvoicingError):
     def __init__(self, message: str = "", *, remaining: float = 0.0) -> None:
         super().__init__(message)
         self.remaining = remaining
+
+
+class BatchStoppedError(InvoicingError):
+    """A batch was ended because its items went wrong for one and the same cause, which the rest would meet too.
+
+    `cause` is the first error of that cause, `count` how many items had it. What was not begun was not sent.
+    """
+
+    sent: Sent = "no"
+    hint = "Mend the cause, then go on: what was not sent or not started is still to be done (`runs resume`)."
+
+    def __init__(self, message: str = "", *, cause: Exception | None = None, count: int = 0) -> None:
+        super().__init__(message)
+        self.cause = self.__cause__ = cause
+        self.count = count
+
+    @classmethod
+    def after(cls, cause: Exception, count: int) -> Self:
+        """Make one that names the cause."""
+        return cls(f"stopped after {count} with the same cause and no success: {cause}", cause=cause, count=count)
 
 
 class ExportError(InvoicingError):

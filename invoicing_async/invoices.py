@@ -30,7 +30,8 @@ from typing import Any, TypeAlias
 from attrs import define, field, frozen
 
 from ._answers import named_ids
-from ._batch import bounded
+from ._batch import Careful, bounded
+from ._causes import of_submission
 from ._disk import DiskWriter, OnExisting
 from ._download import Kind, Place
 from ._existing import Published, whole_document
@@ -38,7 +39,8 @@ from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
 from ._naming import file_name
 from ._outcomes import Fate, fate, may_repeat
-from ._rules import JUDGED, UUID, rounding_unit
+from ._ramp import Cause, Verdict
+from ._rules import JUDGED, UUID, canonical_key, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
 from ._wire import (
@@ -63,6 +65,7 @@ from .errors import (
 )
 from .events import OperationPolled, UnknownStatus
 from .models import (
+    Duplicate,
     InDoubt,
     Invalid,
     InvoiceDraft,
@@ -80,7 +83,7 @@ from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
 
-SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent
+SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate[InvoiceDraft]
 
 _log = logging.getLogger("invoicing_async")
 _JSON = {"Accept": "application/json"}
@@ -199,6 +202,11 @@ class AsyncInvoices:
         return self._session.limits.concurrency
 
     @property
+    def stop_after(self) -> int | None:
+        """How many of one cause end a batch, as the session's limits say."""
+        return self._session.limits.stop_after
+
+    @property
     def sleep(self) -> Sleep:
         """How the session waits."""
         return self._session.clock.sleep
@@ -271,9 +279,20 @@ class AsyncInvoices:
             raise error
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
-        """Submit a draft and wait for its end; raises as `submit` and `wait` do."""
+        """Submit a draft and wait for its end; raises as `submit` and `wait` do.
+
+        What the wait raises carries the request that was made, as `created_request_id`: wait for that, never submit
+        the draft again.
+        """
         request = await self.submit(draft)
-        return request if request.terminal else await self.wait(request.request_id, poller=poller)
+        if request.terminal:
+            return request
+        try:
+            return await self.wait(request.request_id, poller=poller)
+        except InvoicingError as error:
+            # The same error may be told to others who wait for the same request: it is theirs too.
+            error.created_request_id = request.request_id
+            raise
 
     async def wait(self, request_id: str, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
@@ -375,34 +394,27 @@ class AsyncInvoices:
     ) -> AsyncGenerator[SubmitOutcome]:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
 
-        A refused credential ends the batch: what is in flight finishes, the rest is given as `NotSent`, then the
-        error is raised. Leaving early leaves in doubt what is in flight; a durable run keeps account of that.
+        One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
+        under way with each that is taken, up to `concurrency`. A refused credential ends the batch, and so does one
+        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`: what is in flight
+        finishes, the rest is given as `NotSent`, then the error is raised. Once one was taken, it takes that many more
+        than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is raised
+        after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
+        account of that.
         """
+        batch = _Submissions(self)
         outcomes = bounded(
             drafts,
-            self._submission,
+            batch.submitted,
             concurrency=concurrency or self._session.limits.concurrency,
             sleep=self._session.clock.sleep,
-            abandoned=_abandoned,
+            abandoned=batch.abandoned,
             cancel=False,
+            careful=Careful(_judged, self._session.limits.stop_after),
         )
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
-
-    async def _submission(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:
-        try:
-            return Submitted(draft, await self.submit(draft, sleep=sleep))
-        except DraftError as error:
-            return Invalid(draft, error)
-        except SubmissionInDoubtError as error:
-            return InDoubt(draft, error)
-        except (AuthenticationError, SessionError):
-            raise
-        except InvoicingError as error:
-            return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it may have come after the first byte
-            return InDoubt(draft, _chained(error, draft))
 
     def _polled(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
         return self._asked(request_id, _one_poll(seconds))
@@ -470,14 +482,67 @@ def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> Su
     return doubt
 
 
-def _chained(error: Exception, draft: InvoiceDraft) -> SubmissionInDoubtError:
+def _chained(error: BaseException, draft: InvoiceDraft) -> SubmissionInDoubtError:
     doubt = SubmissionInDoubtError(f"invoice {draft.key!r} may or may not have been created: {error!r}", key=draft.key)
     doubt.__cause__ = error
     return doubt
 
 
-def _abandoned(draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
-    return NotSent(draft, error if isinstance(error, Exception) else SessionError("the batch was left"))
+class _Submissions:
+    """The submissions of one batch: which keys it had, and of which drafts the first byte may have left."""
+
+    def __init__(self, invoices: AsyncInvoices) -> None:
+        self._invoices = invoices
+        self._keys = Seen()
+        self._left: dict[int, InvoiceDraft] = {}
+
+    async def submitted(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:
+        """Submit a draft once and give its outcome; raise only what ends the batch."""
+        try:
+            body = self._invoices.encode(draft)
+            if not self._keys.add(canonical_key(draft.key)):
+                return Duplicate(draft.key, draft)
+            return Submitted(draft, await self._sent(draft, body, sleep))
+        except DraftError as error:
+            return Invalid(draft, error)
+        except SubmissionInDoubtError as error:
+            return InDoubt(draft, error)
+        except (AuthenticationError, SessionError):
+            self._left.pop(id(draft), None)
+            raise
+        except InvoicingError as error:
+            return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
+        except Exception as error:  # noqa: BLE001 - it may have come after the first byte
+            return self.abandoned(draft, error)
+
+    async def _sent(self, draft: InvoiceDraft, body: bytes, sleep: Sleep) -> InvoiceRequest:
+        async def back_off(seconds: float) -> None:
+            # Only what provably made no invoice is tried again.
+            self._left.pop(id(draft), None)
+            await sleep(seconds)
+
+        def leaves() -> None:
+            self._left[id(draft)] = draft
+
+        request = await self._invoices._submitted(body, draft.key, back_off, None, leaves)  # noqa: SLF001 - its other half
+        self._left.pop(id(draft), None)
+        return request
+
+    def abandoned(self, draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
+        """Give the outcome of a draft whose submission was cut off, or never begun: what left is in doubt."""
+        if self._left.pop(id(draft), None) is not None:
+            return InDoubt(draft, _chained(error, draft))
+        return NotSent(draft, error if isinstance(error, Exception) else SessionError(f"the batch was left: {error!r}"))
+
+
+def _judged(outcome: SubmitOutcome) -> Cause | Verdict:
+    match outcome:
+        case Submitted():
+            return Verdict.WELL
+        case Rejected(_, error) | InDoubt(_, error) | NotSent(_, error):
+            return of_submission(error)
+        case _:
+            return Verdict.SILENT
 
 
 def _kept(target: Path, kind: Kind, since: float | None) -> Published | None:

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import NOTHING, Attribute, AttrsInstance, Factory, field, fields, frozen
 
@@ -412,11 +412,18 @@ class NotStarted:
     error: BaseException
 
 
+Draft = TypeVar("Draft", "InvoiceDraft", None)
+
+
 @frozen
-class Duplicate:
-    """The id stood in the input before; the first one has the outcome."""
+class Duplicate(Generic[Draft]):
+    """The id, or the draft's key, stood in the input before; the first one has the outcome.
+
+    `order_id` is the id or the key; `draft` the draft that was not sent, None for a document.
+    """
 
     order_id: str
+    draft: Draft = None  # type: ignore[assignment]  # what it is for a document
 
 
 @frozen

@@ -42,6 +42,12 @@ def count(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def count_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
+    """Refuse anything but None or a whole number of at least one."""
+    if value is not None:
+        count(instance, attribute, value)
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """How often and how long one call is tried.
@@ -87,8 +93,11 @@ class Limits:
     """How hard one session may press the service, all its users together.
 
     `concurrency` calls at most are between their first byte and the end of their body; `per_second` attempts
-    at most begin in a second, evenly spaced; None for no such limit.
+    at most begin in a second, evenly spaced; None for no such limit. A batch ends when its first `stop_after` items
+    went wrong for the same cause with no success between, for which it begins with a few; None to go on
+    whatever comes.
     """
 
     concurrency: int = field(default=32, validator=count)
     per_second: float | None = field(default=None, validator=positive_or_none)
+    stop_after: int | None = field(default=5, validator=count_or_none)

@@ -24,15 +24,18 @@ from typing import Any, Self, TypeVar
 
 from attrs import evolve, frozen
 
-from ._batch import bounded
+from ._batch import Careful, bounded
+from ._causes import of_submission
+from ._claims import Claims
 from ._clock import Clock, RealClock
 from ._disk import DiskWriter
 from ._existing import difference
 from ._naming import Layout
-from ._rules import JUDGED, UUID, canonical_key, faults, rounding_unit
+from ._ramp import Cause, Verdict
+from ._rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
 from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
 from ._scheduler import Schedule
-from ._states import ON_DISK, DocumentState, Event, RunKind, State
+from ._states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
 from ._store import (
     Change,
     DamagedRunError,
@@ -49,7 +52,7 @@ from ._store import (
     SqliteReader,
 )
 from ._wire import dump_draft, load_draft
-from .documents import DownloadOutcome, OrderDocuments, Saver
+from .documents import DownloadOutcome, OrderDocuments, Saver, judged
 from .errors import (
     AuthenticationError,
     DraftError,
@@ -333,9 +336,23 @@ class DocumentRun:
         """Do what is left and give an outcome for each id, as `download_many`; each is on disk before it is given.
 
         With `verify` what was saved before is hashed first and given as `Skipped`; what is missing or broken is
-        fetched anew and put in its place. Without, it is left out.
+        fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
+        does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
         """
         places = _places(concurrency, documents.concurrency)
+        failed: set[str] = set()
+
+        def judge(outcome: DownloadOutcome) -> Cause | Verdict:
+            if isinstance(outcome, Failed) and outcome.order_id in failed:
+                failed.discard(outcome.order_id)
+                return Verdict.SILENT
+            return judged(outcome)
+
+        async def fetched(item: Item, sleep: Sleep) -> DownloadOutcome:
+            if item.state == DocumentState.FAILED:
+                failed.add(item.key)
+            return await self._fetched(saver, item, sleep)
+
         saver = await documents.saver(
             self.folder, durable=self.durable, layout=self.layout, served_name=self.served_name, day=self.day
         )
@@ -347,10 +364,11 @@ class DocumentRun:
         async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
             outcomes = bounded(
                 items,
-                partial(self._fetched, saver),
+                fetched,
                 concurrency=places,
                 sleep=documents.sleep,
                 abandoned=lambda item, error: NotStarted(item.key, error),
+                careful=Careful(judge, documents.stop_after),
             )
             async with aclosing(outcomes):
                 async for outcome in outcomes:
@@ -442,6 +460,7 @@ class InvoiceRun:
     def __init__(self, ledger: SqliteLedger) -> None:
         self.ledger = ledger
         self._stop = _Stop()
+        self._claims: Claims[Item] = Claims()
 
     @classmethod
     @asynccontextmanager
@@ -517,32 +536,52 @@ class InvoiceRun:
         `concurrency` is how many items are on their way at once, by default half as many again as the session has
         calls in flight: while some answers are being recorded, others are awaited.
 
-        Raises `AuthenticationError` when the credential is refused; what was in flight is recorded first. Left
-        early, what is in flight is recorded as in doubt.
+        It begins with one and has one more under way with each that is taken. Raises `AuthenticationError` when the
+        credential is refused, and `BatchStoppedError` when the same trouble meets the first `Limits.stop_after` (see
+        `AsyncInvoices.submit_many`); what was in flight is recorded first, the rest stays planned. Left early, what is
+        in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
+        and an item that another has under way is given when it ends.
         """
         places = _places(concurrency, invoices.concurrency + invoices.concurrency // 2)
-        sendings: dict[int, _Sending] = {}
-        async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
-            outcomes = bounded(
-                items,
-                partial(self._sent, invoices, sendings),
-                concurrency=places,
-                sleep=invoices.sleep,
-                abandoned=lambda item, _: sendings[item.seq].item if item.seq in sendings else item,
-                cancel=False,
-            )
-            async with aclosing(outcomes):
-                async for item in outcomes:
-                    sendings.pop(item.seq, None)
-                    yield item
+        with self._claims.at_work() as number:
+            async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
+                batch = _Sendings(self, invoices, number)
+                outcomes = bounded(
+                    items,
+                    batch.sent,
+                    concurrency=places,
+                    sleep=invoices.sleep,
+                    abandoned=batch.abandoned,
+                    cancel=False,
+                    careful=Careful(batch.judged, invoices.stop_after),
+                )
+                async with aclosing(outcomes):
+                    async for item in outcomes:
+                        batch.given(item)
+                        yield item
 
-    async def _sent(self, invoices: AsyncInvoices, sendings: dict[int, _Sending], item: Item, sleep: Sleep) -> Item:
-        sending = sendings[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
+    async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
+        """Take a draft in, submit it, and give its item as it then stands: for a web service.
+
+        Any number at once, also of one key and beside `submit`: a key is sent once, and whoever asks for it meanwhile
+        gets the same outcome. A key that was submitted before, or is in doubt, is given as it stands; after `stop`
+        nothing is sent. Cancelled, what is in flight is recorded as in doubt. Raises as `add` does, and
+        `AuthenticationError` when the credential is refused.
+        """
+        check(draft)
+        with self._claims.at_work():
+            await self.add([draft])
+            batch = _Sendings(self, invoices, None)
+            return await batch.sent(await self._now(draft.key), invoices.sleep)
+
+    async def _sent(self, invoices: AsyncInvoices, batch: _Sendings, item: Item, sleep: Sleep) -> Item:
+        sending = batch.under_way[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
         try:
             request = await self._submitted(invoices, item, sending)
         except DraftError as error:
             await sending.found_invalid(error)
         except InvoicingError as error:
+            batch.failed[item.seq] = error
             await sending.failed(error)
             _raise_if_fatal(error)
         except BaseException as error:
@@ -823,6 +862,63 @@ class InvoiceRun:
 
 
 _End = InvoiceRequest | Unsettled
+
+
+class _Sendings:
+    """The drafts that one caller of `submit` or `submit_one` sends, beside others at work on the same run.
+
+    `number` is the caller's at `Claims`, None for one draft that was read just now. `failed` holds why a draft failed
+    until it is judged.
+    """
+
+    def __init__(self, run: InvoiceRun, invoices: AsyncInvoices, number: int | None) -> None:
+        self._run = run
+        self._invoices = invoices
+        self._number = number
+        self.under_way: dict[int, _Sending] = {}
+        self.failed: dict[int, InvoicingError] = {}
+
+    async def sent(self, item: Item, sleep: Sleep) -> Item:
+        """Send an item if nobody else does, and give it as it then stands."""
+        run, claims = self._run, self._run._claims  # noqa: SLF001 - the run's other half
+        while (claim := claims.held(item.seq)) is not None:
+            ending = await claim.ended()
+            if isinstance(ending, Item):
+                return ending
+            if isinstance(ending, BaseException) and self._number is None:
+                raise ending
+            item = await run._now(item.seq)  # noqa: SLF001
+            if ending is not None:
+                return item
+        with claims.hold(item.seq) as claim:
+            if self._number is None or claims.has_company(self._number):
+                item = await run._now(item.seq)  # noqa: SLF001
+            if State(item.state) not in SENDABLE or run._stop.asked:  # noqa: SLF001
+                claim.tell(item)
+                return item
+            try:
+                ended = await run._sent(self._invoices, self, item, sleep)  # noqa: SLF001
+            except Exception as error:
+                claim.tell(error)
+                raise
+            claim.tell(ended)
+            return ended
+
+    def abandoned(self, item: Item, error: BaseException) -> Item:
+        """Give an item whose sending the batch's end cut off, or that was not begun."""
+        sending = self.under_way.get(item.seq)
+        return item if sending is None else sending.item
+
+    def judged(self, item: Item) -> Cause | Verdict:
+        """Tell what an item's ending says of the service."""
+        error = self.failed.pop(item.seq, None)
+        if error is not None:
+            return of_submission(error)
+        return Verdict.WELL if item.seq in self.under_way and item.request_id is not None else Verdict.SILENT
+
+    def given(self, item: Item) -> None:
+        """Forget an item that has been given."""
+        self.under_way.pop(item.seq, None)
 
 
 class _Sending:

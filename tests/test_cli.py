@@ -805,12 +805,13 @@ def test_a_second_signal_stops_at_once(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the second Ctrl-C what is in flight is given up without a trace in the folder; the exit code is 130."""
-    sandbox = services(latency=5)
+    sandbox = services(latency=1)
     file = write_ids(tmp_path / "ids.txt", 100)
-    with signals(lambda: sandbox.counts.total() >= 8, 2):
+    # It begins with 1, 2, 4: those are saved when 8 more are in flight.
+    with signals(lambda: sandbox.counts.total() >= 15, 2):
         assert run(["documents", "download", str(file), "--to", "out", "--concurrency", "8"]) == Exit.INTERRUPTED
-    assert "interrupted: 8 of 8 items have no outcome" in capsys.readouterr().err
-    assert list((tmp_path / "out").iterdir()) == []
+    assert "interrupted: 8 of 15 items have no outcome" in capsys.readouterr().err
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".pdf"] * 7
 
 
 # --- invoices -------------------------------------------------------------------------------------------------------
@@ -1014,19 +1015,20 @@ def test_interrupting_a_submission_names_what_is_in_doubt(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After two Ctrl-C what was in flight may have been made, so each of its keys is named."""
-    sandbox = services(latency=5)
+    sandbox = services(latency=1)
     file = write_drafts(tmp_path / "d.jsonl", 500)
     tokens = ["invoices", "submit", str(file), "--concurrency", "8", "--json", "--report", "r.json"]
     with pytest.MonkeyPatch.context() as context:
         context.setenv("INVOICING_INVOICES_TOKEN", sandbox.credentials.token)
-        with signals(lambda: sandbox.calls("submit") >= 8, 2):
+        # It begins with 1, 2, 4: those are answered when 8 more are in flight.
+        with signals(lambda: sandbox.calls("submit") >= 15, 2):
             assert run(tokens) == Exit.INTERRUPTED
     out, err = capsys.readouterr()
-    assert {row["outcome"] for row in json_lines(out)} == {"in_doubt"}
-    assert len(json_lines(out)) == 8
-    assert "in doubt: ORDER-0000, " in err
+    found = [row["outcome"] for row in json_lines(out)]
+    assert (len(found), found.count("in_doubt")) == (15, 8)
+    assert "in doubt: ORDER-0007, " in err
     assert "interrupted\n" in err
-    assert json.loads((tmp_path / "r.json").read_text())["counts"] == {"in_doubt": 8}
+    assert json.loads((tmp_path / "r.json").read_text())["counts"]["in_doubt"] == 8
 
 
 def test_stopping_a_wait_leaves_the_operations_alone(

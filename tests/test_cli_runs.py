@@ -202,7 +202,7 @@ def test_a_second_signal_leaves_a_run_that_goes_on(services: Callable[..., Sandb
     """Interrupted at once: exit code 130, nothing half-written, and how to go on."""
     sandbox = services(latency=3)
     write_ids(Path("ids"), 20)
-    with signals(lambda: sandbox.calls("document") >= 4, 2):
+    with signals(lambda: sandbox.calls("document") >= 1, 2):
         tokens = ("documents", "download", "ids", "--to", "out", "--run", "m.db", "--report", "r.json")
         code, _, err = cli(*tokens, "--env-file", os.devnull, "--concurrency", "4")
     assert code == Exit.INTERRUPTED
@@ -400,7 +400,10 @@ def test_what_is_in_doubt_is_named_with_its_commands_and_settled(services: Calla
     """A lost answer is exit code 1; the printed commands settle it, either way, and nothing else does."""
     sandbox = services(evolve_faults(lost_share=1.0))
     write_drafts(Path("d.jsonl"), 12)
-    code, out, err = cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait", "--json")
+    code, _, err = cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait", "--json")
+    assert (code, err.count("stopped after 5 with the same cause")) == (Exit.STOPPED, 1)
+    assert (cli("runs", "resume", "i.db")[0], sandbox.calls("submit")) == (Exit.STOPPED, 10)
+    code, out, err = cli("runs", "resume", "i.db", "--json")
     assert code == Exit.SOME_LEFT
     assert all(row["outcome"] == "in_doubt" and row["sent_at"] for row in json_lines(out))
     assert "12 in doubt, not sent again" in err

@@ -656,6 +656,7 @@ async def invoices(
     concurrency: int = 4,
     names: WireNames | None = None,
     base: str = BASE,
+    stop_after: int | None = 5,
     **options: Any,
 ) -> AsyncIterator[AsyncInvoices]:
     session = Session(
@@ -664,7 +665,7 @@ async def invoices(
         transport=service if base == BASE else None,
         clock=clock or FakeClock(),
         retry=RetryPolicy(attempts=attempts, first=1),
-        limits=Limits(concurrency=concurrency),
+        limits=Limits(concurrency=concurrency, stop_after=stop_after),
         **options,
     )
     async with session:
@@ -951,7 +952,7 @@ async def test_what_is_in_doubt_is_settled_by_hand(tmp_path: Path) -> None:
 async def test_a_program_may_settle_what_is_in_doubt(tmp_path: Path) -> None:
     """`reconcile` settles what the program knows and leaves the rest as it is."""
     service = Service({key: ["lost"] for key in KEYS[:2]} | {key: ["dropped"] for key in KEYS[2:5]})
-    async with invoice_run(tmp_path, service) as (run, found):
+    async with invoice_run(tmp_path, service, stop_after=None) as (run, found):
         await listed(run.run(found))
         later(run)
 
@@ -1047,7 +1048,7 @@ async def test_a_submission_that_is_cancelled_is_in_doubt_at_once(tmp_path: Path
 
     service.received = hang
     clock = FakeClock(auto=False)
-    async with invoice_run(tmp_path, service, KEYS[:3], clock=clock) as (run, found):
+    async with invoice_run(tmp_path, service, KEYS[:3], clock=clock, stop_after=None) as (run, found):
         task = asyncio.create_task(listed(run.submit(found)))
         await reached.wait()
         while (await states(run)) != {"A-1": "sending", "A-2": "not_sent", "A-3": "submitted"}:  # noqa: ASYNC110 - only the file tells
@@ -1076,7 +1077,7 @@ async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent
 
     service.received = hang
     keys = [f"A-{number}" for number in range(1, concurrency + 2)]
-    async with invoice_run(tmp_path, service, keys, concurrency=concurrency) as (run, found):
+    async with invoice_run(tmp_path, service, keys, concurrency=concurrency, stop_after=None) as (run, found):
         task = asyncio.create_task(listed(run.submit(found, concurrency=concurrency + 1)))
         sending = concurrency + (in_line == "not_sent")
         while len(reached) < concurrency or (await run.ledger.counts())["sending"] != sending:  # noqa: ASYNC110 - only the file tells

@@ -223,6 +223,8 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
     match outcome:
         case Submitted(_, request):
             return row | request_row(request)
+        case Duplicate():
+            return row | {"outcome": "duplicate"}
         case Rejected(_, error):
             return row | {"outcome": "rejected", **_error(error)}
         case InDoubt(_, error):
