@@ -16,6 +16,7 @@ from invoicing_async.errors import (
     ApiError,
     Attempt,
     AuthenticationError,
+    BatchStoppedError,
     DeadlineError,
     DraftError,
     ExportError,
@@ -66,6 +67,7 @@ EVERY: tuple[InvoicingError, ...] = (
     SubmissionInDoubtError("said", key="k", body_sha256="00", sent_at=1.5),
     ExportError("said", invoice_id="i-1"),
     ResolutionTooEarlyError("said", remaining=2.5),
+    BatchStoppedError("said", count=5),
     DraftError((Fault("lines[0].price", "is required"),), key="k"),
 )
 ATTEMPT = Attempt(number=1, at=1.0, elapsed=2.0, error="ApiError: said", status=503, code="C", request_id="r", waited=3)
