@@ -21,13 +21,11 @@ from ._naming import Layout, child, content_disposition, file_name, from_content
 from ._pdf import Checker
 from ._seen import Seen
 from .errors import (
-    AuthenticationError,
     IncompleteDocumentError,
     InterruptedDocumentError,
     InvoicingError,
     OrderStatusError,
     OversizedDocumentError,
-    SessionError,
     TransportError,
 )
 from .events import DocumentSaved
@@ -326,6 +324,10 @@ class OrderDocuments:
         """How the session waits."""
         return self._session.clock.sleep
 
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
+
     @property
     def disk(self) -> DiskWriter:
         """The session's writer."""
@@ -397,13 +399,15 @@ class Saver:
             return Saved(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
-        except (AuthenticationError, SessionError):
-            raise
+        except InvoicingError as error:
+            if documents.ends_batch(error):
+                raise
+            return Failed(order_id, error)
         except OSError as error:
             if error.errno in _FATAL:
                 raise
             return Failed(order_id, error)
-        except (InvoicingError, ValueError) as error:
+        except ValueError as error:
             return Failed(order_id, error)
 
 

@@ -66,7 +66,7 @@ from .models import (
 )
 from .policies import RetryPolicy
 from .polling import Poller
-from .session import Session, Sleep, may_repeat
+from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
 
@@ -157,7 +157,7 @@ class AsyncInvoices:
             self._polled,
             clock=session.clock,
             concurrency=session.limits.concurrency,
-            transient=lambda error: may_repeat(error, Repeat.ALWAYS),
+            fatal=session.ends_batch,
             heard=self._heard,
         )
 
@@ -222,6 +222,10 @@ class AsyncInvoices:
         """The session's limit, which batches take for their own."""
         return self._session.limits.concurrency
 
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
+
     @property
     def sleep(self) -> Sleep:
         """How the session waits."""
@@ -281,9 +285,12 @@ class AsyncInvoices:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
-        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. Raises
-        `PollTimeoutError` when that is spent, the last error when too many polls in a row failed, and at once what
-        polling again cannot mend (401, 403, 404).
+        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. A poll
+        that fails is made up for by later ones, further and further apart. Raises `PollTimeoutError` when the time is
+        spent, the last error when too many polls failed for too long (`Poller.errors`, `Poller.error_time`), and what
+        polling again cannot mend: a declared refusal (400, 410, 422 and the like), a 403 or, after
+        `Poller.not_found_grace`, a 404 that two polls in a row meet, and `AuthenticationError` when the credential is
+        refused for good.
         """
         self._session.check_usable()
         number = _uuid(request_id, "request_id")
@@ -303,7 +310,8 @@ class AsyncInvoices:
         """Wait for any number of requests and give each one's end, as they finish.
 
         An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
-        answer is given as `Unsettled`. First polls are spread over the first wait. An id given twice counts once.
+        answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
+        over the first wait, but for a schedule that learns. An id given twice counts once.
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
@@ -386,7 +394,8 @@ class AsyncInvoices:
     ) -> AsyncGenerator[SubmitOutcome]:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
 
-        A refused credential ends the batch: what is in flight finishes, the rest is given as `NotSent`, then the
+        A credential that is refused for good ends the batch (one stray 401 does not): what is in flight finishes, the
+        rest is given as `NotSent`, then the
         error is raised. Leaving early leaves in doubt what is in flight; a durable run keeps account of that.
         """
         outcomes = bounded(
@@ -408,9 +417,9 @@ class AsyncInvoices:
             return Invalid(draft, error)
         except SubmissionInDoubtError as error:
             return InDoubt(draft, error)
-        except (AuthenticationError, SessionError):
-            raise
         except InvoicingError as error:
+            if self._session.ends_batch(error):
+                raise
             return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
         except Exception as error:  # noqa: BLE001 - whatever it was, it may have come after the first byte
             return InDoubt(draft, _chained(error, draft))

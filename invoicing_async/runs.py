@@ -44,7 +44,7 @@ from ._store import (
 )
 from ._wire import dump_draft, load_draft
 from .documents import DownloadOutcome, OrderDocuments, Saver
-from .errors import AuthenticationError, DraftError, Fault, InvoicingError, Sent, SessionError
+from .errors import DraftError, Fault, InvoicingError, Sent
 from .invoices import AsyncInvoices, Fate, fate
 from .models import (
     Consumer,
@@ -366,8 +366,6 @@ _FATES = {
     Fate.REJECTED: Event.REJECTED,
     Fate.IN_DOUBT: Event.LOST,
 }
-_DEAD = (AuthenticationError, SessionError)
-"""What the next call would meet too."""
 
 
 class InvoiceRun:
@@ -450,7 +448,7 @@ class InvoiceRun:
             await sending.found_invalid(error)
         except InvoicingError as error:
             await sending.failed(error)
-            _raise_if_fatal(error)
+            _raise_if_fatal(invoices, error)
         except BaseException as error:
             await sending.abandoned(error)
             raise
@@ -494,7 +492,7 @@ class InvoiceRun:
                 async for end, items in recorded:
                     for item in items:
                         yield item
-                    if isinstance(end, Unsettled) and isinstance(end.error, _DEAD):
+                    if isinstance(end, Unsettled) and invoices.ends_batch(end.error):
                         raise end.error
 
     async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
@@ -566,9 +564,9 @@ class InvoiceRun:
         try:
             number = item.invoice_id or await _looked_up(invoices, item)
             saved = await invoices.export(number, folder, format=kind)
-        except _DEAD:
-            raise
         except InvoicingError as error:
+            if invoices.ends_batch(error):
+                raise
             await self.ledger.transition(item.seq, Event.EXPORT_FAILED, error=_line(error))
         else:
             path = str(_absolute(saved.path))
@@ -696,9 +694,9 @@ class _Sending:
             changed["attempt"] = changed.get("attempt", self._item.attempt) + 1
 
 
-def _raise_if_fatal(error: InvoicingError) -> None:
+def _raise_if_fatal(invoices: AsyncInvoices, error: InvoicingError) -> None:
     """Raise what ends the batch: a dead credential or session, or a run file that cannot take the intent."""
-    if isinstance(error, _DEAD):
+    if invoices.ends_batch(error):
         raise error
     if isinstance(error.__cause__, RunFileError):
         raise error.__cause__ from None

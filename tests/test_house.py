@@ -30,6 +30,7 @@ LEVELS = (
         "_seen",
         "_slots",
         "_learning",
+        "_credential_watch",
     },
     {
         "_signing",
@@ -40,6 +41,7 @@ LEVELS = (
         "_refusals",
         "_batch",
         "_scheduler",
+        "_poll_errors",
         "_aiohttp",
         "_disk",
         "_store",
@@ -53,6 +55,7 @@ LEVELS = (
 """Imports point only downward: from a higher number to a lower one."""
 
 SIDEWAYS = {
+    ("_scheduler", "_poll_errors"),  # what a failed poll means is decided apart from when the next one comes
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
