@@ -327,8 +327,10 @@ class Scheduler:
             self._count(request_id, operation, error, now)
             backoff = min(BACKOFF_CEILING, BACKOFF_FIRST * 2.0 ** min(operation.errors - 1, 100))
         retry_after = error.retry_after if isinstance(error, ApiError) else None
-        # Beyond a Retry-After too: all that were sent away together would come back together.
-        least = (retry_after or 0.0) + backoff * self._clock.random()
+        least = backoff * self._clock.random()
+        if operation.errors > 1 and retry_after:
+            # Who is sent away twice came back together with others.
+            least += retry_after
         self._again(request_id, operation, now, floor=retry_after or 0.0, least=least)
 
     def _count(self, request_id: str, operation: _Operation, error: Exception, now: float) -> None:

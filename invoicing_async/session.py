@@ -260,7 +260,7 @@ class Session:
             self._anteroom.give()
 
     async def _pace(self) -> None:
-        """Wait for one's turn in the rate limit. It is taken when it has come: who gives up before leaves none unused."""
+        """Wait for one's turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
         pacer, clock = self._pacer, self.clock
         if pacer is None:
             return
