@@ -735,14 +735,15 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a 401 the rest is not started, the exit code is 3, and no secret is in what is said."""
+    """After a second 401 that stays one the rest is not started, the exit is 3, and no secret is in what is said."""
     services()
     monkeypatch.setenv("INVOICING_DOCUMENTS_SECRET_KEY", "sk_wrong_but_secret")
     file = write_ids(tmp_path / "ids.txt", 100)
     tokens = ["documents", "download", str(file), "--to", "out", "--concurrency", "4", "--report", "r.csv", "--debug"]
     assert run(tokens) == Exit.STOPPED
     out, err = capsys.readouterr()
-    assert re.search(r"not started +100 ", out)
+    assert re.search(r"failed +1 ", out)
+    assert re.search(r"not started +99 ", out)
     assert "and 90 more; the report names them" in out
     assert "AUTH_001" in err
     assert "stopped before the end" in err
