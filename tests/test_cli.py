@@ -953,11 +953,11 @@ def test_ids_of_a_submission_can_be_waited_for_later(
 def test_an_unknown_request_is_no_success(services: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]) -> None:
     """A wait that ends without an answer is exit code 1, a bad id in the input 2."""
     services()
-    assert run(["invoices", "wait", str(uuid4()), "--json"]) == Exit.SOME_LEFT
+    assert run(["invoices", "wait", str(uuid4()), "--json", "--timeout", "1"]) == Exit.SOME_LEFT
     assert json_lines(capsys.readouterr().out)[0]["outcome"] == "submitted"
     assert run(["invoices", "status", str(uuid4())]) == Exit.SOME_LEFT
     assert "REQUEST_404" in capsys.readouterr().err
-    assert run(["invoices", "wait", str(uuid4()), "seven"]) == Exit.USAGE
+    assert run(["invoices", "wait", str(uuid4()), "seven", "--timeout", "1"]) == Exit.USAGE
     assert "must be a UUID, got 'seven'" in capsys.readouterr().err
 
 
