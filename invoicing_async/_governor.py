@@ -11,15 +11,18 @@ __all__ = ["Pacer"]
 class Pacer:
     """Spaces attempts evenly: at most `per_second` begin in a second, without a burst after a pause.
 
-    The generic cell rate algorithm with no tolerance: a reservation gives the seconds to wait from `now`
-    (monotonic seconds), in the order in which they are asked for.
+    The generic cell rate algorithm with no tolerance, asked in two steps by one caller at a time: `wait` looks and
+    changes nothing, `take` takes the place. Who gives up between the two has held nobody up.
     """
 
     per_second: float
     _free_at: float = field(default=float("-inf"), init=False)
 
-    def reserve(self, now: float) -> float:
-        """Take the next place and give the seconds to wait for it, 0 if it is now."""
-        at = max(now, self._free_at)
-        self._free_at = at + 1.0 / self.per_second
-        return at - now
+    def wait(self, now: float) -> float:
+        """Seconds from `now` (monotonic seconds) to the next free place, 0 if it is now."""
+        return max(0.0, self._free_at - now)
+
+    def take(self, due: float, now: float) -> None:
+        """Take the place that was due at `due`, at `now`: lateness of up to one interval is made up for."""
+        interval = 1.0 / self.per_second
+        self._free_at = max(due, now - interval) + interval

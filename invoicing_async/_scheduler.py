@@ -12,8 +12,10 @@ from heapq import heappop, heappush
 from typing import NamedTuple, Protocol
 
 from ._clock import Clock
-from .errors import ApiError, InvoicingError, PollTimeoutError
+from ._poll_errors import Meaning, meaning, status_of
+from .errors import ApiError, PollTimeoutError
 from .models import InvoiceRequest
+from .polling import ERROR_TIME, NOT_FOUND_GRACE
 
 __all__ = ["Result", "Schedule", "Scheduler", "Watcher"]
 
@@ -23,6 +25,10 @@ TICK = 1e-6
 STINT = 32
 """Polls that one task makes before it lets another take over: those in memory never give way by themselves."""
 
+BACKOFF_FIRST, BACKOFF_CEILING = 0.5, 15.0
+"""Seconds from which, and up to which, the wait after a failed poll is drawn, twice as long for each failure in a row:
+a service that comes back is not met by everybody at once."""
+
 LATE = 1.0
 """Seconds behind its time from which a poll may be too late for those who wait for it."""
 
@@ -30,7 +36,11 @@ Result = InvoiceRequest | Exception
 
 
 class Schedule(Protocol):
-    """When to poll; `Poller` is one."""
+    """When to poll; `Poller` is one.
+
+    It may also have `error_time` and `not_found_grace` as `Poller` has them, and `spread`: false if its first poll
+    must not be drawn from the first wait.
+    """
 
     @property
     def timeout(self) -> float | None:
@@ -42,7 +52,7 @@ class Schedule(Protocol):
 
     @property
     def errors(self) -> int:
-        """Failed polls in a row that are tolerated."""
+        """Failed polls in a row that are tolerated, however short a time they take."""
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float | None:
         """Seconds to wait before poll `attempt`, `elapsed` seconds after the wait began; None to give up."""
@@ -70,7 +80,19 @@ class _Watch(NamedTuple):
 
 
 class _Operation:
-    __slots__ = ("begun", "due", "errors", "last_new", "not_before", "polls", "status", "task", "watches")
+    __slots__ = (
+        "begun",
+        "due",
+        "errors",
+        "failing_since",
+        "last_new",
+        "not_before",
+        "polls",
+        "said",
+        "status",
+        "task",
+        "watches",
+    )
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
@@ -79,6 +101,8 @@ class _Operation:
         self.watches: tuple[_Watch, ...] = ()
         self.polls = 0
         self.errors = 0
+        self.failing_since = begun
+        self.said: int | None = None
         self.last_new = 0.0
         self.status: str | None = None
         self.task: asyncio.Task[None] | None = None
@@ -88,7 +112,7 @@ class _Operation:
 
 
 class Scheduler:
-    """Polls what is watched until it is terminal. `transient` tells which errors only mean to ask again.
+    """Polls what is watched until it is terminal. `fatal` tells which errors every other poll would meet too.
 
     Several watchers of one operation share its polls: the most eager schedule places the next, and each watcher has
     its own timeout and its own budget of errors.
@@ -100,13 +124,13 @@ class Scheduler:
         *,
         clock: Clock,
         concurrency: int,
-        transient: Callable[[InvoicingError], bool],
+        fatal: Callable[[Exception], bool],
         heard: Callable[[InvoiceRequest, int], None],
     ) -> None:
         self._poll = poll
         self._clock = clock
         self._concurrency = concurrency
-        self._transient = transient
+        self._fatal = fatal
         self._heard = heard
         self._operations: dict[str, _Operation] = {}
         self._heap: list[tuple[float, str]] = []
@@ -121,7 +145,8 @@ class Scheduler:
     def watch(self, request_id: str, watcher: Watcher, *, spread: bool = False) -> bool:
         """Begin to watch an operation; false if this watcher does already.
 
-        `spread` draws the first poll evenly from the first wait, so that many begun together do not poll together.
+        `spread` draws the first poll evenly from the first wait, so that many begun together do not poll together,
+        unless the schedule sees to that itself.
         """
         now = self._clock.monotonic()
         operation = self._operations.get(request_id)
@@ -137,6 +162,7 @@ class Scheduler:
         if wait is None:
             self._remove_unwatched(request_id, operation)
             return True
+        spread = spread and getattr(watcher.schedule, "spread", True)
         due = max(operation.not_before, now + (wait * self._clock.random() if spread else wait))
         if len(operation.watches) == 1 or due < operation.due:
             self._place(request_id, operation, due)
@@ -273,7 +299,7 @@ class Scheduler:
                 self._failed(request_id, operation, error)
 
     def _answered(self, request_id: str, operation: _Operation, answer: InvoiceRequest) -> None:
-        operation.errors = 0
+        operation.errors, operation.said = 0, None
         self._heard(answer, operation.polls)
         now = self._clock.monotonic()
         age = now - operation.begun
@@ -286,15 +312,45 @@ class Scheduler:
         self._again(request_id, operation, now)
 
     def _failed(self, request_id: str, operation: _Operation, error: Exception) -> None:
-        operation.errors += 1
-        if not isinstance(error, InvoicingError) or not self._transient(error):
+        if self._fatal(error):
+            self._end_all(error)
+            return
+        now = self._clock.monotonic()
+        grace = max(getattr(watch.watcher.schedule, "not_found_grace", NOT_FOUND_GRACE) for watch in operation.watches)
+        found = meaning(error, age=now - operation.begun, grace=grace, before=operation.said)
+        operation.said = status_of(error)
+        if found is Meaning.FINAL:
             self._deliver(request_id, operation, error)
             return
-        for watch in operation.watches:
-            if operation.errors > watch.watcher.schedule.errors:
-                self._part(request_id, operation, watch, error)
+        backoff = 0.0
+        if found is Meaning.FAILED:
+            self._count(request_id, operation, error, now)
+            backoff = min(BACKOFF_CEILING, BACKOFF_FIRST * 2.0 ** min(operation.errors - 1, 100))
         retry_after = error.retry_after if isinstance(error, ApiError) else None
-        self._again(request_id, operation, self._clock.monotonic(), floor=retry_after or 0.0)
+        least = backoff * self._clock.random()
+        if operation.errors > 1 and retry_after:
+            # Who is sent away twice came back together with others.
+            least += retry_after
+        self._again(request_id, operation, now, floor=retry_after or 0.0, least=least)
+
+    def _count(self, request_id: str, operation: _Operation, error: Exception, now: float) -> None:
+        """Count a failed poll, and end the waits whose budget it exceeds: in number and in time."""
+        operation.errors += 1
+        if operation.errors == 1:
+            operation.failing_since = now
+        for watch in operation.watches:
+            schedule = watch.watcher.schedule
+            lasting = now - max(operation.failing_since, watch.since)
+            enough = not schedule.errors or lasting >= getattr(schedule, "error_time", ERROR_TIME)
+            if operation.errors > schedule.errors and enough:
+                self._part(request_id, operation, watch, error)
+
+    def _end_all(self, error: Exception) -> None:
+        """End every wait, and the polls under way, by what the next poll would meet too."""
+        for request_id, operation in list(self._operations.items()):
+            self._deliver(request_id, operation, error)
+            if operation.task is not None:
+                self._end(operation.task)
 
     def _deliver(self, request_id: str, operation: _Operation, result: Result) -> None:
         self._remove(request_id)
@@ -306,11 +362,16 @@ class Scheduler:
         operation.watches = tuple(other for other in operation.watches if other is not watch)
         watch.watcher.deliver(request_id, result)
 
-    def _again(self, request_id: str, operation: _Operation, now: float, *, floor: float = 0.0) -> None:
-        """Place the next poll where the most eager watcher wants it, not before `floor` seconds."""
+    def _again(
+        self, request_id: str, operation: _Operation, now: float, *, floor: float = 0.0, least: float = 0.0
+    ) -> None:
+        """Place the next poll where the most eager watcher wants it, not before `floor` seconds.
+
+        Nor before `least`, but for the last poll of who has not that long left.
+        """
         wait: float | None = None
         for watch in operation.watches:
-            asked = self._asked(request_id, operation, watch, now, floor=floor)
+            asked = self._asked(request_id, operation, watch, now, floor=floor, least=least)
             if asked is not None and (wait is None or asked < wait):
                 wait = asked
         if wait is None:
@@ -323,7 +384,14 @@ class Scheduler:
             self._set_timer(operation.due, now)
 
     def _asked(
-        self, request_id: str, operation: _Operation, watch: _Watch, now: float, *, floor: float
+        self,
+        request_id: str,
+        operation: _Operation,
+        watch: _Watch,
+        now: float,
+        *,
+        floor: float,
+        least: float = 0.0,
     ) -> float | None:
         """Ask one watcher how long to wait; who gives up, or would have by `floor`, hears it now."""
         schedule, elapsed = watch.watcher.schedule, now - watch.since
@@ -334,7 +402,7 @@ class Scheduler:
                 attempt = operation.polls - watch.before + 1
                 wait = schedule.delay(attempt, elapsed, chance=self._clock.random())
                 if wait is not None:
-                    return min(max(wait, floor), left)
+                    return min(max(wait, floor, least), left)
         except Exception as error:  # noqa: BLE001 - somebody's own schedule; the others are not concerned
             result = error
         self._part(request_id, operation, watch, result or _spent(request_id, operation, elapsed))

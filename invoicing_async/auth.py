@@ -24,7 +24,7 @@ from ._clock import Clock
 from ._http import Request, Response
 from ._signing import SigningRules
 from ._wire import Token, decode_token
-from .errors import InvoicingError
+from .errors import ApiError, AuthenticationError, InvoicingError
 from .policies import not_negative, positive
 
 __all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
@@ -33,6 +33,19 @@ Call: TypeAlias = Callable[[Request, Callable[[Response], Awaitable[Token]]], Aw
 """What `Auth.prepare` may use to ask for a credential: one call with the session's own retry and timeouts."""
 
 TOKEN_LIMIT = 65_536
+
+CALM = 60.0
+"""Seconds after which a token that is refused has lived: nobody else has just renewed it."""
+
+CONTEST_FIRST, CONTEST_CEILING = 0.1, 2.0
+"""Seconds from which, and up to which, a renewal is put off by chance while others renew the same tenant's token: each
+must have the time to use its own."""
+
+REFUSED_FOR = 10.0
+"""Seconds for which a refusal by who gives the tokens is not asked for again."""
+
+_NOT_REFUSALS = frozenset({408, 425, 429})
+_CLIENT_ERRORS = 4
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 
 
@@ -121,7 +134,7 @@ class HmacAuth:
         return {**self._identity, "x-timestamp": str(timestamp_ms)}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
-        """A key has no renewal: a 401 is final."""
+        """A key has no renewal: a signature made anew is all there is to try."""
         return False
 
 
@@ -143,7 +156,7 @@ class StaticToken:
         return {"Authorization": f"Bearer {self.token}"}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
-        """A given token has no renewal: a 401 is final."""
+        """A given token has no renewal."""
         return False
 
 
@@ -155,9 +168,21 @@ class _Held:
     stale_at: float = 0.0
     renewal: asyncio.Task[None] | None = None
     waiters: int = 0
+    given_at: float = float("-inf")
+    dropped: bool = False
+    contested: int = 0
+    refusal: AuthenticationError | None = None
+    refused_until: float = float("-inf")
 
     def fresh(self, monotonic: float) -> bool:
         return self.token is not None and monotonic < self.stale_at
+
+    def contest(self, chance: float, monotonic: float) -> float:
+        """Seconds to wait before a renewal: some if a young token was refused, since somebody else renews too."""
+        young = self.dropped and monotonic - self.given_at < CALM
+        self.contested = self.contested + 1 if young else 0
+        self.dropped = False
+        return chance * min(CONTEST_CEILING, CONTEST_FIRST * 2.0 ** (self.contested - 1)) if young else 0.0
 
     def begin(self, renewal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.renewal = asyncio.create_task(renewal)
@@ -227,13 +252,31 @@ class OAuthClientCredentials:
         return self._held.fresh(clock.monotonic())
 
     async def prepare(self, call: Call, clock: Clock) -> None:
-        """Wait until a fresh token is held. Raises what the token call raises."""
+        """Wait until a fresh token is held. Raises what the token call raises.
+
+        An answer that refuses the client (400 `invalid_client` and other 4xx) is an `AuthenticationError`, which for
+        some seconds is raised again without another call.
+        """
+        held = self._held
+        if held.refusal is not None and clock.monotonic() < held.refused_until:
+            raise copy(held.refusal) from held.refusal
         while not self._held.fresh(clock.monotonic()):
             await self._held.join(self._held.renewal or self._held.begin(self._renew(call, clock)))
 
     async def _renew(self, call: Call, clock: Clock) -> None:
+        wait = self._held.contest(clock.random(), clock.monotonic())
+        if wait > 0:
+            await clock.sleep(wait)
         begun = clock.monotonic()
-        token = await call(self._request(), _read_token)
+        try:
+            token = await call(self._request(), _read_token)
+        except ApiError as error:
+            if not _refuses(error):
+                raise
+            self._held.refusal, self._held.refused_until = _refusal(error), clock.monotonic() + REFUSED_FOR
+            raise self._held.refusal from error
+        self._held.refusal = None
+        self._held.given_at = clock.monotonic()
         lifetime = self.lifetime if token.expires_in is None else token.expires_in
         self._held.token = token
         # A lifetime of nearly nothing still serves the calls that waited for it.
@@ -267,7 +310,25 @@ class OAuthClientCredentials:
         token = self._held.token
         if token is not None and sent.get("Authorization") == f"Bearer {token.access_token}":
             self._held.token = None
+            self._held.dropped = True
         return True
+
+
+def _refuses(error: ApiError) -> bool:
+    """Tell whether the token's giver refused the client, rather than this one call."""
+    return error.status // 100 == _CLIENT_ERRORS and error.status not in _NOT_REFUSALS
+
+
+def _refusal(error: ApiError) -> AuthenticationError:
+    refusal = AuthenticationError(
+        f"no token is given to this client: {error.message}",
+        status=error.status,
+        code=error.code,
+        request_id=error.request_id,
+        context=error.context,
+    )
+    refusal.attempts = error.attempts
+    return refusal
 
 
 async def _read_token(response: Response) -> Token:

@@ -24,13 +24,11 @@ from ._pdf import Checker
 from ._ramp import Cause, Verdict
 from ._seen import Seen
 from .errors import (
-    AuthenticationError,
     IncompleteDocumentError,
     InterruptedDocumentError,
     InvoicingError,
     OrderStatusError,
     OversizedDocumentError,
-    SessionError,
     TransportError,
 )
 from .events import DocumentSaved
@@ -338,6 +336,10 @@ class OrderDocuments:
         """How the session waits."""
         return self._session.clock.sleep
 
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
+
     @property
     def disk(self) -> DiskWriter:
         """The session's writer."""
@@ -412,13 +414,15 @@ class Saver:
             return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
-        except (AuthenticationError, SessionError):
-            raise
+        except InvoicingError as error:
+            if documents.ends_batch(error):
+                raise
+            return Failed(order_id, error)
         except OSError as error:
             if error.errno in _FATAL and await self._is_for_all():
                 raise
             return Failed(order_id, error)
-        except (InvoicingError, ValueError) as error:
+        except ValueError as error:
             return Failed(order_id, error)
 
     async def _is_for_all(self) -> bool:

@@ -38,7 +38,7 @@ from ._existing import Published, whole_document
 from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
 from ._naming import file_name
-from ._outcomes import Fate, fate, may_repeat
+from ._outcomes import Fate, fate
 from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
@@ -55,7 +55,6 @@ from ._wire import (
 )
 from .errors import (
     ApiError,
-    AuthenticationError,
     DraftError,
     InvoicingError,
     PollTimeoutError,
@@ -136,7 +135,7 @@ class AsyncInvoices:
             self._polled,
             clock=session.clock,
             concurrency=session.limits.concurrency,
-            transient=lambda error: may_repeat(error, Repeat.ALWAYS),
+            fatal=session.ends_batch,
             heard=self._heard,
         )
 
@@ -200,6 +199,10 @@ class AsyncInvoices:
     def concurrency(self) -> int:
         """The session's limit, which batches take for their own."""
         return self._session.limits.concurrency
+
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
 
     @property
     def stop_after(self) -> int | None:
@@ -298,9 +301,12 @@ class AsyncInvoices:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
-        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. Raises
-        `PollTimeoutError` when that is spent, the last error when too many polls in a row failed, and at once what
-        polling again cannot mend (401, 403, 404).
+        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. A poll
+        that fails is made up for by later ones, further and further apart. Raises `PollTimeoutError` when the time is
+        spent, the last error when too many polls failed for too long (`Poller.errors`, `Poller.error_time`), and what
+        polling again cannot mend: a declared refusal (400, 410, 422 and the like), a 403 or, after
+        `Poller.not_found_grace`, a 404 that two polls in a row meet, and `AuthenticationError` when the credential is
+        refused for good.
         """
         self._session.check_usable()
         number = _uuid(request_id, "request_id")
@@ -320,7 +326,8 @@ class AsyncInvoices:
         """Wait for any number of requests and give each one's end, as they finish.
 
         An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
-        answer is given as `Unsettled`. First polls are spread over the first wait. An id given twice counts once.
+        answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
+        over the first wait, but for a schedule that learns. An id given twice counts once.
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
@@ -395,7 +402,8 @@ class AsyncInvoices:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
 
         One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
-        under way with each that is taken, up to `concurrency`. A refused credential ends the batch, and so does one
+        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the
+        batch (one stray 401 does not), and so does one
         and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`: what is in flight
         finishes, the rest is given as `NotSent`, then the error is raised. Once one was taken, it takes that many more
         than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is raised
@@ -507,10 +515,10 @@ class _Submissions:
             return Invalid(draft, error)
         except SubmissionInDoubtError as error:
             return InDoubt(draft, error)
-        except (AuthenticationError, SessionError):
-            self._left.pop(id(draft), None)
-            raise
         except InvoicingError as error:
+            if self._invoices.ends_batch(error):
+                self._left.pop(id(draft), None)
+                raise
             return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
         except Exception as error:  # noqa: BLE001 - it may have come after the first byte
             return self.abandoned(draft, error)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import Attribute, define, field, frozen
 
 from ._learning import Learned
 
 __all__ = ["AdaptivePoller", "Poller"]
+
+ERROR_TIME = 60.0
+"""Seconds for which polls that fail are made up for, whatever their number."""
+
+NOT_FOUND_GRACE = 60.0
+"""Seconds for which a request that was just made may be unknown to the part of the service that is asked."""
 
 
 def _finite(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -51,9 +57,10 @@ class Poller:
 
     `jitter` is the share of each wait that is drawn by chance, 0 to 1: 0.2 gives 80 to 100 % of it, so that
     many operations begun together do not poll together. `timeout` bounds the whole wait; None for no bound.
-    All in seconds. `poll_timeout` bounds one poll; `errors` failed polls in a row (no answer, SYS_DEP_503, 429)
-    are tolerated before the wait raises the last one. The same schedule may serve any number of operations: it
-    has no state.
+    All in seconds. `poll_timeout` bounds one poll, not the queue of the session's limits before it. A wait raises the
+    last error when more than `errors` polls in a row failed, over `error_time` seconds or more; with `errors` 0 none is
+    tolerated. An answer of 404 within `not_found_grace` seconds of the wait's begin only means that the request is
+    not visible yet. The same schedule may serve any number of operations: it has no state.
     """
 
     first: float = field(default=1.0, validator=[_finite, _above_zero])
@@ -63,6 +70,8 @@ class Poller:
     timeout: float | None = field(default=300.0, validator=_timeout)
     poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
     errors: int = field(default=10, validator=[_finite, _whole])
+    error_time: float = field(default=ERROR_TIME, validator=_finite)
+    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=_finite)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
         """Seconds to wait before poll `attempt` (from 1), `elapsed` seconds after the wait began.
@@ -85,6 +94,8 @@ class Poller:
         timeout: float | None = 300.0,
         poll_timeout: float = 30.0,
         errors: int = 10,
+        error_time: float = ERROR_TIME,
+        not_found_grace: float = NOT_FOUND_GRACE,
     ) -> AdaptivePoller:
         """Give a schedule that learns how long operations take, and polls where it repays the call.
 
@@ -92,7 +103,14 @@ class Poller:
         every wait in seconds. One schedule learns from all operations it serves: keep it for the whole run.
         """
         return AdaptivePoller(
-            worth=worth, floor=floor, ceiling=ceiling, timeout=timeout, poll_timeout=poll_timeout, errors=errors
+            worth=worth,
+            floor=floor,
+            ceiling=ceiling,
+            timeout=timeout,
+            poll_timeout=poll_timeout,
+            errors=errors,
+            error_time=error_time,
+            not_found_grace=not_found_grace,
         )
 
     def _bare(self, attempt: int) -> float:
@@ -115,12 +133,17 @@ class Poller:
 class AdaptivePoller:
     """A schedule over the learned distribution of how long operations take; made by `Poller.adaptive`."""
 
+    spread: ClassVar[bool] = False
+    """A first poll drawn from all of the first wait would be none of the plan's; its own jitter parts the herd."""
+
     worth: float = 1.0
     floor: float = 0.1
     ceiling: float = 60.0
     timeout: float | None = field(default=300.0, validator=_timeout)
     poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
     errors: int = field(default=10, validator=[_finite, _whole])
+    error_time: float = field(default=ERROR_TIME, validator=_finite)
+    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=_finite)
     _model: Learned = field(init=False, repr=False)
 
     @_model.default

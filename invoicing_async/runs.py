@@ -54,13 +54,11 @@ from ._store import (
 from ._wire import dump_draft, load_draft
 from .documents import DownloadOutcome, OrderDocuments, Saver, judged
 from .errors import (
-    AuthenticationError,
     DraftError,
     Fault,
     InvoicingError,
     ResolutionTooEarlyError,
     Sent,
-    SessionError,
     SubmissionInDoubtError,
 )
 from .invoices import AsyncInvoices, Fate, fate
@@ -450,8 +448,6 @@ _FATES = {
 _DAMAGED_DRAFT = (
     "is damaged: the run file does not hold what was taken in, so it was not sent; give the same draft again to mend it"
 )
-_DEAD = (AuthenticationError, SessionError)
-"""What the next call would meet too."""
 
 
 class InvoiceRun:
@@ -572,7 +568,7 @@ class InvoiceRun:
         with self._claims.at_work():
             await self.add([draft])
             batch = _Sendings(self, invoices, None)
-            return await batch.sent(await self._now(draft.key), invoices.sleep)
+            return await batch.sent(await self._now(canonical_key(draft.key)), invoices.sleep)
 
     async def _sent(self, invoices: AsyncInvoices, batch: _Sendings, item: Item, sleep: Sleep) -> Item:
         sending = batch.under_way[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
@@ -583,7 +579,7 @@ class InvoiceRun:
         except InvoicingError as error:
             batch.failed[item.seq] = error
             await sending.failed(error)
-            _raise_if_fatal(error)
+            _raise_if_fatal(invoices, error)
         except BaseException as error:
             await sending.abandoned(error)
             raise
@@ -628,7 +624,7 @@ class InvoiceRun:
                 async for end, items in recorded:
                     for item in items:
                         yield item
-                    if isinstance(end, Unsettled) and isinstance(end.error, _DEAD):
+                    if isinstance(end, Unsettled) and invoices.ends_batch(end.error):
                         raise end.error
 
     async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
@@ -751,9 +747,9 @@ class InvoiceRun:
             )
         except _StoppedError:
             return  # its turn comes again
-        except _DEAD:
-            raise
         except InvoicingError as error:
+            if invoices.ends_batch(error):
+                raise
             await self.ledger.transition(item.seq, Event.EXPORT_FAILED, error=_line(error))
         else:
             path = str(_absolute(saved.path))
@@ -784,9 +780,9 @@ class InvoiceRun:
         try:
             async with self._stop.cuts():
                 now = await invoices.status(item.request_id or "")
-        except _DEAD:
-            raise
         except InvoicingError as error:
+            if invoices.ends_batch(error):
+                raise
             return evolve(item, error=_line(error))
         if now.status != RequestStatus.SUCCESS:
             return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
@@ -1014,9 +1010,9 @@ class _Sending:
             changed["attempt"] = changed.get("attempt", self._item.attempt) + 1
 
 
-def _raise_if_fatal(error: InvoicingError) -> None:
+def _raise_if_fatal(invoices: AsyncInvoices, error: InvoicingError) -> None:
     """Raise what ends the batch: a dead credential or session, or a run file that cannot take the intent."""
-    if isinstance(error, _DEAD):
+    if invoices.ends_batch(error):
         raise error
     if isinstance(error.__cause__, RunFileError):
         raise error.__cause__ from None

@@ -20,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
+from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._outcomes import may_repeat
@@ -63,6 +64,9 @@ R = TypeVar("R", bound=Resource)
 ANTEROOM = 4
 """One in so many calls as may be under way at once may do beforehand what has to be done before its first byte. More
 of them would fill the places of a slow disk's calls, but after a crash each is a doubt that need not be."""
+
+CHECKS = 4
+"""Credentials, each another one, that a call may try after it was refused: others may renew the same tenant's."""
 
 WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
@@ -121,6 +125,8 @@ class Session:
         self._slots = Slots(self.limits.concurrency)
         self._has_anteroom = self.limits.concurrency > WIDE
         self._anteroom = Slots(self.limits.concurrency // ANTEROOM)
+        self._credentials = CredentialWatch()
+        self._turn = Slots(1)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
         self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
@@ -254,10 +260,33 @@ class Session:
             self._anteroom.give()
 
     async def _pace(self) -> None:
-        if self._pacer is not None:
-            wait = self._pacer.reserve(self.clock.monotonic())
+        """Wait for one's turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
+        pacer, clock = self._pacer, self.clock
+        if pacer is None:
+            return
+        await self._turn.take()
+        try:
+            now = clock.monotonic()
+            wait = pacer.wait(now)
             if wait > 0:
-                await self.clock.sleep(wait)
+                await clock.sleep(wait)
+            pacer.take(now + wait, clock.monotonic())
+        finally:
+            self._turn.give()
+
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too: the session is closed or its credential refused.
+
+        One answer of 401 is not enough: a call that meets one tries once more, with a new credential if it can get
+        one. A second call to which that happens, with no success between, or a refusal by who gives the
+        credentials, is.
+        """
+        return isinstance(error, SessionError) or (isinstance(error, AuthenticationError) and self._credentials.refused)
+
+    @property
+    def credentials(self) -> CredentialWatch:
+        """Whether the service still accepts the credential."""
+        return self._credentials
 
     def leave(self) -> None:
         """Give back a place in the concurrency limit."""
@@ -286,6 +315,8 @@ class _Call(Generic[T]):
         "_before",
         "_begun",
         "_body",
+        "_checks",
+        "_declined",
         "_error",
         "_exchange",
         "_guarded",
@@ -299,7 +330,6 @@ class _Call(Generic[T]):
         "_read",
         "_ready",
         "_refused",
-        "_renewed",
         "_request",
         "_sent_headers",
         "_session",
@@ -342,7 +372,8 @@ class _Call(Generic[T]):
         self._refused: Response | None = None
         self._body = bytearray()
         self._ready = False
-        self._renewed = False
+        self._checks = 0
+        self._declined: Mapping[str, str] | None = None
         self._sent_headers: Mapping[str, str] = {}
         self._started = session.clock.monotonic()
         self._policy = retry or session.retry
@@ -360,6 +391,8 @@ class _Call(Generic[T]):
             error.attempts = self._history
             raise
         session = self._session
+        if self._request.authorised:
+            session.credentials.accepted()
         if session.on_event is not None:
             elapsed = session.clock.monotonic() - self._started
             session.tell(
@@ -391,15 +424,14 @@ class _Call(Generic[T]):
         return DeadlineError(f"the deadline of {self._policy.deadline:g} s ended the call", sent=sent)
 
     async def _again(self, error: InvoicingError) -> T:
-        """Go on after a failed exchange: once with a new credential, then as the policy says.
+        """Go on after a failed exchange: after a 401 with a check of the credential, then as the policy says.
 
         The retry machinery costs as much as a signature, so only failures meet it.
         """
-        if self._is_renewable(error):
-            try:
-                return await self._renewed_once()
-            except InvoicingError as exc:
-                error = exc
+        try:
+            return await self._checked(error)
+        except InvoicingError as exc:
+            error = exc
         if not self._repeatable(error):
             raise error
         retrying = AsyncRetrying(
@@ -457,22 +489,36 @@ class _Call(Generic[T]):
             raise
 
     async def _attempt(self) -> T:
-        """Make one attempt; a 401 that a new credential can mend is mended once, inside it."""
+        """Make one attempt; a 401 that a new credential can mend is mended inside it."""
         try:
             return await self._exchange_once()
         except InvoicingError as error:
-            if not self._is_renewable(error):
-                raise
-        return await self._renewed_once()
+            failed = error
+        return await self._checked(failed)
 
-    async def _renewed_once(self) -> T:
-        self._renewed = True
-        return await self._exchange_once()
+    async def _checked(self, error: InvoicingError) -> T:
+        """Check the credential after a 401: try at once again, with a new one if it can be had; else raise `error`."""
+        while self._may_check(error):
+            self._checks += 1
+            self._declined = self._sent_headers
+            try:
+                return await self._exchange_once()
+            except InvoicingError as exc:
+                error = exc
+        if self._checks and self._is_refusal(error):
+            self._session.credentials.failed()
+        raise error
 
-    def _is_renewable(self, error: InvoicingError) -> bool:
-        if not isinstance(error, AuthenticationError) or self._renewed:
+    def _is_refusal(self, error: InvoicingError) -> bool:
+        return isinstance(error, AuthenticationError) and self._ready and self._request.authorised
+
+    def _may_check(self, error: InvoicingError) -> bool:
+        """Tell whether another attempt may be accepted: once, and as often as the next credential is another one."""
+        if not self._is_refusal(error):
             return False
-        return self._ready and self._request.authorised and self._session.auth.refused(self._sent_headers)
+        session, sent = self._session, self._sent_headers
+        allowed = CHECKS if session.auth.refused(sent) else 1
+        return self._checks < allowed and sent != self._declined and not session.credentials.refused
 
     async def _exchange_once(self) -> T:
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
@@ -525,12 +571,16 @@ class _Call(Generic[T]):
         return self._slot
 
     async def _admitted(self) -> None:
-        """Get ready and take a place, both within the deadline."""
+        """Get ready within the deadline, and take a place; it bounds the call, not the queue before it."""
         self._ready = False
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
             raise self._late() from self._error
         await self._in_time(self._prepare())
+        begun = self._session.clock.monotonic()
+        await self._queue()
+        if self._stop_at is not None:
+            self._stop_at += self._session.clock.monotonic() - begun
 
     async def _prepare(self) -> None:
         session = self._session
@@ -540,8 +590,14 @@ class _Call(Generic[T]):
             except InvoicingError as error:
                 # Whatever became of the credential's own call, this request was not sent.
                 error.sent = "no"
+                if isinstance(error, AuthenticationError):
+                    session.credentials.denied()
                 raise
+            session.credentials.given()
         self._ready = True
+
+    async def _queue(self) -> None:
+        session = self._session
         # One that waited there for too long begins with its place in hand.
         if self._before is not None and not self._stale and session.may_prepare:
             await session.admit_after(self._intend)

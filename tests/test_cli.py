@@ -738,14 +738,15 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a 401 the rest is not started, the exit code is 3, and no secret is in what is said."""
+    """After a second 401 that stays one the rest is not started, the exit is 3, and no secret is in what is said."""
     services()
     monkeypatch.setenv("INVOICING_DOCUMENTS_SECRET_KEY", "sk_wrong_but_secret")
     file = write_ids(tmp_path / "ids.txt", 100)
     tokens = ["documents", "download", str(file), "--to", "out", "--concurrency", "4", "--report", "r.csv", "--debug"]
     assert run(tokens) == Exit.STOPPED
     out, err = capsys.readouterr()
-    assert re.search(r"not started +100 ", out)
+    assert re.search(r"failed +1 ", out)
+    assert re.search(r"not started +99 ", out)
     assert "and 90 more; the report names them" in out
     assert "AUTH_001" in err
     assert "stopped before the end" in err
@@ -959,11 +960,11 @@ def test_ids_of_a_submission_can_be_waited_for_later(
 def test_an_unknown_request_is_no_success(services: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]) -> None:
     """A wait that ends without an answer is exit code 1, a bad id in the input 2."""
     services()
-    assert run(["invoices", "wait", str(uuid4()), "--json"]) == Exit.SOME_LEFT
+    assert run(["invoices", "wait", str(uuid4()), "--json", "--timeout", "1"]) == Exit.SOME_LEFT
     assert json_lines(capsys.readouterr().out)[0]["outcome"] == "submitted"
     assert run(["invoices", "status", str(uuid4())]) == Exit.SOME_LEFT
     assert "REQUEST_404" in capsys.readouterr().err
-    assert run(["invoices", "wait", str(uuid4()), "seven"]) == Exit.USAGE
+    assert run(["invoices", "wait", str(uuid4()), "seven", "--timeout", "1"]) == Exit.USAGE
     assert "must be a UUID, got 'seven'" in capsys.readouterr().err
 
 

@@ -381,12 +381,13 @@ class TestFaults:
     async def test_a_final_answer_is_raised_at_once(
         self, tmp_path: Path, answer: Scripted, error: type[Exception]
     ) -> None:
-        sandbox = made(answer)
+        sandbox = made(answer, answer)
         async with client(sandbox) as documents:
             with pytest.raises(error):
                 await documents.download(ORDER, tmp_path)
             assert names(tmp_path) == []
-        assert sandbox.calls("document") == 1
+        # A 401 may be a stray one: it is asked once more, under a signature made anew.
+        assert sandbox.calls("document") == (2 if error is AuthenticationError else 1)
 
     @pytest.mark.parametrize("chunk", [100, 2**18])
     async def test_an_endless_body_ends_at_the_limit(self, tmp_path: Path, chunk: int) -> None:
@@ -828,12 +829,13 @@ class TestDownloadMany:
             outcomes, error = await gathered(documents.download_many(ids, tmp_path, concurrency=4))
         assert isinstance(error, AuthenticationError)
         assert sorted(outcome.order_id for outcome in outcomes) == sorted(ids)
-        assert kinds(outcomes)["Saved"] + kinds(outcomes)["NotStarted"] == 200
+        assert kinds(outcomes)["Saved"] + kinds(outcomes)["NotStarted"] == 199
+        assert kinds(outcomes)["Failed"] == 1
         assert 6 <= kinds(outcomes)["Saved"] <= 10
         left = [outcome.error for outcome in outcomes if isinstance(outcome, NotStarted)]
         assert all(isinstance(cause, AuthenticationError) for cause in left)
         assert left[-1] is error
-        assert sandbox.calls("document") <= 14
+        assert sandbox.calls("document") <= 18
         assert len(names(tmp_path)) == kinds(outcomes)["Saved"]
 
     async def test_an_error_of_the_input_is_raised_after_what_is_in_flight(self, tmp_path: Path) -> None:

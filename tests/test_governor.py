@@ -1,4 +1,4 @@
-"""The pacer spaces places evenly and never lets a burst through."""
+"""The pacer spaces places evenly, never lets a burst through, and loses none to who gives up."""
 
 from __future__ import annotations
 
@@ -11,25 +11,55 @@ from hypothesis import strategies as st
 from invoicing_async._governor import Pacer
 
 
+def taken(pacer: Pacer, now: float, *, late: float = 0.0) -> float:
+    """Wait for the next place, wake `late` seconds after it, take it, and give when that was."""
+    due = now + pacer.wait(now)
+    pacer.take(due, due + late)
+    return due + late
+
+
 def test_the_first_place_is_at_once_and_the_next_an_interval_later() -> None:
     pacer = Pacer(4.0)
-    assert [pacer.reserve(10.0) for _ in range(4)] == [0.0, 0.25, 0.5, 0.75]
+    assert [taken(pacer, 10.0) - 10.0 for _ in range(4)] == [0.0, 0.25, 0.5, 0.75]
 
 
 def test_a_pause_saves_up_nothing() -> None:
     pacer = Pacer(2.0)
-    pacer.reserve(0.0)
-    assert [pacer.reserve(100.0), pacer.reserve(100.0)] == [0.0, 0.5]
+    taken(pacer, 0.0)
+    assert [taken(pacer, 100.0), taken(pacer, 100.0)] == [100.0, 100.5]
 
 
-@given(st.floats(0.1, 1000.0), st.lists(st.floats(0.0, 5.0), max_size=50))
-def test_begins_are_an_interval_apart_and_in_order(per_second: float, gaps: list[float]) -> None:
+def test_who_only_looks_takes_nothing() -> None:
+    pacer = Pacer(1.0)
+    taken(pacer, 0.0)
+    assert [pacer.wait(0.25) for _ in range(9)] == [0.75] * 9
+
+
+def test_waking_late_does_not_slow_the_pace() -> None:
+    """A hundred places of 10 ms, each taken 1 ms late, still end after a second."""
+    pacer, now = Pacer(100.0), 0.0
+    for _ in range(101):
+        now = taken(pacer, now, late=0.001)
+    assert now == pytest.approx(1.001)
+
+
+def test_a_loop_that_was_blocked_makes_up_for_one_place_only() -> None:
+    pacer = Pacer(1.0)
+    taken(pacer, 0.0)
+    now = taken(pacer, 0.0, late=60.0)
+    assert [pacer.wait(now), taken(pacer, now), pacer.wait(now)] == [0.0, now, 1.0]
+
+
+@given(st.floats(0.1, 1000.0), st.lists(st.tuples(st.floats(0.0, 5.0), st.booleans()), max_size=50))
+def test_begins_are_an_interval_apart_and_in_order(per_second: float, asked: list[tuple[float, bool]]) -> None:
+    """Whoever gives up after waiting changes nothing for those who do not."""
     pacer, now, begins = Pacer(per_second), 0.0, []
-    for gap in gaps:
+    for gap, gives_up in asked:
         now += gap
-        wait = pacer.reserve(now)
-        assert wait >= 0
-        begins.append(now + wait)
+        assert pacer.wait(now) >= 0
+        if not gives_up:
+            now = taken(pacer, now)
+            begins.append(now)
     apart = [later - earlier for earlier, later in pairwise(begins)]
     assert all(gap >= 1.0 / per_second - 1e-9 for gap in apart)
 
@@ -37,5 +67,4 @@ def test_begins_are_an_interval_apart_and_in_order(per_second: float, gaps: list
 @given(st.floats(0.1, 1000.0), st.integers(1, 50))
 def test_no_place_is_later_than_it_must_be(per_second: float, number: int) -> None:
     pacer = Pacer(per_second)
-    waits = [pacer.reserve(0.0) for _ in range(number)]
-    assert waits[-1] == pytest.approx((number - 1) / per_second)
+    assert [taken(pacer, 0.0) for _ in range(number)][-1] == pytest.approx((number - 1) / per_second)

@@ -41,6 +41,7 @@ LEVELS = (
         "_links",
         "_xml",
         "_characters",
+        "_credential_watch",
     },
     {
         "_existing",
@@ -55,6 +56,7 @@ LEVELS = (
         "_answers",
         "_batch",
         "_scheduler",
+        "_poll_errors",
         "_aiohttp",
         "_disk",
         "_store",
@@ -75,6 +77,7 @@ LEVELS = (
 SIDEWAYS = {
     ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
     ("models", "errors"),  # a value of a wrong type is refused by the error that names a draft's faults
+    ("_scheduler", "_poll_errors"),  # what a failed poll means is decided apart from when the next one comes
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
     ("errors", "_text"),  # an error's message holds a service's words

@@ -304,15 +304,15 @@ async def until_error(source: AsyncGenerator[T]) -> tuple[list[T], BaseException
 
 @pytest.mark.asyncio
 async def test_a_dead_credential_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    """After a 401 everything left is not started and planned; with a good credential it is saved."""
+    """After a second 401 that stays one all that is left is planned; with a good credential it is saved."""
     service = sandbox()
     async with document_run(tmp_path, Dying(service, 5), concurrency=1) as (run, found):
         await run.add(ORDERS)
         outcomes, error = await until_error(run.download(found))
         assert isinstance(error, AuthenticationError)
-        assert kinds(outcomes) == {"Saved": 5, "NotStarted": 7}
+        assert kinds(outcomes) == {"Saved": 5, "Failed": 1, "NotStarted": 6}
         assert Counter(outcome.order_id for outcome in outcomes) == Counter(ORDERS)
-        assert await counted(run) == {"saved": 5, "planned": 7}
+        assert await counted(run) == {"saved": 5, "failed": 1, "planned": 6}
     async with document_run(tmp_path, service) as (run, found):
         assert kinds(await listed(run.download(found))) == {"Skipped": 5, "Saved": 7}
     assert service.calls(Operation.DOCUMENT) == 12
@@ -997,13 +997,14 @@ async def test_an_item_that_ended_is_not_awaited_again(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_dead_credential_ends_a_submission_at_once(tmp_path: Path) -> None:
-    """The refused draft is not_sent, what was in flight is recorded, the rest is given as planned."""
-    service = Service({"A-2": ["unauthorised"]})
+    """The second refused draft ends it: both are not_sent, and the rest is given as planned."""
+    service = Service({"A-2": ["unauthorised"] * 2, "A-3": ["unauthorised"] * 2})
     async with invoice_run(tmp_path, service, concurrency=1) as (run, found):
-        items, error = await until_error(run.run(found))
+        items, error = await until_error(run.submit(found))
         assert isinstance(error, AuthenticationError)
         assert {item.key: item.state for item in items} == {
-            "A-1": "success", "A-2": "not_sent", "A-3": "planned", "A-4": "planned", "A-5": "planned", "A-6": "planned",
+            "A-1": "submitted", "A-2": "not_sent", "A-3": "not_sent",
+            "A-4": "planned", "A-5": "planned", "A-6": "planned",
         }  # fmt: skip
         assert "AuthenticationError" in ((await item_of(run, "A-2")).error or "")
         await listed(run.run(found))
@@ -1012,7 +1013,7 @@ async def test_a_dead_credential_ends_a_submission_at_once(tmp_path: Path) -> No
 
 @pytest.mark.asyncio
 async def test_a_dead_credential_ends_a_wait_at_once(tmp_path: Path) -> None:
-    """The first 401 of a poll is raised; everything stays submitted."""
+    """The second poll whose 401 stays one is raised; everything stays submitted."""
     service = Service()
     service.poll_status = 401
     async with invoice_run(tmp_path, service) as (run, found):
@@ -1328,6 +1329,8 @@ async def test_an_export_that_fails_is_noted_and_tried_again(tmp_path: Path) -> 
         assert (item.state, item.path) == ("success", None)
         assert "TransportError" in (item.error or "")
         async with invoices(Dying(service, 0)) as dead:
+            [item] = await listed(run.export(dead, tmp_path / "pdf"))
+            assert "AuthenticationError" in (item.error or "")
             items, error = await until_error(run.export(dead, tmp_path / "pdf"))
             assert [item.key for item in items] == ["A-1"]
             assert isinstance(error, AuthenticationError)

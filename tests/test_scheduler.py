@@ -90,7 +90,7 @@ def scheduler_for(service: Service, *, concurrency: int = 8) -> Scheduler:
         service.poll,
         clock=service.clock,
         concurrency=concurrency,
-        transient=lambda error: isinstance(error, (TransportError, RateLimitError)),
+        fatal=lambda error: False,
         heard=lambda answer, polls: service.heard.append((answer.request_id, polls)),
     )
 
@@ -338,7 +338,7 @@ class TestErrors:
     async def test_beyond_the_budget_the_last_error_is_raised(self) -> None:
         cuts = [TransportError(str(index)) for index in range(4)]
         async with serving(plan={A: list(cuts)}) as (service, scheduler):
-            watching = Watching(Poller(first=1, factor=1, jitter=0, errors=2))
+            watching = Watching(Poller(first=1, factor=1, jitter=0, errors=2, error_time=0))
             scheduler.watch(A, watching)
             await turn(service.clock, 6)
         assert watching.error is cuts[2]

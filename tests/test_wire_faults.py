@@ -435,8 +435,10 @@ async def ended_in_its_error(row: Row, tmp_path: Path) -> None:
         assert files(tmp_path) == []
     assert type(caught.value) is row.error
     assert {name: getattr(caught.value, name) for name in row.has} == row.has
-    assert len(caught.value.attempts) == 1
-    assert peer.connections == 1
+    # A 401 may be a stray one: it is asked once more.
+    tries = 2 if row.error is AuthenticationError else 1
+    assert len(caught.value.attempts) == tries
+    assert 1 <= peer.connections <= tries
 
 
 @each([*FAULTS, *STATUSES])
@@ -447,14 +449,15 @@ async def test_a_fault_is_repeated_once_as_a_whole_if_that_can_help(row: Row, tm
         Peer(row.script, (answer(WHOLE),)) as peer,
         client(peer.url, attempts=2, timeouts=row.timeouts) as documents,
     ):
-        if not row.again:
+        checked = row.error is AuthenticationError
+        if not row.again and not checked:
             with pytest.raises(row.error):
                 await documents.download("a", tmp_path)
             assert peer.connections == 1
             assert files(tmp_path) == []
             return
         saved = await documents.download("a", tmp_path)
-        assert saved.attempts == 2
+        assert saved.attempts == (1 if checked else 2)  # the check of a credential belongs to the attempt
         assert all(name in sent.lower() for name in CREDENTIALS for sent in peer.heads)
         assert files(tmp_path) == [saved.path]
         assert saved.path.read_bytes() == WHOLE

@@ -16,7 +16,7 @@ from .._rules import KEY_LENGTH
 from .._states import Event
 from .._store import NewDraft
 from ..documents import OrderDocuments, Saver
-from ..errors import AuthenticationError, InvoicingError, SessionError
+from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
@@ -446,9 +446,9 @@ async def _export_again(
             on_existing="replace" if stays else "keep",
             poller=poller,
         )
-    except (AuthenticationError, SessionError):
-        raise
     except InvoicingError as error:
+        if invoices.ends_batch(error):
+            raise
         await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=f"{type(error).__name__}: {error}")
     else:
         where = str(saved.path.absolute())

@@ -1,0 +1,45 @@
+"""Whether the service still accepts a session's credential: pure, told of what happens.
+
+One answer of 401 says little: a node of the service that lags behind says it, or a gateway. So a call that meets one
+checks the credential: it tries once more, with a new one where there is one to be had. Only when a second such check
+fails and nothing succeeded between the two is the credential refused, which every other call would meet too.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+__all__ = ["CredentialWatch"]
+
+ENOUGH = 2
+"""Checks that fail with no success between them before the credential counts as refused."""
+
+
+@define
+class CredentialWatch:
+    """The health of one credential, shared by all calls of a session."""
+
+    _failed: int = field(default=0, init=False)
+    _denied: bool = field(default=False, init=False)
+
+    @property
+    def refused(self) -> bool:
+        """True if the next call would be refused too."""
+        return self._denied or self._failed >= ENOUGH
+
+    def accepted(self) -> None:
+        """Hear that a call succeeded."""
+        if self._failed:
+            self._failed = 0
+
+    def failed(self) -> None:
+        """Hear that a call was refused and so was its check."""
+        self._failed += 1
+
+    def denied(self) -> None:
+        """Hear that no credential can be had: who gives them refused us."""
+        self._denied = True
+
+    def given(self) -> None:
+        """Hear that a credential was given."""
+        self._denied = False
