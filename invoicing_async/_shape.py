@@ -17,7 +17,10 @@ SUBMIT_TO_TAX = "submit_to_tax_request"
 _LINE_NAMES = frozenset(fields_dict(InvoiceLine)) - {"is_promotion"}
 _DOCUMENTED = frozenset({"consumer", "invoice_lines", "invoice_template_id"})
 _HEAD = re.compile(r"(\w+)(.*)", re.DOTALL)
-_PART = re.compile(r"\A\.(\w+)")
+_PART = re.compile(r"\A\.(\w+)(?! )")
+_PROMOTION = re.compile(r"(\[[0-9]+\]\.)is_promotion\Z")
+_STRANGER = " (not by this name)"
+"""Behind a field of the service's object that has a model's name and is not what the model means by it."""
 
 
 def _name(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -100,7 +103,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     taken = {*names.values()} - {*names}
-    found = {name: f"{name} (by this name)" if name in taken else name for name in value}
+    found = {name: name + _STRANGER if name in taken else name for name in value}
     return {names.get(name, found[name]): item for name, item in value.items()}
 
 
@@ -112,9 +115,11 @@ def wire_path(path: str, names: WireNames) -> str:
     if head == "submit_to_tax":
         inner = {model: wire for wire, model in _submit_names(names).items()}
         place = f"{INVOICE_DATA}.{SUBMIT_TO_TAX}" if names.nested_submit_to_tax else SUBMIT_TO_TAX
-        return place + _PART.sub(lambda found: "." + inner.get(found[1], found[1]), rest, count=1)
-    if head == "extra":
-        return INVOICE_DATA + rest
-    outer = {model: wire for wire, model in _invoice_names(names).items()}
-    rest = re.sub(r"(\[[0-9]+\])\.is_promotion", rf"\1.{names.is_promotion}", rest) if head == "lines" else rest
-    return f"{INVOICE_DATA}.{outer.get(head, head)}{rest}"
+        found = place + _PART.sub(lambda part: "." + inner.get(part[1], part[1]), rest, count=1)
+    elif head == "extra":
+        found = INVOICE_DATA + rest
+    else:
+        outer = {model: wire for wire, model in _invoice_names(names).items()}
+        found = f"{INVOICE_DATA}.{outer.get(head, head)}"
+        found += _PROMOTION.sub(rf"\g<1>{names.is_promotion}", rest) if head == "lines" else rest
+    return found.removesuffix(_STRANGER)

@@ -40,12 +40,12 @@ class LineFault(Fault):
 
 
 def ended(lines: Iterable[Line]) -> Iterator[Line]:
-    """Give lines that end in CR alone apart; each keeps its end."""
+    """Give each line apart, its end included, however many were given in one piece."""
     for line in lines:
         if isinstance(line, bytes):
-            yield from line.splitlines(keepends=True) if b"\r" in line else (line,)
+            yield from line.splitlines(keepends=True) if b"\r" in line or b"\n" in line[:-1] else (line,)
         else:
-            yield from _LINES.findall(line) if "\r" in line else (line,)
+            yield from _LINES.findall(line) if "\r" in line or "\n" in line[:-1] else (line,)
 
 
 def decoded(number: int, line: str | bytes) -> tuple[str, LineFault | None]:

@@ -165,7 +165,7 @@ def _canonical(draft: InvoiceDraft) -> InvoiceDraft:
 
 
 def _jsonl_records(lines: Iterable[str | bytes], names: WireNames, rounding: Decimal | None) -> Iterator[_Record]:
-    for at, line in enumerate(ended(lines), 1):  # type: ignore[type-var] # each line is one or the other
+    for at, line in enumerate(_json_lines(lines), 1):
         text, fault = decoded(at, line)
         if at == 1:
             text = text.removeprefix(BOM)
@@ -175,6 +175,16 @@ def _jsonl_records(lines: Iterable[str | bytes], names: WireNames, rounding: Dec
                 return
         elif text.strip():
             yield _json_record(at, text, names, rounding)
+
+
+def _json_lines(lines: Iterable[str | bytes]) -> Iterator[str | bytes]:
+    """Part lines that end in CR alone. A draft that was given whole, with line feeds in it, stays whole."""
+    for line in lines:
+        whole = (b"\n" in line.rstrip(b"\r\n")) if isinstance(line, bytes) else ("\n" in line.rstrip("\r\n"))
+        if whole:
+            yield line
+        else:
+            yield from ended((line,))  # type: ignore[type-var] # it is one or the other
 
 
 def _json_record(at: int, text: str, names: WireNames, rounding: Decimal | None) -> _Record:
