@@ -536,7 +536,9 @@ async def test_every_answer_has_its_documented_fate(reply: bytes, meaning: Fate 
             return
         error = await failed(invoices)
     repeated = isinstance(error, RateLimitError) or getattr(error, "code", None) == "SYS_DEP_503"
-    assert wire.count == (3 if repeated else 1)
+    # A 401 once more under a new signature: it may have been a stray one.
+    again = 2 if isinstance(error, AuthenticationError) else 1
+    assert wire.count == (3 if repeated else again)
     if meaning is Fate.IN_DOUBT:
         assert_in_doubt(error)
     else:
