@@ -36,7 +36,7 @@ async def life(url: str, file: str, count: int, concurrency: int) -> None:
         auth=StaticToken("not-a-secret"),
         retry=RetryPolicy(first=0.005),
         timeouts=Timeouts(connect=1.0, read=1.0, attempt=2.0),
-        limits=Limits(concurrency=concurrency),
+        limits=Limits(concurrency=concurrency, stop_after=None),
     )
     async with session as live, InvoiceRun.open(file) as run:
         await run.add(map(kill_work.draft, range(count)))

@@ -46,7 +46,7 @@ def session(url: str, concurrency: int) -> Session:
         url,
         auth=StaticToken("not-a-secret"),
         retry=RetryPolicy(first=0.005),
-        limits=Limits(concurrency=concurrency),
+        limits=Limits(concurrency=concurrency, stop_after=None),
     )
 
 

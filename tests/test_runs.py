@@ -1518,7 +1518,10 @@ def expected(plan: Iterable[str]) -> str:
 
 async def finish(file: Path, service: Service, *, concurrency: int = 3) -> dict[str, str]:
     """Resume until nothing is left, settling doubts by asking the service, and give the states."""
-    async with invoices(service, concurrency=concurrency) as found, InvoiceRun.open(file, clock=FakeClock()) as run:
+    async with (
+        invoices(service, concurrency=concurrency, stop_after=None) as found,
+        InvoiceRun.open(file, clock=FakeClock()) as run,
+    ):
         for _ in range(40):
             await listed(run.run(found))
             later(run)
