@@ -367,6 +367,11 @@ WAIT = 60.0
 
 def _translated(error: Exception, path: Path) -> Exception:
     """Say an error of the database in our words: the file system's stay `OSError`."""
+    if isinstance(error, UnicodeDecodeError):
+        # What a damaged database says of itself need not be text.
+        said = DamagedRunError(f"{path} is damaged: what should be text in it is none")
+        said.__cause__ = error
+        return said
     if not isinstance(error, sqlite3.Error):
         return error
     extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
@@ -544,7 +549,8 @@ def _must_have_its_log(path: Path, *, accepted: bool = False) -> None:
         return
     raise DamagedRunError(
         f"{path} was in use when its process ended, and its write-ahead log {path.name}-wal is not there: what the "
-        f"file says of its items is older than what was sent. Was it moved or copied without its log?"
+        f"file says of its items is older than what was sent. Was it moved or copied without its log? Only if that is "
+        f"gone for good: `invoicing-async runs accept-lost-log {path}` puts all that may have been sent in doubt"
     )
 
 

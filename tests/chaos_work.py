@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import sys
+import traceback
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from invoicing_async.runs import InvoiceRun
 from invoicing_async.session import Session
 
 EXPLAINED = 2
-"""The exit status of a life that an error of the library's own ended."""
+"""The exit status of a life that an error of the library's own, or of the file system, ended."""
 
 
 async def life(url: str, file: str, count: int, concurrency: int) -> None:
@@ -54,9 +55,12 @@ def lived(arguments: list[Any]) -> int:
     """Live in this process; give its exit status."""
     try:
         asyncio.run(life(*arguments))
-    except InvoicingError as error:
+    except (InvoicingError, OSError) as error:
         said(os.getpid()).write_text(f"{type(error).__name__}: {error}")
         return EXPLAINED
+    except BaseException:
+        said(os.getpid()).write_text(traceback.format_exc())
+        raise
     return 0
 
 

@@ -198,7 +198,7 @@ class Chaos:
         if status == 0:
             assert set(self.items()) == set(known) or not known, "another set of invoices"
             return
-        assert (status, bool(why)) == (chaos_work.EXPLAINED, True), f"a stop without a reason: {status}"
+        assert (status, bool(why)) == (chaos_work.EXPLAINED, True), f"a stop without a reason: {status} {why}"
         self.stops.append(why)
         for suffix in SIDE[1:4]:
             self.side(suffix).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,3 +293,21 @@ def test_a_sheet_that_may_be_filled_in_is_not_written_over(services: Callable[..
     code, _, err = cli("runs", "export", "i.db", "s.csv", "--csv")
     assert (code, "s.csv is there already, and may be filled in" in err) == (Exit.USAGE, True)
     assert Path("s.csv").read_text() == "filled in"
+
+
+def test_a_run_without_its_log_is_refused_until_that_is_accepted(services: Callable[..., Sandbox], cli: Cli) -> None:
+    """Exit 2 and the one command that takes it as it is: then all that may have been sent is in doubt."""
+    services()
+    write_drafts(Path("d.jsonl"), 3)
+    assert cli("invoices", "submit", "d.jsonl", "--run", "i.db")[0] == Exit.DONE
+    connection = sqlite3.connect("i.db", isolation_level=None)
+    connection.execute("INSERT INTO meta VALUES ('log', 'x')")  # as a process leaves it that was killed
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    for words in (("runs", "show"), ("runs", "resume")):
+        code, _, err = cli(*words, "i.db")
+        assert code == Exit.USAGE
+        assert "runs accept-lost-log" in " ".join(err.split())
+    code, out, _ = cli("runs", "accept-lost-log", "i.db")
+    assert (code, "3 submitted" in out) == (Exit.DONE, True)
+    assert cli("runs", "show", "i.db")[0] == Exit.DONE

@@ -460,7 +460,28 @@ async def _refresh(run: InvoiceRun, invoices: AsyncInvoices, account: Account) -
     account.taking.cut = account.taking.stop.asked and account.settled < number
 
 
+async def accept_lost_log(file: str, /, *, common: Common | None = None) -> int:
+    """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
+
+    Only for a file that is refused because its log (FILE-wal) is not there, and that can be had nowhere any more. What
+    was taken in after the file was last whole is not known to it: look that up too before you give it again.
+
+    Parameters
+    ----------
+    file
+        The run file.
+    """
+    screen = Screen.of(common or Common())
+    async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:
+        counts = {state: count for state, count in (await run.ledger.counts()).items() if count}
+    screen.line({"file": file, "counts": counts})
+    if not screen.json:
+        stand = ", ".join(f"{count:,} {words(State(state))}" for state, count in counts.items())
+        screen.say(f" {plain(file)}: {stand}\n\n Next\n   {command('runs', 'show', file, '--state', 'in_doubt')}")
+    return Exit.DONE
+
+
 def add_to(app: App) -> None:
     """Put the commands into the app of run files."""
-    for function in (resolve, retry, export, refresh):
+    for function in (resolve, retry, export, refresh, accept_lost_log):
         app.command(function)
