@@ -20,11 +20,10 @@ from .errors import (
     InvoicingError,
     OversizedDocumentError,
     ServiceUnavailableError,
-    SessionError,
     TransportError,
 )
 
-__all__ = ["OUTCOMES", "Fate", "Outcome", "Shape", "ends_poll", "fate", "may_repeat", "outcome", "table"]
+__all__ = ["OUTCOMES", "Fate", "Outcome", "Shape", "fate", "may_repeat", "outcome", "table"]
 
 
 class Fate(Enum):
@@ -213,7 +212,7 @@ def fate(error: InvoicingError) -> Fate:
     return Fate.IN_DOUBT
 
 
-REPEATABLE = frozenset({408, 421, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+REPEATABLE = frozenset({408, 421, 425, 429, 500, 502, 503, 504, 507, *range(520, 525), 529, 530})
 """The statuses after which a request that does no harm twice is sent again: each says that another time may be well."""
 
 
@@ -236,21 +235,6 @@ def may_repeat(error: BaseException, repeat: Repeat) -> bool:
             return always
         case _:
             return False
-
-
-def ends_poll(error: BaseException) -> bool:
-    """Tell whether an answer to a poll is final, so that asking again cannot mend it.
-
-    Final are the statuses by which a submission is refused, 401 (after its renewal) and what is no answer but this
-    side's own fault. Everything else is one more error of the poll: the request goes on at the service. Whether a 404
-    is final depends on the request's age, which is the poll's own affair.
-    """
-    if not isinstance(error, InvoicingError) or isinstance(error, SessionError):
-        return True
-    if not isinstance(error, ApiError):
-        return False
-    row = outcome(error.status, error.code, Shape.OTHER)
-    return not row.again and row.fate in {Fate.REJECTED, Fate.REFUSED_FOR_NOW}
 
 
 _HAPPENS = {

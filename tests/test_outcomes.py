@@ -14,14 +14,12 @@ from peers import Connection, Peer, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, RetryPolicy, Session, StaticToken
 from invoicing_async._http import Repeat
-from invoicing_async._outcomes import OUTCOMES, Fate, Shape, ends_poll, fate, may_repeat, outcome, table
+from invoicing_async._outcomes import OUTCOMES, Fate, Shape, fate, may_repeat, outcome, table
 from invoicing_async._wire import decode_request, error_from
 from invoicing_async.errors import (
     ApiError,
-    IncompleteDocumentError,
     InvoicingError,
     ProtocolError,
-    SessionError,
     SubmissionInDoubtError,
     TransportError,
 )
@@ -251,23 +249,8 @@ async def test_a_gateways_envelope_is_sent_once_and_in_doubt(status: int, code: 
 @pytest.mark.parametrize("status", STATUSES)
 def test_what_may_always_be_repeated_is_after_what_another_time_may_mend(status: int) -> None:
     """Gateways' and services' bad moments are tried again; a refusal, and ORDER_021 under any status, is final."""
-    well = {408, 421, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+    well = {408, 421, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529, 530}
     assert may_repeat(ApiError(status=status), Repeat.ALWAYS) is (status in well)
     assert may_repeat(ApiError(status=status, code="ANY"), Repeat.ALWAYS) is (status in well)
     assert may_repeat(ApiError(status=status, code="SYS_DEP_503"), Repeat.ALWAYS)
     assert may_repeat(ApiError(status=status, code="ORDER_021"), Repeat.ALWAYS) is (status == 429)
-
-
-@pytest.mark.parametrize("status", STATUSES)
-def test_only_a_declared_final_answer_ends_a_poll(status: int) -> None:
-    """What refuses a submission ends a poll too; nothing else does."""
-    assert ends_poll(ApiError(status=status)) is (status in REFUSED | {401})
-    assert not ends_poll(ApiError(status=status, code="SYS_DEP_503"))
-
-
-def test_what_is_no_answer_ends_a_poll_only_if_it_is_this_sides_own() -> None:
-    """Broken, lost and foreign answers are errors of the poll; a closed session is its end."""
-    for error in (ProtocolError(), TransportError(), IncompleteDocumentError()):
-        assert not ends_poll(error)
-    for final in (SessionError(), ValueError(), RuntimeError()):
-        assert ends_poll(final)
