@@ -226,7 +226,7 @@ async def test_a_file_from_before_the_draft_was_sent_is_another_invoices(tmp_pat
 async def test_exports_begin_while_others_are_awaited(tmp_path: Path) -> None:
     """What finishes is handed on; what nobody hands on is found in the run file; nothing is exported twice."""
     service = Service(ends={"slow": asyncio.Event()})
-    async with opened(service, tmp_path / "r.db", "slow", "k-1", "k-2") as (run, invoices):
+    async with opened(service, tmp_path / "r.db", "k-1", "k-2", "slow") as (run, invoices):
         handed: asyncio.Queue[Item | None] = asyncio.Queue()
 
         async def later() -> AsyncIterator[Item]:
