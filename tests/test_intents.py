@@ -192,6 +192,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(tmp_path: Path, loop: str) -> None:
     """Each submission arrives within the limit of the intent that is recorded for it, and once."""
