@@ -151,8 +151,8 @@ sys.path.append(sys.argv.pop(1))
 from kill_work import draft
 
 async def main(url, file, loop):
-    timeouts = Timeouts(intent=0.5)
-    async with Session(url, auth=StaticToken("t"), limits=Limits(concurrency=40, stop_after=None), timeouts=timeouts) as session:
+    timeouts, limits = Timeouts(intent=0.5), Limits(concurrency=40, stop_after=None)
+    async with Session(url, auth=StaticToken("t"), limits=limits, timeouts=timeouts) as session:
         async with InvoiceRun.open(file) as run:
             await run.add(map(draft, range(600)))
             print("ready", flush=True)
