@@ -43,6 +43,8 @@ class Log:
     def __init__(self) -> None:
         self.sound = False
         """True once the file was found to be in order: only then may it be left as one file."""
+        self.is_lost = False
+        """True if the file was taken as it is though its log is gone or damaged."""
         self._is_marked = False
 
     def renew(self) -> None:
@@ -63,7 +65,8 @@ class Log:
     def end(self, connection: sqlite3.Connection, path: Path) -> None:
         """Close the connection: with all in one file and no mark, or with the log as it is where that is not to be."""
         try:
-            if self.sound:
+            # All else first: a kill in the middle of it must not leave a file without its mark and without the rest.
+            if self.sound and _is_all_in_the_file(connection):
                 connection.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 connection.close()
@@ -71,6 +74,11 @@ class Log:
         except sqlite3.Error:
             pass  # what was committed is safe in the log
         close_beside(connection, path)
+
+
+def _is_all_in_the_file(connection: sqlite3.Connection) -> bool:
+    blocked, length, done = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    return not blocked and length == done
 
 
 def close_beside(connection: sqlite3.Connection, path: Path) -> None:

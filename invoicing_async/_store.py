@@ -30,7 +30,7 @@ from attrs import evolve, field, frozen
 
 from ._clock import Clock, RealClock, token
 from ._integrity import Log, close_beside, expects_log, fault, has_log
-from ._lock import Holder, held, using
+from ._lock import Holder, held, holder_of, using
 from ._states import (
     FINAL,
     NEEDS_REQUEST_ID,
@@ -45,6 +45,7 @@ from ._states import (
     State,
     next_state,
 )
+from ._wal import log_fault, log_of
 from .errors import InvoicingError
 
 __all__ = [
@@ -214,8 +215,9 @@ class Item:
     `seq` counts from 1 in the order of the input and pages through a run; `key` is the order id or the draft's key;
     `state` a value of `State` or `DocumentState`. `attempt` counts intents, or the tries of a download. `path`, `size`
     in bytes and `sha256` are of the file on disk (an invoice's: the exported one). `error` is one line, `code` the
-    service's. `result` is the last answer as JSON text. `sent_at` is when the last intent was recorded, `updated`
-    the last change, in epoch seconds. `payload`, the draft's JSON text, is there only when it was asked for.
+    service's. `result` is the last answer as JSON text. `sent_at` is when the last intent was recorded (after a
+    lost log: when that was found), `updated` the last change, in epoch seconds. `payload`, the draft's JSON text, is
+    there only when it was asked for.
     """
 
     seq: int
@@ -392,7 +394,17 @@ def _translated(error: Exception, path: Path) -> Exception:
 
 
 def _connect(path: Path, query: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None, timeout=WAIT)
+    connection = sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None, timeout=WAIT)
+    connection.text_factory = _text
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    """Read text, also where it is damaged: one bad letter must not hide every other item.
+
+    What a run goes by is judged apart: drafts by their digest, keys and request ids by their indexes, states by name.
+    """
+    return raw.decode(errors="replace")
 
 
 def _identify(path: Path) -> None:
@@ -514,7 +526,11 @@ def _writing(
     _must_be_a_file(path)
     with _local(path), held(path, now=clock.now(), refuse=partial(_locked, path)):
         _identify(path)
-        _must_have_its_log(path, accepted=accept_lost_log)
+        lost = _lost(path)
+        if lost is not None and not accept_lost_log:
+            raise DamagedRunError(lost)
+        if log is not None:
+            log.is_lost = lost is not None
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
@@ -543,15 +559,38 @@ def _expects_log(path: Path) -> bool:
         raise DamagedRunError(f"{path} is damaged ({error})") from error
 
 
-def _must_have_its_log(path: Path, *, accepted: bool = False) -> None:
-    """Refuse a file that was in use and has forgotten what happened last."""
-    if accepted or has_log(path) or not _expects_log(path):
-        return
-    raise DamagedRunError(
-        f"{path} was in use when its process ended, and its write-ahead log {path.name}-wal is not there: what the "
-        f"file says of its items is older than what was sent. Was it moved or copied without its log? Only if that is "
-        f"gone for good: `invoicing-async runs accept-lost-log {path}` puts all that may have been sent in doubt"
+def _may_expect_log(path: Path) -> bool:
+    """Tell whether the file itself says so, or cannot say: killed in the middle of a checkpoint it looks damaged."""
+    try:
+        return expects_log(path)
+    except sqlite3.Error:
+        return True
+
+
+def _lost(path: Path) -> str | None:
+    """Say what a file that was in use has forgotten of what happened last, and the way out; None if nothing."""
+    log = log_of(path).name
+    if has_log(path):
+        wrong = log_fault(path, expected=_may_expect_log(path))
+        what = wrong and f"the write-ahead log {log} of {path} is damaged: {wrong}; what can be read"
+        ask = "Is there a copy of it?"
+    else:
+        ended = f"{path} was in use when its process ended, and its write-ahead log {log} is not there"
+        what = f"{ended}: what the file says" if _expects_log(path) else None
+        ask = "Was it moved or copied without its log?"
+    return what and (
+        f"{what} of its items is older than what was sent. {ask} Only if that is gone for good: "
+        f"`invoicing-async runs accept-lost-log {path}` puts all that may have been sent in doubt"
     )
+
+
+def _must_have_its_log(path: Path) -> None:
+    """Refuse to show a file that has forgotten what happened last. While it is written its log is only growing."""
+    if holder_of(path) is not None and has_log(path):
+        return
+    lost = _lost(path)
+    if lost is not None and (holder_of(path) is None or not has_log(path)):
+        raise DamagedRunError(lost)
 
 
 def _locked(path: Path, holder: Holder) -> RunLockedError:
@@ -858,7 +897,7 @@ def _must_be_sound(desk: _Desk, path: Path) -> None:
         raise DamagedRunError(f"{path} is damaged: {wrong}")
 
 
-def _begin(desk: _Desk, path: Path, kind: RunKind | None, *, log_lost: bool) -> _Opened:
+def _begin(desk: _Desk, path: Path, kind: RunKind | None) -> _Opened:
     opened = _describe(desk, path)
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
@@ -867,7 +906,7 @@ def _begin(desk: _Desk, path: Path, kind: RunKind | None, *, log_lost: bool) -> 
             desk.execute(statement)
         _index_requests(desk)
     desk.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
-    if log_lost and opened.kind is RunKind.INVOICES:
+    if desk.log.is_lost and opened.kind is RunKind.INVOICES:
         _forget(desk)
     recovered = _recover(desk)
     desk.log.sound = True
@@ -878,19 +917,29 @@ def _index_requests(desk: _Desk) -> None:
     """See to it that no two items have one request id; a file of before, in which two have, keeps them."""
     if desk.one("SELECT 1 FROM sqlite_master WHERE name = 'items_request'") is None:
         unique = "UNIQUE "
-        twice = "SELECT 1 FROM items WHERE request_id IS NOT NULL GROUP BY request_id HAVING count(*) > 1 LIMIT 1"
+        twice = (
+            "SELECT 1 FROM items WHERE request_id IS NOT NULL "
+            "GROUP BY request_id COLLATE NOCASE HAVING count(*) > 1 LIMIT 1"
+        )
         if desk.one(twice):
             unique = ""
-        desk.execute(f"CREATE {unique}INDEX items_request ON items (request_id) WHERE request_id IS NOT NULL")
+        desk.execute(
+            f"CREATE {unique}INDEX items_request ON items (request_id COLLATE NOCASE) WHERE request_id IS NOT NULL"
+        )
 
 
 def _forget(desk: _Desk) -> None:
-    """Put in doubt whatever may have been sent while the lost log was written: all that is not final or accepted."""
+    """Put in doubt whatever may have been sent while the lost log was written: all that is not final or accepted.
+
+    As far as is known each left at this moment: none of them is settled before nothing can arrive any more.
+    """
     text = "the run's log was lost, and with it whether this was sent"
     open_states = [state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}]
     for state in open_states:
         while seqs := [seq for (seq,) in desk.execute(_SOME, (state,)).fetchall()]:
             _move(desk, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
+    now = desk.now()
+    desk.execute("UPDATE items SET sent_at = ?, updated = ? WHERE state = ?", (now, now, State.IN_DOUBT.value))
 
 
 _SOME = "SELECT seq FROM items WHERE state = ? ORDER BY seq LIMIT 10000"
@@ -1072,14 +1121,14 @@ class _Moving:
 
     def _must_be_its_own(self, seq: int, request_id: str) -> None:
         """Refuse a request id that another item has, or has just been given."""
-        sql = "SELECT seq, key FROM items WHERE request_id = ? AND seq <> ? LIMIT 1"
-        other, key = self._given.get(request_id), ""
+        sql = "SELECT seq, key FROM items WHERE request_id = ? COLLATE NOCASE AND seq <> ? LIMIT 1"
+        other, key = self._given.get(request_id.lower()), ""
         if other is None or other == seq:
             found = self._desk.execute(sql, (request_id, seq)).fetchone()
             other, key = found or (None, "")
         if other is not None and other != seq:
             raise RequestIdTakenError(f"request {request_id} is another item's of this run: {key or other!r}", key=key)
-        self._given[request_id] = seq
+        self._given[request_id.lower()] = seq
 
     def _row(self, seq: int, before: str, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
         where = (seq, after, attempt, self._now, before)
@@ -1370,7 +1419,10 @@ def _entries(desk: _Desk, after: int, limit: int) -> list[JournalEntry]:
 
 def _entry(row: tuple[int, int, str, float, str | None]) -> JournalEntry:
     seq, item, event, at, detail = row
-    return JournalEntry(seq, item, Event(event), at, json.loads(detail) if detail else {})
+    try:
+        return JournalEntry(seq, item, Event(event), at, json.loads(detail) if detail else {})
+    except ValueError as error:
+        raise DamagedRunError(f"entry {seq} of the journal of item {item} is damaged ({error})") from error
 
 
 def _store_settings(desk: _Desk, text: str) -> None:
@@ -1509,13 +1561,12 @@ class SqliteLedger(SqliteReader):
         resolved, ticks = _resolved(path), clock or RealClock()
         kind = None if kind is None else RunKind(kind)
         log = Log()
-        log_lost = accept_lost_log and resolved.is_file() and not has_log(resolved) and _expects_log(resolved)
         enter = partial(
             _writing, resolved, kind, settings, create=create, accept_lost_log=accept_lost_log, log=log, clock=ticks
         )
         worker = _Worker(resolved, enter, "BEGIN IMMEDIATE", ticks, log)
         try:
-            begun = await worker.run(partial(_begin, path=resolved, kind=kind, log_lost=log_lost))
+            begun = await worker.run(partial(_begin, path=resolved, kind=kind))
             yield cls(resolved, worker, begun, ticks)
         finally:
             await worker.stop()

@@ -589,7 +589,7 @@ class InvoiceRun:
 
     async def _submitted(self, invoices: AsyncInvoices, item: Item, sending: _Sending) -> InvoiceRequest:
         payload = item.payload
-        if payload is None or sha256(payload.encode()).hexdigest() != item.payload_sha256:
+        if not _is_whole(item) or not payload:
             raise DraftError((Fault("draft", _DAMAGED_DRAFT),), key=item.key)
         bounds = invoices.timeouts
         await self.ledger.keep_late(bounds.intent + bounds.attempt + MARGIN)
@@ -824,7 +824,9 @@ class InvoiceRun:
         item = await self.ledger.get(canonical_key(key))
         if item is None or item.sent_at is None or item.state != State.IN_DOUBT:
             return 0.0
-        return max(0.0, item.sent_at + (self.ledger.late or UNKNOWN_LATE) - self.ledger.now())
+        # It left before its end was recorded, whatever the clock said then.
+        left = min(item.sent_at, item.updated)
+        return max(0.0, left + (self.ledger.late or UNKNOWN_LATE) - self.ledger.now())
 
     async def undo(self, key: str) -> Item:
         """Put an item in doubt again that `resolve` settled, as long as nothing followed from that.
@@ -842,11 +844,20 @@ class InvoiceRun:
     async def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
         """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
 
-        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`.
+        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`. So
+        is the damage of an item whose draft the run file no longer holds as it was: it is not asked about.
         """
         async with aclosing(_paged(partial(self.ledger.rows, (State.IN_DOUBT,), payload=True), self._stop)) as items:
             async for item in items:
-                yield await self._reconciled(item, await look_up(_draft(item), item))
+                yield await self._looked_at(item, look_up)
+
+    async def _looked_at(self, item: Item, look_up: Reconcile) -> Item:
+        """Ask about one item; with a draft that is not what was sent, the answer would be about another invoice."""
+        try:
+            draft = _sent_draft(item)
+        except InvoicingError as error:
+            return evolve(item, error=_line(error))
+        return await self._reconciled(item, await look_up(draft, item))
 
     async def _reconciled(self, item: Item, answer: str | bool | None) -> Item:  # noqa: FBT001 - what a program answered
         if answer is None or answer is True:
@@ -1075,6 +1086,20 @@ def _new(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
         payload_sha256=sha256(payload.encode()).hexdigest(),
         error=str(DraftError(wrong)) if wrong else None,
     )
+
+
+def _is_whole(item: Item) -> bool:
+    """Tell whether the run file holds a draft as it was taken in; of an invalid one it holds the faults."""
+    text = item.payload
+    return text is not None and text[:1] == "{" and sha256(text.encode()).hexdigest() == item.payload_sha256
+
+
+def _sent_draft(item: Item) -> InvoiceDraft:
+    """Read the draft of an item in doubt. Raises `DraftError` if it is not what was sent."""
+    if not _is_whole(item):
+        text = "is damaged: the run file does not hold what was sent; look the invoice up by its key, and resolve it"
+        raise DraftError((Fault("draft", text),), key=item.key)
+    return _draft(item)
 
 
 def _draft(item: Item) -> InvoiceDraft:

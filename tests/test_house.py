@@ -31,6 +31,7 @@ LEVELS = (
         "_heads",
         "_sockets",
         "_states",
+        "_wal",
         "_seen",
         "_slots",
         "_ramp",

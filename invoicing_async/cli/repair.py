@@ -463,8 +463,8 @@ async def _refresh(run: InvoiceRun, invoices: AsyncInvoices, account: Account) -
 async def accept_lost_log(file: str, /, *, common: Common | None = None) -> int:
     """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
 
-    Only for a file that is refused because its log (FILE-wal) is not there, and that can be had nowhere any more. What
-    was taken in after the file was last whole is not known to it: look that up too before you give it again.
+    Only for a file that is refused because its log (FILE-wal) is damaged or not there, and can be had nowhere any more.
+    What was taken in after the file was last whole is not known to it: look that up too before you give it again.
 
     Parameters
     ----------
