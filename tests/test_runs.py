@@ -1086,8 +1086,8 @@ async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        last = (await states(run)).pop(keys[-1])
-        assert (last, (await counted(run))["in_doubt"]) == (in_line, concurrency)
+        [waiting] = set(keys) - set(reached)  # answers of the disk may let a later one go first
+        assert ((await states(run))[waiting], (await counted(run))["in_doubt"]) == (in_line, concurrency)
 
 
 class Meddling:
