@@ -1021,6 +1021,7 @@ def _move_together(desk: _Desk, jobs: list[Job], *, counts: bool = False) -> lis
 def _move_groups(desk: _Desk, groups: list[Sequence[Change]], *, counts: bool = False) -> list[list[State]]:
     moving = _Moving(desk)
     moving.look([change.ref for group in groups for change in group])
+    moving.look_up([change.request_id for group in groups for change in group if change.request_id])
     states = [[moving.make(change) for change in group] for group in groups]
     moving.write(counts=counts)
     return states
@@ -1091,7 +1092,7 @@ class _Moving:
         self._now = desk.now()
         self._standing: dict[int, tuple[str, int]] = {}
         self._rows: list[tuple[Any, ...]] = []
-        self._given: dict[str, int] = {}
+        self._owners: dict[str, int] = {}
 
     def look(self, refs: list[int | str]) -> None:
         """Read where the items stand."""
@@ -1101,6 +1102,12 @@ class _Moving:
         for part in _parts(seqs):
             for seq, state, attempt in _split(self._desk.one(_look_sql(len(part)), *part)):
                 self._standing[int(seq)] = state, int(attempt)
+
+    def look_up(self, request_ids: list[str]) -> None:
+        """Read whose the request ids are; all of them at once, for the lock's sake."""
+        for part in _parts(request_ids):
+            for seq, request_id in _split(self._desk.one(_owners_sql(len(part)), *part)):
+                self._owners[bytes.fromhex(request_id).decode().lower()] = int(seq)
 
     def make(self, change: Change) -> State:
         """Make one transition; the table may refuse it."""
@@ -1121,14 +1128,10 @@ class _Moving:
 
     def _must_be_its_own(self, seq: int, request_id: str) -> None:
         """Refuse a request id that another item has, or has just been given."""
-        sql = "SELECT seq, key FROM items WHERE request_id = ? COLLATE NOCASE AND seq <> ? LIMIT 1"
-        other, key = self._given.get(request_id.lower()), ""
-        if other is None or other == seq:
-            found = self._desk.execute(sql, (request_id, seq)).fetchone()
-            other, key = found or (None, "")
-        if other is not None and other != seq:
+        other = self._owners.setdefault(request_id.lower(), seq)
+        if other != seq:
+            key = self._desk.one("SELECT key FROM items WHERE seq = ?", other) or ""
             raise RequestIdTakenError(f"request {request_id} is another item's of this run: {key or other!r}", key=key)
-        self._given[request_id.lower()] = seq
 
     def _row(self, seq: int, before: str, after: str, attempt: int, change: Change) -> tuple[Any, ...]:
         where = (seq, after, attempt, self._now, before)
@@ -1175,6 +1178,15 @@ def _parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
 def _look_sql(count: int) -> str:
     marks = ",".join("?" * count)
     return f"SELECT group_concat(seq || ' ' || state || ' ' || attempt) FROM items WHERE seq IN ({marks})"  # noqa: S608 - made of constants
+
+
+@cache
+def _owners_sql(count: int) -> str:
+    marks = ",".join("?" * count)
+    return (
+        "SELECT group_concat(seq || ' ' || hex(request_id)) FROM items "  # noqa: S608 - made of constants
+        f"WHERE request_id COLLATE NOCASE IN ({marks})"
+    )
 
 
 @cache
