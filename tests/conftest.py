@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from fakes import FakeClock
+from served import Cli, clean, starting
+
+from invoicing_async.cli.app import run
+from invoicing_async.sandbox import Sandbox
 
 
 class LeftLoopbackError(AssertionError):
@@ -60,6 +65,27 @@ def both_paths(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def clock() -> FakeClock:
     """A clock that moves only when something sleeps on it."""
     return FakeClock()
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
+    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
+    clean(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with starting() as start:
+        yield start
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command in this process and give its exit code, stdout and stderr."""
+
+    def call(*tokens: object) -> tuple[int, str, str]:
+        code = run([str(token) for token in tokens])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
 
 
 @pytest.fixture

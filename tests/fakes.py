@@ -10,11 +10,19 @@ from itertools import count
 
 from attrs import Factory, define, field
 
+from invoicing_async._clock import RealClock
 from invoicing_async._http import Exchange, Request, Response
 from invoicing_async.errors import ProtocolError
 
 START = 1_758_100_350.0
 """Epoch seconds at which a `FakeClock` begins."""
+
+
+class LaterClock(RealClock):
+    """The wall clock an hour on: what was given up cannot arrive any more."""
+
+    def now(self) -> float:
+        return RealClock.now() + 3600.0
 
 
 class FakeClock:

@@ -29,6 +29,10 @@ SECRETS = (
 )
 
 
+Cli = Callable[..., tuple[int, str, str]]
+"""Runs a command in this process: its exit code, stdout and stderr."""
+
+
 @contextmanager
 def serving_sandbox(sandbox: Sandbox) -> Iterator[dict[str, str]]:
     """Serve a sandbox from a thread of its own and give the settings that reach it."""

@@ -27,8 +27,8 @@ import chaos_work
 import kill_work
 import pytest
 from attrs import define, field
+from fakes import LaterClock
 
-from invoicing_async._clock import RealClock
 from invoicing_async._integrity import expects_log
 from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
 
@@ -41,13 +41,6 @@ REACHED = {"sending", "in_doubt", "submitted", "success"}
 
 SIDE = ("", "-wal", "-shm", "-journal", ".lock")
 """What belongs to a run file."""
-
-
-class LaterClock(RealClock):
-    """The wall clock an hour on: what was given up cannot arrive any more."""
-
-    def now(self) -> float:
-        return RealClock.now() + 3600.0
 
 
 @define

@@ -24,7 +24,7 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from served import SECRETS, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
+from served import SECRETS, clean, command, json_lines, signals, whole, write_drafts, write_ids
 
 from invoicing_async import (
     AsyncInvoices,
@@ -69,15 +69,6 @@ from invoicing_async.sandbox import Faults, Sandbox, SandboxCredentials
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
 ANSI = "\x1b["
-
-
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
 
 
 @pytest.fixture(autouse=True)

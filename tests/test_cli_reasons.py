@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from served import clean, json_lines, starting, write_drafts
+from served import Cli, json_lines, write_drafts
 
 from invoicing_async.cli import rows
 from invoicing_async.cli.account import authority_note, reason
-from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.errors import SubmissionInDoubtError
 from invoicing_async.models import InvoiceRequest, RequestStatus
@@ -24,30 +23,6 @@ ID = "00000000-0000-4000-8000-000000000001"
 WORDS = "MST 0101 không tồn tại"
 FAILED = Faults(polls_until_done=(1, 1), failed_share=1.0)
 DONE = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
-
-
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
-
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in this process and give its exit code, stdout and stderr."""
-
-    def call(*tokens: object) -> tuple[int, str, str]:
-        code = run([str(token) for token in tokens])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def said(status: int, body: dict[str, Any]) -> Answer:

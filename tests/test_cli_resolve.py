@@ -7,14 +7,13 @@ import io
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from served import aged, clean, json_lines, starting, write_drafts
+from served import Cli, aged, json_lines, write_drafts
 
-from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.errors import ResolutionTooEarlyError
 from invoicing_async.runs import InvoiceRun, Item
@@ -22,30 +21,6 @@ from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 LOST = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0), lost_share=1.0)
 NOWHERE = "00000000-0000-4000-8000-000000000000"
-
-
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
-
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in this process and give its exit code, stdout and stderr."""
-
-    def call(*tokens: object) -> tuple[int, str, str]:
-        code = run([str(token) for token in tokens])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def doubtful(services: Callable[..., Sandbox], cli: Cli, count: int, *, old: bool = True) -> Sandbox:

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import pytest
 from rich.console import Console
-from served import SECRETS, aged, clean, command, json_lines, signals, starting, whole, write_drafts, write_ids
+from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
 from invoicing_async._naming import file_name
 from invoicing_async._states import Event
@@ -47,29 +47,7 @@ REFUSED = Answer(
 )
 
 
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
-
-
 Said = tuple[int, str, str]
-Cli = Callable[..., Said]
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in this process and give its exit code, stdout and stderr."""
-
-    def call(*tokens: object) -> Said:
-        code = run([str(token) for token in tokens])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def shown(cli: Cli, file: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import clean, command, json_lines, starting, whole, write_drafts, write_ids
+from served import command, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async._wire import dump_draft
 from invoicing_async.cli import stop
@@ -27,15 +27,6 @@ from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 SLOW = Faults(polls_until_done=(10**6, 10**6))
-
-
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
 
 
 @contextmanager

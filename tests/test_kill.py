@@ -25,8 +25,8 @@ from random import Random
 import kill_work
 import pytest
 from attrs import define, field
+from fakes import LaterClock
 
-from invoicing_async._clock import RealClock
 from invoicing_async._naming import is_temp
 from invoicing_async._pdf import fault_of
 from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
@@ -101,13 +101,6 @@ def recorded(file: Path) -> dict[str, Item]:
             return {item.key: item for item in await reader.rows(limit=1_000_000)}
 
     return asyncio.run(read())
-
-
-class LaterClock(RealClock):
-    """The wall clock an hour on: what was given up cannot arrive any more."""
-
-    def now(self) -> float:
-        return RealClock.now() + 3600.0
 
 
 # -- documents -------------------------------------------------------------------------------------------------------

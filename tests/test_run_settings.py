@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 from fakes import FakeClock, FakeResponse, FakeTransport
-from served import clean, command, json_lines, starting, whole, write_drafts, write_ids
+from served import Cli, command, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Poller, RetryPolicy, Session, StaticToken
 from invoicing_async._http import Request
 from invoicing_async._naming import file_name
 from invoicing_async._run_settings import ExportTo, RunPace, RunSettings, export_layout
-from invoicing_async.cli.app import run as run_command
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.settings import Settings
 from invoicing_async.policies import Limits
@@ -323,25 +322,6 @@ async def test_a_document_run_goes_elsewhere_when_it_is_told(tmp_path: Path) -> 
 
 
 # -- the command line ------------------------------------------------------------------------------------------------
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Sandbox]]:
-    clean(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    with starting() as start:
-        yield start
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    def call(*tokens: object) -> tuple[int, str, str]:
-        code = run_command([str(token) for token in tokens])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
