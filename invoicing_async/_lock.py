@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,8 @@ def using(file: Path) -> Iterator[int]:
 
 
 @contextmanager
-def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> Iterator[None]:
-    """Hold a file that is there for this process, since `now` in epoch seconds.
+def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> Iterator[Callable[[], bool]]:
+    """Hold a file that is there for this process, since `now` in epoch seconds; what it gives tells if it is still there.
 
     What `refuse` makes of its holder is raised if another one does. Raises `FileNotFoundError`.
     """
@@ -151,7 +152,7 @@ def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> It
             raise refuse(_named(file))
         try:
             _say(file, now)
-            yield
+            yield partial(_is_there, file, descriptor)
         finally:
             with suppress(OSError):  # the folder may be gone, or the file may have another name by now
                 if _named(file).pid == os.getpid():

@@ -524,7 +524,7 @@ def _writing(
     if create and not path.exists():
         _create(path, kind, settings, clock.now())
     _must_be_a_file(path)
-    with _local(path), held(path, now=clock.now(), refuse=partial(_locked, path)):
+    with _local(path), held(path, now=clock.now(), refuse=partial(_locked, path)) as is_there:
         _identify(path)
         lost = _lost(path)
         if lost is not None and not accept_lost_log:
@@ -534,6 +534,8 @@ def _writing(
         connection = _connect(path, "mode=rw")
         try:
             _write_ahead(connection, path)
+            if not is_there():
+                raise RunFileError(f"{path} was moved or replaced while it was opened")
             for pragma in ("synchronous = FULL", "cache_size = -2000", "journal_size_limit = 67108864"):
                 connection.execute(f"PRAGMA {pragma}")
             yield connection

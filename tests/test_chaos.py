@@ -30,6 +30,7 @@ from attrs import define, field
 from fakes import LaterClock
 
 from invoicing_async._integrity import expects_log
+from invoicing_async._lock import holder_of
 from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
 
 SHORT = bool(os.environ.get("INVOICING_SHORT"))
@@ -148,7 +149,8 @@ class Chaos:
     def moved(self) -> None:
         """The file is moved while its run is at work, and a second process finds it under the new name."""
         pid = self.begun()
-        if not self.file.exists():
+        if not self.is_at_work():
+            # Moved before it was opened, it would be another run: a new one under the old name.
             self.cut(pid)
             return
         old, new = self.file, self.file.with_name(f"moved-{self.random.randrange(10**9)}.db")
@@ -210,6 +212,14 @@ class Chaos:
         pid = self.lives.start(self.file)
         time.sleep(self.random.random() * 0.6)
         return pid
+
+    def is_at_work(self) -> bool:
+        """Tell whether a life holds the file, giving it a moment to come to that."""
+        for _ in range(100):
+            if self.file.exists() and holder_of(self.file) is not None:
+                return True
+            time.sleep(0.005)
+        return False
 
     def signal(self, pid: int, number: int) -> None:
         os.kill(pid, number)  # it is nobody else's before it was waited for
