@@ -143,8 +143,9 @@ def using(file: Path) -> Iterator[int]:
 
 @contextmanager
 def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> Iterator[Callable[[], bool]]:
-    """Hold a file that is there for this process, since `now` in epoch seconds; what it gives tells if it is still there.
+    """Hold a file that is there for this process, since `now` in epoch seconds.
 
+    Gives a function that tells if the file still has this name.
     What `refuse` makes of its holder is raised if another one does. Raises `FileNotFoundError`.
     """
     with using(file) as descriptor:
