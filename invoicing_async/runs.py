@@ -457,6 +457,7 @@ class InvoiceRun:
         self.ledger = ledger
         self._stop = _Stop()
         self._claims: Claims[Item] = Claims()
+        self._doubts = _Doubts(ledger)
 
     @classmethod
     @asynccontextmanager
@@ -526,7 +527,7 @@ class InvoiceRun:
             raise DraftError(tuple(found))
         return await self.ledger.add_drafts(new)
 
-    async def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
+    def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
         """Send what is planned or was provably not created, and give each item as it then stands.
 
         `concurrency` is how many items are on their way at once, by default half as many again as the session has
@@ -538,23 +539,7 @@ class InvoiceRun:
         in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
         and an item that another has under way is given when it ends.
         """
-        places = _places(concurrency, invoices.concurrency + invoices.concurrency // 2)
-        with self._claims.at_work() as number:
-            async with aclosing(_paged(self.ledger.pending, self._stop)) as items:
-                batch = _Sendings(self, invoices, number)
-                outcomes = bounded(
-                    items,
-                    batch.sent,
-                    concurrency=places,
-                    sleep=invoices.sleep,
-                    abandoned=batch.abandoned,
-                    cancel=False,
-                    careful=Careful(batch.judged, invoices.stop_after),
-                )
-                async with aclosing(outcomes):
-                    async for item in outcomes:
-                        batch.given(item)
-                        yield item
+        return _Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
 
     async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
         """Take a draft in, submit it, and give its item as it then stands: for a web service.
@@ -567,42 +552,10 @@ class InvoiceRun:
         check(draft)
         with self._claims.at_work():
             await self.add([draft])
-            batch = _Sendings(self, invoices, None)
-            return await batch.sent(await self._now(canonical_key(draft.key)), invoices.sleep)
+            submission = _Submission(self.ledger, self._stop, self._claims, invoices)
+            return await submission.sent(await _current(self.ledger, canonical_key(draft.key)), invoices.sleep)
 
-    async def _sent(self, invoices: AsyncInvoices, batch: _Sendings, item: Item, sleep: Sleep) -> Item:
-        sending = batch.under_way[item.seq] = _Sending(self.ledger, item, self._stop.sleep(sleep))
-        try:
-            request = await self._submitted(invoices, item, sending)
-        except DraftError as error:
-            await sending.found_invalid(error)
-        except InvoicingError as error:
-            batch.failed[item.seq] = error
-            await sending.failed(error)
-            _raise_if_fatal(invoices, error)
-        except BaseException as error:
-            await sending.abandoned(error)
-            raise
-        else:
-            await sending.accepted(request)
-        return sending.item
-
-    async def _submitted(self, invoices: AsyncInvoices, item: Item, sending: _Sending) -> InvoiceRequest:
-        payload = item.payload
-        if not _is_whole(item) or not payload:
-            raise DraftError((Fault("draft", _DAMAGED_DRAFT),), key=item.key)
-        bounds = invoices.timeouts
-        await self.ledger.keep_late(bounds.intent + bounds.attempt + MARGIN)
-        return await invoices.submit_dumped(
-            payload, item.key, sleep=sending.back_off, before=sending.intend, leaves=sending.leaves
-        )
-
-    async def _now(self, ref: int | str) -> Item:
-        item = await self.ledger.get(ref)
-        assert item is not None  # noqa: S101 - it was changed just before; for the type checker
-        return item
-
-    async def settle(
+    def settle(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, also: AsyncIterable[Item] | None = None
     ) -> AsyncGenerator[Item]:
         """Wait for every submitted item, and for those `also` goes on giving, and give each as it ends.
@@ -610,42 +563,7 @@ class InvoiceRun:
         An item whose wait ends without an answer stays submitted and is given with the reason as its `error`. Raises
         `AuthenticationError` when the credential is refused.
         """
-        waiting: dict[str, list[int]] = {}
-
-        async def record(end: _End, _: Sleep) -> tuple[_End, list[Item]]:
-            return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
-
-        async with aclosing(self._stop.until(invoices.wait_many(self._awaited(waiting, also), poller=poller))) as ends:
-            # Side by side, so that the ends of one moment share a commit.
-            recorded = bounded(
-                ends, record, concurrency=MERGED, sleep=invoices.sleep, abandoned=lambda end, _: (end, []), cancel=False
-            )
-            async with aclosing(recorded):
-                async for end, items in recorded:
-                    for item in items:
-                        yield item
-                    if isinstance(end, Unsettled) and invoices.ends_batch(end.error):
-                        raise end.error
-
-    async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
-        """Give the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
-        recorded: set[int] = set()
-        async with aclosing(_paged(partial(self.ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
-            async for item in items:
-                recorded.add(item.seq)
-                yield _noted(item, waiting)
-        if also is not None:
-            async for item in also:
-                if item.seq not in recorded:
-                    yield _noted(item, waiting)
-
-    async def _ended(self, seq: int, end: _End) -> Item:
-        try:
-            await self.ledger.transition_many([_polled(seq, end)])
-        except ValueError as error:
-            # Settled otherwise meanwhile: that is this item's affair.
-            _log.warning("what became of item %d could not be recorded: %s", seq, error)
-        return await self._now(seq)
+        return _Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
 
     async def run(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, concurrency: int | None = None
@@ -669,7 +587,7 @@ class InvoiceRun:
             async for item in items:
                 yield item
 
-    async def export(
+    def export(
         self,
         invoices: AsyncInvoices,
         folder: str | PathLike[str],
@@ -687,114 +605,23 @@ class InvoiceRun:
         `poller` bounds how long it is asked for.
         """
         to = ExportTo(folder=Path(folder), format=format, layout=layout)
-
-        async def work(item: Item, sleep: Sleep) -> Item:
-            await self._exported(invoices, item, to, poller, self._stop.sleep(sleep))
-            return await self._now(item.seq)
-
-        async with aclosing(self._without_file(also)) as items:
-            outcomes = bounded(
-                items,
-                work,
-                concurrency=invoices.concurrency,
-                sleep=invoices.sleep,
-                abandoned=lambda item, _: item,
-            )
-            async with aclosing(outcomes):
-                async for item in outcomes:
-                    yield item
-
-    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        """Give the finished items that have no file, each once: those of the run file, then those that finish."""
-        given: set[int] = set()
-        finished = _paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop)
-        async with aclosing(_with_file(finished, has=False)) as items:
-            async for item in items:
-                given.add(item.seq)
-                yield item
-        if also is None:
-            return
-        async with aclosing(self._stop.until(_each(also))) as later:
-            async for item in later:
-                if item.state == State.SUCCESS and item.seq not in given:
-                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
-                    finished_item = await self._now(item.seq)
-                    if finished_item.path is None:
-                        yield finished_item
+        return _Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
 
     def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
         """Give the file of an item below the export's folder, the same whenever it is asked for.
 
         Raises `ValueError` for an item that no invoice is known of.
         """
-        if item.invoice_id is None:
-            raise ValueError(f"no invoice is known of {item.key!r}")
-        ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
-        return named(ids, sent_at=self._since(item), to=to)
+        return _export_name(item, to, created=self.ledger.created)
 
-    def _since(self, item: Item) -> float:
-        return item.sent_at or self.ledger.created
-
-    async def _exported(
-        self, invoices: AsyncInvoices, item: Item, to: ExportTo, poller: Schedule | None, sleep: Sleep
-    ) -> None:
-        try:
-            number = item.invoice_id or await _looked_up(invoices, item)
-            name = self.export_name(evolve(item, invoice_id=number), to)
-            since = self._since(item)
-            saved = await invoices.export(
-                number, to.folder, format=to.format, name=name, since=since, poller=poller, sleep=sleep
-            )
-        except _StoppedError:
-            return  # its turn comes again
-        except InvoicingError as error:
-            if invoices.ends_batch(error):
-                raise
-            await self.ledger.transition(item.seq, Event.EXPORT_FAILED, error=_line(error))
-        else:
-            path = str(_absolute(saved.path))
-            await self.ledger.transition(
-                item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
-            )
-
-    async def refresh(self, invoices: AsyncInvoices) -> AsyncGenerator[Item]:
+    def refresh(self, invoices: AsyncInvoices) -> AsyncGenerator[Item]:
         """Ask the service again about every SUCCESS item, record what it says and give each item as it then stands.
 
         The tax authority's status goes on changing after an invoice was made. `error` of what is given is None, or
         why the service could not be asked or did not say; then nothing of the item is recorded. Raises
         `AuthenticationError` when the credential is refused.
         """
-        async with aclosing(_paged(partial(self.ledger.rows, (State.SUCCESS,)), self._stop)) as items:
-            outcomes = bounded(
-                items,
-                partial(self._refreshed, invoices),
-                concurrency=invoices.concurrency,
-                sleep=invoices.sleep,
-                abandoned=lambda item, error: evolve(item, error=_line(error)),
-            )
-            async with aclosing(outcomes):
-                async for item in outcomes:
-                    yield item
-
-    async def _refreshed(self, invoices: AsyncInvoices, item: Item, _: Sleep) -> Item:
-        try:
-            async with self._stop.cuts():
-                now = await invoices.status(item.request_id or "")
-        except InvoicingError as error:
-            if invoices.ends_batch(error):
-                raise
-            return evolve(item, error=_line(error))
-        if now.status != RequestStatus.SUCCESS:
-            return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
-        await self.ledger.transition(
-            item.seq,
-            Event.REFRESHED,
-            invoice_id=now.data.id if now.data else None,
-            result=_result(now),
-            code=item.code,
-            error=item.error,
-        )
-        return evolve(await self._now(item.seq), error=None)
+        return _Settlement(self.ledger, self._stop, invoices).refreshed()
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         """Settle an item in doubt by what was found at the service; `undo` takes that back.
@@ -803,14 +630,54 @@ class InvoiceRun:
         Raises `ResolutionTooEarlyError` for the latter while the submission may still arrive, `ValueError` if the item
         is not in doubt, is unknown, or the request id is missing, no UUID, or another item's.
         """
+        return await self._doubts.resolve(key, created=created, request_id=request_id)
+
+    async def remaining(self, key: str) -> float:
+        """Return the seconds until an item in doubt may be settled as not created; 0 if it may be now."""
+        return await self._doubts.remaining(key)
+
+    async def undo(self, key: str) -> Item:
+        """Put an item in doubt again that `resolve` settled, as long as nothing followed from that.
+
+        Raises `ValueError` if it was not settled by hand, or was sent again, or has ended since.
+        """
+        return await self._doubts.undo(key)
+
+    async def retry(self, key: str) -> Item:
+        """Let a rejected item be sent again by the next run."""
+        await self.ledger.transition(canonical_key(key), Event.RETRY_ASKED)
+        return await _current(self.ledger, canonical_key(key))
+
+    def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
+        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
+
+        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`. So
+        is the damage of an item whose draft the run file no longer holds as it was: it is not asked about.
+        """
+        return self._doubts.reconcile(look_up, self._stop)
+
+
+async def _current(ledger: SqliteLedger, ref: int | str) -> Item:
+    item = await ledger.get(ref)
+    assert item is not None  # noqa: S101 - it was changed just before; for the type checker
+    return item
+
+
+class _Doubts:
+    """What people and programs say of items in doubt."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self._ledger = ledger
+
+    async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         if created and request_id is not None and not UUID.fullmatch(request_id):
             raise ValueError(f"request_id must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}")
         if not created:
             await self._must_be_late(key)
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
         known = request_id.lower() if created and request_id is not None else None
-        await self.ledger.transition(canonical_key(key), event, request_id=known)
-        return await self._now(canonical_key(key))
+        await self._ledger.transition(canonical_key(key), event, request_id=known)
+        return await _current(self._ledger, canonical_key(key))
 
     async def _must_be_late(self, key: str) -> None:
         """Raise `ResolutionTooEarlyError` while what was sent may still be on its way."""
@@ -820,34 +687,19 @@ class InvoiceRun:
             raise ResolutionTooEarlyError(text, remaining=remaining)
 
     async def remaining(self, key: str) -> float:
-        """Return the seconds until an item in doubt may be settled as not created; 0 if it may be now."""
-        item = await self.ledger.get(canonical_key(key))
+        item = await self._ledger.get(canonical_key(key))
         if item is None or item.sent_at is None or item.state != State.IN_DOUBT:
             return 0.0
         # It left before its end was recorded, whatever the clock said then.
         left = min(item.sent_at, item.updated)
-        return max(0.0, left + (self.ledger.late or UNKNOWN_LATE) - self.ledger.now())
+        return max(0.0, left + (self._ledger.late or UNKNOWN_LATE) - self._ledger.now())
 
     async def undo(self, key: str) -> Item:
-        """Put an item in doubt again that `resolve` settled, as long as nothing followed from that.
+        await self._ledger.undo(canonical_key(key))
+        return await _current(self._ledger, canonical_key(key))
 
-        Raises `ValueError` if it was not settled by hand, or was sent again, or has ended since.
-        """
-        await self.ledger.undo(canonical_key(key))
-        return await self._now(canonical_key(key))
-
-    async def retry(self, key: str) -> Item:
-        """Let a rejected item be sent again by the next run."""
-        await self.ledger.transition(canonical_key(key), Event.RETRY_ASKED)
-        return await self._now(canonical_key(key))
-
-    async def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
-        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
-
-        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`. So
-        is the damage of an item whose draft the run file no longer holds as it was: it is not asked about.
-        """
-        async with aclosing(_paged(partial(self.ledger.rows, (State.IN_DOUBT,), payload=True), self._stop)) as items:
+    async def reconcile(self, look_up: Reconcile, stop: _Stop) -> AsyncGenerator[Item]:
+        async with aclosing(_paged(partial(self._ledger.rows, (State.IN_DOUBT,), payload=True), stop)) as items:
             async for item in items:
                 yield await self._looked_at(item, look_up)
 
@@ -868,64 +720,275 @@ class InvoiceRun:
             return evolve(item, error=_line(error))
 
 
+@frozen
+class _Settlement:
+    """What becomes of the items that were submitted, asked from the service and recorded."""
+
+    _ledger: SqliteLedger
+    _stop: _Stop
+    _invoices: AsyncInvoices
+
+    async def of_submitted(self, poller: Schedule | None, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        waiting: dict[str, list[int]] = {}
+
+        async def record(end: _End, _: Sleep) -> tuple[_End, list[Item]]:
+            return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
+
+        async with aclosing(
+            self._stop.until(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
+        ) as ends:
+            # Side by side, so that the ends of one moment share a commit.
+            recorded = bounded(
+                ends,
+                record,
+                concurrency=MERGED,
+                sleep=self._invoices.sleep,
+                abandoned=lambda end, _: (end, []),
+                cancel=False,
+            )
+            async with aclosing(recorded):
+                async for end, items in recorded:
+                    for item in items:
+                        yield item
+                    if isinstance(end, Unsettled) and self._invoices.ends_batch(end.error):
+                        raise end.error
+
+    async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
+        """Give the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
+        recorded: set[int] = set()
+        async with aclosing(_paged(partial(self._ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
+            async for item in items:
+                recorded.add(item.seq)
+                yield _noted(item, waiting)
+        if also is not None:
+            async for item in also:
+                if item.seq not in recorded:
+                    yield _noted(item, waiting)
+
+    async def _ended(self, seq: int, end: _End) -> Item:
+        try:
+            await self._ledger.transition_many([_polled(seq, end)])
+        except ValueError as error:
+            # Settled otherwise meanwhile: that is this item's affair.
+            _log.warning("what became of item %d could not be recorded: %s", seq, error)
+        return await _current(self._ledger, seq)
+
+    async def refreshed(self) -> AsyncGenerator[Item]:
+        async with aclosing(_paged(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
+            outcomes = bounded(
+                items,
+                self._refreshed,
+                concurrency=self._invoices.concurrency,
+                sleep=self._invoices.sleep,
+                abandoned=lambda item, error: evolve(item, error=_line(error)),
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
+
+    async def _refreshed(self, item: Item, _: Sleep) -> Item:
+        try:
+            async with self._stop.cuts():
+                now = await self._invoices.status(item.request_id or "")
+        except InvoicingError as error:
+            if self._invoices.ends_batch(error):
+                raise
+            return evolve(item, error=_line(error))
+        if now.status != RequestStatus.SUCCESS:
+            return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
+        await self._ledger.transition(
+            item.seq,
+            Event.REFRESHED,
+            invoice_id=now.data.id if now.data else None,
+            result=_result(now),
+            code=item.code,
+            error=item.error,
+        )
+        return evolve(await _current(self._ledger, item.seq), error=None)
+
+
+@frozen
+class _Exporting:
+    """The documents of finished items, saved below one folder."""
+
+    _ledger: SqliteLedger
+    _stop: _Stop
+    _invoices: AsyncInvoices
+    _to: ExportTo
+    _poller: Schedule | None
+
+    async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Save what has no file yet; `also` gives items that finish meanwhile."""
+        async with aclosing(self._without_file(also)) as items:
+            outcomes = bounded(
+                items,
+                self._tried,
+                concurrency=self._invoices.concurrency,
+                sleep=self._invoices.sleep,
+                abandoned=lambda item, _: item,
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
+
+    async def _tried(self, item: Item, sleep: Sleep) -> Item:
+        await self._exported(item, self._stop.sleep(sleep))
+        return await _current(self._ledger, item.seq)
+
+    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Give the finished items that have no file, each once: those of the run file, then those that finish."""
+        given: set[int] = set()
+        finished = _paged(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
+        async with aclosing(_with_file(finished, has=False)) as items:
+            async for item in items:
+                given.add(item.seq)
+                yield item
+        if also is None:
+            return
+        async with aclosing(self._stop.until(_each(also))) as later:
+            async for item in later:
+                if item.state == State.SUCCESS and item.seq not in given:
+                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
+                    finished_item = await _current(self._ledger, item.seq)
+                    if finished_item.path is None:
+                        yield finished_item
+
+    async def _exported(self, item: Item, sleep: Sleep) -> None:
+        invoices, to = self._invoices, self._to
+        try:
+            number = item.invoice_id or await _looked_up(invoices, item)
+            name = _export_name(evolve(item, invoice_id=number), to, created=self._ledger.created)
+            since = _since(item, self._ledger.created)
+            saved = await invoices.export(
+                number, to.folder, format=to.format, name=name, since=since, poller=self._poller, sleep=sleep
+            )
+        except _StoppedError:
+            return  # its turn comes again
+        except InvoicingError as error:
+            if invoices.ends_batch(error):
+                raise
+            await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=_line(error))
+        else:
+            path = str(_absolute(saved.path))
+            await self._ledger.transition(
+                item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
+            )
+
+
+def _since(item: Item, created: float) -> float:
+    return item.sent_at or created
+
+
+def _export_name(item: Item, to: ExportTo, *, created: float) -> PurePosixPath:
+    if item.invoice_id is None:
+        raise ValueError(f"no invoice is known of {item.key!r}")
+    ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
+    return named(ids, sent_at=_since(item, created), to=to)
+
+
 _End = InvoiceRequest | Unsettled
 
 
-class _Sendings:
+class _Submission:
     """The drafts that one caller of `submit` or `submit_one` sends, beside others at work on the same run.
 
-    `number` is the caller's at `Claims`, None for one draft that was read just now. `failed` holds why a draft failed
-    until it is judged.
+    `failed` holds why a draft failed until it is judged.
     """
 
-    def __init__(self, run: InvoiceRun, invoices: AsyncInvoices, number: int | None) -> None:
-        self._run = run
+    def __init__(self, ledger: SqliteLedger, stop: _Stop, claims: Claims[Item], invoices: AsyncInvoices) -> None:
+        self._ledger = ledger
+        self._stop = stop
+        self._claims = claims
         self._invoices = invoices
-        self._number = number
+        self._number: int | None = None
+        """This caller's number at the claims, None for one draft that was read just now."""
         self.under_way: dict[int, _Sending] = {}
         self.failed: dict[int, InvoicingError] = {}
 
+    async def of_all(self, concurrency: int | None) -> AsyncGenerator[Item]:
+        """Send what is pending, item by item, and give each as it then stands."""
+        invoices = self._invoices
+        places = _places(concurrency, invoices.concurrency + invoices.concurrency // 2)
+        with self._claims.at_work() as self._number:
+            async with aclosing(_paged(self._ledger.pending, self._stop)) as items:
+                outcomes = bounded(
+                    items,
+                    self.sent,
+                    concurrency=places,
+                    sleep=invoices.sleep,
+                    abandoned=self._abandoned,
+                    cancel=False,
+                    careful=Careful(self._judged, invoices.stop_after),
+                )
+                async with aclosing(outcomes):
+                    async for item in outcomes:
+                        self.under_way.pop(item.seq, None)
+                        yield item
+
     async def sent(self, item: Item, sleep: Sleep) -> Item:
         """Send an item if nobody else does, and give it as it then stands."""
-        run, claims = self._run, self._run._claims  # noqa: SLF001 - the run's other half
+        claims = self._claims
         while (claim := claims.held(item.seq)) is not None:
             ending = await claim.ended()
             if isinstance(ending, Item):
                 return ending
             if isinstance(ending, BaseException) and self._number is None:
                 raise ending
-            item = await run._now(item.seq)  # noqa: SLF001
+            item = await _current(self._ledger, item.seq)
             if ending is not None:
                 return item
         with claims.hold(item.seq) as claim:
             if self._number is None or claims.has_company(self._number):
-                item = await run._now(item.seq)  # noqa: SLF001
-            if State(item.state) not in SENDABLE or run._stop.asked:  # noqa: SLF001
+                item = await _current(self._ledger, item.seq)
+            if State(item.state) not in SENDABLE or self._stop.asked:
                 claim.tell(item)
                 return item
             try:
-                ended = await run._sent(self._invoices, self, item, sleep)  # noqa: SLF001
+                ended = await self._send(item, sleep)
             except Exception as error:
                 claim.tell(error)
                 raise
             claim.tell(ended)
             return ended
 
-    def abandoned(self, item: Item, error: BaseException) -> Item:
+    async def _send(self, item: Item, sleep: Sleep) -> Item:
+        invoices = self._invoices
+        sending = self.under_way[item.seq] = _Sending(self._ledger, item, self._stop.sleep(sleep))
+        try:
+            request = await self._submitted(item, sending)
+        except DraftError as error:
+            await sending.found_invalid(error)
+        except InvoicingError as error:
+            self.failed[item.seq] = error
+            await sending.failed(error)
+            _raise_if_fatal(invoices, error)
+        except BaseException as error:
+            await sending.abandoned(error)
+            raise
+        else:
+            await sending.accepted(request)
+        return sending.item
+
+    async def _submitted(self, item: Item, sending: _Sending) -> InvoiceRequest:
+        payload, bounds = item.payload, self._invoices.timeouts
+        if not _is_whole(item) or not payload:
+            raise DraftError((Fault("draft", _DAMAGED_DRAFT),), key=item.key)
+        await self._ledger.keep_late(bounds.intent + bounds.attempt + MARGIN)
+        return await self._invoices.submit_dumped(
+            payload, item.key, sleep=sending.back_off, before=sending.intend, leaves=sending.leaves
+        )
+
+    def _abandoned(self, item: Item, error: BaseException) -> Item:
         """Give an item whose sending the batch's end cut off, or that was not begun."""
         sending = self.under_way.get(item.seq)
         return item if sending is None else sending.item
 
-    def judged(self, item: Item) -> Cause | Verdict:
+    def _judged(self, item: Item) -> Cause | Verdict:
         """Tell what an item's ending says of the service."""
         error = self.failed.pop(item.seq, None)
         if error is not None:
             return of_submission(error)
         return Verdict.WELL if item.seq in self.under_way and item.request_id is not None else Verdict.SILENT
-
-    def given(self, item: Item) -> None:
-        """Forget an item that has been given."""
-        self.under_way.pop(item.seq, None)
 
 
 class _Sending:
