@@ -27,7 +27,7 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ._answers import named_ids
 from ._batch import Careful, bounded
@@ -109,6 +109,138 @@ class Endpoints:
     export: str = "/v2/ob/invoices/{}/export"
 
 
+class _Calls:
+    """Each call of service B: its request, and how its answer is read. `rounding` is None where amounts are exact."""
+
+    def __init__(self, session: Session, *, names: WireNames, endpoints: Endpoints, rounding: Decimal | None) -> None:
+        self.session = session
+        self._names = names
+        self._endpoints = endpoints
+        self._rounding = rounding
+
+    def encode(self, draft: InvoiceDraft) -> bytes:
+        """Return the body that a submission sends. Raises `DraftError` with every fault."""
+        return encode_draft(draft, names=self._names, rounding=self._rounding)
+
+    def encode_dumped(self, dump: str) -> bytes:
+        """Return the same of a draft without faults, given as the text that `dump_draft` wrote of it."""
+        return encode_dumped(dump, names=self._names) or encode_draft(
+            load_draft(dump, rounding=JUDGED), names=self._names, rounding=JUDGED
+        )
+
+    async def submit(
+        self,
+        body: bytes,
+        key: str,
+        sleep: Sleep | None,
+        before: Callable[[], Awaitable[None]] | None,
+        leaves: Callable[[], None] | None,
+    ) -> InvoiceRequest:
+        """Create an invoice, or say that it may exist; see `AsyncInvoices.submit`."""
+        heard = _Heard()
+
+        def leaving() -> None:
+            heard.begin(self.session.clock.now())
+            if leaves is not None:
+                leaves()
+
+        read = partial(self._read_creation, heard)
+        try:
+            return await self.session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
+        except InvoicingError as error:
+            if fate(error) is not Fate.IN_DOUBT:
+                raise
+            raise _in_doubt(error, key, body, heard) from error
+
+    def _creation(self, body: bytes) -> Request:
+        return Request(
+            method="POST",
+            path=self._endpoints.create,
+            headers=_JSON | {"Content-Type": "application/json"},
+            body=body,
+            repeat=Repeat.IF_NOT_SENT,
+            operation="create_invoice",
+        )
+
+    def status(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Ask once what became of a request."""
+        request = Request(
+            method=self._endpoints.status_method,
+            path=self._endpoints.status.format(request_id),
+            headers=_JSON,
+            operation="invoice_status",
+        )
+        return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
+
+    def exportation(self, invoice_id: str, kind: str) -> Request:
+        """Return the request for the link of a document."""
+        return Request(
+            method="POST",
+            path=self._endpoints.export.format(invoice_id),
+            query=f"format={kind}",
+            headers=_JSON,
+            operation="export_invoice",
+        )
+
+    async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_request(body, request_id=request_id, status=response.status)
+
+    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
+        """Read what a submission was answered, keeping what comes of it before anything can fail."""
+        heard.status = response.status
+        body = response.arrived()
+        if body is None:
+            await heard.read(response.chunks())
+        else:
+            heard.body += body
+        try:
+            self._refuse(response, bytes(heard.body))
+            return decode_request(bytes(heard.body), status=response.status)
+        except InvoicingError:
+            raise
+        except Exception as error:
+            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
+            raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
+
+    async def read_export(self, response: Response) -> Export:
+        """Read whether the document is there, and where."""
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_export(body)
+
+    def _refuse(self, response: Response, body: bytes) -> None:
+        """Raise the error envelope that may come under a 2xx."""
+        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
+            return
+        error = error_from(response.status, response.header, body, now=self.session.clock.now())
+        if error is not None:
+            raise error
+
+
+class _Polls:
+    """The polls of status that the scheduler asks for, and what is told of their answers."""
+
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
+        self._unknown: set[str] = set()
+
+    def ask(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Poll once, for so many seconds at most."""
+        return self._calls.status(request_id, _one_poll(seconds))
+
+    def heard(self, answer: InvoiceRequest, polls: int) -> None:
+        """Tell of an answer; a status that no document names is logged once."""
+        session = self._calls.session
+        if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
+            self._unknown.add(answer.status)
+            _log.warning("unknown request status %r is treated as not terminal", answer.status)
+            session.tell(UnknownStatus(request_id=answer.request_id, status=answer.status))
+        if session.on_event is not None:
+            session.tell(OperationPolled(request_id=answer.request_id, status=str(answer.status), polls=polls))
+
+
 class AsyncInvoices:
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
@@ -126,17 +258,20 @@ class AsyncInvoices:
         rounding: Decimal | None = None,
     ) -> None:
         self._session = session
-        self._rounding = rounding_unit(rounding)
-        self._names = names or WireNames()
-        self._endpoints = endpoints or Endpoints()
+        self._calls = _Calls(
+            session,
+            names=names or WireNames(),
+            endpoints=endpoints or Endpoints(),
+            rounding=rounding_unit(rounding),
+        )
         self._max_bytes = max_bytes
-        self._unknown: set[str] = set()
+        polls = _Polls(self._calls)
         self._scheduler = Scheduler(
-            self._polled,
+            polls.ask,
             clock=session.clock,
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
-            heard=self._heard,
+            heard=polls.heard,
         )
 
     async def submit(
@@ -155,7 +290,7 @@ class AsyncInvoices:
         `before` is awaited before each attempt's first byte and `leaves` called when that is about to leave; `sleep`
         replaces the wait between attempts.
         """
-        return await self._submitted(self.encode(draft), draft.key, sleep, before, leaves)
+        return await self._calls.submit(self.encode(draft), draft.key, sleep, before, leaves)
 
     async def submit_dumped(
         self,
@@ -167,33 +302,7 @@ class AsyncInvoices:
         leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
         """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
-        body = encode_dumped(dump, names=self._names) or encode_draft(
-            load_draft(dump, rounding=JUDGED), names=self._names, rounding=JUDGED
-        )
-        return await self._submitted(body, key, sleep, before, leaves)
-
-    async def _submitted(
-        self,
-        body: bytes,
-        key: str,
-        sleep: Sleep | None,
-        before: Callable[[], Awaitable[None]] | None,
-        leaves: Callable[[], None] | None,
-    ) -> InvoiceRequest:
-        heard = _Heard()
-
-        def leaving() -> None:
-            heard.begin(self._session.clock.now())
-            if leaves is not None:
-                leaves()
-
-        read = partial(self._read_creation, heard)
-        try:
-            return await self._session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
-        except InvoicingError as error:
-            if fate(error) is not Fate.IN_DOUBT:
-                raise
-            raise _in_doubt(error, key, body, heard) from error
+        return await self._calls.submit(self._calls.encode_dumped(dump), key, sleep, before, leaves)
 
     @property
     def concurrency(self) -> int:
@@ -221,65 +330,11 @@ class AsyncInvoices:
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
-        return encode_draft(draft, names=self._names, rounding=self._rounding)
-
-    def _creation(self, body: bytes) -> Request:
-        return Request(
-            method="POST",
-            path=self._endpoints.create,
-            headers=_JSON | {"Content-Type": "application/json"},
-            body=body,
-            repeat=Repeat.IF_NOT_SENT,
-            operation="create_invoice",
-        )
+        return self._calls.encode(draft)
 
     async def status(self, request_id: str, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
-        return await self._asked(_uuid(request_id, "request_id"), retry)
-
-    def _asked(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
-        request = Request(
-            method=self._endpoints.status_method,
-            path=self._endpoints.status.format(request_id),
-            headers=_JSON,
-            operation="invoice_status",
-        )
-        return self._session.call(request, partial(self._read, request_id=request_id), retry=retry)
-
-    async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
-        body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
-        return decode_request(body, request_id=request_id, status=response.status)
-
-    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
-        """Read what a submission was answered, keeping what comes of it before anything can fail."""
-        heard.status = response.status
-        body = response.arrived()
-        if body is None:
-            await heard.read(response.chunks())
-        else:
-            heard.body += body
-        try:
-            self._refuse(response, bytes(heard.body))
-            return decode_request(bytes(heard.body), status=response.status)
-        except InvoicingError:
-            raise
-        except Exception as error:
-            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
-            raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
-
-    async def _read_export(self, response: Response) -> Export:
-        body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
-        return decode_export(body)
-
-    def _refuse(self, response: Response, body: bytes) -> None:
-        """Raise the error envelope that may come under a 2xx."""
-        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
-            return
-        error = error_from(response.status, response.header, body, now=self._session.clock.now())
-        if error is not None:
-            raise error
+        return await self._calls.status(_uuid(request_id, "request_id"), retry)
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Submit a draft and wait for its end; raises as `submit` and `wait` do.
@@ -367,34 +422,25 @@ class AsyncInvoices:
         if format not in KINDS:
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = _uuid(invoice_id, "invoice_id")
-        existing = OnExisting(on_existing)
         target = Path(folder) / (file_name(number, suffix=f".{format}") if name is None else name)
-        if existing is OnExisting.KEEP:
-            disk = self._session.resource(DiskWriter)
-            found = await disk.run(lambda: _kept(target, KINDS[format], since))
-            if found is not None:
-                return _saved(number, found, attempts=0)
-            existing = OnExisting.NEW_NAME
+        place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
+        kept = await self._standing(place, KINDS[format], since) if place.on_existing is OnExisting.KEEP else None
+        if kept is not None:
+            return _saved(number, kept, attempts=0)
         exporting = Exporting(
             session=self._session,
             invoice_id=number,
             format=format,
-            request=self._exportation(number, format),
-            read=self._read_export,
-            place=Place(folder=Path(folder), target=target, on_existing=existing, durable=durable),
+            request=self._calls.exportation(number, format),
+            read=self._calls.read_export,
+            place=_beside(place),
             max_bytes=self._max_bytes,
             sleep=sleep or self._session.clock.sleep,
         )
         return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 
-    def _exportation(self, invoice_id: str, kind: str) -> Request:
-        return Request(
-            method="POST",
-            path=self._endpoints.export.format(invoice_id),
-            query=f"format={kind}",
-            headers=_JSON,
-            operation="export_invoice",
-        )
+    async def _standing(self, place: Place, kind: Kind, since: float | None) -> Published | None:
+        return await self._session.resource(DiskWriter).run(lambda: _kept(place.target, kind, since))
 
     async def submit_many(
         self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
@@ -410,7 +456,7 @@ class AsyncInvoices:
         after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
         account of that.
         """
-        batch = _Submissions(self)
+        batch = _Submissions(self._calls)
         outcomes = bounded(
             drafts,
             batch.submitted,
@@ -423,18 +469,6 @@ class AsyncInvoices:
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
-
-    def _polled(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
-        return self._asked(request_id, _one_poll(seconds))
-
-    def _heard(self, answer: InvoiceRequest, polls: int) -> None:
-        session = self._session
-        if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
-            self._unknown.add(answer.status)
-            _log.warning("unknown request status %r is treated as not terminal", answer.status)
-            session.tell(UnknownStatus(request_id=answer.request_id, status=answer.status))
-        if session.on_event is not None:
-            session.tell(OperationPolled(request_id=answer.request_id, status=str(answer.status), polls=polls))
 
 
 @lru_cache(maxsize=16)
@@ -499,15 +533,15 @@ def _chained(error: BaseException, draft: InvoiceDraft) -> SubmissionInDoubtErro
 class _Submissions:
     """The submissions of one batch: which keys it had, and of which drafts the first byte may have left."""
 
-    def __init__(self, invoices: AsyncInvoices) -> None:
-        self._invoices = invoices
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
         self._keys = Seen()
         self._left: dict[int, InvoiceDraft] = {}
 
     async def submitted(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:
         """Submit a draft once and give its outcome; raise only what ends the batch."""
         try:
-            body = self._invoices.encode(draft)
+            body = self._calls.encode(draft)
             if not self._keys.add(canonical_key(draft.key)):
                 return Duplicate(draft.key, draft)
             return Submitted(draft, await self._sent(draft, body, sleep))
@@ -516,7 +550,7 @@ class _Submissions:
         except SubmissionInDoubtError as error:
             return InDoubt(draft, error)
         except InvoicingError as error:
-            if self._invoices.ends_batch(error):
+            if self._calls.session.ends_batch(error):
                 self._left.pop(id(draft), None)
                 raise
             return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
@@ -532,7 +566,7 @@ class _Submissions:
         def leaves() -> None:
             self._left[id(draft)] = draft
 
-        request = await self._invoices._submitted(body, draft.key, back_off, None, leaves)  # noqa: SLF001 - its other half
+        request = await self._calls.submit(body, draft.key, back_off, None, leaves)
         self._left.pop(id(draft), None)
         return request
 
@@ -558,6 +592,11 @@ def _kept(target: Path, kind: Kind, since: float | None) -> Published | None:
     found = whole_document(target, kind.proof())
     is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
     return None if is_older else found
+
+
+def _beside(place: Place) -> Place:
+    """Return the place for what is not kept: another file of that name stays, and a free name is taken."""
+    return evolve(place, on_existing=OnExisting.NEW_NAME) if place.on_existing is OnExisting.KEEP else place
 
 
 def _saved(invoice_id: str, found: Published, *, attempts: int) -> SavedDocument:

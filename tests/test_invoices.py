@@ -722,7 +722,7 @@ class TestSubmitMany:
             raise LookupError("a defect")
 
         async with sandboxed() as (invoices, _):
-            vars(invoices)["_read_creation"] = read
+            vars(invoices._calls)["_read_creation"] = read
             (outcome,) = await self.outcomes(invoices, [draft()])
         assert isinstance(outcome, InDoubt)
         assert isinstance(outcome.error, SubmissionInDoubtError)
