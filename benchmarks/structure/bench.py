@@ -45,7 +45,7 @@ SOURCE = {
 CALLS = {
     "an order id to a file": Limit(142, 89),
     "a draft to its request id, durable": Limit(182, 128),
-    "a poll, not done yet": Limit(66),
+    "a poll, not done yet": Limit(57),
     "a status polled and recorded, durable": Limit(165),
 }
 BEFORE = {
