@@ -34,10 +34,10 @@ FLOORS = {
 ROOMS = {
     "_core": {
         "errors", "models", "policies", "events", "polling",
-        "_answers", "_batch", "_causes", "_characters", "_clock", "_credential_watch", "_governor", "_http",
+        "_answers", "_batch", "_causes", "_characters", "_clock", "_codings", "_credential_watch", "_governor", "_http",
         "_learning", "_outcomes", "_ramp", "_refusals", "_seen", "_signing", "_slots", "_text",
     },
-    "_transport": {"_aiohttp", "_codings", "_heads", "_sockets"},
+    "_transport": {"_aiohttp", "_heads", "_sockets"},
     "_files": {"_disk", "_download", "_encodings", "_existing", "_naming", "_pdf", "_xml"},
     "_einvoices": {"_links", "_poll_errors", "_rules", "_scheduler", "_shape", "_wire"},
     "session": {"session", "auth"},
