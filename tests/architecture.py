@@ -1,0 +1,201 @@
+"""The package as a stranger sees it at a glance: its rooms, which floor each is on, and the drawing of its imports.
+
+`python tests/architecture.py` prints the block for the README, with `--all` every arrow, with `--rules` the imports
+that point up or sideways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+Imports = Mapping[str, frozenset[str]]
+"""For each module, by its name below the package, the modules of the package that it imports when it runs."""
+Arrows = frozenset[tuple[str, str]]
+"""Who imports whom."""
+
+PACKAGE = Path(__file__).resolve().parent.parent / "invoicing_async"
+ROOT = "__init__"
+
+FLOORS = {
+    "command line": ("cli",),
+    "durable runs": ("_durable",),
+    "features": ("documents", "invoices", "drafts", "sandbox"),
+    "one verb": ("session",),
+    "network, files, rules": ("_transport", "_files", "_einvoices"),
+    "core": ("_core",),
+}
+"""From the top down: a room imports from the floors below its own, and from no other room of its own."""
+
+ROOMS = {
+    "_core": {
+        "errors", "models", "policies", "events", "polling",
+        "_answers", "_batch", "_causes", "_characters", "_clock", "_codings", "_credential_watch", "_governor", "_http",
+        "_learning", "_outcomes", "_ramp", "_refusals", "_seen", "_signing", "_slots", "_text",
+    },
+    "_transport": {"_aiohttp", "_heads", "_sockets"},
+    "_files": {"_disk", "_download", "_encodings", "_existing", "_naming", "_pdf", "_xml"},
+    "_einvoices": {"_links", "_poll_errors", "_rules", "_scheduler", "_shape", "_wire"},
+    "session": {"session", "auth"},
+    "documents": {"documents"},
+    "invoices": {"invoices", "_exports"},
+    "drafts": {"drafts", "_cells", "_spreadsheet", "_table"},
+    "sandbox": {
+        "sandbox", "_page", "_sandbox_answers", "_sandbox_invoices", "_sandbox_orders", "_sandbox_shape",
+        "_sandbox_world",
+    },
+    "_durable": {
+        "runs", "repair", "_claims", "_integrity", "_lock", "_run_settings", "_sheet", "_states", "_store", "_wal",
+    },
+    "cli": {"cli", "__main__"},
+}  # fmt: skip
+"""Where a module that is in no package of its room's name belongs."""
+
+YET = {
+    ("_download", "_wire"),  # what an error's envelope says is read where e-invoices are decoded
+}
+"""Imports that break the rules until what they are for is moved."""
+
+HIDDEN = {
+    "_aiohttp", "_cells", "_characters", "_clock", "_disk", "_http", "_lock", "_naming", "_rules", "_signing",
+    "_spreadsheet", "_states", "_store", "_table", "_wire",
+}  # fmt: skip
+"""Private modules that the command line imports until the library does for it what it uses them for."""
+
+
+def modules(package: Path = PACKAGE) -> dict[str, Path]:
+    """Every module by its name below the package; a package goes by its own name, the whole by `__init__`."""
+    files = {file.relative_to(package).with_suffix(""): file for file in sorted(package.rglob("*.py"))}
+    return {".".join(path.parts).removesuffix(".__init__"): file for path, file in files.items()}
+
+
+def imports(package: Path = PACKAGE) -> Imports:
+    files = modules(package)
+    return {name: frozenset(_imported(file, package, files)) - {name} for name, file in files.items()}
+
+
+def _imported(file: Path, package: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    folder = file.relative_to(package).parent.parts
+    for node in _run_nodes(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) + 1 - node.level] if node.level else ()
+            stem = [*above, *(node.module or "").split(".")] if node.level else (node.module or "").split(".")
+            names = [".".join(filter(None, [*stem, alias.name])) for alias in node.names]
+            if not node.level and stem[0] != package.name:
+                continue
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == package.name]
+        else:
+            continue
+        yield from (_nearest(name.removeprefix(f"{package.name}."), known) for name in names)
+
+
+def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk what runs: all but the blocks that only the type checker reads."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            yield from chain.from_iterable(map(_run_nodes, node.orelse))
+        else:
+            yield from _run_nodes(node)
+
+
+def _nearest(name: str, known: Mapping[str, Path]) -> str:
+    """The module that a dotted name is, or is in."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or ROOT
+
+
+def room(module: str) -> str:
+    """The room of a module; raises `KeyError` for one that has none."""
+    first = module.split(".", maxsplit=1)[0]
+    for name, inside in ROOMS.items():
+        if first == name or first in inside:
+            return name
+    raise KeyError(f"{module} is in no room: put it into the package of one, or into ROOMS")
+
+
+def floor(name: str) -> int:
+    """How far below the top a room is."""
+    return next(number for number, names in enumerate(FLOORS.values()) if name in names)
+
+
+def arrows(found: Imports) -> Arrows:
+    """Who imports whom, module by module, between rooms. The package's own `__init__` stands above all of them."""
+    pairs = ((name, other) for name, others in found.items() if name != ROOT for other in others if other != ROOT)
+    return frozenset((name, other) for name, other in pairs if room(name) != room(other))
+
+
+def faults(found: Arrows) -> Arrows:
+    """The arrows that point up or sideways."""
+    return frozenset((name, other) for name, other in found if floor(room(other)) <= floor(room(name)))
+
+
+def hidden_from_cli(found: Arrows) -> set[str]:
+    """The private modules that the command line imports: what it needs should be had by a program too."""
+    others = {other for name, other in found if room(name) == "cli"}
+    return {other for other in others if any(part.startswith("_") for part in other.split("."))}
+
+
+def between_rooms(found: Arrows) -> Arrows:
+    return frozenset((room(name), room(other)) for name, other in found)
+
+
+def essential(found: Arrows) -> Arrows:
+    """Leave out every arrow that others make up together. There must be no circle."""
+    return frozenset((name, other) for name, other in found if other not in _reached(found - {(name, other)}, name))
+
+
+def _reached(found: Arrows, start: str) -> set[str]:
+    reached, new = set[str](), {start}
+    while new:
+        reached |= new
+        new = {other for name, other in found if name in new} - reached
+    return reached
+
+
+def drawing(found: Arrows, *, every: bool = False) -> str:
+    """A Mermaid flowchart: the rooms floor by floor, and who imports from whom; dotted is what breaks the rules.
+
+    An arrow that others make up together is left out, unless `every` one is wanted.
+    """
+    wrong = between_rooms(faults(found))
+    right = between_rooms(found) - wrong
+    lines = ["flowchart TD"]
+    for number, (title, names) in enumerate(FLOORS.items()):
+        boxes = (f'    {_id(name)}["{name}"]' for name in names)
+        lines += [f'  subgraph floor{len(FLOORS) - number}["{title}"]', *boxes, "  end"]
+    lines += [f"  {_id(name)} --> {_id(other)}" for name, other in _sorted(right if every else essential(right))]
+    lines += [f"  {_id(name)} -.-> {_id(other)}" for name, other in _sorted(wrong)]
+    return "\n".join(lines) + "\n"
+
+
+def _sorted(found: Arrows) -> list[tuple[str, str]]:
+    order = [name for names in FLOORS.values() for name in names]
+    return sorted(found, key=lambda arrow: (order.index(arrow[0]), order.index(arrow[1])))
+
+
+def _id(name: str) -> str:
+    return name.removeprefix("_")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="draw the arrows too that others make up together")
+    parser.add_argument("--rules", action="store_true", help="print the imports that point up or sideways")
+    options = parser.parse_args()
+    found = arrows(imports())
+    if options.rules:
+        text = "".join(f"{name} -> {other}  ({room(name)} -> {room(other)})\n" for name, other in sorted(faults(found)))
+    else:
+        text = f"```mermaid\n{drawing(found, every=options.all)}```\n"
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The package's rooms and floors, as its imports are, and as the README draws them."""
+
+from __future__ import annotations
+
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import architecture
+import pytest
+from architecture import FLOORS, HIDDEN, ROOMS, YET, arrows, drawing, essential, faults, hidden_from_cli, imports
+
+README = Path(__file__).parent.parent / "README.md"
+FOUND = imports()
+ARROWS = arrows(FOUND)
+
+
+def test_no_import_points_up_or_sideways() -> None:
+    """A room imports from the floors below its own only; the exceptions are listed, and the list only gets shorter."""
+    assert faults(ARROWS) - YET == set()
+    assert YET - faults(ARROWS) == set(), "these are mended: take them out of YET"
+
+
+def test_the_command_line_uses_no_further_private_module() -> None:
+    """What the command line does, a program can do with public names; the exceptions only get fewer."""
+    assert hidden_from_cli(ARROWS) - HIDDEN == set()
+    assert HIDDEN - hidden_from_cli(ARROWS) == set(), "these are mended: take them out of HIDDEN"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Every module can be read after those that it imports."""
+    assert len(list(TopologicalSorter(FOUND).static_order())) == len(FOUND)
+
+
+def test_every_module_is_in_one_room() -> None:
+    """The tables name each room and each module once, and nothing that is not there."""
+    inside = [name for names in ROOMS.values() for name in names]
+    assert len(set(inside)) == len(inside)
+    assert set(inside) <= {name.split(".")[0] for name in FOUND}
+    assert sorted(ROOMS) == sorted(name for names in FLOORS.values() for name in names)
+
+
+def test_there_are_few_rooms_at_first_sight() -> None:
+    """At most fifteen."""
+    assert len(ROOMS) <= 15
+
+
+def test_the_readme_shows_the_drawing() -> None:
+    """Where the README draws the package, it is as `python tests/architecture.py` prints it."""
+    drawn = re.findall(r"^```mermaid\n(flowchart.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert drawn in ([], [drawing(ARROWS)]), "print it anew: python tests/architecture.py"
+
+
+def test_the_command_prints_the_drawing_for_the_readme(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["architecture.py"])
+    architecture.main()
+    assert capsys.readouterr().out == f"```mermaid\n{drawing(ARROWS)}```\n"
+
+
+def test_the_command_prints_what_breaks_the_rules(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["architecture.py", "--rules"])
+    architecture.main()
+    printed = {tuple(line.split()[:3:2]) for line in capsys.readouterr().out.splitlines()}
+    assert printed == faults(ARROWS)
+
+
+# The functions that the rules rest on, on packages that are made up.
+
+
+def made(folder: Path, **files: str) -> Path:
+    package = folder / "invoicing_async"
+    for name, text in {"__init__": "", **files}.items():
+        file = package / f"{name.replace('__in__', '/')}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return package
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from . import errors", {"errors"}),
+        ("from . import nothing_of_a_module", {"__init__"}),
+        ("from .errors import ApiError", {"errors"}),
+        ("from ._core import http", {"_core.http"}),
+        ("from ._core import Request", {"_core"}),
+        ("from ._core.http import Request", {"_core.http"}),
+        ("import invoicing_async.errors", {"errors"}),
+        ("from invoicing_async._core.http import Request", {"_core.http"}),
+        ("from invoicing_async import errors", {"errors"}),
+        ("def late():\n    from .errors import ApiError", {"errors"}),
+        ("if TYPE_CHECKING:\n    from .errors import ApiError\nelse:\n    from ._core import http", {"_core.http"}),
+        ("import json\nfrom invoicing_async_of_another import x", set()),
+    ],
+)
+def test_what_runs_of_a_modules_imports_is_found(tmp_path: Path, line: str, expected: set[str]) -> None:
+    package = made(tmp_path, errors="", session=line, _core__in____init__="", _core__in__http="")
+    assert imports(package)["session"] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from . import clock", {"_core.clock"}),
+        ("from .clock import Clock", {"_core.clock"}),
+        ("from ..errors import ApiError", {"errors"}),
+        ("from .. import errors", {"errors"}),
+    ],
+)
+def test_an_import_within_a_package_is_found(tmp_path: Path, line: str, expected: set[str]) -> None:
+    package = made(tmp_path, errors="", _core__in____init__="", _core__in__http=line, _core__in__clock="")
+    assert imports(package)["_core.http"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "wrong"),
+    [
+        ("session", "_core.http", False),
+        ("_durable.store", "documents", False),
+        ("_core.http", "_transport.client", True),
+        ("_files.writer", "_einvoices.decode", True),
+        ("documents", "invoices", True),
+        ("_durable.store", "cli.app", True),
+    ],
+)
+def test_an_arrow_is_right_only_downward(name: str, other: str, *, wrong: bool) -> None:
+    assert bool(faults(arrows({name: frozenset({other})}))) is wrong
+
+
+def test_what_is_within_one_room_is_no_arrow() -> None:
+    assert arrows({"_core.http": frozenset({"_core.clock", "errors"})}) == set()
+
+
+def test_a_module_of_no_room_is_refused() -> None:
+    with pytest.raises(KeyError, match="_attic is in no room"):
+        arrows({"_attic": frozenset({"errors"})})
+
+
+def test_an_arrow_that_others_make_up_is_not_drawn() -> None:
+    assert essential(frozenset({("a", "b"), ("b", "c"), ("a", "c"), ("a", "d")})) == {
+        ("a", "b"),
+        ("b", "c"),
+        ("a", "d"),
+    }
+
+
+def test_what_breaks_the_rules_is_drawn_dotted() -> None:
+    drawn = drawing(frozenset({("session", "_core.http"), ("_core.http", "session")}))
+    assert "  session --> core\n" in drawn
+    assert "  core -.-> session\n" in drawn

@@ -1,0 +1,45 @@
+"""What the guide for contributors and the hooks tell one to run is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+HOOKS = (ROOT / ".pre-commit-config.yaml").read_text()
+TOOLS = {"python", "pre-commit", "ruff", "mypy"}
+"""What `.venv/bin` holds after the guide's first command."""
+
+
+def commands() -> list[str]:
+    """Every command of the guide and of the hooks, those of one line apart."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    lines = chain.from_iterable(block.splitlines() for block in blocks)
+    return [*chain.from_iterable(line.split(" && ") for line in lines), *re.findall(r"entry: (.*)", HOOKS)]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_each_command_names_what_is_there(command: str) -> None:
+    """Its program comes with the set-up or is the repository's own, and so is each file that it names."""
+    program, *arguments = shlex.split(command)
+    assert program == "python3" or program.removeprefix(".venv/bin/") in TOOLS or (ROOT / program).is_file()
+    for name in arguments:
+        if name.split("/")[0] in {"tests", "benchmarks"}:
+            assert (ROOT / name).is_file()
+
+
+def test_the_set_up_installs_the_linters() -> None:
+    """The extra of the first command is one of the project's, with ruff and mypy in it."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r"^lint = \[.*\bmypy\b.*\bruff\b", project, re.MULTILINE)
+    assert "-e '.[lint]' pre-commit" in commands()[1]
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w./-]+\.(?:py|md|txt)|\.ci/run|benchmarks)`", GUIDE))))
+def test_each_file_that_the_guide_names_is_there(name: str) -> None:
+    assert (ROOT / name).exists() or list(ROOT.glob(f"*/*/{name}")) or "X" in name
