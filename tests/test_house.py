@@ -109,6 +109,10 @@ THIRD_PARTIES = {
 }
 
 
+NETWORK = {"_aiohttp", "_connections", "_foreign", "_pooled", "_response", "_server"}
+"""The parts of the door to the network, which go by the name of the first."""
+
+
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -118,7 +122,13 @@ def owner(file: Path) -> str:
     relative = file.relative_to(PACKAGE)
     if len(relative.parts) > 1:
         return relative.parts[0]
-    return "sandbox" if relative.stem == "_page" or relative.stem.startswith("_sandbox") else relative.stem
+    return called(relative.stem)
+
+
+def called(stem: str) -> str:
+    if stem in NETWORK:
+        return "_aiohttp"
+    return "sandbox" if stem == "_page" or stem.startswith("_sandbox") else stem
 
 
 def own_imports(file: Path) -> Iterator[str]:
@@ -150,7 +160,7 @@ def test_imports_point_only_downward(file: Path) -> None:
     """No module imports one of its own level or above, but for the pairs that say why."""
     name = owner(file)
     for imported in own_imports(file):
-        target = "sandbox" if imported == "_page" or imported.startswith("_sandbox") else imported
+        target = called(imported)
         if target != name and (name, target) not in SIDEWAYS:
             assert level(target) < level(name), f"{name} imports {target}"
 
