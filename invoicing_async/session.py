@@ -23,6 +23,7 @@ from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
+from ._links import checked_base_url
 from ._outcomes import may_repeat
 from ._refusals import read_into
 from ._slots import Slots
@@ -110,7 +111,7 @@ class Session:
         clock: Clock | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self.base_path = urlsplit(self.base_url).path
         self.auth = auth
         self.retry = retry or RetryPolicy()
@@ -733,14 +734,3 @@ class _Call(Generic[T]):
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
             self._session.tell(event)
-
-
-def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an absolute http or https URL, got {base_url!r}")
-    if parts.username or parts.password:
-        raise ValueError("base_url must hold no user name or password: pass an Auth")
-    if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query or fragment, got {base_url!r}")
-    return base_url.rstrip("/")
