@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from ._clock import Bound, Clock, RealClock
-from ._connections import READ_BUFFER, Connector
+from ._connections import READ_BUFFER, Connector, only_fresh, went_stale
 from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, translate
 from ._http import Exchange, Request, Response
 from ._pooled import Direct, Pool
@@ -46,6 +47,7 @@ class _Request(aiohttp.ClientRequest):
             # What came while it was idle would be taken for the answer: another order's document.
             raise SpoiltConnectionError(SPOILT)
         await head.begins()
+        head.protocol = protocol
         try:
             head.leaves()
         except TransportError:
@@ -79,10 +81,11 @@ class AiohttpTransport:
         if max_header < 1:
             raise ValueError(f"max_header must be 1 or more, got {max_header!r}")
         bounds = timeouts or Timeouts()
-        self._silence = Silence(clock or RealClock(), bounds.read)
+        clock = clock or RealClock()
+        self._silence = Silence(clock, bounds.read)
         self._proxy = proxy
         headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        connector = Connector(ssl, bounds.attempt)
+        connector = Connector(ssl, bounds, clock)
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect)
         self._client = aiohttp.ClientSession(
@@ -146,15 +149,17 @@ class _ByClient:
         _head.set(head)
         try:
             async with head:
-                raw = self._answer = await self._client.request(
-                    request.method,
-                    _url(request),
-                    headers=request.headers,
-                    data=request.body or None,
-                    allow_redirects=False,
-                    proxy=self._proxy,
-                )
+                with only_fresh(wanted=self._exchange.fresh):
+                    raw = self._answer = await self._client.request(
+                        request.method,
+                        _url(request),
+                        headers=request.headers,
+                        data=request.body or None,
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                    )
         except (aiohttp.ClientError, OSError) as exc:
+            self._exchange.stale = went_stale(head.protocol)
             translate(SilenceError() if head.bound.expired() else exc, self._exchange)
         return Answer(raw.status, raw.headers, raw.content, self._exchange, self._silence)
 
@@ -182,13 +187,14 @@ def _base(base_url: str) -> URL:
 class _Head:
     """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
 
-    __slots__ = ("_begun", "_exchange", "body", "bound")
+    __slots__ = ("_begun", "_exchange", "body", "bound", "protocol")
 
     def __init__(self, exchange: Exchange, bound: Bound, body: bytes) -> None:
         self._exchange = exchange
         self._begun = False
         self.bound = bound
         self.body = body
+        self.protocol: ResponseHandler | None = None
 
     async def begins(self) -> None:
         """Hear that a connection was had: from here on silence counts."""

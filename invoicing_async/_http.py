@@ -91,12 +91,15 @@ class Exchange:
     """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves.
 
     `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
-    `leaves` judges it and hears that the byte is about to leave.
+    `leaves` judges it and hears that the byte is about to leave. `fresh` asks for a connection that was not idle
+    before; `stale` turns true when the request left on an idle one that its peer closed before a byte of the answer.
     """
 
     sent: bool = False
     deadline: float | None = None
     leaves: Callable[[], None] | None = None
+    fresh: bool = False
+    stale: bool = False
 
     def leave(self) -> None:
         """Say that the first byte leaves now: between connecting and writing, with no await before that byte.

@@ -19,11 +19,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ._clock import Bound
-from ._connections import INFORMATIONAL, READ_BUFFER, Connector
+from ._connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
 from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, translate
 from ._http import Exchange, Request, Response
 from ._response import Answer, Silence
-from .errors import ProtocolError, TransportError
+from .errors import TransportError
 
 __all__ = ["Direct", "Pool"]
 
@@ -68,9 +68,12 @@ class Pool:
         headers = CIMultiDict((name, request.headers[name]) for name in kept)
         return _Origin(request, url.raw_path.rstrip("/"), headers)
 
-    async def connect(self, origin: _Origin) -> Connection:
-        """Take an idle connection or make one."""
+    async def connect(self, origin: _Origin, *, fresh: bool) -> Connection:
+        """Take an idle connection, if it need not be a fresh one, or make one."""
         try:
+            if fresh:
+                with only_fresh(wanted=True):
+                    return await self._connector.connect(origin.request, [], self._timeout)
             return await self._connector.connect(origin.request, [], self._timeout)
         except TimeoutError as exc:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {origin.request.url}") from exc
@@ -116,7 +119,7 @@ class Direct:
     async def __aenter__(self) -> Response:
         bound: Bound | None = None
         try:
-            connection = await self._pool.connect(self._origin)
+            connection = await self._pool.connect(self._origin, fresh=self._exchange.fresh)
             bound = self._silence.bound()
             try:
                 async with bound:
@@ -126,11 +129,10 @@ class Direct:
                     while message.code // 100 == INFORMATIONAL and message.code != SWITCHING:
                         message, content = await protocol.read()
             except BaseException:
+                self._exchange.stale = went_stale(connection.protocol)
                 connection.close()
                 raise
-        except HttpProcessingError as exc:
-            raise ProtocolError(f"not an HTTP answer: {exc.message}", status=exc.code or None) from exc
-        except (aiohttp.ClientError, OSError) as exc:
+        except (HttpProcessingError, aiohttp.ClientError, OSError) as exc:
             translate(SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
         self._connection = connection
         self._content = content

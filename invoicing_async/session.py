@@ -73,7 +73,8 @@ WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
 
 RENEWALS = 10
-"""Attempts of a call that may end because their intent had grown too old and are not counted."""
+"""Attempts of a call that never had a chance and are not counted: their intent had grown too old before the first byte,
+or the idle connection that they took had been closed by its peer."""
 
 
 class StaleIntentError(TransportError):
@@ -313,6 +314,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_at_once",
         "_before",
         "_begun",
         "_body",
@@ -368,6 +370,7 @@ class _Call(Generic[T]):
         self._answer: AbstractAsyncContextManager[Response] | None = None
         self._slot = False
         self._stale = 0
+        self._at_once = False
         self._intended: _Moment | None = None
         self._left = False
         self._refused: Response | None = None
@@ -467,7 +470,7 @@ class _Call(Generic[T]):
         return state.attempt_number - min(self._stale, RENEWALS)
 
     def _wait(self, state: RetryCallState) -> float:
-        if isinstance(self._error, StaleIntentError):
+        if self._at_once:
             return 0.0
         retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
         chance = self._session.clock.random()
@@ -477,7 +480,7 @@ class _Call(Generic[T]):
         delay = state.upcoming_sleep
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         # Nothing of the next attempt has left yet, whatever became of the last one, and it has an intent of its own.
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.stale)
         self._intended = None
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
@@ -525,7 +528,7 @@ class _Call(Generic[T]):
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         session = self._session
         self._begun = session.clock.monotonic()
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.fresh)
         self._prepared = self._left = False
         self._refused = None
         try:
@@ -718,7 +721,8 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
-        self._stale += isinstance(error, StaleIntentError)
+        self._at_once = isinstance(error, StaleIntentError) or self._exchange.stale
+        self._stale += self._at_once
         self._history += (
             Attempt(
                 number=len(self._history) + 1,
