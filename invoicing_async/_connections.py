@@ -7,6 +7,7 @@ later. That ends at the next machine: a proxy or a gateway that stores and forwa
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from ssl import SSLContext
@@ -18,7 +19,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage
 
 from ._heads import mended
-from ._sockets import is_quiet, make
+from ._sockets import AddressInfo, is_quiet, make
 
 __all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector"]
 
@@ -147,9 +148,13 @@ class Connector(aiohttp.TCPConnector):
             limit=0,
             keepalive_timeout=KEEPALIVE,
             ssl=True if ssl is None else ssl,
-            socket_factory=partial(make, seconds=unheard),
+            socket_factory=self._made,
         )
+        self.unheard = unheard
         self._factory = _protocols(self._loop)
+
+    def _made(self, address: AddressInfo) -> socket.socket:
+        return make(address, seconds=self.unheard)
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         while (found := await super()._get(key, traces)) is not None:
