@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ._characters import unseen
 
-__all__ = ["Environment", "Proxy", "has_password", "proxy_fault"]
+__all__ = ["Environment", "Proxy", "has_credential", "proxy_fault"]
 
 _SCHEMES = {"http", "https"}
 
@@ -60,12 +60,9 @@ def proxy_fault(text: str) -> str | None:
     return None
 
 
-def has_password(text: str) -> bool:
-    """Tell whether a proxy's URL holds a password."""
-    try:
-        return bool(_split(text).password)
-    except ValueError:
-        return "@" in text
+def has_credential(text: str) -> bool:
+    """Tell whether a proxy's URL names a user or holds a password; a token may stand in the place of either."""
+    return "@" in text
 
 
 @frozen
