@@ -2,29 +2,37 @@
 
 Nothing here retries or follows a redirect: custom credential headers would follow it to another host.
 
-A POST, which is all that both services take, is put on a connection of aiohttp's pool directly (`_pooled`). Whatever
-else is asked, and everything while somebody has replaced the client's request (aioresponses, an APM agent), goes
-through aiohttp's client.
+Requests go through aiohttp's client, with whatever listens to it. What may always be repeated and asks for nothing of
+the client takes a short cut to its pool (`_pooled`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache
-from ssl import SSLContext
+from functools import lru_cache, partial
+from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
+from attrs import frozen
+from multidict import CIMultiDict
 from yarl import URL
 
 from ._clock import Bound, Clock, RealClock
 from ._connections import READ_BUFFER, Connector, only_fresh, went_stale
-from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, translate
-from ._http import Exchange, Request, Response
-from ._pooled import Direct, Pool
-from ._response import Answer, Silence
+from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
+from ._http import Exchange, Repeat, Request, Response
+from ._pooled import Direct, Pool, is_tested
+from ._proxies import Environment, Proxy, proxy_fault
+from ._response import Answer, Bounds
+from ._sockets import forget, is_quiet
 from .errors import TransportError
 from .policies import Timeouts
 
@@ -33,39 +41,71 @@ __all__ = ["AiohttpTransport"]
 MAX_HEADER = 2**16
 """Bytes that a line of an answer's head may have by default; some proxies add headers of tens of kilobytes."""
 
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Where OpenSSL is told of other authorities."""
+
 _head: ContextVar[_Head | None] = ContextVar("invoicing_async_head", default=None)
+
+_Send = Callable[[Any], Awaitable[aiohttp.ClientResponse]]
 
 
 class _Request(aiohttp.ClientRequest):
     """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        protocol, head = conn.protocol, _head.get()
-        if head is None:
-            return await super().send(conn)
-        if protocol is None or protocol.should_close:
-            # What came while it was idle would be taken for the answer: another order's document.
-            raise SpoiltConnectionError(SPOILT)
-        await head.begins()
-        head.protocol = protocol
-        try:
-            head.leaves()
-        except TransportError:
-            conn.release()  # it is as good as before
-            raise
-        # aiohttp would leave the writing to a task, and so to some later time.
-        self._body = None
-        answer = await super().send(conn)
-        if head.body and protocol.transport is not None:
-            protocol.transport.write(head.body)
-        return answer
+        head = _head.get()
+        return await (super().send(conn) if head is None else _carefully(self, head, super().send, conn))
+
+
+async def _carefully(
+    request: aiohttp.ClientRequest, head: _Head, send: _Send, connection: Any
+) -> aiohttp.ClientResponse:
+    """Send a request of aiohttp's on a connection, head and body at once, unless it is too late for its first byte."""
+    protocol = connection.protocol
+    if protocol is None or protocol.should_close or not head.may_use(protocol.transport):
+        # What came while it was idle would be taken for the answer: another order's document.
+        raise SpoiltConnectionError(SPOILT)
+    await head.begins()
+    head.protocol = protocol
+    try:
+        head.leaves()
+    except TransportError:
+        connection.release()  # it is as good as before
+        raise
+    # aiohttp would leave the writing to a task, and so to some later time.
+    request._body = None  # noqa: SLF001 - the one way to keep it from that
+    answer = await send(connection)
+    if head.body and protocol.transport is not None:
+        protocol.transport.write(head.body)
+    return answer
+
+
+async def _as_ours(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+    """Make a request of somebody's session one that is sent carefully; a middleware of aiohttp's client."""
+    head = _head.get()
+    if head is not None:
+        sending: Any = partial(_carefully, request, head, request.send)
+        vars(request)["send"] = sending
+    answer: aiohttp.ClientResponse = await handler(request)
+    return answer
 
 
 class AiohttpTransport:
     """One pool of connections. Make it inside the event loop that uses it.
 
-    `ssl` is the context for https, None for aiohttp's own checks; `proxy` the URL of an HTTP proxy; `max_header` how
-    many bytes a line of an answer's head may have.
+    `timeouts` bound each exchange; without, those of the session that calls do. `proxy` is the URL of an HTTP proxy for
+    every host, as `http://user:password@host:port`; its password is in no repr, error or traceback. `ssl` is the
+    context for https, None for aiohttp's own checks. `headers` go with every request, unless it has its own of the
+    same name. `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
+    and `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes
+    before it. No .netrc is read. `trace_configs` are aiohttp's and hear of every attempt.
+
+    `connector` is a pool of your own: it makes the connections as it was told, and you close it. `session` is a whole
+    `aiohttp.ClientSession` of your own, with its cookies, headers, middlewares and trace configs: you close it.
+    Nothing given is ever closed here. What is sent on such connections is looked at and bounded as on the
+    transport's own. `max_header` is how many bytes a line of an answer's head may have.
+
+    Raises `ValueError` for a proxy that is none, and for a session together with what it would have brought.
     """
 
     def __init__(
@@ -74,94 +114,204 @@ class AiohttpTransport:
         timeouts: Timeouts | None = None,
         ssl: SSLContext | None = None,
         proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        connector: aiohttp.BaseConnector | None = None,
+        session: aiohttp.ClientSession | None = None,
         user_agent: str = "invoicing-async",
         clock: Clock | None = None,
         max_header: int = MAX_HEADER,
     ) -> None:
         if max_header < 1:
             raise ValueError(f"max_header must be 1 or more, got {max_header!r}")
-        bounds = timeouts or Timeouts()
-        clock = clock or RealClock()
-        self._silence = Silence(clock, bounds.read)
-        self._proxy = proxy
-        headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        connector = Connector(ssl, bounds, clock)
-        # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.connect)
-        self._client = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers=headers,
-            read_bufsize=READ_BUFFER,
-            max_line_size=max_header,
-            max_field_size=max_header,
-            request_class=_Request,
-            # An empty POST must not claim to carry application/octet-stream.
-            skip_auto_headers=("Content-Type",),
-            timeout=timeout,
+        if session is not None and (connector is not None or trace_configs):
+            raise ValueError("a session brings its own connector and trace_configs: give them to it")
+        if proxy is not None and (fault := proxy_fault(proxy)) is not None:
+            proxy = headers = None  # no traceback's locals hold a secret
+            raise ValueError(f"proxy {fault}")
+        if headers is not None and (fault := _headers_fault(headers)) is not None:
+            proxy = headers = None
+            raise ValueError(f"headers: {fault}")
+        self._environment = Environment.read() if trust_env and proxy is None else None
+        self._proxy = None if proxy is None else Proxy.of(proxy)
+        self._proxies: dict[str, Proxy | None] = {}
+        self._clock = clock or RealClock()
+        self._timeouts = timeouts
+        self._heard = timeouts
+        self._bounds = Bounds.of(timeouts or Timeouts(), self._clock)
+        if ssl is None and trust_env and any(os.environ.get(name) for name in CA_VARIABLES):
+            ssl = create_default_context()
+        self._given = session
+        self._connector: Connector | None = None
+        if session is None and connector is None:
+            connector = self._connector = Connector(ssl, (timeouts or Timeouts()).attempt, self._clock)
+        own = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
+        more = CIMultiDict(headers or {})
+        self._client = session or _client(connector, own, trace_configs, max_header)
+        self._way = _Way(
+            client=self._client,
+            headers=more if session is None else _defaults(session, own, more),
+            options=_options(session, max_header, None if self._connector is not None else ssl),
+            is_foreign=self._connector is None,
         )
-        self._pool = Pool(connector, timeout, headers, max_header)
+        self._pool: Pool | None = None
+        if self._connector is not None and is_tested(aiohttp.__version__):
+            self._pool = Pool(self._client, self._connector, {**own, **more}, max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""
-        origin = self._pool.origin(request.base_url) if self._may_go_directly(request) else None
-        if origin is not None:
-            return Direct(self._pool, origin, request, exchange, self._silence)
-        return _ByClient(self._client, request, exchange, self._proxy, self._silence)
+        bounds = self._bounds
+        if self._timeouts is None and exchange.timeouts is not None and exchange.timeouts is not self._heard:
+            bounds = self._bounded_by(exchange.timeouts)
+        proxy = self._proxy if self._environment is None else self._proxy_for(request.base_url, self._environment)
+        if self._pool is not None and proxy is None and (origin := self._pool.origin(request)) is not None:
+            return Direct(self._pool, origin, request, exchange, bounds)
+        return _ByClient(self._way, request, exchange, bounds, proxy)
 
-    def _may_go_directly(self, request: Request) -> bool:
-        pristine = aiohttp.ClientSession._request is _PRISTINE  # noqa: SLF001 - only looked at
-        return pristine and request.method == "POST" and self._proxy is None
+    def _bounded_by(self, timeouts: Timeouts) -> Bounds:
+        """Take over a session's bounds; the connections that it shares with another's give up by the shorter."""
+        if self._connector is not None:
+            shortest = timeouts.attempt if self._heard is None else min(self._connector.unheard, timeouts.attempt)
+            self._connector.unheard = shortest
+        self._heard = timeouts
+        self._bounds = Bounds.of(timeouts, self._clock)
+        return self._bounds
+
+    def _proxy_for(self, base_url: str, environment: Environment) -> Proxy | None:
+        if base_url not in self._proxies:
+            self._proxies[base_url] = environment.proxy_for(base_url)
+        return self._proxies[base_url]
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._client.close()
+        """Close every connection of this transport's own; a session or a connector that was given stays open."""
+        if self._given is None:
+            await self._client.close()
 
 
-_PRISTINE = aiohttp.ClientSession._request  # noqa: SLF001 - only looked at
-"""What aioresponses and agents that watch aiohttp put themselves in place of."""
+def _headers_fault(headers: Mapping[str, Any]) -> str | None:
+    """Name the header whose value cannot be sent, without showing it; None if there is none."""
+    for name, value in headers.items():
+        if not isinstance(value, str) or "\r" in value or "\n" in value:
+            return f"the value of {name!r} must be text on one line"
+    return None
+
+
+def _client(
+    connector: aiohttp.BaseConnector | None,
+    headers: Mapping[str, str],
+    trace_configs: Sequence[aiohttp.TraceConfig],
+    max_header: int,
+) -> aiohttp.ClientSession:
+    """Make a client of the transport's own."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        connector_owner=isinstance(connector, Connector),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers=headers,
+        read_bufsize=READ_BUFFER,
+        max_line_size=max_header,
+        max_field_size=max_header,
+        request_class=_Request,
+        # An empty POST must not claim to carry application/octet-stream.
+        skip_auto_headers=("Content-Type",),
+        trace_configs=list(trace_configs),
+    )
+
+
+def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLContext | None) -> dict[str, Any]:
+    """Return what a client is told with every request: somebody's own all that ours is told once."""
+    told: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
+    if session is None:
+        return told
+    return {
+        **told,
+        "auto_decompress": False,
+        "raise_for_status": False,
+        "read_bufsize": READ_BUFFER,
+        "max_line_size": max_header,
+        "max_field_size": max_header,
+        "skip_auto_headers": ("Content-Type",),
+        "middlewares": (*getattr(session, "_middlewares", ()), _as_ours),
+    }
+
+
+def _defaults(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers that somebody's session does not bring itself."""
+    found = CIMultiDict((name, value) for name, value in own.items() if name != "User-Agent")
+    if "User-Agent" not in session.headers:
+        found["User-Agent"] = own["User-Agent"]
+    found.update(more)
+    return found
+
+
+@frozen
+class _Way:
+    """How requests go through a client: what it is told with each, and the headers that go with each."""
+
+    client: aiohttp.ClientSession
+    headers: CIMultiDict[str]
+    options: Mapping[str, Any]
+    is_foreign: bool
+    """Its connections are not of this module's making."""
+
+    def told(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
+        """Return the headers of a request, and what the client is told of it."""
+        headers: Mapping[str, str] = request.headers
+        if self.headers or proxy is not None:
+            headers = merged = self.headers.copy()
+            merged.update(request.headers)
+        if proxy is None:
+            return {"headers": headers, **self.options}
+        asks = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
+        if request.base_url[:6].lower() == "https:":
+            return {"headers": headers, "proxy": proxy.url, "proxy_headers": asks, **self.options}
+        merged.update(asks)
+        return {"headers": headers, "proxy": proxy.url, **self.options}
 
 
 class _ByClient:
     """Any request, with everything that aiohttp's client does."""
 
-    __slots__ = ("_answer", "_client", "_exchange", "_proxy", "_request", "_silence")
+    __slots__ = ("_answer", "_bounds", "_exchange", "_proxy", "_request", "_way")
 
-    def __init__(
-        self,
-        client: aiohttp.ClientSession,
-        request: Request,
-        exchange: Exchange,
-        proxy: str | None,
-        silence: Silence,
-    ) -> None:
-        self._silence = silence
-        self._client = client
+    def __init__(self, way: _Way, request: Request, exchange: Exchange, bounds: Bounds, proxy: Proxy | None) -> None:
+        self._way = way
         self._request = request
         self._exchange = exchange
+        self._bounds = bounds
         self._proxy = proxy
         self._answer: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Response:
-        request = self._request
-        head = _Head(self._exchange, self._silence.bound(), request.body)
+        request, client = self._request, self._way.client
+        if client.closed:
+            raise TransportError("the aiohttp session is closed", sent="no")
+        handled = sys.exception()
+        head = _Head(self._exchange, self._bounds, request, is_foreign=self._way.is_foreign)
         _head.set(head)
         try:
             async with head:
                 with only_fresh(wanted=self._exchange.fresh):
-                    raw = self._answer = await self._client.request(
+                    raw = self._answer = await client.request(
                         request.method,
                         _url(request),
-                        headers=request.headers,
                         data=request.body or None,
                         allow_redirects=False,
-                        proxy=self._proxy,
+                        timeout=self._bounds.connecting,
+                        **self._way.told(request, self._proxy),
                     )
         except (aiohttp.ClientError, OSError) as exc:
-            self._exchange.stale = went_stale(head.protocol)
+            bare(exc, handled)
+            # Our own pool hands out no idle connection that is spoilt.
+            spoilt = self._way.is_foreign and isinstance(exc, SpoiltConnectionError)
+            self._exchange.stale = spoilt or went_stale(head.protocol)
             translate(SilenceError() if head.bound.expired() else exc, self._exchange)
-        return Answer(raw.status, raw.headers, raw.content, self._exchange, self._silence)
+        except BaseException as exc:
+            bare(exc, handled)
+            raise
+        return Answer(raw.status, raw.headers, raw.content, self._exchange, self._bounds.silence)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -187,14 +337,28 @@ def _base(base_url: str) -> URL:
 class _Head:
     """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
 
-    __slots__ = ("_begun", "_exchange", "body", "bound", "protocol")
+    __slots__ = ("_begun", "_bounds", "_exchange", "_is_foreign", "_is_submission", "body", "bound", "protocol")
 
-    def __init__(self, exchange: Exchange, bound: Bound, body: bytes) -> None:
+    def __init__(self, exchange: Exchange, bounds: Bounds, request: Request, *, is_foreign: bool) -> None:
         self._exchange = exchange
         self._begun = False
-        self.bound = bound
-        self.body = body
+        self._bounds = bounds
+        self._is_foreign = is_foreign
+        self._is_submission = request.repeat is not Repeat.ALWAYS
+        self.bound: Bound = bounds.silence.bound()
+        self.body = request.body
         self.protocol: ResponseHandler | None = None
+
+    def may_use(self, transport: asyncio.BaseTransport | None) -> bool:
+        """Tell whether a connection can carry the exchange; one of somebody else's is looked at and told to forget.
+
+        A new connection with TLS has bytes to read before any answer, so those are not looked at.
+        """
+        if not self._is_foreign:
+            return True
+        if self._is_submission:
+            forget(transport, seconds=self._bounds.unheard)
+        return transport is not None and (transport.get_extra_info("sslcontext") is not None or is_quiet(transport))
 
     async def begins(self) -> None:
         """Hear that a connection was had: from here on silence counts."""
@@ -213,3 +377,11 @@ class _Head:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await self.bound.__aexit__(kind, exc, trace) if self._begun else None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "serve":  # where it was before there was `transport`
+        from ._server import serve
+
+        return serve
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

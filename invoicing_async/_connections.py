@@ -7,6 +7,7 @@ later. That ends at the next machine: a proxy or a gateway that stores and forwa
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,6 @@ from ._clock import Clock
 from ._foreign import furthest
 from ._heads import UNFINISHED, mended
 from ._sockets import AddressInfo, is_quiet, make
-from .policies import Timeouts
 
 __all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector", "only_fresh", "went_stale"]
 
@@ -212,16 +212,19 @@ class Connector(aiohttp.TCPConnector):
     `Timeouts.connect` bounds the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
     """
 
-    def __init__(self, ssl: SSLContext | None, timeouts: Timeouts, clock: Clock) -> None:
+    def __init__(self, ssl: SSLContext | None, unheard: float, clock: Clock) -> None:
         super().__init__(
             limit=0,
             keepalive_timeout=KEEPALIVE,
             ssl=True if ssl is None else ssl,
-            socket_factory=partial(make, seconds=timeouts.attempt),
+            socket_factory=self._made,
         )
-        self._factory = _protocols(self._loop)
-        self._seconds = timeouts.connect
+        self.unheard = unheard
         self._clock = clock
+        self._factory = _protocols(self._loop)
+
+    def _made(self, address: AddressInfo) -> socket.socket:
+        return make(address, seconds=self.unheard)
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         if _fresh.get():
@@ -235,7 +238,7 @@ class Connector(aiohttp.TCPConnector):
         return None
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
-        bound = self._clock.timeout(self._seconds)
+        bound = self._clock.timeout(timeout.sock_connect)
         try:
             async with bound:
                 return await super()._create_connection(req, traces, timeout)

@@ -1,13 +1,33 @@
-"""A POST put on a connection of aiohttp's pool directly, by aiohttp's own writer and parser.
+"""A POST put on a connection of aiohttp's pool directly: a short cut past aiohttp's client, and its fence.
 
-aiohttp's client spends twice as long on cookies, redirects, proxies and tracing, none of which is in use.
+The client spends most of what a call costs on cookies, redirects, proxies and tracing. Where none of it is asked for,
+a request that may always be repeated is written by aiohttp's own writer and read by its own parser. A submission never
+is, nor anything where somebody listens to the client or has replaced a part of it (trace configs, middlewares,
+aioresponses, an agent), goes through a proxy, or brought a session or a connector, nor under a minor version of
+aiohttp that the project's own check does not run with: all that goes through the client.
+
+Inner names of aiohttp that this module rests on, which a test compares with its code:
+
+- `aiohttp.client_proto`: `ResponseHandler`
+- `aiohttp.connector`: `Connection`
+- `aiohttp.http`: `HttpProcessingError`, `StreamWriter`
+- `aiohttp.ClientSession`: `_middlewares`, `_request`
+- `aiohttp.ClientRequest`: `headers`, `loop`, `url`
+- `aiohttp.TCPConnector`: `connect`
+- `Connection`: `close`, `protocol`, `release`, `transport`
+- `ResponseHandler`: `read`, `set_response_params`, `should_close`
+- `StreamWriter`: `set_eof`, `write`, `write_headers`
+- `RawResponseMessage`: `code`, `headers`
+- `StreamReader`: `exception`, `on_eof`, `set_exception`
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
-from types import TracebackType
+from types import FunctionType, TracebackType
+from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
@@ -20,15 +40,34 @@ from yarl import URL
 
 from ._clock import Bound
 from ._connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
-from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, translate
-from ._http import Exchange, Request, Response
-from ._response import Answer, Silence
+from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
+from ._http import Exchange, Repeat, Request, Response
+from ._response import Answer, Bounds
 from .errors import TransportError
 
-__all__ = ["Direct", "Pool"]
+__all__ = ["TESTED", "Direct", "Pool", "is_tested"]
+
+TESTED = frozenset({"3.14"})
+"""The minor versions of aiohttp that the project's own check runs with."""
 
 SWITCHING = 101
 """The one among the informational answers that is the answer."""
+
+
+def is_tested(version: str) -> bool:
+    """Tell whether a version of aiohttp, as `3.14.5`, is of a minor version whose inner names are known."""
+    return ".".join(version.split(".")[:2]) in TESTED
+
+
+def _as_written(function: Any) -> Any:
+    """Return a function of aiohttp's if it still is the one that aiohttp defines; None if it was replaced before."""
+    home = sys.modules[aiohttp.ClientSession.__module__].__file__
+    written = type(function) is FunctionType and function.__code__.co_filename == home
+    return function if written else None
+
+
+_PRISTINE = _as_written(aiohttp.ClientSession._request)  # noqa: SLF001 - only looked at
+"""What aioresponses and agents that watch aiohttp put themselves in place of."""
 
 
 @frozen
@@ -42,23 +81,32 @@ class _Origin:
 
 
 class Pool:
-    """aiohttp's connections, had without its client."""
+    """aiohttp's connections, had without its client, where nothing of the client is asked for."""
 
     def __init__(
-        self, connector: Connector, timeout: aiohttp.ClientTimeout, headers: Mapping[str, str], max_header: int
+        self, client: aiohttp.ClientSession, connector: Connector, headers: Mapping[str, str], max_header: int
     ) -> None:
         self.max_header = max_header
+        self._client = client
         self._connector = connector
-        self._timeout = timeout
         self._headers = headers
         self._loop = asyncio.get_running_loop()
         self._origins: dict[str, _Origin | None] = {}
 
-    def origin(self, base_url: str) -> _Origin | None:
-        """Give what is known of a base URL; None for one that needs the client's rules."""
+    def origin(self, request: Request) -> _Origin | None:
+        """Return what is known of a request's base URL; None for a request that needs the client."""
+        if request.repeat is not Repeat.ALWAYS or request.method != "POST" or self._is_watched():
+            return None
+        base_url = request.base_url
         if base_url not in self._origins:
             self._origins[base_url] = self._found(URL(base_url, encoded=True))
         return self._origins[base_url]
+
+    def _is_watched(self) -> bool:
+        """Tell whether somebody listens to the client or stands in its place; also one who came after it was made."""
+        client = self._client
+        replaced = aiohttp.ClientSession._request is not _PRISTINE  # noqa: SLF001 - only looked at
+        return replaced or bool(client.trace_configs or client._middlewares)  # noqa: SLF001 - as above
 
     def _found(self, url: URL) -> _Origin | None:
         if url.scheme not in {"http", "https"} or not url.raw_host or url.raw_user or url.raw_password:
@@ -68,13 +116,13 @@ class Pool:
         headers = CIMultiDict((name, request.headers[name]) for name in kept)
         return _Origin(request, url.raw_path.rstrip("/"), headers)
 
-    async def connect(self, origin: _Origin, *, fresh: bool) -> Connection:
+    async def connect(self, origin: _Origin, timeout: aiohttp.ClientTimeout, *, fresh: bool) -> Connection:
         """Take an idle connection, if it need not be a fresh one, or make one."""
         try:
             if fresh:
                 with only_fresh(wanted=True):
-                    return await self._connector.connect(origin.request, [], self._timeout)
-            return await self._connector.connect(origin.request, [], self._timeout)
+                    return await self._connector.connect(origin.request, [], timeout)
+            return await self._connector.connect(origin.request, [], timeout)
         except TimeoutError as exc:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {origin.request.url}") from exc
 
@@ -105,22 +153,24 @@ def _ready(connection: Connection, exchange: Exchange, max_header: int) -> Respo
 class Direct:
     """A POST written to a connection and answered by aiohttp's parser, without its client."""
 
-    __slots__ = ("_connection", "_content", "_exchange", "_origin", "_pool", "_request", "_silence")
+    __slots__ = ("_bounds", "_connection", "_content", "_exchange", "_origin", "_pool", "_request")
 
-    def __init__(self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, silence: Silence) -> None:
+    def __init__(self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, bounds: Bounds) -> None:
         self._pool = pool
         self._origin = origin
         self._request = request
         self._exchange = exchange
-        self._silence = silence
+        self._bounds = bounds
         self._connection: Connection | None = None
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
         bound: Bound | None = None
+        handled = sys.exception()
+        silence = self._bounds.silence
         try:
-            connection = await self._pool.connect(self._origin, fresh=self._exchange.fresh)
-            bound = self._silence.bound()
+            connection = await self._pool.connect(self._origin, self._bounds.connecting, fresh=self._exchange.fresh)
+            bound = silence.bound()
             try:
                 async with bound:
                     protocol = _ready(connection, self._exchange, self._pool.max_header)
@@ -133,11 +183,15 @@ class Direct:
                 connection.close()
                 raise
         except (HttpProcessingError, aiohttp.ClientError, OSError) as exc:
+            bare(exc, handled)
             translate(SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
+        except BaseException as exc:
+            bare(exc, handled)
+            raise
         self._connection = connection
         self._content = content
         content.on_eof(self._ended)
-        return Answer(message.code, message.headers, content, self._exchange, self._silence)
+        return Answer(message.code, message.headers, content, self._exchange, silence)
 
     async def _written(self, writer: StreamWriter) -> None:
         """Hand all of it over; the connection keeps what the socket does not take yet, as the answer may come first."""

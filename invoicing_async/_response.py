@@ -15,8 +15,9 @@ from ._codings import CodingError, Decoder, codings
 from ._foreign import SilenceError, translate
 from ._http import Exchange
 from .errors import ProtocolError, TransportError
+from .policies import Timeouts
 
-__all__ = ["Answer", "Silence"]
+__all__ = ["Answer", "Bounds", "Silence"]
 
 
 @frozen
@@ -28,6 +29,23 @@ class Silence:
 
     def bound(self) -> Bound:
         return self.clock.timeout(self.seconds)
+
+
+@frozen
+class Bounds:
+    """What bounds an exchange."""
+
+    silence: Silence
+    connecting: aiohttp.ClientTimeout
+    unheard: float
+    """Seconds after which what nobody acknowledges is given up."""
+
+    @classmethod
+    def of(cls, timeouts: Timeouts, clock: Clock) -> Bounds:
+        """Bound as `timeouts` say."""
+        # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
+        connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect)
+        return cls(Silence(clock, timeouts.read), connecting, timeouts.attempt)
 
 
 class Answer:

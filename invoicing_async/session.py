@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
@@ -94,8 +94,9 @@ class Session:
 
     Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
     any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
-    `transport` replaces the network (a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its
-    own); `clock` replaces time and chance.
+    `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
+    `transport`), which you close; or a function that makes one, which the session closes. It has the session's
+    time-outs unless it was given its own. `clock` replaces time and chance.
 
     Raises `ValueError` for a base URL that cannot be used.
     """
@@ -108,7 +109,7 @@ class Session:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[], Transport] | None = None,
         clock: Clock | None = None,
         on_event: Observer | None = None,
     ) -> None:
@@ -122,6 +123,7 @@ class Session:
         self.on_event = on_event
         self._given_transport = transport
         self._transport: Transport | None = None
+        self._closes_transport = False
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = Slots(self.limits.concurrency)
@@ -140,9 +142,17 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts, clock=self.clock)
+        self._transport, self._closes_transport = self._taken(self._given_transport)
         self._state = _State.OPEN
         return self
+
+    def _taken(self, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
+        """Return the transport, and whether it is this session's to close: one that it made, or had made."""
+        if given is None:
+            return AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
+        if hasattr(given, "send") and not isinstance(given, type):
+            return cast("Transport", given), False
+        return cast("Callable[[], Transport]", given)(), True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -159,7 +169,7 @@ class Session:
             for resource in reversed(self._resources.values()):
                 await resource.close()
         finally:
-            if self._transport is not None and self._given_transport is None:
+            if self._transport is not None and self._closes_transport:
                 await self._transport.close()
 
     def resource(self, kind: type[R]) -> R:
@@ -298,6 +308,7 @@ class Session:
         """Begin one bare exchange; the answer's head arrives on entering it."""
         if self._state is not _State.OPEN or self._transport is None:
             raise SessionError(f"the session is {self._state.value}")
+        exchange.timeouts = self.timeouts
         return self._transport.send(request, exchange)
 
 

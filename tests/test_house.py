@@ -66,7 +66,7 @@ LEVELS = (
         "_table",
         "_spreadsheet",
     },
-    {"session", "_download", "_causes"},
+    {"session", "_download", "_causes", "transport"},
     {"documents", "invoices", "drafts", "sandbox", "_exports"},
     {"runs", "_sheet"},
     {"repair"},
@@ -77,6 +77,7 @@ LEVELS = (
 
 SIDEWAYS = {
     ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
+    ("_http", "policies"),  # an exchange carries its session's time-outs
     ("models", "errors"),  # a value of a wrong type is refused by the error that names a draft's faults
     ("_scheduler", "_poll_errors"),  # what a failed poll means is decided apart from when the next one comes
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
@@ -109,7 +110,7 @@ THIRD_PARTIES = {
 }
 
 
-NETWORK = {"_aiohttp", "_connections", "_foreign", "_pooled", "_response", "_server"}
+NETWORK = {"_aiohttp", "_connections", "_foreign", "_pooled", "_proxies", "_response", "_server"}
 """The parts of the door to the network, which go by the name of the first."""
 
 
