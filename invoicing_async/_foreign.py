@@ -100,14 +100,13 @@ def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> Invoic
 def _tame(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
     for each in _chain(exc):
+        vars(each).update({name: _tamed(value) for name, value in vars(each).items() if name in _SAID})
         if isinstance(each, aiohttp.ClientResponseError):
             _redact(each)
-        if isinstance(each, (aiohttp.ClientResponseError, HttpProcessingError, aiohttp.ServerDisconnectedError)):
-            each.message = _reason(str(each.message))
-        if isinstance(each, aiohttp.ConnectionTimeoutError):
+        elif isinstance(each, aiohttp.ConnectionTimeoutError):
             each.args = ()  # it names the whole URL
-        elif not isinstance(each, (aiohttp.ClientConnectorError, aiohttp.ClientResponseError)):
-            each.args = tuple(_reason(arg) if isinstance(arg, str) else arg for arg in each.args if _is_plain(arg))
+        elif not isinstance(each, aiohttp.ClientConnectorError):
+            each.args = tuple(map(_tamed, each.args))
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -120,8 +119,14 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
 
 
-def _is_plain(arg: object) -> bool:
-    return isinstance(arg, (str, int))
+_SAID = frozenset({"message", "headers", "line", "hdr"})
+"""Where exceptions of aiohttp's keep what was said."""
+
+
+def _tamed(value: object) -> object:
+    if isinstance(value, str):
+        return _reason(value)
+    return value if isinstance(value, int) else None
 
 
 def _reason(text: str) -> str:
