@@ -155,7 +155,9 @@ class AiohttpTransport:
         )
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
-            self._pool = Pool(self._client, self._connector, {**own, **more}, max_header)
+            every = CIMultiDict(own)
+            every.update(more)
+            self._pool = Pool(self._client, self._connector, every, max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""

@@ -61,7 +61,7 @@ def is_tested(version: str) -> bool:
 
 def _as_written(function: Any) -> Any:
     """Return a function of aiohttp's if it still is the one that aiohttp defines; None if it was replaced before."""
-    home = sys.modules[aiohttp.ClientSession.__module__].__file__
+    home = sys.modules["aiohttp.client"].__file__
     written = type(function) is FunctionType and function.__code__.co_filename == home
     return function if written else None
 
@@ -112,8 +112,8 @@ class Pool:
         if url.scheme not in {"http", "https"} or not url.raw_host or url.raw_user or url.raw_password:
             return None
         request = aiohttp.ClientRequest("POST", url, headers=self._headers, loop=self._loop)
-        kept = (hdrs.HOST, hdrs.ACCEPT, *self._headers)
-        headers = CIMultiDict((name, request.headers[name]) for name in kept)
+        kept = {str(name).lower(): name for name in (hdrs.HOST, hdrs.ACCEPT, *self._headers)}
+        headers = CIMultiDict((name, request.headers[name]) for name in kept.values())
         return _Origin(request, url.raw_path.rstrip("/"), headers)
 
     async def connect(self, origin: _Origin, timeout: aiohttp.ClientTimeout) -> Connection:
