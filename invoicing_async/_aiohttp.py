@@ -20,12 +20,13 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
 from attrs import frozen
 from multidict import CIMultiDict
 from yarl import URL
 
 from ._clock import Bound, Clock, RealClock
-from ._connections import READ_BUFFER, Connector
+from ._connections import READ_BUFFER, Connector, only_fresh, went_stale
 from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
 from ._http import Exchange, Repeat, Request, Response
 from ._pooled import Direct, Pool, is_tested
@@ -65,6 +66,7 @@ async def _carefully(
         # What came while it was idle would be taken for the answer: another order's document.
         raise SpoiltConnectionError(SPOILT)
     await head.begins()
+    head.protocol = protocol
     try:
         head.leaves()
     except TransportError:
@@ -143,7 +145,7 @@ class AiohttpTransport:
         self._given = session
         self._connector: Connector | None = None
         if session is None and connector is None:
-            connector = self._connector = Connector(ssl, (timeouts or Timeouts()).attempt)
+            connector = self._connector = Connector(ssl, (timeouts or Timeouts()).attempt, self._clock)
         own = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         more = CIMultiDict(headers or {})
         self._client = session or _client(connector, own, trace_configs, max_header)
@@ -293,16 +295,20 @@ class _ByClient:
         _head.set(head)
         try:
             async with head:
-                raw = self._answer = await client.request(
-                    request.method,
-                    _url(request),
-                    data=request.body or None,
-                    allow_redirects=False,
-                    timeout=self._bounds.connecting,
-                    **self._way.told(request, self._proxy),
-                )
+                with only_fresh(wanted=self._exchange.fresh):
+                    raw = self._answer = await client.request(
+                        request.method,
+                        _url(request),
+                        data=request.body or None,
+                        allow_redirects=False,
+                        timeout=self._bounds.connecting,
+                        **self._way.told(request, self._proxy),
+                    )
         except (aiohttp.ClientError, OSError) as exc:
             bare(exc, handled)
+            # Our own pool hands out no idle connection that is spoilt.
+            spoilt = self._way.is_foreign and isinstance(exc, SpoiltConnectionError)
+            self._exchange.stale = spoilt or went_stale(head.protocol)
             translate(SilenceError() if head.bound.expired() else exc, self._exchange)
         except BaseException as exc:
             bare(exc, handled)
@@ -333,7 +339,7 @@ def _base(base_url: str) -> URL:
 class _Head:
     """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
 
-    __slots__ = ("_begun", "_bounds", "_exchange", "_is_foreign", "_is_submission", "body", "bound")
+    __slots__ = ("_begun", "_bounds", "_exchange", "_is_foreign", "_is_submission", "body", "bound", "protocol")
 
     def __init__(self, exchange: Exchange, bounds: Bounds, request: Request, *, is_foreign: bool) -> None:
         self._exchange = exchange
@@ -343,6 +349,7 @@ class _Head:
         self._is_submission = request.repeat is not Repeat.ALWAYS
         self.bound: Bound = bounds.silence.bound()
         self.body = request.body
+        self.protocol: ResponseHandler | None = None
 
     def may_use(self, transport: asyncio.BaseTransport | None) -> bool:
         """Tell whether a connection can carry the exchange; one of somebody else's is looked at and told to forget.

@@ -8,33 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from itertools import zip_longest
 from ssl import SSLContext
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage
 
-from ._heads import mended
+from ._clock import Clock
+from ._foreign import furthest
+from ._heads import UNFINISHED, mended
 from ._sockets import AddressInfo, is_quiet, make
 
-__all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector"]
+__all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector", "only_fresh", "went_stale"]
 
 READ_BUFFER = 2**18
 MAX_MENDED = 2**20
 """Bytes of an odd head that are waited for."""
+HEAD_START = 0.25
+"""Seconds until the next address of a host is tried beside the last one (RFC 8305, section 5)."""
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
+
+BROKEN = "its framing is broken"
 
 INFORMATIONAL = 1
 """The class of answers before the answer."""
 
 
 class _Parser:
-    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_heads`)."""
+    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_heads`).
+
+    It is then given the head and the body apart, as if they had come apart: what an answer means does not hang on how
+    the network cut it, and a body that is complete is not lost for what follows it.
+    """
 
     __slots__ = ("_another", "_raw", "_real", "_refusal")
 
@@ -63,14 +76,32 @@ class _Parser:
 
     def _mended(self) -> _Parsed:
         raw, refusal = self._raw or b"", self._refusal
-        whole = mended(raw)
-        if whole == b"" and len(raw) <= MAX_MENDED:
+        found = mended(raw)
+        if found == UNFINISHED and len(raw) <= MAX_MENDED:
             return (), False, b""
         self._raw = None
-        if not whole:
+        if found is None or found == UNFINISHED:
             raise refusal or HttpProcessingError
         self._real = self._another()
-        return self._real.feed_data(whole)
+        messages, upgraded, rest = self._real.feed_data(found[0])
+        if upgraded or not found[1]:
+            return messages, upgraded, rest + found[1]
+        return self._with_body(messages, found[1])
+
+    def _with_body(self, messages: _Messages, body: bytes) -> _Parsed:
+        try:
+            more, upgraded, rest = self._real.feed_data(body)
+        except HttpProcessingError as exc:
+            payload = messages[-1][1]
+            if not payload.is_eof():
+                payload.set_exception(aiohttp.ClientPayloadError(BROKEN), exc)
+            return messages, False, b""
+        return (*messages, *more), upgraded, rest
+
+    @property
+    def untouched(self) -> bool:
+        """True as long as nothing of an answer has come."""
+        return self._raw == b""
 
     def feed_eof(self) -> RawResponseMessage | None:
         return None if self._refusal is not None and self._raw is not None else self._real.feed_eof()
@@ -79,7 +110,8 @@ class _Parser:
         self._real.pause_reading()
 
 
-_Parsed = tuple[Sequence[tuple[RawResponseMessage, aiohttp.StreamReader]], bool, bytes]
+_Messages = Sequence[tuple[RawResponseMessage, aiohttp.StreamReader]]
+_Parsed = tuple[_Messages, bool, bytes]
 
 
 class _Protocol(ResponseHandler):
@@ -88,7 +120,16 @@ class _Protocol(ResponseHandler):
     aiohttp lets whoever reads one with broken framing wait for ever.
     """
 
-    __slots__ = ("_params",)
+    __slots__ = ("_answered", "_params", "_uses")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._uses = 0
+        self._answered = True
+
+    @property
+    def went_stale(self) -> bool:
+        return self._uses > 1 and not self._answered
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -102,6 +143,7 @@ class _Protocol(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         self._params = params
+        self._uses += 1
         super().set_response_params(**params)
         # Duck-typed: aiohttp calls nothing else of its parser.
         parser: Any = _Parser(self._parser, self._another)
@@ -116,9 +158,17 @@ class _Protocol(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
+        parser: object = self._parser
+        # Ended by us, it has no transport any more.
+        self._answered = self.transport is None or not isinstance(parser, _Parser) or not parser.untouched
         super().connection_lost(exc)
         if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("its framing is broken"))
+            body.set_exception(aiohttp.ClientPayloadError(BROKEN))
+
+
+def went_stale(protocol: ResponseHandler | None) -> bool:
+    """Tell whether a connection had been idle and its peer ended it before a byte of the answer to what left next."""
+    return isinstance(protocol, _Protocol) and protocol.went_stale
 
 
 class _Buffered(_Protocol, asyncio.BufferedProtocol):
@@ -140,10 +190,29 @@ class _Buffered(_Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._into[:nbytes]))
 
 
-class Connector(aiohttp.TCPConnector):
-    """A pool whose sockets keep nothing after their end, and whose idle connections are looked at before their use."""
+_Address: TypeAlias = AddressInfo
+_Made: TypeAlias = tuple[asyncio.Transport, ResponseHandler]
 
-    def __init__(self, ssl: SSLContext | None, unheard: float) -> None:
+_fresh: ContextVar[bool] = ContextVar("invoicing_async_fresh", default=False)
+
+
+@contextmanager
+def only_fresh(*, wanted: bool) -> Iterator[None]:
+    """Take no idle connection within the block if `wanted`: the last one had been closed by its peer."""
+    token = _fresh.set(wanted)
+    try:
+        yield
+    finally:
+        _fresh.reset(token)
+
+
+class Connector(aiohttp.TCPConnector):
+    """A pool whose sockets keep nothing after their end, and whose idle connections are looked at before their use.
+
+    `Timeouts.connect` bounds the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
+    """
+
+    def __init__(self, ssl: SSLContext | None, unheard: float, clock: Clock) -> None:
         super().__init__(
             limit=0,
             keepalive_timeout=KEEPALIVE,
@@ -151,12 +220,15 @@ class Connector(aiohttp.TCPConnector):
             socket_factory=self._made,
         )
         self.unheard = unheard
+        self._clock = clock
         self._factory = _protocols(self._loop)
 
     def _made(self, address: AddressInfo) -> socket.socket:
         return make(address, seconds=self.unheard)
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
+        if _fresh.get():
+            return None
         while (found := await super()._get(key, traces)) is not None:
             protocol = found.protocol
             if protocol is not None and not protocol.should_close and is_quiet(found.transport):
@@ -164,6 +236,69 @@ class Connector(aiohttp.TCPConnector):
             # Its peer has left, or what lies there would be taken for the next answer.
             found.close()
         return None
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
+        bound = self._clock.timeout(timeout.sock_connect)
+        try:
+            async with bound:
+                return await super()._create_connection(req, traces, timeout)
+        except TimeoutError as exc:
+            raise aiohttp.ConnectionTimeoutError(f"{req.host}:{req.port}") from exc
+        except UnicodeError as exc:  # a name that is none is not even looked up
+            raise aiohttp.ClientConnectorDNSError(req.connection_key, OSError(0, str(exc))) from exc
+        except RuntimeError as exc:  # what uvloop says of a socket that is gone
+            raise aiohttp.ClientConnectorError(req.connection_key, OSError(0, str(exc))) from exc
+
+    async def _wrap_create_connection(self, *args: Any, addr_infos: list[Any], **options: Any) -> Any:
+        """Try each address on its own, TLS included: aiohttp's own race ends when one of them has taken the call."""
+        connect = super()._wrap_create_connection
+        ways = [partial(connect, *args, addr_infos=[address], **options) for address in _by_turns(addr_infos)]
+        addr_infos.clear()  # aiohttp would try the rest of them once more
+        return await (ways[0]() if len(ways) == 1 else _first(ways))
+
+
+def _by_turns(addresses: Iterable[_Address]) -> Iterator[_Address]:
+    """Give addresses of one family and another by turns, each in the resolver's order (RFC 8305, section 4)."""
+    families: dict[object, list[_Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    for turn in zip_longest(*families.values()):
+        yield from (address for address in turn if address is not None)
+
+
+async def _first(ways: Sequence[Callable[[], Coroutine[Any, Any, _Made]]]) -> _Made:
+    """Go the first way that leads to a connection. Each has `HEAD_START` on the next, which begins at once if it fails.
+
+    Raises the failure that came furthest.
+    """
+    waiting, running, failures = iter(ways), set[asyncio.Task[_Made]](), list[Exception]()
+    try:
+        while (way := next(waiting, None)) is not None or running:
+            if way is not None:
+                running.add(asyncio.create_task(way()))
+            head_start = None if way is None else HEAD_START
+            done, running = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                failure = task.exception()
+                if failure is None:
+                    running |= done - {task}
+                    return task.result()
+                if not isinstance(failure, Exception):
+                    raise failure
+                failures.append(failure)
+        raise furthest(failures)
+    finally:
+        await _given_up(running)
+
+
+async def _given_up(running: Collection[asyncio.Task[_Made]]) -> None:
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+    for task in running:
+        if not task.cancelled() and task.exception() is None:
+            task.result()[1].close()
 
 
 def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:

@@ -94,13 +94,16 @@ class Exchange:
 
     `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
     `leaves` judges it and hears that the byte is about to leave. `timeouts` are the session's, for a transport that was
-    given none of its own.
+    given none of its own. `fresh` asks for a connection that was not idle before; `stale` turns true when one that was
+    cannot carry the request, or its peer closed it before a byte of the answer.
     """
 
     sent: bool = False
     deadline: float | None = None
     leaves: Callable[[], None] | None = None
     timeouts: Timeouts | None = None
+    fresh: bool = False
+    stale: bool = False
 
     def leave(self) -> None:
         """Say that the first byte leaves now: between connecting and writing, with no await before that byte.

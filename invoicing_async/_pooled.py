@@ -39,11 +39,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ._clock import Bound
-from ._connections import INFORMATIONAL, READ_BUFFER, Connector
+from ._connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
 from ._foreign import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
 from ._http import Exchange, Repeat, Request, Response
 from ._response import Answer, Bounds
-from .errors import ProtocolError, TransportError
+from .errors import TransportError
 
 __all__ = ["TESTED", "Direct", "Pool", "is_tested"]
 
@@ -116,9 +116,12 @@ class Pool:
         headers = CIMultiDict((name, request.headers[name]) for name in kept.values())
         return _Origin(request, url.raw_path.rstrip("/"), headers)
 
-    async def connect(self, origin: _Origin, timeout: aiohttp.ClientTimeout) -> Connection:
-        """Take an idle connection or make one."""
+    async def connect(self, origin: _Origin, timeout: aiohttp.ClientTimeout, *, fresh: bool) -> Connection:
+        """Take an idle connection, if it need not be a fresh one, or make one."""
         try:
+            if fresh:
+                with only_fresh(wanted=True):
+                    return await self._connector.connect(origin.request, [], timeout)
             return await self._connector.connect(origin.request, [], timeout)
         except TimeoutError as exc:
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {origin.request.url}") from exc
@@ -166,7 +169,7 @@ class Direct:
         handled = sys.exception()
         silence = self._bounds.silence
         try:
-            connection = await self._pool.connect(self._origin, self._bounds.connecting)
+            connection = await self._pool.connect(self._origin, self._bounds.connecting, fresh=self._exchange.fresh)
             bound = silence.bound()
             try:
                 async with bound:
@@ -176,12 +179,10 @@ class Direct:
                     while message.code // 100 == INFORMATIONAL and message.code != SWITCHING:
                         message, content = await protocol.read()
             except BaseException:
+                self._exchange.stale = went_stale(connection.protocol)
                 connection.close()
                 raise
-        except HttpProcessingError as exc:
-            bare(exc, handled)
-            raise ProtocolError(f"not an HTTP answer: {exc.message}", status=exc.code or None) from exc
-        except (aiohttp.ClientError, OSError) as exc:
+        except (HttpProcessingError, aiohttp.ClientError, OSError) as exc:
             bare(exc, handled)
             translate(SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
         except BaseException as exc:

@@ -44,7 +44,7 @@ class Bounds:
     def of(cls, timeouts: Timeouts, clock: Clock) -> Bounds:
         """Bound as `timeouts` say."""
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
-        connecting = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect)
         return cls(Silence(clock, timeouts.read), connecting, timeouts.attempt)
 
 

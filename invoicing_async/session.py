@@ -23,6 +23,7 @@ from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
+from ._links import checked_base_url
 from ._outcomes import may_repeat
 from ._refusals import read_into
 from ._slots import Slots
@@ -72,7 +73,8 @@ WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
 
 RENEWALS = 10
-"""Attempts of a call that may end because their intent had grown too old and are not counted."""
+"""Attempts of a call that never had a chance and are not counted: their intent had grown too old before the first byte,
+or the idle connection that they took had been closed by its peer."""
 
 
 class StaleIntentError(TransportError):
@@ -111,7 +113,7 @@ class Session:
         clock: Clock | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self.base_path = urlsplit(self.base_url).path
         self.auth = auth
         self.retry = retry or RetryPolicy()
@@ -323,6 +325,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_at_once",
         "_before",
         "_begun",
         "_body",
@@ -378,6 +381,7 @@ class _Call(Generic[T]):
         self._answer: AbstractAsyncContextManager[Response] | None = None
         self._slot = False
         self._stale = 0
+        self._at_once = False
         self._intended: _Moment | None = None
         self._left = False
         self._refused: Response | None = None
@@ -477,7 +481,7 @@ class _Call(Generic[T]):
         return state.attempt_number - min(self._stale, RENEWALS)
 
     def _wait(self, state: RetryCallState) -> float:
-        if isinstance(self._error, StaleIntentError):
+        if self._at_once:
             return 0.0
         retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
         chance = self._session.clock.random()
@@ -487,7 +491,7 @@ class _Call(Generic[T]):
         delay = state.upcoming_sleep
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         # Nothing of the next attempt has left yet, whatever became of the last one, and it has an intent of its own.
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.stale)
         self._intended = None
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
@@ -535,7 +539,7 @@ class _Call(Generic[T]):
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         session = self._session
         self._begun = session.clock.monotonic()
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.fresh)
         self._prepared = self._left = False
         self._refused = None
         try:
@@ -728,7 +732,8 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
-        self._stale += isinstance(error, StaleIntentError)
+        self._at_once = isinstance(error, StaleIntentError) or self._exchange.stale
+        self._stale += self._at_once
         self._history += (
             Attempt(
                 number=len(self._history) + 1,
@@ -744,14 +749,3 @@ class _Call(Generic[T]):
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
             self._session.tell(event)
-
-
-def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an absolute http or https URL, got {base_url!r}")
-    if parts.username or parts.password:
-        raise ValueError("base_url must hold no user name or password: pass an Auth")
-    if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query or fragment, got {base_url!r}")
-    return base_url.rstrip("/")
