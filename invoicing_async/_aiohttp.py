@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
-from attrs import frozen
+from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -253,7 +253,7 @@ class _Way:
     """How requests go through a client: what it is told with each, and the headers that go with each."""
 
     client: aiohttp.ClientSession
-    headers: CIMultiDict[str]
+    headers: CIMultiDict[str] = field(repr=False)
     options: Mapping[str, Any]
     is_foreign: bool
     """Its connections are not of this module's making."""

@@ -29,6 +29,7 @@ from invoicing_async import (
     StaticToken,
     Timeouts,
     TransportError,
+    _aiohttp,
 )
 from invoicing_async import transport as door
 from invoicing_async._pooled import Direct
@@ -90,6 +91,12 @@ async def test_the_door_offers_what_a_transport_is_made_of() -> None:
         "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve",
     }  # fmt: skip
     assert all(getattr(door, name).__doc__ for name in door.__all__)
+
+
+async def test_serve_is_still_where_it_was() -> None:
+    assert _aiohttp.serve is door.serve
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        _ = _aiohttp.absent
 
 
 # --- proxies ---------------------------------------------------------------------------------------------------------

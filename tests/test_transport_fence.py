@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,11 @@ async def test_not_where_an_agent_gives_every_new_client_something(
 
 
 @pytest.mark.asyncio
-async def test_not_while_the_clients_request_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["_request", "request"])
+async def test_not_while_the_clients_request_is_replaced(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     transport = AiohttpTransport()
     with monkeypatch.context() as patched:
-        patched.setattr(aiohttp.ClientSession, "_request", lambda *_: None)
+        patched.setattr(aiohttp.ClientSession, name, lambda *_: None)
         assert not await takes_it(transport=transport)
     assert await takes_it(transport=transport)
     await transport.close()
@@ -153,6 +155,12 @@ def test_the_installed_aiohttp_is_a_tested_one() -> None:
     assert all(is_tested(f"{version}{more}") for version in TESTED for more in ("", ".0", ".5", ".0a1"))
 
 
+def test_the_lowest_aiohttp_that_is_allowed_is_a_tested_one() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    (lowest,) = (found[1] for name in project["dependencies"] if (found := re.match(r"aiohttp>=([\d.]+)", name)))
+    assert is_tested(lowest)
+
+
 # --- what it rests on ------------------------------------------------------------------------------------------------
 
 KINDS: dict[str, Any] = {
@@ -179,7 +187,7 @@ VARIABLES = {
     "_content": "StreamReader",
 }
 """What the module calls an object of aiohttp's, and what it is."""
-DOCUMENTED = {"ClientSession": {"trace_configs"}}
+DOCUMENTED = {"ClientSession": {"request", "trace_configs"}}
 """Names that aiohttp's own documentation promises: not inner ones."""
 
 
