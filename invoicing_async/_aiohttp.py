@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
-from attrs import frozen
+from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -157,7 +157,9 @@ class AiohttpTransport:
         )
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
-            self._pool = Pool(self._client, self._connector, {**own, **more}, max_header)
+            every = CIMultiDict(own)
+            every.update(more)
+            self._pool = Pool(self._client, self._connector, every, max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""
@@ -251,7 +253,7 @@ class _Way:
     """How requests go through a client: what it is told with each, and the headers that go with each."""
 
     client: aiohttp.ClientSession
-    headers: CIMultiDict[str]
+    headers: CIMultiDict[str] = field(repr=False)
     options: Mapping[str, Any]
     is_foreign: bool
     """Its connections are not of this module's making."""

@@ -61,12 +61,17 @@ def is_tested(version: str) -> bool:
 
 def _as_written(function: Any) -> Any:
     """Return a function of aiohttp's if it still is the one that aiohttp defines; None if it was replaced before."""
-    home = sys.modules[aiohttp.ClientSession.__module__].__file__
+    home = sys.modules["aiohttp.client"].__file__
     written = type(function) is FunctionType and function.__code__.co_filename == home
     return function if written else None
 
 
-_PRISTINE = _as_written(aiohttp.ClientSession._request)  # noqa: SLF001 - only looked at
+def _request() -> tuple[Any, ...]:
+    """Return how aiohttp's client is asked, as it stands now."""
+    return aiohttp.ClientSession._request, aiohttp.ClientSession.request  # noqa: SLF001 - only looked at
+
+
+_PRISTINE: tuple[Any, ...] | None = tuple(_as_written(function) for function in _request())
 """What aioresponses and agents that watch aiohttp put themselves in place of."""
 
 
@@ -105,15 +110,14 @@ class Pool:
     def _is_watched(self) -> bool:
         """Tell whether somebody listens to the client or stands in its place; also one who came after it was made."""
         client = self._client
-        replaced = aiohttp.ClientSession._request is not _PRISTINE  # noqa: SLF001 - only looked at
-        return replaced or bool(client.trace_configs or client._middlewares)  # noqa: SLF001 - as above
+        return _request() != _PRISTINE or bool(client.trace_configs or client._middlewares)  # noqa: SLF001 - as above
 
     def _found(self, url: URL) -> _Origin | None:
         if url.scheme not in {"http", "https"} or not url.raw_host or url.raw_user or url.raw_password:
             return None
         request = aiohttp.ClientRequest("POST", url, headers=self._headers, loop=self._loop)
-        kept = (hdrs.HOST, hdrs.ACCEPT, *self._headers)
-        headers = CIMultiDict((name, request.headers[name]) for name in kept)
+        kept = {str(name).lower(): name for name in (hdrs.HOST, hdrs.ACCEPT, *self._headers)}
+        headers = CIMultiDict((name, request.headers[name]) for name in kept.values())
         return _Origin(request, url.raw_path.rstrip("/"), headers)
 
     async def connect(self, origin: _Origin, timeout: aiohttp.ClientTimeout, *, fresh: bool) -> Connection:

@@ -390,6 +390,7 @@ class TestSeveralAddresses:
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A second one beside each slow one would load a busy service all the more."""
+        monkeypatch.setattr(_addresses, "HEAD_START", 0.2)
         monkeypatch.setattr(_addresses, "_share", lambda seconds, ways: 60)
 
         async def work() -> None:
@@ -398,7 +399,7 @@ class TestSeveralAddresses:
                 (second,) = await host.at(None, answering(OK), ssl=trusted)
                 with socket.create_server(("127.0.0.1", host.port)) as taken:
                     asking = asyncio.create_task(answered(host.url, ssl=certified.client))
-                    await asyncio.sleep(0.06)
+                    await asyncio.sleep(0.3)
                     async with listening(answering(OK), ssl=trusted, listener=taken) as first:
                         assert await asking == b"ok"
                         assert (first.connections, second.connections) == (1, 0)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
+from .._aiohttp import AiohttpTransport
 from .._characters import stuck
 from .._proxies import Environment, Proxy, has_credential, proxy_fault
 from .._signing import SigningRules
@@ -23,7 +24,6 @@ from ..events import Observer
 from ..invoices import Endpoints
 from ..policies import Limits, RetryPolicy, Timeouts
 from ..session import Session
-from ..transport import AiohttpTransport
 from .exits import CommandError
 
 __all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Service", "Settings", "Variable", "load"]
