@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from ssl import SSLContext
+from typing import Any
 
 from attrs import define, field
 
@@ -126,3 +127,11 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
+
+
+def run_eagerly(main: Coroutine[Any, Any, None]) -> None:
+    """Run on asyncio's loop with eager tasks, where Python has them (3.12)."""
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_task_factory(factory)
+        runner.run(main)

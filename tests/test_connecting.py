@@ -19,7 +19,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from attrs import evolve
 from fakes import FakeClock
 from leaks import shown
-from peers import OK, Connection, Peer, Play, answering, free_port, listening, silent
+from peers import OK, Connection, Peer, Play, answering, free_port, listening, run_eagerly, silent
 
 from invoicing_async import _addresses
 from invoicing_async._aiohttp import AiohttpTransport
@@ -35,7 +35,7 @@ POST = Request(method="POST", path="/x")
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[asyncio.run, uvloop.run, run_eagerly], ids=["asyncio", "uvloop", "eager"])
 def run(request: pytest.FixtureRequest) -> Run:
     found: Run = request.param
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from peers import OK, Connection, Peer, Play, listening
+from peers import OK, Connection, Peer, Play, listening, run_eagerly
 
 from invoicing_async import RetryPolicy, Session, StaticToken, Timeouts
 from invoicing_async._http import Repeat, Request, Response
@@ -27,7 +27,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 End = Callable[[Connection], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[asyncio.run, uvloop.run, run_eagerly], ids=["asyncio", "uvloop", "eager"])
 def run(request: pytest.FixtureRequest) -> Run:
     found: Run = request.param
     return found
