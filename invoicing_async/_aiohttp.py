@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from ssl import SSLContext, create_default_context
 from types import TracebackType
@@ -21,6 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
@@ -43,51 +43,6 @@ MAX_HEADER = 2**16
 
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where OpenSSL is told of other authorities."""
-
-_head: ContextVar[_Head | None] = ContextVar("invoicing_async_head", default=None)
-
-_Send = Callable[[Any], Awaitable[aiohttp.ClientResponse]]
-
-
-class _Request(aiohttp.ClientRequest):
-    """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        head = _head.get()
-        return await (super().send(conn) if head is None else _carefully(self, head, super().send, conn))
-
-
-async def _carefully(
-    request: aiohttp.ClientRequest, head: _Head, send: _Send, connection: Any
-) -> aiohttp.ClientResponse:
-    """Send a request of aiohttp's on a connection, head and body at once, unless it is too late for its first byte."""
-    protocol = connection.protocol
-    if protocol is None or protocol.should_close or not head.may_use(protocol.transport):
-        # What came while it was idle would be taken for the answer: another order's document.
-        raise SpoiltConnectionError(SPOILT)
-    await head.begins()
-    head.protocol = protocol
-    try:
-        head.leaves()
-    except TransportError:
-        connection.release()  # it is as good as before
-        raise
-    # aiohttp would leave the writing to a task, and so to some later time.
-    request._body = None  # noqa: SLF001 - the one way to keep it from that
-    answer = await send(connection)
-    if head.body and protocol.transport is not None:
-        protocol.transport.write(head.body)
-    return answer
-
-
-async def _as_ours(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
-    """Make a request of somebody's session one that is sent carefully; a middleware of aiohttp's client."""
-    head = _head.get()
-    if head is not None:
-        sending: Any = partial(_carefully, request, head, request.send)
-        vars(request)["send"] = sending
-    answer: aiohttp.ClientResponse = await handler(request)
-    return answer
 
 
 class AiohttpTransport:
@@ -215,7 +170,6 @@ def _client(
         read_bufsize=READ_BUFFER,
         max_line_size=max_header,
         max_field_size=max_header,
-        request_class=_Request,
         # An empty POST must not claim to carry application/octet-stream.
         skip_auto_headers=("Content-Type",),
         trace_configs=list(trace_configs),
@@ -235,7 +189,6 @@ def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLCon
         "max_line_size": max_header,
         "max_field_size": max_header,
         "skip_auto_headers": ("Content-Type",),
-        "middlewares": (*getattr(session, "_middlewares", ()), _as_ours),
     }
 
 
@@ -292,7 +245,6 @@ class _ByClient:
             raise TransportError("the aiohttp session is closed", sent="no")
         handled = sys.exception()
         head = _Head(self._exchange, self._bounds, request, is_foreign=self._way.is_foreign)
-        _head.set(head)
         try:
             async with head:
                 with only_fresh(wanted=self._exchange.fresh):
@@ -302,6 +254,7 @@ class _ByClient:
                         data=request.body or None,
                         allow_redirects=False,
                         timeout=self._bounds.connecting,
+                        middlewares=(*getattr(client, "_middlewares", ()), head.middleware()),
                         **self._way.told(request, self._proxy),
                     )
         except (aiohttp.ClientError, OSError) as exc:
@@ -337,9 +290,14 @@ def _base(base_url: str) -> URL:
 
 
 class _Head:
-    """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
+    """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded.
 
-    __slots__ = ("_begun", "_bounds", "_exchange", "_is_foreign", "_is_submission", "body", "bound", "protocol")
+    Its middleware, the last of aiohttp's client's, makes the client's request one that is sent as ours: only on a
+    connection that can carry it, head and body at once, and after saying that its first byte leaves, which no later
+    failure can take back. What else is asked meanwhile, by a hook or another middleware, is no request of ours.
+    """
+
+    __slots__ = ("_begun", "_body", "_bounds", "_exchange", "_is_foreign", "_is_submission", "bound", "protocol")
 
     def __init__(self, exchange: Exchange, bounds: Bounds, request: Request, *, is_foreign: bool) -> None:
         self._exchange = exchange
@@ -347,11 +305,42 @@ class _Head:
         self._bounds = bounds
         self._is_foreign = is_foreign
         self._is_submission = request.repeat is not Repeat.ALWAYS
+        self._body = request.body
         self.bound: Bound = bounds.silence.bound()
-        self.body = request.body
         self.protocol: ResponseHandler | None = None
 
-    def may_use(self, transport: asyncio.BaseTransport | None) -> bool:
+    def middleware(self) -> aiohttp.ClientMiddlewareType:
+        """Return what makes a request one that is sent as ours: a function, since aioresponses copies others."""
+
+        async def ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            sending: Any = partial(self._sent, request)
+            vars(request)["send"] = sending
+            return await handler(request)
+
+        return ours
+
+    async def _sent(self, request: aiohttp.ClientRequest, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        if protocol is None or protocol.should_close or not self._may_use(protocol.transport):
+            # What came while it was idle would be taken for the answer: another order's document.
+            raise SpoiltConnectionError(SPOILT)
+        if not self._begun:
+            self._begun = True
+            await self.bound.__aenter__()
+        self.protocol = protocol
+        try:
+            self._exchange.leave()
+        except TransportError:
+            connection.release()  # it is as good as before
+            raise
+        # aiohttp would leave the writing to a task, and so to some later time.
+        request._body = None  # noqa: SLF001 - the one way to keep it from that
+        answer = await type(request).send(request, connection)
+        if self._body and protocol.transport is not None:
+            protocol.transport.write(self._body)
+        return answer
+
+    def _may_use(self, transport: asyncio.BaseTransport | None) -> bool:
         """Tell whether a connection can carry the exchange; one of somebody else's is looked at and told to forget.
 
         A new connection with TLS has bytes to read before any answer, so those are not looked at.
@@ -361,16 +350,6 @@ class _Head:
         if self._is_submission:
             forget(transport, seconds=self._bounds.unheard)
         return transport is not None and (transport.get_extra_info("sslcontext") is not None or is_quiet(transport))
-
-    async def begins(self) -> None:
-        """Hear that a connection was had: from here on silence counts."""
-        if not self._begun:
-            self._begun = True
-            await self.bound.__aenter__()
-
-    def leaves(self) -> None:
-        """Hear that the request's head is about to leave. Raises `TransportError` if it is too late."""
-        self._exchange.leave()
 
     async def __aenter__(self) -> None:
         return
