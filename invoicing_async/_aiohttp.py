@@ -50,10 +50,11 @@ class AiohttpTransport:
 
     `timeouts` bound each exchange; without, those of the session that calls do. `proxy` is the URL of an HTTP proxy for
     every host, as `http://user:password@host:port`; its password is in no repr, error or traceback. `ssl` is the
-    context for https, None for aiohttp's own checks. `headers` go with every request, unless it has its own of the
-    same name. `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
-    and `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes
-    before it. No .netrc is read. `trace_configs` are aiohttp's and hear of every attempt.
+    context for https, None for aiohttp's own checks. `headers` go with every request, also to another host that an
+    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's and hear of every attempt.
+    `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
+    `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes before
+    it. No .netrc is read.
 
     `connector` is a pool of your own: it makes the connections as it was told, and you close it. `session` is a whole
     `aiohttp.ClientSession` of your own, with its cookies, headers, middlewares and trace configs: you close it.
@@ -78,43 +79,33 @@ class AiohttpTransport:
         clock: Clock | None = None,
         max_header: int = MAX_HEADER,
     ) -> None:
-        if max_header < 1:
-            raise ValueError(f"max_header must be 1 or more, got {max_header!r}")
+        fault = _fault(proxy, headers, max_header, trust_env=trust_env)
         if session is not None and (connector is not None or trace_configs):
-            raise ValueError("a session brings its own connector and trace_configs: give them to it")
-        if proxy is not None and (fault := proxy_fault(proxy)) is not None:
+            fault = "session: give its own connector and trace_configs to it"
+        if fault:
             proxy = headers = None  # no traceback's locals hold a secret
-            raise ValueError(f"proxy {fault}")
-        if headers is not None and (fault := _headers_fault(headers)) is not None:
-            proxy = headers = None
-            raise ValueError(f"headers: {fault}")
+            raise ValueError(fault)
         self._environment = Environment.read() if trust_env and proxy is None else None
         self._proxy = None if proxy is None else Proxy.of(proxy)
         self._proxies: dict[str, Proxy | None] = {}
         self._clock = clock or RealClock()
-        self._timeouts = timeouts
-        self._heard = timeouts
+        self._timeouts = self._heard = timeouts
         self._bounds = Bounds.of(timeouts or Timeouts(), self._clock)
-        if ssl is None and trust_env and any(os.environ.get(name) for name in CA_VARIABLES):
-            ssl = create_default_context()
+        ssl = ssl or (_authorities() if trust_env else None)
         self._given = session
-        self._connector: Connector | None = None
-        if session is None and connector is None:
-            connector = self._connector = Connector(ssl, (timeouts or Timeouts()).attempt, self._clock)
-        own = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        more = CIMultiDict(headers or {})
-        self._client = session or _client(connector, own, trace_configs, max_header)
+        is_ours = session is None and connector is None
+        self._connector = Connector(ssl, self._bounds.unheard, self._clock) if is_ours else None
+        own, more = {"User-Agent": user_agent, "Accept-Encoding": "identity"}, CIMultiDict(headers or {})
+        self._client = session or _client(self._connector or connector, own, trace_configs, max_header)
         self._way = _Way(
             client=self._client,
-            headers=more if session is None else _defaults(session, own, more),
-            options=_options(session, max_header, None if self._connector is not None else ssl),
-            is_foreign=self._connector is None,
+            headers=more if session is None else _lacking(session, own, more),
+            options=_options(session, max_header, None if is_ours else ssl),
+            is_foreign=not is_ours,
         )
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
-            every = CIMultiDict(own)
-            every.update(more)
-            self._pool = Pool(self._client, self._connector, every, max_header)
+            self._pool = Pool(self._client, self._connector, _merged(own, more), max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""
@@ -146,12 +137,32 @@ class AiohttpTransport:
             await self._client.close()
 
 
-def _headers_fault(headers: Mapping[str, Any]) -> str | None:
-    """Name the header whose value cannot be sent, without showing it; None if there is none."""
-    for name, value in headers.items():
+def _fault(proxy: str | None, headers: Mapping[str, Any] | None, max_header: int, *, trust_env: bool) -> str | None:
+    """Say what cannot be used, without showing what may be a secret; None if nothing is wrong."""
+    if max_header < 1:
+        return f"max_header must be 1 or more, got {max_header!r}"
+    if proxy is not None and (fault := proxy_fault(proxy)) is not None:
+        return f"proxy {fault}"
+    for name, value in (headers or {}).items():
         if not isinstance(value, str) or "\r" in value or "\n" in value:
-            return f"the value of {name!r} must be text on one line"
+            return f"headers: the value of {name!r} must be text on one line"
+    try:
+        _ = trust_env and proxy is None and Environment.read()
+    except ValueError as error:
+        return str(error)
     return None
+
+
+def _authorities() -> SSLContext | None:
+    """Make a context that trusts what the environment names; None where it names nothing."""
+    return create_default_context() if any(os.environ.get(name) for name in CA_VARIABLES) else None
+
+
+def _merged(headers: Mapping[str, str], others: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return headers of which `others` take the place of those of the same name, in any case."""
+    merged = CIMultiDict(headers)
+    merged.update(others)
+    return merged
 
 
 def _client(
@@ -192,13 +203,10 @@ def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLCon
     }
 
 
-def _defaults(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers that somebody's session does not bring itself."""
-    found = CIMultiDict((name, value) for name, value in own.items() if name != "User-Agent")
-    if "User-Agent" not in session.headers:
-        found["User-Agent"] = own["User-Agent"]
-    found.update(more)
-    return found
+def _lacking(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers that somebody's session does not bring itself; its user agent is its own."""
+    kept = {name: value for name, value in own.items() if name != "User-Agent" or name not in session.headers}
+    return _merged(kept, more)
 
 
 @frozen
@@ -213,17 +221,13 @@ class _Way:
 
     def told(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
         """Return the headers of a request, and what the client is told of it."""
-        headers: Mapping[str, str] = request.headers
-        if self.headers or proxy is not None:
-            headers = merged = self.headers.copy()
-            merged.update(request.headers)
+        headers: Mapping[str, str] = _merged(self.headers, request.headers) if self.headers else request.headers
         if proxy is None:
             return {"headers": headers, **self.options}
         asks = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
-        if request.base_url[:6].lower() == "https:":
+        if request.base_url[:6].lower() == "https:":  # the tunnel is asked for apart from what goes through it
             return {"headers": headers, "proxy": proxy.url, "proxy_headers": asks, **self.options}
-        merged.update(asks)
-        return {"headers": headers, "proxy": proxy.url, **self.options}
+        return {"headers": _merged(headers, asks), "proxy": proxy.url, **self.options}
 
 
 class _ByClient:

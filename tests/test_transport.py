@@ -655,7 +655,7 @@ class TestSessionOfTheUsersOwn:
     async def test_it_brings_its_own_connector_and_trace_configs(self) -> None:
         async with aiohttp.ClientSession() as client:
             for more in ({"connector": client.connector}, {"trace_configs": [aiohttp.TraceConfig()]}):
-                with pytest.raises(ValueError, match=r"^a session brings its own"):
+                with pytest.raises(ValueError, match=r"^session: give its own"):
                     AiohttpTransport(session=client, **more)
 
 
