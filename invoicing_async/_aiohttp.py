@@ -51,7 +51,7 @@ class AiohttpTransport:
     `timeouts` bound each exchange; without, those of the session that calls do. `proxy` is the URL of an HTTP proxy for
     every host, as `http://user:password@host:port`; its password is in no repr, error or traceback. `ssl` is the
     context for https, None for aiohttp's own checks. `headers` go with every request, also to another host that an
-    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's and hear of every attempt.
+    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's: they hear of all.
     `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
     `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes before
     it. No .netrc is read.
@@ -224,7 +224,7 @@ class _Way:
         headers: Mapping[str, str] = _merged(self.headers, request.headers) if self.headers else request.headers
         if proxy is None:
             return {"headers": headers, **self.options}
-        asks = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
+        asks: dict[str, str] = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
         if request.base_url[:6].lower() == "https:":  # the tunnel is asked for apart from what goes through it
             return {"headers": headers, "proxy": proxy.url, "proxy_headers": asks, **self.options}
         return {"headers": _merged(headers, asks), "proxy": proxy.url, **self.options}
