@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -25,7 +25,9 @@ from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._outcomes import may_repeat
 from ._refusals import read_into
+from ._secrecy import trim
 from ._slots import Slots
+from ._tasks import Lifetime
 from ._wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
@@ -129,6 +131,7 @@ class Session:
         self._turn = Slots(1)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
+        self._lifetime = Lifetime()
         self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
@@ -148,17 +151,25 @@ class Session:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections and what features hold. Closing twice does nothing."""
+        """End what is under way with `SessionError`, close the connections and what features hold.
+
+        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
+        `SessionError` in another event loop than the session's.
+        """
         if self._state is not _State.OPEN:
             self._state = _State.CLOSED
             return
+        self._check_loop()
         self._state = _State.CLOSED
         try:
-            for resource in reversed(self._resources.values()):
-                await resource.close()
+            await self._lifetime.end()
         finally:
-            if self._transport is not None and self._given_transport is None:
-                await self._transport.close()
+            try:
+                for resource in reversed(self._resources.values()):
+                    await resource.close()
+            finally:
+                if self._transport is not None and self._given_transport is None:
+                    await self._transport.close()
 
     def resource(self, kind: type[R]) -> R:
         """Give the one `kind` of this session, made at first use and closed with the session."""
@@ -172,8 +183,21 @@ class Session:
         """Raise `SessionError` unless the session is open and this is its event loop."""
         if self._state is not _State.OPEN:
             raise SessionError(f"the session is {self._state.value}")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise SessionError("the session belongs to another event loop; make one for each loop")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
+        self.check_usable()
+        with self._lifetime.scope():
+            await self.clock.sleep(seconds)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Return a context that ends with `SessionError` when the session is closed meanwhile."""
+        return self._lifetime.scope()
 
     def call(
         self,
@@ -381,16 +405,19 @@ class _Call(Generic[T]):
         self._stop_at = None if deadline is None else self._started + deadline
 
     async def run(self) -> T:
-        self._session.check_usable()
+        session = self._session
+        session.check_usable()
         try:
-            try:
-                value = await self._exchange_once()
-            except InvoicingError as error:
-                value = await self._again(error)
+            with session.lasting():
+                try:
+                    value = await self._exchange_once()
+                except InvoicingError as error:
+                    value = await self._again(error)
         except InvoicingError as error:
+            if isinstance(error, SessionError):
+                self._cut_off(error)
             error.attempts = self._history
             raise
-        session = self._session
         if self._request.authorised:
             session.credentials.accepted()
         if session.on_event is not None:
@@ -404,6 +431,13 @@ class _Call(Generic[T]):
                 )
             )
         return value
+
+    def _cut_off(self, error: SessionError) -> None:
+        """Say of a call that its session's end cut off whether its request may have arrived."""
+        if self._exchange.sent:
+            error.sent = "unknown"
+        if self._begun is not None:
+            self._note(error)
 
     def _remaining(self) -> float | None:
         return None if self._stop_at is None else self._stop_at - self._session.clock.monotonic()
@@ -553,10 +587,12 @@ class _Call(Generic[T]):
             except TimeoutError as exc:
                 raise self._timed_out(bound, exc, seconds=seconds, is_last=is_last)  # noqa: B904 - it brings its cause
         except InvoicingError as error:
+            trim(error)
             await self.release()
             self._note(error)
             raise
-        except BaseException:
+        except BaseException as error:
+            trim(error)
             await self.release()
             raise
         if not self._keep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +17,28 @@ from served import Cli, clean, starting
 
 from invoicing_async.cli.app import run
 from invoicing_async.sandbox import Sandbox
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--eager-tasks` runs every loop of the tests with eager tasks (Python 3.12 and later)."""
+    parser.addoption("--eager-tasks", action="store_true", help="give every event loop asyncio's eager task factory")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every loop eager tasks where they are asked for."""
+    if not config.getoption("--eager-tasks"):
+        return
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        raise pytest.UsageError("--eager-tasks needs Python 3.12 or later")
+    loop: Any = asyncio.BaseEventLoop
+    made = loop.__init__
+
+    def eager(self: asyncio.BaseEventLoop) -> None:
+        made(self)
+        self.set_task_factory(factory)
+
+    loop.__init__ = eager
 
 
 class LeftLoopbackError(AssertionError):
