@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sized
+from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 from attrs import frozen
@@ -20,7 +21,7 @@ from ._slots import Slots
 from ._tasks import current, started
 from .errors import BatchStoppedError
 
-__all__ = ["Careful", "bounded"]
+__all__ = ["Careful", "bounded", "in_batch"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -35,6 +36,7 @@ READ_ON_FOR = 0.5
 """Seconds that such an input, which may be idle, may take for them in all."""
 
 _log = logging.getLogger("invoicing_async")
+_working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
 
 
 @frozen
@@ -77,6 +79,11 @@ async def bounded(
             yield outcome
     finally:
         await batch.cancel()
+
+
+def in_batch() -> bool:
+    """Tell whether a batch's work runs here: a `sleep` may take longer then, since it waits for a place at its end."""
+    return _working.get()
 
 
 class _Batch(Generic[Item, Outcome]):
@@ -186,6 +193,7 @@ class _Batch(Generic[Item, Outcome]):
                 other.cancel()
 
     async def _worked(self) -> None:
+        _working.set(True)
         while not self._source.ended and not self._is_over():
             if self._crowded:
                 self._leave()

@@ -15,8 +15,11 @@ __all__ = ["Hidden", "hidden", "quiet", "trim"]
 
 C = TypeVar("C")
 
-FOREIGN = frozenset({"aiohttp", "aiohappyeyeballs", "asyncio", "multidict", "ssl", "uvloop", "yarl"})
-"""The packages beneath the door to the network, whose locals are not ours to keep clean."""
+BENEATH = frozenset({"aiohttp", "aiohappyeyeballs", "multidict", "yarl"})
+"""The packages beneath the door to the network: their locals, and of what they call, are not ours to keep clean."""
+
+BETWEEN = frozenset({"asyncio", "ssl", "uvloop"})
+"""What stands between frames of ours."""
 
 
 class Hidden(str):
@@ -45,7 +48,8 @@ def quiet(cls: type[C]) -> type[C]:
             kind, text = type(exc), str(exc)
         else:
             return
-        args, named = (), {}
+        # Half made, it may have no repr, or one that shows what was refused.
+        del self, args, named
         raise kind(text)
 
     cls.__init__ = __init__  # type: ignore[assignment] # the same, but for what its errors hold
@@ -53,9 +57,12 @@ def quiet(cls: type[C]) -> type[C]:
 
 
 def trim(error: BaseException) -> None:
-    """Take the frames of the packages beneath out of an error and of all that it comes from."""
+    """Take the frames of the packages beneath out of an error and of all that it comes from.
+
+    An error of theirs keeps none: it begins where bytes of the wire are held.
+    """
     for link in _links(error):
-        link.__traceback__ = _ours(link.__traceback__)
+        link.__traceback__ = None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__)
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:
@@ -74,8 +81,8 @@ def _links(error: BaseException) -> Iterator[BaseException]:
 
 def _ours(trace: TracebackType | None) -> TracebackType | None:
     kept = []
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in FOREIGN:
+    while trace is not None and (package := _package_of(trace)) not in BENEATH:
+        if package not in BETWEEN:
             kept.append(trace)
         trace = trace.tb_next
     inner = None
@@ -83,3 +90,11 @@ def _ours(trace: TracebackType | None) -> TracebackType | None:
         entry.tb_next = inner
         inner = entry
     return inner
+
+
+def _package_of(trace: TracebackType) -> str:
+    return _package(str(trace.tb_frame.f_globals.get("__name__", "")))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]

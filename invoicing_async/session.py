@@ -19,6 +19,7 @@ from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
+from ._batch import in_batch
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
@@ -36,6 +37,7 @@ from .errors import (
     AuthenticationError,
     DeadlineError,
     InvoicingError,
+    ProtocolError,
     Sent,
     SessionError,
     TransportError,
@@ -230,6 +232,10 @@ class Session:
         call = _Call(self, request, read, keep=True)
         try:
             yield await call.run()
+        except (ProtocolError, TransportError) as exc:
+            if self._state is _State.OPEN:
+                raise
+            raise SessionError("the session was closed meanwhile") from exc
         finally:
             await call.release()
 
@@ -516,6 +522,11 @@ class _Call(Generic[T]):
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
     async def _slept(self, seconds: float) -> None:
+        if in_batch():
+            begun = self._session.clock.monotonic()
+            await self._sleep(seconds)
+            self._count_queue(begun + seconds)
+            return
         try:
             await self._in_time(self._sleep(seconds))
         except DeadlineError as error:
@@ -607,7 +618,7 @@ class _Call(Generic[T]):
         return self._slot
 
     async def _admitted(self) -> None:
-        """Get ready within the deadline, and take a place; it bounds the call, not the queue before it."""
+        """Get ready within the deadline, and take a place."""
         self._ready = False
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
@@ -615,8 +626,12 @@ class _Call(Generic[T]):
         await self._in_time(self._prepare())
         begun = self._session.clock.monotonic()
         await self._queue()
+        self._count_queue(begun)
+
+    def _count_queue(self, since: float) -> None:
+        """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
         if self._stop_at is not None:
-            self._stop_at += self._session.clock.monotonic() - begun
+            self._stop_at += max(0.0, self._session.clock.monotonic() - since)
 
     async def _prepare(self) -> None:
         session = self._session
