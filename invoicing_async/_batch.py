@@ -200,6 +200,9 @@ class _Batch(Generic[Item, Outcome]):
                 return
             if not self._places.take_now():
                 await self._places.take()
+                if self._is_over():
+                    self._places.give()
+                    return
             try:
                 item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:

@@ -134,6 +134,7 @@ class Session:
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
         self._lifetime = Lifetime()
+        self._kept: set[_Call[Any]] = set()
         self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
@@ -165,6 +166,7 @@ class Session:
         self._state = _State.CLOSED
         try:
             await self._lifetime.end()
+            await self._release_kept()
         finally:
             try:
                 for resource in reversed(self._resources.values()):
@@ -172,6 +174,12 @@ class Session:
             finally:
                 if self._transport is not None and self._given_transport is None:
                     await self._transport.close()
+
+    async def _release_kept(self) -> None:
+        """Cut the answers that are still open; those of a given transport are their owner's."""
+        if self._given_transport is None:
+            for call in tuple(self._kept):
+                await call.release()
 
     def resource(self, kind: type[R]) -> R:
         """Give the one `kind` of this session, made at first use and closed with the session."""
@@ -230,6 +238,7 @@ class Session:
         The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
         """
         call = _Call(self, request, read, keep=True)
+        self._kept.add(call)
         try:
             yield await call.run()
         except (ProtocolError, TransportError) as exc:
@@ -237,6 +246,7 @@ class Session:
                 raise
             raise SessionError("the session was closed meanwhile") from exc
         finally:
+            self._kept.discard(call)
             await call.release()
 
     def tell(self, event: Event) -> None:

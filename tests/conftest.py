@@ -18,6 +18,38 @@ from served import Cli, clean, starting
 from invoicing_async.cli.app import run
 from invoicing_async.sandbox import Sandbox
 
+BATCHES = frozenset(
+    f"test_{name}"
+    for name in (
+        "auth",
+        "batch",
+        "careful",
+        "closing",
+        "credential_watch",
+        "disk",
+        "documents",
+        "intents",
+        "invoices",
+        "poll_errors",
+        "polling",
+        "repair",
+        "runs",
+        "scheduler",
+        "secrecy",
+        "session",
+        "submission_fates",
+        "submit_one",
+    )
+)
+"""The tests of what runs side by side: `-m batches`, for a run with other tasks or another loop."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of batches."""
+    for item in items:
+        if item.path.stem in BATCHES:
+            item.add_marker("batches")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--eager-tasks` runs every loop of the tests with eager tasks (Python 3.12 and later)."""
