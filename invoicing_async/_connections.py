@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from itertools import zip_longest
 from ssl import SSLContext
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage
 
+from ._addresses import Way, by_turns, first
 from ._clock import Clock
-from ._foreign import furthest
 from ._heads import UNFINISHED, mended
 from ._sockets import AddressInfo, is_quiet, make
 
@@ -31,8 +30,6 @@ __all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector", "only_fresh", "went_stal
 READ_BUFFER = 2**18
 MAX_MENDED = 2**20
 """Bytes of an odd head that are waited for."""
-HEAD_START = 0.25
-"""Seconds until the next address of a host is tried beside the last one (RFC 8305, section 5)."""
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
 
@@ -190,9 +187,6 @@ class _Buffered(_Protocol, asyncio.BufferedProtocol):
         self.data_received(bytes(self._into[:nbytes]))
 
 
-_Address: TypeAlias = AddressInfo
-_Made: TypeAlias = tuple[asyncio.Transport, ResponseHandler]
-
 _fresh: ContextVar[bool] = ContextVar("invoicing_async_fresh", default=False)
 
 
@@ -249,56 +243,17 @@ class Connector(aiohttp.TCPConnector):
         except RuntimeError as exc:  # what uvloop says of a socket that is gone
             raise aiohttp.ClientConnectorError(req.connection_key, OSError(0, str(exc))) from exc
 
-    async def _wrap_create_connection(self, *args: Any, addr_infos: list[Any], **options: Any) -> Any:
-        """Try each address on its own, TLS included: aiohttp's own race ends when one of them has taken the call."""
-        connect = super()._wrap_create_connection
-        ways = [partial(connect, *args, addr_infos=[address], **options) for address in _by_turns(addr_infos)]
+    async def _wrap_create_connection(
+        self, *args: Any, addr_infos: list[Any], timeout: aiohttp.ClientTimeout, **options: Any
+    ) -> Any:
+        (factory,) = args
+        connect = partial(super()._wrap_create_connection, timeout=timeout, **options)
+        addresses = list(by_turns(addr_infos))
+        if len(addresses) == 1:
+            return await connect(factory, addr_infos=addresses)
         addr_infos.clear()  # aiohttp would try the rest of them once more
-        return await (ways[0]() if len(ways) == 1 else _first(ways))
-
-
-def _by_turns(addresses: Iterable[_Address]) -> Iterator[_Address]:
-    """Give addresses of one family and another by turns, each in the resolver's order (RFC 8305, section 4)."""
-    families: dict[object, list[_Address]] = {}
-    for address in addresses:
-        families.setdefault(address[0], []).append(address)
-    for turn in zip_longest(*families.values()):
-        yield from (address for address in turn if address is not None)
-
-
-async def _first(ways: Sequence[Callable[[], Coroutine[Any, Any, _Made]]]) -> _Made:
-    """Go the first way that leads to a connection. Each has `HEAD_START` on the next, which begins at once if it fails.
-
-    Raises the failure that came furthest.
-    """
-    waiting, running, failures = iter(ways), set[asyncio.Task[_Made]](), list[Exception]()
-    try:
-        while (way := next(waiting, None)) is not None or running:
-            if way is not None:
-                running.add(asyncio.create_task(way()))
-            head_start = None if way is None else HEAD_START
-            done, running = await asyncio.wait(running, timeout=head_start, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                failure = task.exception()
-                if failure is None:
-                    running |= done - {task}
-                    return task.result()
-                if not isinstance(failure, Exception):
-                    raise failure
-                failures.append(failure)
-        raise furthest(failures)
-    finally:
-        await _given_up(running)
-
-
-async def _given_up(running: Collection[asyncio.Task[_Made]]) -> None:
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in running:
-        if not task.cancelled() and task.exception() is None:
-            task.result()[1].close()
+        ways = [Way(partial(connect, addr_infos=[address]), factory) for address in addresses]
+        return await first(ways, timeout.sock_connect)
 
 
 def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:

@@ -99,13 +99,13 @@ def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> Invoic
 
 def _tame(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
-    for each in _chain(exc):
+    for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
         vars(each).update({name: _tamed(value) for name, value in vars(each).items() if name in _SAID})
         if isinstance(each, aiohttp.ClientResponseError):
             _redact(each)
         elif isinstance(each, aiohttp.ConnectionTimeoutError):
             each.args = ()  # it names the whole URL
-        elif not isinstance(each, aiohttp.ClientConnectorError):
+        else:
             each.args = tuple(map(_tamed, each.args))
 
 
@@ -118,6 +118,15 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             yield each
             open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
 
+
+_SPEAKING = (
+    HttpProcessingError,
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ConnectionTimeoutError,
+)
+"""Exceptions of aiohttp's that repeat what they read or where it came from."""
 
 _SAID = frozenset({"message", "headers", "line", "hdr"})
 """Where exceptions of aiohttp's keep what was said."""

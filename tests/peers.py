@@ -65,7 +65,12 @@ class Peer:
 
 @asynccontextmanager
 async def listening(
-    play: Play, *, ssl: SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    play: Play,
+    *,
+    ssl: SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[Peer]:
     """Play for each connection; what is left at the end is cut."""
     peer, tasks = Peer(), set[asyncio.Task[None]]()
@@ -84,7 +89,10 @@ async def listening(
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(serve(Connection(reader, writer))))
 
-    server = await asyncio.start_server(accept, host, port, ssl=ssl)
+    if listener is None:
+        server = await asyncio.start_server(accept, host, port, ssl=ssl)
+    else:
+        server = await asyncio.start_server(accept, sock=listener, ssl=ssl)
     peer.url = f"{'https' if ssl else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield peer

@@ -21,7 +21,7 @@ from fakes import FakeClock
 from leaks import shown
 from peers import OK, Connection, Peer, Play, answering, free_port, listening, silent
 
-from invoicing_async import _connections
+from invoicing_async import _addresses
 from invoicing_async._aiohttp import AiohttpTransport
 from invoicing_async._foreign import furthest, translate
 from invoicing_async._http import Exchange, Request
@@ -222,6 +222,8 @@ class TestEachFailureIsNamed:
         run(work())
 
 
+original_share = _addresses._share
+
 KEY = ConnectionKey("service.test", 443, True, True, None, None, None)
 
 NUMBERS = {
@@ -308,7 +310,8 @@ class TestSeveralAddresses:
 
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_connections, "HEAD_START", 0.02)
+        monkeypatch.setattr(_addresses, "HEAD_START", 0.02)
+        monkeypatch.setattr(_addresses, "_share", lambda seconds, ways: 0.03)
 
     @pytest.mark.parametrize("stalled", [1, 2, 5])
     def test_the_next_one_answers(
@@ -338,7 +341,7 @@ class TestSeveralAddresses:
     def test_one_that_fails_is_followed_at_once(
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_connections, "HEAD_START", 60)
+        monkeypatch.setattr(_addresses, "HEAD_START", 60)
 
         async def work() -> None:
             async with several(names) as host:
@@ -351,7 +354,7 @@ class TestSeveralAddresses:
     def test_one_that_answers_within_its_head_start_is_the_only_one_asked(
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_connections, "HEAD_START", 60)
+        monkeypatch.setattr(_addresses, "HEAD_START", 60)
 
         async def work() -> None:
             async with several(names) as host:
@@ -383,12 +386,36 @@ class TestSeveralAddresses:
 
         run(work())
 
+    def test_a_slow_handshake_has_its_share_of_the_time(
+        self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second one beside each slow one would load a busy service all the more."""
+        monkeypatch.setattr(_addresses, "HEAD_START", 0.2)
+        monkeypatch.setattr(_addresses, "_share", lambda seconds, ways: 60)
+
+        async def work() -> None:
+            async with several(names) as host:
+                trusted = certified.server("several.test")
+                (second,) = await host.at(None, answering(OK), ssl=trusted)
+                with socket.create_server(("127.0.0.1", host.port)) as taken:
+                    asking = asyncio.create_task(answered(host.url, ssl=certified.client))
+                    await asyncio.sleep(0.3)
+                    async with listening(answering(OK), ssl=trusted, listener=taken) as first:
+                        assert await asking == b"ok"
+                        assert (first.connections, second.connections) == (1, 0)
+
+        run(work())
+
+    @pytest.mark.parametrize(("seconds", "ways", "share"), [(10.0, 2, 10 / 3), (1.0, 6, 1 / 7), (None, 2, 0.02)])
+    def test_the_last_address_has_a_share_too(self, seconds: float | None, ways: int, share: float) -> None:
+        assert original_share(seconds, ways) == share
+
     def test_families_take_turns_in_the_resolvers_order(self) -> None:
         six, four = socket.AF_INET6, socket.AF_INET
         listed: Any = [(six, "a"), (six, "b"), (six, "c"), (four, "d"), (four, "e")]
-        turns: Any = list(_connections._by_turns(listed))
+        turns: Any = list(_addresses.by_turns(listed))
         assert [name for _, name in turns] == ["a", "d", "b", "e", "c"]
-        assert list(_connections._by_turns([])) == []
+        assert list(_addresses.by_turns([])) == []
 
 
 @pytest.mark.usefixtures("both_paths")

@@ -113,7 +113,7 @@ THIRD_PARTIES = {
 }
 
 
-NETWORK = {"_aiohttp", "_connections", "_foreign", "_pooled", "_proxies", "_response", "_server"}
+NETWORK = {"_addresses", "_aiohttp", "_connections", "_foreign", "_pooled", "_proxies", "_response", "_server"}
 """The parts of the door to the network, which go by the name of the first."""
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from .._clock import RealClock
 from .._http import Exchange, Request
+from .._links import checked_base_url
 from ..auth import OAuthClientCredentials
 from ..errors import InvoicingError
 from ..policies import RetryPolicy, Timeouts
@@ -164,9 +165,9 @@ async def _online(settings: Settings) -> list[Finding]:
 
 async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
-        url = settings.base_url(service)
-    except CommandError:
-        return []
+        url = checked_base_url(settings.base_url(service))
+    except (CommandError, ValueError):
+        return []  # what is wrong with it was said already
     try:
         found = list(await _sign_of_life(settings, service, url))
     except InvoicingError as error:
