@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from ssl import SSLContext, create_default_context
 from types import TracebackType
@@ -21,6 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
@@ -44,61 +44,17 @@ MAX_HEADER = 2**16
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where OpenSSL is told of other authorities."""
 
-_head: ContextVar[_Head | None] = ContextVar("invoicing_async_head", default=None)
-
-_Send = Callable[[Any], Awaitable[aiohttp.ClientResponse]]
-
-
-class _Request(aiohttp.ClientRequest):
-    """Notes that a connection was had and the head is about to leave, which no later failure can take back."""
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        head = _head.get()
-        return await (super().send(conn) if head is None else _carefully(self, head, super().send, conn))
-
-
-async def _carefully(
-    request: aiohttp.ClientRequest, head: _Head, send: _Send, connection: Any
-) -> aiohttp.ClientResponse:
-    """Send a request of aiohttp's on a connection, head and body at once, unless it is too late for its first byte."""
-    protocol = connection.protocol
-    if protocol is None or protocol.should_close or not head.may_use(protocol.transport):
-        # What came while it was idle would be taken for the answer: another order's document.
-        raise SpoiltConnectionError(SPOILT)
-    await head.begins()
-    head.protocol = protocol
-    try:
-        head.leaves()
-    except TransportError:
-        connection.release()  # it is as good as before
-        raise
-    # aiohttp would leave the writing to a task, and so to some later time.
-    request._body = None  # noqa: SLF001 - the one way to keep it from that
-    answer = await send(connection)
-    if head.body and protocol.transport is not None:
-        protocol.transport.write(head.body)
-    return answer
-
-
-async def _as_ours(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
-    """Make a request of somebody's session one that is sent carefully; a middleware of aiohttp's client."""
-    head = _head.get()
-    if head is not None:
-        sending: Any = partial(_carefully, request, head, request.send)
-        vars(request)["send"] = sending
-    answer: aiohttp.ClientResponse = await handler(request)
-    return answer
-
 
 class AiohttpTransport:
     """One pool of connections. Make it inside the event loop that uses it.
 
     `timeouts` bound each exchange; without, those of the session that calls do. `proxy` is the URL of an HTTP proxy for
     every host, as `http://user:password@host:port`; its password is in no repr, error or traceback. `ssl` is the
-    context for https, None for aiohttp's own checks. `headers` go with every request, unless it has its own of the
-    same name. `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
-    and `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes
-    before it. No .netrc is read. `trace_configs` are aiohttp's and hear of every attempt.
+    context for https, None for aiohttp's own checks. `headers` go with every request, also to another host that an
+    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's: they hear of all.
+    `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
+    `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes before
+    it. No .netrc is read.
 
     `connector` is a pool of your own: it makes the connections as it was told, and you close it. `session` is a whole
     `aiohttp.ClientSession` of your own, with its cookies, headers, middlewares and trace configs: you close it.
@@ -123,43 +79,33 @@ class AiohttpTransport:
         clock: Clock | None = None,
         max_header: int = MAX_HEADER,
     ) -> None:
-        if max_header < 1:
-            raise ValueError(f"max_header must be 1 or more, got {max_header!r}")
+        fault = _fault(proxy, headers, max_header, trust_env=trust_env)
         if session is not None and (connector is not None or trace_configs):
-            raise ValueError("a session brings its own connector and trace_configs: give them to it")
-        if proxy is not None and (fault := proxy_fault(proxy)) is not None:
+            fault = "session: give its own connector and trace_configs to it"
+        if fault:
             proxy = headers = None  # no traceback's locals hold a secret
-            raise ValueError(f"proxy {fault}")
-        if headers is not None and (fault := _headers_fault(headers)) is not None:
-            proxy = headers = None
-            raise ValueError(f"headers: {fault}")
+            raise ValueError(fault)
         self._environment = Environment.read() if trust_env and proxy is None else None
         self._proxy = None if proxy is None else Proxy.of(proxy)
         self._proxies: dict[str, Proxy | None] = {}
         self._clock = clock or RealClock()
-        self._timeouts = timeouts
-        self._heard = timeouts
+        self._timeouts = self._heard = timeouts
         self._bounds = Bounds.of(timeouts or Timeouts(), self._clock)
-        if ssl is None and trust_env and any(os.environ.get(name) for name in CA_VARIABLES):
-            ssl = create_default_context()
+        ssl = ssl or (_authorities() if trust_env else None)
         self._given = session
-        self._connector: Connector | None = None
-        if session is None and connector is None:
-            connector = self._connector = Connector(ssl, (timeouts or Timeouts()).attempt, self._clock)
-        own = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        more = CIMultiDict(headers or {})
-        self._client = session or _client(connector, own, trace_configs, max_header)
+        is_ours = session is None and connector is None
+        self._connector = Connector(ssl, self._bounds.unheard, self._clock) if is_ours else None
+        own, more = {"User-Agent": user_agent, "Accept-Encoding": "identity"}, CIMultiDict(headers or {})
+        self._client = session or _client(self._connector or connector, own, trace_configs, max_header)
         self._way = _Way(
             client=self._client,
-            headers=more if session is None else _defaults(session, own, more),
-            options=_options(session, max_header, None if self._connector is not None else ssl),
-            is_foreign=self._connector is None,
+            headers=more if session is None else _lacking(session, own, more),
+            options=_options(session, max_header, None if is_ours else ssl),
+            is_foreign=not is_ours,
         )
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
-            every = CIMultiDict(own)
-            every.update(more)
-            self._pool = Pool(self._client, self._connector, every, max_header)
+            self._pool = Pool(self._client, self._connector, _merged(own, more), max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""
@@ -191,12 +137,32 @@ class AiohttpTransport:
             await self._client.close()
 
 
-def _headers_fault(headers: Mapping[str, Any]) -> str | None:
-    """Name the header whose value cannot be sent, without showing it; None if there is none."""
-    for name, value in headers.items():
+def _fault(proxy: str | None, headers: Mapping[str, Any] | None, max_header: int, *, trust_env: bool) -> str | None:
+    """Say what cannot be used, without showing what may be a secret; None if nothing is wrong."""
+    if max_header < 1:
+        return f"max_header must be 1 or more, got {max_header!r}"
+    if proxy is not None and (fault := proxy_fault(proxy)) is not None:
+        return f"proxy {fault}"
+    for name, value in (headers or {}).items():
         if not isinstance(value, str) or "\r" in value or "\n" in value:
-            return f"the value of {name!r} must be text on one line"
+            return f"headers: the value of {name!r} must be text on one line"
+    try:
+        _ = trust_env and proxy is None and Environment.read()
+    except ValueError as error:
+        return str(error)
     return None
+
+
+def _authorities() -> SSLContext | None:
+    """Make a context that trusts what the environment names; None where it names nothing."""
+    return create_default_context() if any(os.environ.get(name) for name in CA_VARIABLES) else None
+
+
+def _merged(headers: Mapping[str, str], others: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return headers of which `others` take the place of those of the same name, in any case."""
+    merged = CIMultiDict(headers)
+    merged.update(others)
+    return merged
 
 
 def _client(
@@ -215,7 +181,6 @@ def _client(
         read_bufsize=READ_BUFFER,
         max_line_size=max_header,
         max_field_size=max_header,
-        request_class=_Request,
         # An empty POST must not claim to carry application/octet-stream.
         skip_auto_headers=("Content-Type",),
         trace_configs=list(trace_configs),
@@ -235,17 +200,13 @@ def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLCon
         "max_line_size": max_header,
         "max_field_size": max_header,
         "skip_auto_headers": ("Content-Type",),
-        "middlewares": (*getattr(session, "_middlewares", ()), _as_ours),
     }
 
 
-def _defaults(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers that somebody's session does not bring itself."""
-    found = CIMultiDict((name, value) for name, value in own.items() if name != "User-Agent")
-    if "User-Agent" not in session.headers:
-        found["User-Agent"] = own["User-Agent"]
-    found.update(more)
-    return found
+def _lacking(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return the headers that somebody's session does not bring itself; its user agent is its own."""
+    kept = {name: value for name, value in own.items() if name != "User-Agent" or name not in session.headers}
+    return _merged(kept, more)
 
 
 @frozen
@@ -260,17 +221,13 @@ class _Way:
 
     def told(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
         """Return the headers of a request, and what the client is told of it."""
-        headers: Mapping[str, str] = request.headers
-        if self.headers or proxy is not None:
-            headers = merged = self.headers.copy()
-            merged.update(request.headers)
+        headers: Mapping[str, str] = _merged(self.headers, request.headers) if self.headers else request.headers
         if proxy is None:
             return {"headers": headers, **self.options}
-        asks = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
-        if request.base_url[:6].lower() == "https:":
+        asks: dict[str, str] = {} if proxy.authorization is None else {hdrs.PROXY_AUTHORIZATION: proxy.authorization}
+        if request.base_url[:6].lower() == "https:":  # the tunnel is asked for apart from what goes through it
             return {"headers": headers, "proxy": proxy.url, "proxy_headers": asks, **self.options}
-        merged.update(asks)
-        return {"headers": headers, "proxy": proxy.url, **self.options}
+        return {"headers": _merged(headers, asks), "proxy": proxy.url, **self.options}
 
 
 class _ByClient:
@@ -292,7 +249,6 @@ class _ByClient:
             raise TransportError("the aiohttp session is closed", sent="no")
         handled = sys.exception()
         head = _Head(self._exchange, self._bounds, request, is_foreign=self._way.is_foreign)
-        _head.set(head)
         try:
             async with head:
                 with only_fresh(wanted=self._exchange.fresh):
@@ -302,6 +258,7 @@ class _ByClient:
                         data=request.body or None,
                         allow_redirects=False,
                         timeout=self._bounds.connecting,
+                        middlewares=(*getattr(client, "_middlewares", ()), head.middleware()),
                         **self._way.told(request, self._proxy),
                     )
         except (aiohttp.ClientError, OSError) as exc:
@@ -337,9 +294,14 @@ def _base(base_url: str) -> URL:
 
 
 class _Head:
-    """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded."""
+    """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded.
 
-    __slots__ = ("_begun", "_bounds", "_exchange", "_is_foreign", "_is_submission", "body", "bound", "protocol")
+    Its middleware, the last of aiohttp's client's, makes the client's request one that is sent as ours: only on a
+    connection that can carry it, head and body at once, and after saying that its first byte leaves, which no later
+    failure can take back. What else is asked meanwhile, by a hook or another middleware, is no request of ours.
+    """
+
+    __slots__ = ("_begun", "_body", "_bounds", "_exchange", "_is_foreign", "_is_submission", "bound", "protocol")
 
     def __init__(self, exchange: Exchange, bounds: Bounds, request: Request, *, is_foreign: bool) -> None:
         self._exchange = exchange
@@ -347,11 +309,42 @@ class _Head:
         self._bounds = bounds
         self._is_foreign = is_foreign
         self._is_submission = request.repeat is not Repeat.ALWAYS
+        self._body = request.body
         self.bound: Bound = bounds.silence.bound()
-        self.body = request.body
         self.protocol: ResponseHandler | None = None
 
-    def may_use(self, transport: asyncio.BaseTransport | None) -> bool:
+    def middleware(self) -> aiohttp.ClientMiddlewareType:
+        """Return what makes a request one that is sent as ours: a function, since aioresponses copies others."""
+
+        async def ours(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            sending: Any = partial(self._sent, request)
+            vars(request)["send"] = sending
+            return await handler(request)
+
+        return ours
+
+    async def _sent(self, request: aiohttp.ClientRequest, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        if protocol is None or protocol.should_close or not self._may_use(protocol.transport):
+            # What came while it was idle would be taken for the answer: another order's document.
+            raise SpoiltConnectionError(SPOILT)
+        if not self._begun:
+            self._begun = True
+            await self.bound.__aenter__()
+        self.protocol = protocol
+        try:
+            self._exchange.leave()
+        except TransportError:
+            connection.release()  # it is as good as before
+            raise
+        # aiohttp would leave the writing to a task, and so to some later time.
+        request._body = None  # noqa: SLF001 - the one way to keep it from that
+        answer = await type(request).send(request, connection)
+        if self._body and protocol.transport is not None:
+            protocol.transport.write(self._body)
+        return answer
+
+    def _may_use(self, transport: asyncio.BaseTransport | None) -> bool:
         """Tell whether a connection can carry the exchange; one of somebody else's is looked at and told to forget.
 
         A new connection with TLS has bytes to read before any answer, so those are not looked at.
@@ -361,16 +354,6 @@ class _Head:
         if self._is_submission:
             forget(transport, seconds=self._bounds.unheard)
         return transport is not None and (transport.get_extra_info("sslcontext") is not None or is_quiet(transport))
-
-    async def begins(self) -> None:
-        """Hear that a connection was had: from here on silence counts."""
-        if not self._begun:
-            self._begun = True
-            await self.bound.__aenter__()
-
-    def leaves(self) -> None:
-        """Hear that the request's head is about to leave. Raises `TransportError` if it is too late."""
-        self._exchange.leave()
 
     async def __aenter__(self) -> None:
         return

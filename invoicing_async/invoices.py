@@ -43,6 +43,7 @@ from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
+from ._tasks import started
 from ._wire import (
     Export,
     WireNames,
@@ -137,6 +138,7 @@ class AsyncInvoices:
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
             heard=self._heard,
+            sleep=session.sleep,
         )
 
     async def submit(
@@ -331,7 +333,7 @@ class AsyncInvoices:
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
-        reader = asyncio.create_task(collector.read(request_ids))
+        reader = started(collector.read(request_ids))
         try:
             async with aclosing(collector.results(reader)) as results:
                 async for result in results:
@@ -383,7 +385,7 @@ class AsyncInvoices:
             read=self._read_export,
             place=Place(folder=Path(folder), target=target, on_existing=existing, durable=durable),
             max_bytes=self._max_bytes,
-            sleep=sleep or self._session.clock.sleep,
+            sleep=sleep or self._session.sleep,
         )
         return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 

@@ -554,6 +554,60 @@ class TestGiven:
         assert lingers == [b"\x01\x00\x00\x00\x00\x00\x00\x00"]
 
 
+async def token_first(client: aiohttp.ClientSession, url: str, seen: list[bytes]) -> None:
+    async with client.post(f"{url}/token", data=b"who I am") as answer:
+        seen.append(await answer.read())
+
+
+class TestWhatElseIsAskedMeanwhile:
+    """A hook or a middleware may call something else with the same client: that is none of this transport's."""
+
+    async def test_by_a_middleware(self) -> None:
+        seen: list[bytes] = []
+
+        async def middleware(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+            if request.url.path != "/token":
+                await token_first(client, peer.url, seen)
+            answer: aiohttp.ClientResponse = await handler(request)
+            return answer
+
+        async with listening(answering(OK, OK)) as peer, aiohttp.ClientSession(middlewares=[middleware]) as client:
+            exchange = Exchange()
+            assert await asked(submission(peer.url), exchange, session=client) == (200, b"ok")
+        assert [request.partition(b"\r\n\r\n")[2] for request in peer.requests] == [b"who I am", b"{}"]
+        assert seen == [b"ok"]
+
+    async def test_by_a_trace_config_whose_failure_leaves_nothing_sent(self) -> None:
+        seen: list[bytes] = []
+        config = aiohttp.TraceConfig()
+
+        async def begun(client: aiohttp.ClientSession, context: Any, params: Any) -> None:
+            if params.url.path != "/token":
+                await token_first(client, peer.url, seen)
+                raise LookupError("no token")
+
+        config.on_request_start.append(begun)
+        exchange = Exchange()
+        async with listening(answering(OK)) as peer:
+            with pytest.raises(LookupError):
+                await asked(submission(peer.url), exchange, trace_configs=[config])
+        assert peer.requests[0].endswith(b"\r\n\r\nwho I am")
+        assert not exchange.sent
+
+    async def test_a_middleware_that_tries_again_sends_the_same_once_more(self) -> None:
+        async def again(request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
+            answer: aiohttp.ClientResponse = await handler(request)
+            if answer.status == 401:
+                answer.release()
+                answer = await handler(request)
+            return answer
+
+        who = b"HTTP/1.1 401 Who\r\nContent-Length: 0\r\n\r\n"
+        async with listening(answering(who, OK)) as peer, aiohttp.ClientSession(middlewares=[again]) as client:
+            assert await asked(submission(peer.url), session=client) == (200, b"ok")
+        assert peer.requests[0] == peer.requests[1]
+
+
 class TestSessionOfTheUsersOwn:
     async def test_its_own_settings_hold(self) -> None:
         """Its headers and cookies go along; what it does by itself with answers is left out."""
@@ -601,7 +655,7 @@ class TestSessionOfTheUsersOwn:
     async def test_it_brings_its_own_connector_and_trace_configs(self) -> None:
         async with aiohttp.ClientSession() as client:
             for more in ({"connector": client.connector}, {"trace_configs": [aiohttp.TraceConfig()]}):
-                with pytest.raises(ValueError, match=r"^a session brings its own"):
+                with pytest.raises(ValueError, match=r"^session: give its own"):
                     AiohttpTransport(session=client, **more)
 
 
