@@ -13,6 +13,7 @@ from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
+from ._answers import shown
 from ._batch import Careful, bounded
 from ._causes import of_document
 from ._disk import DiskWriter, OnExisting, prepare_folder, probe
@@ -186,7 +187,7 @@ class _Reading:
     async def __call__(self, response: Response) -> _Received:
         place = self._place or self._saving.place(self._order_id, _served(response))
         body = await self._receiver.receive(response, self._disk, place)
-        return _Received(body, place, response.header("x-request-id"))
+        return _Received(body, place, shown(response.header("x-request-id")))
 
 
 class _Counted:
@@ -282,10 +283,11 @@ class OrderDocuments:
         No more than `concurrency` ids are read ahead, and a slow consumer slows the reading down. By default it is the
         session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
         that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
-        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised. So does one
-        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a
-        code and is about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in
-        flight is cancelled.
+        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised at once: of
+        ids without a length, which may be endless, no more than come within half a second. So does one and the same
+        trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a code and is
+        about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is
+        cancelled.
         """
         places = _places(order_ids, self.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)

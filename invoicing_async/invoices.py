@@ -43,6 +43,7 @@ from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
+from ._tasks import started
 from ._wire import (
     Export,
     WireNames,
@@ -272,6 +273,7 @@ class AsyncInvoices:
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
             heard=polls.heard,
+            sleep=session.sleep,
         )
 
     async def submit(
@@ -386,7 +388,7 @@ class AsyncInvoices:
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
-        reader = asyncio.create_task(collector.read(request_ids))
+        reader = started(collector.read(request_ids))
         try:
             async with aclosing(collector.results(reader)) as results:
                 async for result in results:
@@ -435,7 +437,7 @@ class AsyncInvoices:
             read=self._calls.read_export,
             place=_beside(place),
             max_bytes=self._max_bytes,
-            sleep=sleep or self._session.clock.sleep,
+            sleep=sleep or self._session.sleep,
         )
         return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 

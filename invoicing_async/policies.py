@@ -75,11 +75,12 @@ class RetryPolicy:
 class Timeouts:
     """The finite bounds of one attempt.
 
-    `connect` bounds reaching the service, TLS included; `read` the silence between two pieces of the answer;
-    `attempt` the whole attempt from its first byte to the last of its body. `floor` is the least average speed
-    of a document's body in bytes per second, judged after `read` seconds: it ends a slow drip. `intent` is how old a
-    submission's recorded intent may be when its first byte leaves; an older one is recorded anew. Who looks a
-    submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its intent.
+    `connect` bounds the whole way to a connection: the name, every address, TLS, a proxy's tunnel; `read` the silence
+    between two pieces of the answer; `attempt` the whole attempt from its first byte to the last of its body. `floor`
+    is the least average speed of a document's body in bytes per second, judged after `read` seconds: it ends a slow
+    drip. `intent` is how old a submission's recorded intent may be when its first byte leaves; an older one is recorded
+    anew. Who looks a submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its
+    intent.
     """
 
     connect: float = field(default=10.0, validator=positive)

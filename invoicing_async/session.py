@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
+from ._batch import in_batch
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
+from ._links import checked_base_url
 from ._outcomes import may_repeat
 from ._refusals import read_into
+from ._secrecy import trim
 from ._slots import Slots
+from ._tasks import Lifetime
 from ._wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
@@ -34,6 +38,7 @@ from .errors import (
     AuthenticationError,
     DeadlineError,
     InvoicingError,
+    ProtocolError,
     Sent,
     SessionError,
     TransportError,
@@ -72,7 +77,8 @@ WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
 
 RENEWALS = 10
-"""Attempts of a call that may end because their intent had grown too old and are not counted."""
+"""Attempts of a call that never had a chance and are not counted: their intent had grown too old before the first byte,
+or the idle connection that they took had been closed by its peer."""
 
 
 class StaleIntentError(TransportError):
@@ -92,8 +98,9 @@ class Session:
 
     Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
     any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
-    `transport` replaces the network (a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its
-    own); `clock` replaces time and chance.
+    `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
+    `transport`), which you close; or a function that makes one, which the session closes. It has the session's
+    time-outs unless it was given its own. `clock` replaces time and chance.
 
     Raises `ValueError` for a base URL that cannot be used.
     """
@@ -106,11 +113,11 @@ class Session:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[], Transport] | None = None,
         clock: Clock | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self.base_path = urlsplit(self.base_url).path
         self.auth = auth
         self.retry = retry or RetryPolicy()
@@ -120,6 +127,7 @@ class Session:
         self.on_event = on_event
         self._given_transport = transport
         self._transport: Transport | None = None
+        self._closes_transport = False
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = Slots(self.limits.concurrency)
@@ -129,6 +137,8 @@ class Session:
         self._turn = Slots(1)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
+        self._lifetime = Lifetime()
+        self._kept: set[_Call[Any]] = set()
         self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
@@ -138,9 +148,17 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts, clock=self.clock)
+        self._transport, self._closes_transport = self._taken(self._given_transport)
         self._state = _State.OPEN
         return self
+
+    def _taken(self, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
+        """Return the transport, and whether it is this session's to close: one that it made, or had made."""
+        if given is None:
+            return AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
+        if hasattr(given, "send") and not isinstance(given, type):
+            return cast("Transport", given), False
+        return cast("Callable[[], Transport]", given)(), True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -148,17 +166,32 @@ class Session:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections and what features hold. Closing twice does nothing."""
+        """End what is under way with `SessionError`, close the connections and what features hold.
+
+        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
+        `SessionError` in another event loop than the session's.
+        """
         if self._state is not _State.OPEN:
             self._state = _State.CLOSED
             return
+        self._check_loop()
         self._state = _State.CLOSED
         try:
-            for resource in reversed(self._resources.values()):
-                await resource.close()
+            await self._lifetime.end()
+            await self._release_kept()
         finally:
-            if self._transport is not None and self._given_transport is None:
-                await self._transport.close()
+            try:
+                for resource in reversed(self._resources.values()):
+                    await resource.close()
+            finally:
+                if self._transport is not None and self._closes_transport:
+                    await self._transport.close()
+
+    async def _release_kept(self) -> None:
+        """Cut the answers that are still open; those of a given transport are their owner's."""
+        if self._closes_transport:
+            for call in tuple(self._kept):
+                await call.release()
 
     def resource(self, kind: type[R]) -> R:
         """Give the one `kind` of this session, made at first use and closed with the session."""
@@ -172,8 +205,21 @@ class Session:
         """Raise `SessionError` unless the session is open and this is its event loop."""
         if self._state is not _State.OPEN:
             raise SessionError(f"the session is {self._state.value}")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise SessionError("the session belongs to another event loop; make one for each loop")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
+        self.check_usable()
+        with self._lifetime.scope():
+            await self.clock.sleep(seconds)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Return a context that ends with `SessionError` when the session is closed meanwhile."""
+        return self._lifetime.scope()
 
     def call(
         self,
@@ -204,9 +250,15 @@ class Session:
         The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
         """
         call = _Call(self, request, read, keep=True)
+        self._kept.add(call)
         try:
             yield await call.run()
+        except (ProtocolError, TransportError) as exc:
+            if self._state is _State.OPEN:
+                raise
+            raise SessionError("the session was closed meanwhile") from exc
         finally:
+            self._kept.discard(call)
             await call.release()
 
     def tell(self, event: Event) -> None:
@@ -296,6 +348,7 @@ class Session:
         """Begin one bare exchange; the answer's head arrives on entering it."""
         if self._state is not _State.OPEN or self._transport is None:
             raise SessionError(f"the session is {self._state.value}")
+        exchange.timeouts = self.timeouts
         return self._transport.send(request, exchange)
 
 
@@ -312,6 +365,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_at_once",
         "_before",
         "_begun",
         "_body",
@@ -367,6 +421,7 @@ class _Call(Generic[T]):
         self._answer: AbstractAsyncContextManager[Response] | None = None
         self._slot = False
         self._stale = 0
+        self._at_once = False
         self._intended: _Moment | None = None
         self._left = False
         self._refused: Response | None = None
@@ -381,16 +436,19 @@ class _Call(Generic[T]):
         self._stop_at = None if deadline is None else self._started + deadline
 
     async def run(self) -> T:
-        self._session.check_usable()
+        session = self._session
+        session.check_usable()
         try:
-            try:
-                value = await self._exchange_once()
-            except InvoicingError as error:
-                value = await self._again(error)
+            with session.lasting():
+                try:
+                    value = await self._exchange_once()
+                except InvoicingError as error:
+                    value = await self._again(error)
         except InvoicingError as error:
+            if isinstance(error, SessionError):
+                self._cut_off(error)
             error.attempts = self._history
             raise
-        session = self._session
         if self._request.authorised:
             session.credentials.accepted()
         if session.on_event is not None:
@@ -404,6 +462,13 @@ class _Call(Generic[T]):
                 )
             )
         return value
+
+    def _cut_off(self, error: SessionError) -> None:
+        """Say of a call that its session's end cut off whether its request may have arrived."""
+        if self._exchange.sent:
+            error.sent = "unknown"
+        if self._begun is not None:
+            self._note(error)
 
     def _remaining(self) -> float | None:
         return None if self._stop_at is None else self._stop_at - self._session.clock.monotonic()
@@ -466,7 +531,7 @@ class _Call(Generic[T]):
         return state.attempt_number - min(self._stale, RENEWALS)
 
     def _wait(self, state: RetryCallState) -> float:
-        if isinstance(self._error, StaleIntentError):
+        if self._at_once:
             return 0.0
         retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
         chance = self._session.clock.random()
@@ -476,12 +541,17 @@ class _Call(Generic[T]):
         delay = state.upcoming_sleep
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         # Nothing of the next attempt has left yet, whatever became of the last one, and it has an intent of its own.
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.stale)
         self._intended = None
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
     async def _slept(self, seconds: float) -> None:
+        if in_batch():
+            begun = self._session.clock.monotonic()
+            await self._sleep(seconds)
+            self._count_queue(begun + seconds)
+            return
         try:
             await self._in_time(self._sleep(seconds))
         except DeadlineError as error:
@@ -524,7 +594,7 @@ class _Call(Generic[T]):
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         session = self._session
         self._begun = session.clock.monotonic()
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.fresh)
         self._prepared = self._left = False
         self._refused = None
         try:
@@ -553,10 +623,12 @@ class _Call(Generic[T]):
             except TimeoutError as exc:
                 raise self._timed_out(bound, exc, seconds=seconds, is_last=is_last)  # noqa: B904 - it brings its cause
         except InvoicingError as error:
+            trim(error)
             await self.release()
             self._note(error)
             raise
-        except BaseException:
+        except BaseException as error:
+            trim(error)
             await self.release()
             raise
         if not self._keep:
@@ -571,7 +643,7 @@ class _Call(Generic[T]):
         return self._slot
 
     async def _admitted(self) -> None:
-        """Get ready within the deadline, and take a place; it bounds the call, not the queue before it."""
+        """Get ready within the deadline, and take a place."""
         self._ready = False
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
@@ -579,8 +651,12 @@ class _Call(Generic[T]):
         await self._in_time(self._prepare())
         begun = self._session.clock.monotonic()
         await self._queue()
+        self._count_queue(begun)
+
+    def _count_queue(self, since: float) -> None:
+        """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
         if self._stop_at is not None:
-            self._stop_at += self._session.clock.monotonic() - begun
+            self._stop_at += max(0.0, self._session.clock.monotonic() - since)
 
     async def _prepare(self) -> None:
         session = self._session
@@ -717,7 +793,8 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
-        self._stale += isinstance(error, StaleIntentError)
+        self._at_once = isinstance(error, StaleIntentError) or self._exchange.stale
+        self._stale += self._at_once
         self._history += (
             Attempt(
                 number=len(self._history) + 1,
@@ -733,14 +810,3 @@ class _Call(Generic[T]):
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
             self._session.tell(event)
-
-
-def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an absolute http or https URL, got {base_url!r}")
-    if parts.username or parts.password:
-        raise ValueError("base_url must hold no user name or password: pass an Auth")
-    if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query or fragment, got {base_url!r}")
-    return base_url.rstrip("/")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from ssl import SSLContext
+from typing import Any
 
 from attrs import define, field
 
@@ -64,7 +65,14 @@ class Peer:
 
 
 @asynccontextmanager
-async def listening(play: Play, *, ssl: SSLContext | None = None) -> AsyncIterator[Peer]:
+async def listening(
+    play: Play,
+    *,
+    ssl: SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    listener: socket.socket | None = None,
+) -> AsyncIterator[Peer]:
     """Play for each connection; what is left at the end is cut."""
     peer, tasks = Peer(), set[asyncio.Task[None]]()
 
@@ -82,7 +90,10 @@ async def listening(play: Play, *, ssl: SSLContext | None = None) -> AsyncIterat
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(serve(Connection(reader, writer))))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=ssl)
+    if listener is None:
+        server = await asyncio.start_server(accept, host, port, ssl=ssl)
+    else:
+        server = await asyncio.start_server(accept, sock=listener, ssl=ssl)
     peer.url = f"{'https' if ssl else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield peer
@@ -116,3 +127,11 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
+
+
+def run_eagerly(main: Coroutine[Any, Any, None]) -> None:
+    """Run on asyncio's loop with eager tasks, where Python has them (3.12)."""
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_task_factory(factory)
+        runner.run(main)

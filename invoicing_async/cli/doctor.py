@@ -19,16 +19,16 @@ from attrs import asdict, frozen
 from cyclopts import App
 from rich.text import Text
 
-from .._aiohttp import AiohttpTransport
 from .._clock import RealClock
 from .._http import Exchange, Request
+from .._links import checked_base_url
 from ..auth import OAuthClientCredentials
 from ..errors import InvoicingError
 from ..policies import RetryPolicy, Timeouts
 from .exits import CommandError, Exit
 from .options import FLAG, Common
 from .screen import Screen, plain
-from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings, load
+from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
 
 __all__ = ["Finding", "add_to", "clock_difference", "findings"]
 
@@ -63,7 +63,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
         Also ask each base URL for a sign of life, compare the clocks, and try the client's token.
     """
     common = common or Common()
-    settings, screen = load(common.env_file, os.environ), Screen.of(common)
+    settings, screen = common.settings(), Screen.of(common)
     found = [*_program(), *_env_file(common.env_file), *findings(settings)]
     if online:
         found += await _online(settings)
@@ -144,6 +144,8 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
         yield Finding(service.title, "base URL", "bad", "http: the credentials would travel unencrypted")
     else:
         yield Finding(service.title, "settings", "ok", "complete")
+    if proxy := settings.network.way_to(settings.base_url(service)):
+        yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}")
 
 
 def _is_local(host: str) -> bool:
@@ -163,19 +165,19 @@ async def _online(settings: Settings) -> list[Finding]:
 
 async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
-        url = settings.base_url(service)
-    except CommandError:
-        return []
+        url = checked_base_url(settings.base_url(service))
+    except (CommandError, ValueError):
+        return []  # what is wrong with it was said already
     try:
-        found = list(await _sign_of_life(service, url))
+        found = list(await _sign_of_life(settings, service, url))
     except InvoicingError as error:
         return [Finding(service.title, "online", "bad", str(error))]
     return [*found, *(await _token(settings) if service is INVOICES else [])]
 
 
-async def _sign_of_life(service: Service, url: str) -> Iterator[Finding]:
+async def _sign_of_life(settings: Settings, service: Service, url: str) -> Iterator[Finding]:
     """Ask for the base URL without credentials: any answer tells that somebody is there, and what time it is."""
-    transport = AiohttpTransport(timeouts=Timeouts(connect=5, read=5))
+    transport = settings.network.transport(Timeouts(connect=5, read=5))
     begun = _clock.now()
     try:
         request = Request(method="GET", path="/", base_url=url.rstrip("/"), authorised=False)
