@@ -13,8 +13,8 @@ from typing import Protocol
 from attrs import frozen
 
 from ._clock import Clock
+from ._codings import CodingError, DecodedSizeError, decoder, is_coded
 from ._disk import DiskWriter, OnExisting, Spool
-from ._encodings import DecodedSizeError, EncodingError, decoder, is_coded
 from ._existing import MakesProof, Proof, Published
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
@@ -266,17 +266,16 @@ class _Body:
                 size += len(chunk)
                 for piece in decode.pieces(chunk):
                     yield piece
-            rest = decode.finish()
+            for piece in decode.finish():
+                yield piece
         except DecodedSizeError as exc:
             raise OversizedDocumentError(str(exc), head=self._first, status=self._response.status) from None
-        except EncodingError as exc:
+        except CodingError as exc:
             raise self._incomplete(str(exc)) from None
         if length is not None and size != length:
             raise self._incomplete(f"{size:,} bytes came where Content-Length says {length:,}")
         # The length of what was sent proves the end of what it stands for.
         self._framed = self._framed or length is not None
-        if rest:
-            yield rest
 
     async def _next(self) -> bytes | None:
         try:

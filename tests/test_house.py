@@ -38,7 +38,6 @@ LEVELS = (
         "_claims",
         "_learning",
         "_text",
-        "_encodings",
         "_links",
         "_xml",
         "_characters",
