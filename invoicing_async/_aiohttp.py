@@ -571,10 +571,10 @@ class _Decoded:
 
     async def _further(self) -> None:
         try:
-            self._pieces = self._decoder.pieces(await anext(self._chunks))
+            self._pieces = self._decoder.feed(await anext(self._chunks))
         except StopAsyncIteration:
             self._ended = True
-            self._pieces = self._decoder.finish()
+            self._pieces = self._decoder.end()
 
 
 class _Chunks:

@@ -82,14 +82,14 @@ class Decoder:
         self._limit = limit
         self._size = 0
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes]:
         """Give what the next bytes stand for, at most `PIECE` at once. Raises `CodingError`."""
         return self._bounded(self._through(iter((data,)), self._layers))
 
-    def finish(self) -> Iterator[bytes]:
+    def end(self) -> Iterator[bytes]:
         """Hear that the body has ended, and give what was kept back. Raises `CodingError` if it ended too early."""
         for number, layer in enumerate(self._layers, 1):
-            yield from self._bounded(self._through(layer.finish(), self._layers[number:]))
+            yield from self._bounded(self._through(layer.end(), self._layers[number:]))
 
     def _through(self, pieces: Iterator[bytes], layers: list[_Layer]) -> Iterator[bytes]:
         for layer in layers:
@@ -132,7 +132,7 @@ class _Layer:
         for piece in pieces:
             yield from self._fed(piece)
 
-    def finish(self) -> Iterator[bytes]:
+    def end(self) -> Iterator[bytes]:
         """Give what was kept back. Raises `CodingError` for a stream without its end."""
         if self._start and not self._members:
             self._choose(self._start)

@@ -22,6 +22,7 @@ from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
+from ._hold import Hold
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._outcomes import may_repeat
 from ._refusals import read_into
@@ -198,16 +199,20 @@ class Session:
         return _Call(self, request, read, sleep=sleep, retry=retry, before=before, leaves=leaves).run()
 
     @asynccontextmanager
-    async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
+    async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[tuple[T, Hold]]:
         """Do as `call`, but keep the answer open until the block ends, so that `read` may hand on its body.
 
-        The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
+        Nothing is retried once the block has begun, and no place in the concurrency limit is held but while the body
+        is read on, which is done inside `Hold.reading`.
         """
         call = _Call(self, request, read, keep=True)
+        hold: Hold | None = None
         try:
-            yield await call.run()
+            value = await call.run()
+            hold = call.hold()
+            yield value, hold
         finally:
-            await call.release()
+            await (call if hold is None else hold).release()
 
     def tell(self, event: Event) -> None:
         """Pass an event to the observer, if there is one. What it raises is logged once of each kind, and no more."""
@@ -288,6 +293,11 @@ class Session:
         """Whether the service still accepts the credential."""
         return self._credentials
 
+    @property
+    def places(self) -> Slots:
+        """The places of the concurrency limit."""
+        return self._slots
+
     def leave(self) -> None:
         """Give back a place in the concurrency limit."""
         self._slots.give()
@@ -338,6 +348,7 @@ class _Call(Generic[T]):
         "_stale",
         "_started",
         "_stop_at",
+        "_until",
     )
 
     def __init__(
@@ -533,7 +544,7 @@ class _Call(Generic[T]):
             seconds, remaining = session.timeouts.attempt, self._remaining()
             is_last = remaining is not None and remaining < seconds
             limit = remaining if remaining is not None and is_last else seconds
-            until = session.clock.monotonic() + limit
+            until = self._until = session.clock.monotonic() + limit
             bound = session.clock.timeout(limit)
             try:
                 async with bound:
@@ -700,6 +711,13 @@ class _Call(Generic[T]):
             repeat=request.repeat,
             operation=request.operation,
         )
+
+    def hold(self) -> Hold:
+        """Give the place back, and what the answer that is kept open has hold of from now on."""
+        session, self._slot = self._session, False
+        session.leave()
+        left = self._until - session.clock.monotonic()
+        return Hold(session.places, session.clock, left, session.timeouts.attempt, self.release)
 
     async def release(self) -> None:
         """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""

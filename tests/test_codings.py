@@ -45,8 +45,8 @@ CODED = [pair for pair in CODINGS if pair[1] is not plain]
 
 def fed(header: str | None, sent: bytes, *, step: int, limit: int | None = LIMIT) -> bytes:
     decode = decoder(header, limit=limit)
-    given = [piece for at in range(0, len(sent), step) for piece in decode.pieces(sent[at : at + step])]
-    given += decode.finish()
+    given = [piece for at in range(0, len(sent), step) for piece in decode.feed(sent[at : at + step])]
+    given += decode.end()
     assert all(0 < len(piece) <= max(PIECE, step) for piece in given)
     return b"".join(given)
 
@@ -66,7 +66,7 @@ def test_what_was_encoded_comes_out_however_it_is_cut(
     assume(encode is not raw or len(sent) >= 64 or not reads_as_text(sent))
     assert fed(name, sent, step=step) == body
     known = Decoder(codings(name))
-    assert b"".join([*known.pieces(sent), *known.finish()]) == body
+    assert b"".join([*known.feed(sent), *known.end()]) == body
 
 
 @given(coding=st.sampled_from(CODED), body=st.binary(min_size=1, max_size=2000), cut=st.floats(0, 0.999))
@@ -152,13 +152,13 @@ def test_a_bomb_is_stopped_at_the_limit_piece_by_piece() -> None:
     decode = decoder("gzip, gzip", limit=2**21)
     given: list[int] = []
     with pytest.raises(DecodedSizeError, match="2,097,152 bytes"):
-        given.extend(map(len, decode.pieces(sent)))
+        given.extend(map(len, decode.feed(sent)))
     assert max(given) <= PIECE
     assert sum(given) <= 2**21
 
 
 def test_without_a_limit_a_bomb_still_comes_in_pieces() -> None:
-    assert len(next(Decoder(("gzip",)).pieces(gzip.compress(bytes(50 * 2**20))))) <= PIECE
+    assert len(next(Decoder(("gzip",)).feed(gzip.compress(bytes(50 * 2**20))))) <= PIECE
 
 
 def test_a_long_body_comes_out_whole() -> None:
