@@ -132,7 +132,7 @@ class _Saving:
     def _target(self, order_id: str, served: str | None) -> Path:
         if served is None and self.layout is PLAIN:
             return child(self.folder, file_name(order_id))
-        return self.folder / self.layout.relative(order_id, day=self.day, name=served)
+        return self.layout.below(self.folder, order_id, day=self.day, name=served)
 
     @property
     def looks_first(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -37,7 +38,7 @@ from ._download import Kind, Place
 from ._existing import Published, whole_document
 from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
-from ._naming import file_name
+from ._naming import file_name, parsed
 from ._outcomes import Fate, fate
 from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
@@ -368,7 +369,8 @@ class AsyncInvoices:
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = _uuid(invoice_id, "invoice_id")
         existing = OnExisting(on_existing)
-        target = Path(folder) / (file_name(number, suffix=f".{format}") if name is None else name)
+        below = file_name(number, suffix=f".{format}") if name is None else name
+        target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
         if existing is OnExisting.KEEP:
             disk = self._session.resource(DiskWriter)
             found = await disk.run(lambda: _kept(target, KINDS[format], since))

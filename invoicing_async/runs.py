@@ -30,7 +30,7 @@ from ._claims import Claims
 from ._clock import Clock, RealClock
 from ._disk import DiskWriter
 from ._existing import difference
-from ._naming import Layout
+from ._naming import Layout, parsed
 from ._order_ids import OrderId, texts
 from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
@@ -417,7 +417,7 @@ def _absolute(path: str | PathLike[str]) -> Path:
 
 
 def _path(item: Item) -> Path:
-    return Path(item.path or "")
+    return parsed(item.path or "")
 
 
 def _places(concurrency: int | None, default: int) -> int:
