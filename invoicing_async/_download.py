@@ -38,8 +38,9 @@ __all__ = ["GENERIC", "PDF_TYPES", "Body", "Kind", "Pdf", "Place", "Receiver", "
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
-NO_CONTENT = frozenset({204, 205})
 PARTIAL = 206
+NOT_WHOLE = frozenset({204, 205, PARTIAL})
+"""What is a success and no document: no content, or a part."""
 GZIP = b"\x1f\x8b"
 """How a gzip stream begins."""
 
@@ -152,7 +153,7 @@ def _content_type(response: Response) -> str:
 
 def is_declared(response: Response, kind: Kind) -> bool:
     """Tell whether a 2xx answer says that it is a whole document of this kind, or may be one for all that it says."""
-    if response.status == PARTIAL or response.status in NO_CONTENT:
+    if response.status in NOT_WHOLE:
         return False
     named, known = _content_type(response), kind.content_types
     if "," not in named:
@@ -173,7 +174,7 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         raise error
-    if response.status in NO_CONTENT:
+    if response.status in NOT_WHOLE:
         raise ProtocolError(f"{response.status}: an answer that has no content", status=response.status)
     text = f"the answer has content type {content_type[:80] or 'none'!r} where {kind.documented}"
     raise ProtocolError(text, head=body, status=response.status)

@@ -296,6 +296,40 @@ class TestDownload:
         assert peak < 5 * 2**20
 
 
+class TestContentTypes:
+    """Which types are judged by their bytes is one setting, which the error names."""
+
+    @pytest.mark.parametrize(
+        ("named", "kind", "taken"),
+        [
+            ({}, "application/octet-stream", True),
+            ({}, "text/plain", False),
+            ({"content_types": ()}, "application/octet-stream", False),
+            ({"content_types": ()}, "application/x-pdf", True),
+            ({"content_types": ["Text/Plain "]}, "text/plain; charset=utf-8", True),
+            ({"content_types": ["text/plain"]}, "application/octet-stream", False),
+        ],
+    )
+    async def test_the_setting_decides(self, tmp_path: Path, named: dict[str, Any], kind: str, *, taken: bool) -> None:
+        answer = Answer(headers={"Content-Type": kind}, body=pdf())
+        sandbox = made(answer, answer)
+        async with client(sandbox) as documents:
+            found = OrderDocuments(documents._session, **named)
+            if taken:
+                async with found.open("a") as document:
+                    assert document.headers["Content-Type"] == "application/pdf"
+                assert (await found.download("a", tmp_path)).size == len(pdf())
+                return
+            with pytest.raises(ProtocolError, match=rf"'{kind}' where .*OrderDocuments\(content_types=\.\.\.\)"):
+                await found.download("a", tmp_path)
+        assert sandbox.calls("document") == 1
+
+    async def test_one_text_is_not_several_types(self) -> None:
+        async with client(made()) as documents:
+            with pytest.raises(ValueError, match="content_types must be several types"):
+                OrderDocuments(documents._session, content_types="text/plain")
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize("order_id", NOT_IDS)
     async def test_what_is_no_id_is_refused_before_anything_is_sent(self, tmp_path: Path, order_id: Any) -> None:
@@ -774,6 +808,25 @@ class TestOpen:
         assert isinstance(caught.value, ProtocolError)
         assert caught.value.head.startswith(b"%PDF-")
         assert sandbox.calls("document") == 1
+
+    async def test_a_large_document_passes_through_in_constant_memory(self) -> None:
+        filler = b"%" * 2**18
+
+        class Long(FakeResponse):
+            async def chunks(self) -> AsyncIterator[bytes]:
+                yield b"%PDF-1.7\n"
+                for _ in range(128):
+                    yield bytes(filler[:-1]) + b"%"
+                yield b"\nstartxref\n9\n%%EOF\n"
+
+        async with Session(BASE, auth=StaticToken("t"), transport=FakeTransport([Long(headers=PDF)])) as session:
+            tracemalloc.start()
+            async with OrderDocuments(session).open(ORDER) as document:
+                size = sum([len(chunk) async for chunk in document.chunks])
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert size > 2**25
+        assert peak < 5 * 2**20
 
     async def test_a_small_document_holds_nothing_of_the_session_in_its_block(self, tmp_path: Path) -> None:
         """However long its reader takes: neither a place nor a connection nor a task."""
