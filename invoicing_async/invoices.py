@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import uuid
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -82,6 +83,9 @@ from .polling import Poller
 from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
+
+AnyUuid: TypeAlias = str | uuid.UUID
+"""An id of the service's, as it gives it or as a database does."""
 
 SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate[InvoiceDraft]
 
@@ -234,7 +238,7 @@ class AsyncInvoices:
             operation="create_invoice",
         )
 
-    async def status(self, request_id: str, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
+    async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
         return await self._asked(_uuid(request_id, "request_id"), retry)
 
@@ -298,7 +302,7 @@ class AsyncInvoices:
             error.created_request_id = request.request_id
             raise
 
-    async def wait(self, request_id: str, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
+    async def wait(self, request_id: AnyUuid, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
@@ -320,7 +324,7 @@ class AsyncInvoices:
 
     async def wait_many(
         self,
-        request_ids: Iterable[str] | AsyncIterable[str],
+        request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid],
         *,
         poller: Schedule | Iterable[float] | None = None,
     ) -> AsyncGenerator[InvoiceRequest | Unsettled]:
@@ -328,7 +332,8 @@ class AsyncInvoices:
 
         An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
         answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
-        over the first wait, but for a schedule that learns. An id given twice counts once.
+        over the first wait, but for a schedule that learns. An id given twice counts once. Raises `ValueError` for what
+        is neither text nor a UUID when it is come to, after the waits that were begun.
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
@@ -342,7 +347,7 @@ class AsyncInvoices:
 
     async def export(
         self,
-        invoice_id: str,
+        invoice_id: AnyUuid,
         folder: str | PathLike[str],
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
@@ -445,7 +450,8 @@ def _one_poll(seconds: float) -> RetryPolicy:
     return RetryPolicy(attempts=1, deadline=seconds)
 
 
-def _uuid(text: object, name: str) -> str:
+def _uuid(given: object, name: str) -> str:
+    text = str(given) if isinstance(given, uuid.UUID) else given
     if not isinstance(text, str) or not UUID.fullmatch(text):
         raise ValueError(f"{name} must be a UUID (8-4-4-4-12 hex digits), got {text!r}")
     return text
@@ -645,7 +651,7 @@ class _Collector:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def read(self, request_ids: Iterable[str] | AsyncIterable[str]) -> None:
+    async def read(self, request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid]) -> None:
         """Watch what is given, leaving the loop a breath now and then."""
         if isinstance(request_ids, AsyncIterable):
             async for request_id in request_ids:
@@ -656,10 +662,12 @@ class _Collector:
             if count % BREATH == 0:
                 await asyncio.sleep(0)
 
-    def _watch(self, request_id: str) -> None:
+    def _watch(self, request_id: AnyUuid) -> None:
         try:
             number = _uuid(request_id, "request_id")
         except ValueError as error:
+            if not isinstance(request_id, str):
+                raise
             self._give(Unsettled(request_id, error))
             return
         if self._seen.add(number):
