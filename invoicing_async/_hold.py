@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from attrs import define
+from attrs import define, field
 
 from ._clock import Clock
 from ._slots import Slots
@@ -29,11 +29,11 @@ class Hold:
     _left: float
     _seconds: float
     _close: Callable[[], Awaitable[None]]
-    _since: float = 0.0
+    _since: float = field(default=0.0, init=False)
     """When somebody last waited for more."""
-    _waiting: int = 0
-    _watch: asyncio.Task[None] | None = None
-    _ended: str | None = None
+    _waiting: int = field(default=0, init=False)
+    _watch: asyncio.Task[None] | None = field(default=None, init=False)
+    _ended: str | None = field(default=None, init=False)
     """Why nothing more can be read."""
 
     def watch(self) -> None:
@@ -98,5 +98,7 @@ class Hold:
                 if ended is None:
                     watch.cancel()
                 await asyncio.wait([watch])
+                # What closing raised there is not for whoever leaves.
+                _ = watch.cancelled() or watch.exception()
         finally:
             await self._close()

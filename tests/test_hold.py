@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -180,3 +181,22 @@ async def test_the_connection_is_closed_though_leaving_is_cancelled() -> None:
     assert opened.closed == 1
     await steps()
     assert tasks() == 1
+
+
+async def test_trouble_with_closing_what_nobody_asks_for_is_nobodys() -> None:
+    """It is raised to whoever leaves only if it comes again."""
+    opened = Open()
+    troubles = [OSError("reset")]
+
+    async def close() -> None:
+        if troubles:
+            raise troubles.pop()
+
+    opened.hold = Hold(opened.slots, opened.clock, 60, 120, close)
+    opened.hold.watch()
+    await steps()
+    opened.clock.advance(120)
+    await steps()
+    await opened.hold.release()
+    assert (troubles, tasks()) == ([], 1)
+    gc.collect()
