@@ -50,13 +50,13 @@ def is_coded(header: str | None) -> bool:
 
 
 def codings(header: str | None) -> tuple[str, ...]:
-    """Give what a Content-Encoding names, in the order of undoing; nothing if there is one that cannot be undone."""
+    """Return what a Content-Encoding names, in the order of undoing; nothing if there is one that cannot be undone."""
     names = _named(header)
     return tuple(reversed(names)) if len(names) <= MOST_CODINGS and all(name in _KINDS for name in names) else ()
 
 
 def decoder(header: str | None, *, limit: int | None = None) -> Decoder:
-    """Give what undoes a Content-Encoding. Raises `CodingError` for one that names what cannot be undone."""
+    """Return what undoes a Content-Encoding. Raises `CodingError` for one that names what cannot be undone."""
     names = _named(header)
     for name in names:
         if name not in _KINDS:
@@ -83,11 +83,11 @@ class Decoder:
         self._size = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give what the next bytes stand for, at most `PIECE` at once. Raises `CodingError`."""
+        """Return what the next bytes stand for, at most `PIECE` at once. Raises `CodingError`."""
         return self._bounded(self._through(iter((data,)), self._layers))
 
     def end(self) -> Iterator[bytes]:
-        """Hear that the body has ended, and give what was kept back. Raises `CodingError` if it ended too early."""
+        """Hear that the body has ended, and return what was kept back. Raises `CodingError` if it ended too early."""
         for number, layer in enumerate(self._layers, 1):
             yield from self._bounded(self._through(layer.end(), self._layers[number:]))
 
@@ -133,7 +133,7 @@ class _Layer:
             yield from self._fed(piece)
 
     def end(self) -> Iterator[bytes]:
-        """Give what was kept back. Raises `CodingError` for a stream without its end."""
+        """Return what was kept back. Raises `CodingError` for a stream without its end."""
         if self._start and not self._members:
             self._choose(self._start)
             yield from self._fed(b"")
@@ -175,7 +175,7 @@ class _Layer:
                 return
 
     def _after(self, stream: zlib._Decompress) -> bytes:
-        """Give what follows the end of a stream; nothing while that has not come."""
+        """Return what follows the end of a stream; nothing while that has not come."""
         if not stream.eof:
             return b""
         self._stream = None

@@ -135,7 +135,7 @@ class Place:
 
 
 def sent_length(response: Response) -> int | None:
-    """Give the Content-Length of an answer; None if it has none that is a number. A framing overrides it."""
+    """Return the Content-Length of an answer; None if it has none that is a number. A framing overrides it."""
     if _is_framed(response):
         return None
     value = response.header("Content-Length")
@@ -202,7 +202,7 @@ class Receiver:
         return await body.spooled(disk, place) if small is None else small
 
     async def open(self, response: Response) -> bytes | Body:
-        """Give a small body, proved, or a large one of which enough is there to know that it is a document's.
+        """Return a small body, proved, or a large one of which enough is there to know that it is a document's.
 
         Raises as `receive`; what shows only at the end of a large body is raised there.
         """
@@ -253,7 +253,7 @@ class Body:
         return body if fault is None else None
 
     async def small(self, most: int = SMALL) -> bytes | None:
-        """Give the whole body if it is small; None once it is known to be larger than `most`."""
+        """Return the whole body if it is small; None once it is known to be larger than `most`."""
         self._refuse_size(self._length or 0)
         while self._size <= most:
             chunk = await self._next()
@@ -268,7 +268,7 @@ class Body:
         return None
 
     async def opened(self) -> bytes | None:
-        """Give the whole body if it is small; None once so much of a large one is there that its head is judged."""
+        """Return the whole body if it is small; None once so much of a large one is there that its head is judged."""
         is_large = self._length is not None and self._length > SMALL
         small = self.arrived() or await self.small(HEAD_SIZE if is_large else SMALL)
         if small is None:
@@ -282,11 +282,11 @@ class Body:
         return self._length
 
     def chunks(self, hold: Hold) -> AsyncIterator[bytes]:
-        """Give the pieces of an opened body, read on as they are asked for; at its end, or at once, what is wrong."""
+        """Return the pieces of an opened body, read on as they are asked for; at its end, or at once, what is wrong."""
         return _ReadOn(self, hold, self._receiver.kind.proof())
 
     def held(self) -> bytes | None:
-        """Give the next piece of what was read already."""
+        """Return the next piece of what was read already."""
         return self._pieces.pop(0) if self._pieces else None
 
     async def read_on(self) -> bytes | None:
@@ -417,7 +417,7 @@ class Body:
         return pieces
 
     def broken_off(self, exc: TransportError) -> IncompleteDocumentError:
-        """Give the error of a body that ends before its end."""
+        """Return the error of a body that ends before its end."""
         text = f"the body broke off after {self._size:,} bytes: {exc}"
         return InterruptedDocumentError(text, head=self._first, status=self._response.status)
 

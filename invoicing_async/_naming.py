@@ -321,7 +321,7 @@ class Layout:
         return made
 
     def below(self, folder: Path, order_id: str, *, day: date, name: str | None = None) -> Path:
-        """Give the document's path, as `folder / relative(…)` does, without what a join leaves behind; see `child`."""
+        """Return the path that `folder / relative(…)` is, without what a join leaves behind; see `child`."""
         for part in self._parts(order_id, day, name, ".pdf", {}):
             folder = child(folder, part)
         return folder
@@ -408,7 +408,7 @@ def child(folder: Path, name: str) -> Path:
 
 
 def parsed(text: str) -> Path:
-    """Give the path of a file by its text, without what parsing leaves behind; see `child`."""
+    """Return the path of a file by its text, without what parsing leaves behind; see `child`."""
     folder, name = os.path.split(text)
     return Path(text) if name in {"", os.curdir, os.pardir} else child(_folder(folder), name)
 

@@ -11,8 +11,11 @@ __all__ = ["OrderId", "as_text", "texts"]
 OrderId: TypeAlias = str | UUID | int
 
 
-def as_text(order_id: object, name: str = "order_id") -> str:
-    """Give an id as its text. Raises `ValueError` for anything that is none, also for a bool."""
+def as_text(order_id: object, at: int | None = None) -> str:
+    """Return an id as its text. Raises `ValueError` for anything that is none, also for a bool.
+
+    `at` is where it stands among several.
+    """
     if isinstance(order_id, str):
         # A member of an enum of texts stands for its text.
         return str.__str__(order_id)
@@ -20,11 +23,12 @@ def as_text(order_id: object, name: str = "order_id") -> str:
         return str(order_id)
     if isinstance(order_id, int) and not isinstance(order_id, bool):
         return str(int(order_id))
+    name = "order_id" if at is None else f"order_ids[{at}]"
     raise ValueError(f"{name} must be text, a UUID or an int, got {type(order_id).__name__}")
 
 
 def texts(order_ids: Iterable[OrderId] | AsyncIterable[OrderId]) -> Iterable[str] | AsyncIterable[str]:
-    """Give several ids as their texts.
+    """Return several ids as their texts.
 
     Raises `ValueError` for what is not several ids and, if it is a collection, for the first that is no id. A source
     that can be read only once raises it when it comes to that one.
@@ -47,7 +51,7 @@ def texts(order_ids: Iterable[OrderId] | AsyncIterable[OrderId]) -> Iterable[str
 
 def _each(order_ids: Iterable[OrderId]) -> Iterator[str]:
     for number, order_id in enumerate(order_ids):
-        yield order_id if type(order_id) is str else as_text(order_id, f"order_ids[{number}]")
+        yield order_id if type(order_id) is str else as_text(order_id, number)
 
 
 class _Texts:
@@ -66,7 +70,7 @@ class _Texts:
         return order_id if type(order_id) is str else await self._text(order_id)
 
     async def athrow(self, error: BaseException) -> str:
-        """Let the source hear an error where it stands, if it can, and give what it gives then."""
+        """Let the source hear an error where it stands, if it can, and return what it gives then."""
         throw = getattr(self._order_ids, "athrow", None)
         if throw is None:
             raise error
@@ -82,7 +86,7 @@ class _Texts:
 
     async def _text(self, order_id: OrderId) -> str:
         try:
-            return as_text(order_id, f"order_ids[{self._number - 1}]")
+            return as_text(order_id, self._number - 1)
         except ValueError:
             await self.aclose()
             raise
