@@ -1,131 +1,208 @@
-"""Content codings that nobody asked for, undone: gzip and deflate, piece by piece in bounded memory.
+"""Content codings (RFC 9110, 8.4.1) that nobody asked for, undone: gzip and deflate, piece by piece within a bound.
 
-Every request asks for `identity`, and some caches and gateways compress all the same. A body that says it is
-compressed and is not is given as it came.
+Every request asks for `identity`, and some caches, gateways and object stores compress all the same. What a decoder
+gives is proved whole by the coding's own end and checksum; what grows beyond its limit is stopped before it is in
+memory. A body that only says that it is compressed is given as it came: something on the way has decoded it.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["CodingError", "Decoder", "codings"]
+from attrs import frozen
+
+__all__ = ["CodingError", "DecodedSizeError", "Decoder", "codings", "decoder", "is_coded"]
 
 PIECE = 2**18
-"""The longest piece that is given at once, however well it was compressed."""
+"""The longest piece that is given at once: a few bytes of gzip may stand for a thousand times as many."""
 
-_KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+MOST_CODINGS = 4
+"""Codings upon each other; nobody means more, and each multiplies the work."""
+
+SURE = 64
+"""Bytes that read as a bare deflate stream to the last bit are one, even if they begin as text does."""
+
 _GZIP = b"\x1f\x8b"
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-_TEXT = re.compile(rb'[{\[][\s{\["]|%P|<|\xef\xbb')
-"""How JSON, PDF and markup begin."""
+_ZLIB_MULTIPLE = 31
 _HEADER = 2
-"""Bytes that tell a compressed body from a plain one."""
+"""Bytes of the shortest beginning of a stream; fewer are none."""
+_TEXT = re.compile(rb'[{\[][\s{\["]|%P|<[!?/A-Za-z]|\xef\xbb')
+"""How JSON, PDF and markup begin."""
+
+_NOTHING = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked", "binary"})
+"""Codings that change no byte: what stores are told in place of none, and a framing that is gone by then."""
 
 
-class CodingError(Exception):
-    """A compressed body that is damaged or ends too early."""
+class CodingError(ValueError):
+    """A body that its coding cannot be taken off: another coding, damaged, or cut off."""
+
+
+class DecodedSizeError(CodingError):
+    """A body that is longer than the limit once its coding is taken off."""
+
+
+def is_coded(header: str | None) -> bool:
+    """Tell whether a Content-Encoding names anything that changes a byte, known here or not."""
+    return bool(_named(header))
 
 
 def codings(header: str | None) -> tuple[str, ...]:
-    """Give the codings that a Content-Encoding names and that can be undone, in the order of undoing.
+    """Return what a Content-Encoding names, in the order of undoing; nothing if there is one that cannot be undone."""
+    names = _named(header)
+    return tuple(reversed(names)) if len(names) <= MOST_CODINGS and all(name in _KINDS for name in names) else ()
 
-    Nothing for a header that names one that cannot: its body is as it came.
-    """
+
+def decoder(header: str | None, *, limit: int | None = None) -> Decoder:
+    """Return what undoes a Content-Encoding. Raises `CodingError` for one that names what cannot be undone."""
+    names = _named(header)
+    for name in names:
+        if name not in _KINDS:
+            raise CodingError(f"content coding {name[:40]!r} is none of gzip, deflate and identity")
+    if len(names) > MOST_CODINGS:
+        raise CodingError(f"{len(names)} content codings upon each other; at most {MOST_CODINGS} are read")
+    return Decoder(reversed(names), limit=limit)
+
+
+def _named(header: str | None) -> list[str]:
     if header is None:
-        return ()
-    names = [name for part in header.split(",") if (name := part.strip().lower()) not in {"", "identity"}]
-    return tuple(_KNOWN[name] for name in reversed(names)) if all(name in _KNOWN for name in names) else ()
+        return []
+    return [name for part in header.split(",") if (name := part.strip().lower()) not in _NOTHING]
 
 
 class Decoder:
-    """Undoes codings one after the other."""
+    """Undoes codings one after the other; `limit` bounds the bytes that it gives."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self._layers = [_Layer(name) for name in names]
+    __slots__ = ("_layers", "_limit", "_size")
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Give what a piece of the body holds, in pieces of at most `PIECE`. Raises `CodingError`."""
-        return self._through(iter((piece,)), self._layers)
+    def __init__(self, names: Iterable[str], *, limit: int | None = None) -> None:
+        self._layers = [_Layer(_KINDS[name]) for name in names]
+        self._limit = limit
+        self._size = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Return what the next bytes stand for, at most `PIECE` at once. Raises `CodingError`."""
+        return self._bounded(self._through(iter((data,)), self._layers))
 
     def end(self) -> Iterator[bytes]:
-        """Give what is left now that the body has ended. Raises `CodingError` if it ended too early."""
-        for number, layer in enumerate(self._layers):
-            yield from self._through(layer.end(), self._layers[number + 1 :])
+        """Hear that the body has ended, and return what was kept back. Raises `CodingError` if it ended too early."""
+        for number, layer in enumerate(self._layers, 1):
+            yield from self._bounded(self._through(layer.end(), self._layers[number:]))
 
     def _through(self, pieces: Iterator[bytes], layers: list[_Layer]) -> Iterator[bytes]:
         for layer in layers:
             pieces = layer.decoded(pieces)
         return pieces
 
+    def _bounded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self._size += len(piece)
+            if self._limit is not None and self._size > self._limit:
+                raise DecodedSizeError(f"longer than the limit of {self._limit:,} bytes once decoded")
+            if piece:
+                yield piece
+
+
+@frozen
+class _Kind:
+    """A family of streams: `bits` tells zlib which one begins so, None for no stream at all."""
+
+    name: str
+    enough: int
+    """Bytes that tell."""
+    bits: Callable[[bytes], int | None]
+
 
 class _Layer:
-    """One coding. What kind of stream it is shows in its first bytes."""
+    """One coding. What kind of stream it is shows in its first bytes; a further gzip member may follow the first."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._begun = b""
+    __slots__ = ("_kind", "_members", "_passes", "_start", "_stream")
+
+    def __init__(self, kind: _Kind) -> None:
+        self._kind = kind
+        self._start = b""
+        self._members = 0
+        self._passes: bool | None = None
+        """True if what comes is given as it is, False if it is dropped, None while it is a stream or nobody knows."""
         self._stream: zlib._Decompress | None = None
-        self._plain = False
 
     def decoded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             yield from self._fed(piece)
 
-    def _fed(self, piece: bytes) -> Iterator[bytes]:
-        if self._stream is None and not self._plain:
-            piece = self._begun + piece
-            self._begun = piece if len(piece) < _HEADER else b""
-            if self._begun or not piece:
-                return
-            self._stream = _stream(self._name, piece)
-            self._plain = self._stream is None
-        if self._plain:
-            yield piece
-        else:
-            yield from self._inflated(piece)
-
-    def _inflated(self, piece: bytes) -> Iterator[bytes]:
-        full = False
-        while (piece or full) and (stream := self._current(piece)) is not None:
-            try:
-                out = stream.decompress(piece, PIECE)
-            except zlib.error as exc:
-                raise CodingError(f"the {self._name} body is damaged: {exc}") from exc
-            if out:
-                yield out
-            full = len(out) == PIECE and not stream.eof
-            piece = stream.unused_data if stream.eof else stream.unconsumed_tail
-
-    def _current(self, piece: bytes) -> zlib._Decompress | None:
-        """Give the stream that takes the piece: a gzip body may have several members; other junk behind it has none."""
-        stream = self._stream
-        if stream is None or not stream.eof:
-            return stream
-        if self._name != "gzip" or piece[:1] != _GZIP[:1]:
-            return None
-        self._stream = zlib.decompressobj(_GZIP_BITS)
-        return self._stream
-
     def end(self) -> Iterator[bytes]:
-        if self._stream is not None and not self._stream.eof:
-            raise CodingError(f"the {self._name} body ends before its end")
-        if self._begun:
-            yield self._begun
+        """Return what was kept back. Raises `CodingError` for a stream without its end."""
+        if self._start and not self._members:
+            self._choose(self._start)
+            yield from self._fed(b"")
+        if self._stream is not None:
+            raise CodingError(f"the {self._kind.name} body is cut off: its coding has no end")
+
+    def _fed(self, data: bytes) -> Iterator[bytes]:
+        data, self._start = self._start + data, b""
+        while data and self._passes is None:
+            if self._stream is None:
+                if len(data) < (_HEADER if self._members else self._kind.enough):
+                    self._start = data
+                    return
+                self._choose(data)
+            if self._stream is not None:
+                yield from self._inflated(self._stream, data)
+                data = self._after(self._stream)
+        if data and self._passes:
+            yield data
+
+    def _choose(self, begun: bytes) -> None:
+        bits = self._kind.bits(begun)
+        if bits is not None and (not self._members or begun.startswith(_GZIP)):
+            self._stream = zlib.decompressobj(bits)
+        else:
+            # Behind the last member there may be filling, which readers ignore.
+            self._passes = not self._members
+
+    def _inflated(self, stream: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = stream.decompress(data, PIECE)
+            except zlib.error as exc:
+                raise CodingError(f"the {self._kind.name} body is damaged: {exc}") from None
+            if piece:
+                yield piece
+            data = stream.unconsumed_tail
+            if stream.eof or (not data and len(piece) < PIECE):
+                return
+
+    def _after(self, stream: zlib._Decompress) -> bytes:
+        """Return what follows the end of a stream; nothing while that has not come."""
+        if not stream.eof:
+            return b""
+        self._stream = None
+        self._members += 1
+        return stream.unused_data
 
 
-def _stream(name: str, start: bytes) -> zlib._Decompress | None:
-    """Make what reads a body that begins so; None for one that is not compressed."""
-    if name == "gzip":
-        return zlib.decompressobj(_GZIP_BITS) if start.startswith(_GZIP) else None
-    if start[0] & 0x0F == zlib.DEFLATED and int.from_bytes(start[:_HEADER], "big") % 31 == 0:
-        return zlib.decompressobj(_ZLIB_BITS)
-    # "deflate" means zlib's format; some send the bare stream, which has no mark of its own.
-    if _TEXT.match(start):
+def _gzip_or_plain(begun: bytes) -> int | None:
+    return _GZIP_BITS if begun.startswith(_GZIP) else None
+
+
+def _zlib_raw_or_plain(begun: bytes) -> int | None:
+    """Tell RFC 1950 from the bare RFC 1951 that some servers send under the same name, and both from plain text."""
+    if len(begun) < _HEADER:
         return None
+    if begun[0] & 0x0F == zlib.DEFLATED and int.from_bytes(begun[:_HEADER], "big") % _ZLIB_MULTIPLE == 0:
+        return _ZLIB_BITS
+    trial = zlib.decompressobj(_RAW_BITS)
     try:
-        zlib.decompressobj(_RAW_BITS).decompress(start, PIECE)
+        trial.decompress(begun, PIECE)
     except zlib.error:
         return None
-    return zlib.decompressobj(_RAW_BITS)
+    is_text = _TEXT.match(begun) and (len(begun) < SURE or trial.unused_data)
+    return None if is_text else _RAW_BITS
+
+
+_KINDS: dict[str, _Kind] = {
+    **dict.fromkeys(("gzip", "x-gzip"), _Kind("gzip", _HEADER, _gzip_or_plain)),
+    "deflate": _Kind("deflate", SURE, _zlib_raw_or_plain),
+}

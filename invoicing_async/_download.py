@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from attrs import frozen
 
 from ._clock import Clock
+from ._codings import CodingError, DecodedSizeError, decoder, is_coded
 from ._disk import DiskWriter, OnExisting, Spool
-from ._encodings import DecodedSizeError, EncodingError, decoder, is_coded
 from ._existing import MakesProof, Proof, Published
+from ._hold import Hold
 from ._http import Response
-from ._pdf import Checker, fault_of, head_fault
+from ._pdf import HEAD_WINDOW, Checker, fault_of, head_fault
 from ._refusals import error_body
 from ._text import one_line
 from ._wire import error_from
@@ -33,27 +34,43 @@ from .errors import (
 )
 from .policies import Timeouts
 
-__all__ = ["Kind", "Pdf", "Place", "Receiver", "Xml", "declared_length", "is_framed", "refuse_unless"]
+__all__ = ["GENERIC", "PDF_TYPES", "Body", "Kind", "Pdf", "Place", "Receiver", "Xml", "refuse_unless", "sent_length"]
 
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
 PARTIAL = 206
+NOT_WHOLE = frozenset({204, 205, PARTIAL})
+"""What is a success and no document: no content, or a part."""
 GZIP = b"\x1f\x8b"
 """How a gzip stream begins."""
 
 TYPE_LIMIT = 100
 """Characters of another content type that an error shows."""
 
-HEAD_SIZE = 5
-"""Bytes after which a head can be judged: `%PDF-`."""
+HEAD_SIZE = HEAD_WINDOW
+"""Bytes of a large body that are there before it is passed on: enough to judge its head."""
+
+
+GENERIC = frozenset(
+    {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download",
+     "application/download", "application/gzip", "application/x-gzip"}
+)  # fmt: skip
+"""What is said of bytes that nobody knows anything about, or that a browser is to save: the bytes decide."""
+
+PDF_TYPES = frozenset({"application/pdf", "application/x-pdf"})
 
 
 class Kind(Protocol):
     """What a document must be."""
 
     @property
-    def content_types(self) -> frozenset[str]: ...
+    def documented(self) -> str:
+        """What the content type of one is, in the words of an error."""
+
+    @property
+    def content_types(self) -> frozenset[str]:
+        """The content types whose bytes are judged; what has another is not looked at. Lower case, "" for none."""
 
     def head_fault(self, head: bytes) -> str | None:
         """Say what is wrong with a body that begins so; None while nothing is."""
@@ -66,9 +83,14 @@ class Kind(Protocol):
 
 @frozen
 class Pdf:
-    """A PDF, proved by its head and its tail."""
+    """A PDF, proved by its head and its tail. `setting` is what a user may say to have other content types judged."""
 
-    content_types: frozenset[str] = frozenset({"application/pdf"})
+    content_types: frozenset[str] = PDF_TYPES
+    setting: str = ""
+
+    @property
+    def documented(self) -> str:
+        return "application/pdf is documented" + (f"; {self.setting}" if self.setting else "")
 
     def head_fault(self, head: bytes) -> str | None:
         return head_fault(head)
@@ -85,6 +107,10 @@ class Xml:
     """An XML invoice, proved by a parser that reaches its end and by what is known not to be one."""
 
     content_types: frozenset[str] = frozenset({"application/xml", "text/xml"})
+
+    @property
+    def documented(self) -> str:
+        return "application/xml or text/xml is documented"
 
     def head_fault(self, head: bytes) -> str | None:
         return None
@@ -112,22 +138,15 @@ class Place:
     durable: bool = False
 
 
-def declared_length(response: Response) -> int | None:
-    """Give the Content-Length of an answer; None if it has none that is a number, or one that is not of the body.
-
-    A framing overrides it, and of a compressed body it is the length of what is sent.
-    """
-    return None if is_coded(response.header("Content-Encoding")) else _sent_length(response)
-
-
-def _sent_length(response: Response) -> int | None:
-    if is_framed(response):
+def sent_length(response: Response) -> int | None:
+    """Return the Content-Length of an answer; None if it has none that is a number. A framing overrides it."""
+    if _is_framed(response):
         return None
     value = response.header("Content-Length")
     return int(value) if value is not None and value.isascii() and value.isdigit() else None
 
 
-def is_framed(response: Response) -> bool:
+def _is_framed(response: Response) -> bool:
     """Tell whether the transfer marks the body's end itself, so that one that ended is complete (RFC 9112, 7.1)."""
     return (response.header("Transfer-Encoding") or "").strip().lower().endswith("chunked")
 
@@ -137,8 +156,15 @@ def _content_type(response: Response) -> str:
 
 
 def is_declared(response: Response, kind: Kind) -> bool:
-    """Tell whether a 2xx answer says that it is a whole document of this kind."""
-    return response.status != PARTIAL and _content_type(response) in kind.content_types
+    """Tell whether a 2xx answer says that it is a whole document of this kind, or may be one for all that it says."""
+    if response.status in NOT_WHOLE:
+        return False
+    named, known = _content_type(response), kind.content_types
+    if "," not in named:
+        return named in known
+    # A header that was sent twice comes as one.
+    several = list(filter(None, map(str.strip, named.split(","))))
+    return bool(several) and known.issuperset(several)
 
 
 async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
@@ -152,9 +178,10 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     error = error_from(response.status, response.header, body, now=now)
     if error is not None:
         raise error
-    documented = " or ".join(sorted(filter(None, kind.content_types)))
+    if response.status in NOT_WHOLE:
+        raise ProtocolError(f"{response.status}: an answer that has no content", status=response.status)
     shown = one_line(content_type, TYPE_LIMIT) or "none"
-    text = f"the answer has content type {shown!r} where {documented} is documented"
+    text = f"the answer has content type {shown!r} where {kind.documented}"
     raise ProtocolError(text, head=body, status=response.status)
 
 
@@ -175,20 +202,28 @@ class Receiver:
         """
         if not is_declared(response, self.kind):
             await refuse_unless(response, self.kind, now=self.clock.now())
-        body = _Body(self, response)
+        body = Body(self, response)
         small = body.arrived() or await body.small()
         return await body.spooled(disk, place) if small is None else small
 
-    async def begin(self, response: Response) -> tuple[list[bytes], AsyncIterator[bytes]]:
-        """Read until the head is known to be a document's; give what came and the rest, which the caller proves."""
-        return await _Body(self, response).begun()
+    async def open(self, response: Response) -> bytes | Body:
+        """Return a small body, proved, or a large one of which enough is there to know that it is a document's.
+
+        Raises as `receive`; what shows only at the end of a large body is raised there.
+        """
+        if not is_declared(response, self.kind):
+            await refuse_unless(response, self.kind, now=self.clock.now())
+        body = Body(self, response)
+        small = await body.opened()
+        return body if small is None else small
 
 
-class _Body:
+class Body:
     """One body while it arrives."""
 
     __slots__ = (
-        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_pieces", "_receiver", "_response", "_size",
+        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_paused", "_pieces", "_receiver", "_response",
+        "_size",
     )  # fmt: skip
 
     def __init__(self, receiver: Receiver, response: Response) -> None:
@@ -197,9 +232,9 @@ class _Body:
         self._chunks: AsyncIterator[bytes] | None = None
         coding = response.header("Content-Encoding")
         self._coding = coding if is_coded(coding) else None
-        self._length = None if self._coding else _sent_length(response)
-        self._framed = is_framed(response)
-        self._begun = receiver.clock.monotonic()
+        self._length = None if self._coding else sent_length(response)
+        self._framed = _is_framed(response)
+        self._begun = self._paused = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
         self._first = b""
         self._size = 0
@@ -222,10 +257,10 @@ class _Body:
         fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
         return body if fault is None else None
 
-    async def small(self) -> bytes | None:
-        """Give the whole body if it is small; None once it is known to be large."""
+    async def small(self, most: int = SMALL) -> bytes | None:
+        """Return the whole body if it is small; None once it is known to be larger than `most`."""
         self._refuse_size(self._length or 0)
-        while self._size <= SMALL:
+        while self._size <= most:
             chunk = await self._next()
             if chunk is None:
                 return await self._whole()
@@ -237,19 +272,41 @@ class _Body:
             self._pieces.append(chunk)
         return None
 
-    async def begun(self) -> tuple[list[bytes], AsyncIterator[bytes]]:
-        self._refuse_size(self._length or 0)
-        while self._size < HEAD_SIZE and (chunk := await self._next()) is not None:
-            self._pieces.append(chunk)
-        await self._check_head(b"".join(self._pieces))
-        if self._size < HEAD_SIZE:
-            raise self._incomplete(f"the body ends after {self._size} bytes")
-        return self._pieces, self._rest()
+    async def opened(self) -> bytes | None:
+        """Return the whole body if it is small; None once so much of a large one is there that its head is judged."""
+        is_large = self._length is not None and self._length > SMALL
+        small = self.arrived() or await self.small(HEAD_SIZE if is_large else SMALL)
+        if small is None:
+            await self._check_head(b"".join(self._pieces))
+            self._paused = self._receiver.clock.monotonic()
+        return small
+
+    @property
+    def length(self) -> int | None:
+        """How long the document is by what was declared, None if nothing was."""
+        return self._length
+
+    def chunks(self, hold: Hold) -> AsyncIterator[bytes]:
+        """Return the pieces of an opened body, read on as they are asked for; at its end, or at once, what is wrong."""
+        return _ReadOn(self, hold, self._receiver.kind.proof())
+
+    def held(self) -> bytes | None:
+        """Return the next piece of what was read already."""
+        return self._pieces.pop(0) if self._pieces else None
+
+    async def read_on(self) -> bytes | None:
+        """Read another piece, None at the end. The time since the last one was the reader's, and does not count."""
+        clock = self._receiver.clock
+        self._begun += clock.monotonic() - self._paused
+        try:
+            return await self._next()
+        finally:
+            self._paused = clock.monotonic()
 
     def _rest(self) -> AsyncIterator[bytes]:
         if self._chunks is None:
             sent = aiter(self._response.chunks())
-            self._chunks = self._decoded(sent, self._coding, _sent_length(self._response)) if self._coding else sent
+            self._chunks = self._decoded(sent, self._coding, sent_length(self._response)) if self._coding else sent
         return self._chunks
 
     def _decode_unsaid(self, begun: bytes) -> None:
@@ -265,23 +322,22 @@ class _Body:
         size = len(begun)
         try:
             decode = decoder(coding, limit=self._receiver.max_bytes)
-            for piece in decode.pieces(begun):
+            for piece in decode.feed(begun):
                 yield piece
             async for chunk in sent:
                 size += len(chunk)
-                for piece in decode.pieces(chunk):
+                for piece in decode.feed(chunk):
                     yield piece
-            rest = decode.finish()
+            for piece in decode.end():
+                yield piece
         except DecodedSizeError as exc:
             raise OversizedDocumentError(str(exc), head=self._first, status=self._response.status) from None
-        except EncodingError as exc:
+        except CodingError as exc:
             raise self._incomplete(str(exc)) from None
         if length is not None and size != length:
             raise self._incomplete(f"{size:,} bytes came where Content-Length says {length:,}")
         # The length of what was sent proves the end of what it stands for.
         self._framed = self._framed or length is not None
-        if rest:
-            yield rest
 
     async def _next(self) -> bytes | None:
         try:
@@ -289,7 +345,7 @@ class _Body:
         except StopAsyncIteration:
             return None
         except TransportError as exc:
-            raise self._broken_off(exc) from exc
+            raise self.broken_off(exc) from exc
         if not self._size:
             self._first = chunk[:HEAD_LIMIT]
         self._size += len(chunk)
@@ -348,6 +404,10 @@ class _Body:
                 proof.feed(piece)
             await spool.write(self._pieces)
             self._pieces = await self._more()
+        self.prove(proof)
+
+    def prove(self, proof: Proof) -> None:
+        """Raise `IncompleteDocumentError` for what a proof that heard all of the body finds wrong with it."""
         fault = proof.fault(content_length=self._length, framed=self._framed)
         if fault is not None:
             raise self._incomplete(fault)
@@ -361,9 +421,57 @@ class _Body:
             size += len(chunk)
         return pieces
 
-    def _broken_off(self, exc: TransportError) -> IncompleteDocumentError:
+    def broken_off(self, exc: TransportError) -> IncompleteDocumentError:
+        """Return the error of a body that ends before its end."""
         text = f"the body broke off after {self._size:,} bytes: {exc}"
         return InterruptedDocumentError(text, head=self._first, status=self._response.status)
 
     def _incomplete(self, text: str) -> IncompleteDocumentError:
         return IncompleteDocumentError(text, head=self._first, status=self._response.status)
+
+
+class _ReadOn:
+    """The pieces of a large body, proved as they pass. No generator: leaving it early has nothing to finalise."""
+
+    __slots__ = ("_body", "_ended", "_error", "_hold", "_proof")
+
+    def __init__(self, body: Body, hold: Hold, proof: Proof) -> None:
+        self._body = body
+        self._hold = hold
+        self._proof = proof
+        self._ended = False
+        self._error: InvoicingError | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = self._body.held() or await self._further()
+        if piece is None:
+            raise StopAsyncIteration
+        self._proof.feed(piece)
+        return piece
+
+    async def _further(self) -> bytes | None:
+        """Wait for the next piece; None at the end of a body that is whole. An error is raised again if asked again."""
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            return None
+        try:
+            return await self._waited()
+        except TransportError as exc:
+            self._error = exc if isinstance(exc, ProtocolError) else self._body.broken_off(exc)
+        except InvoicingError as exc:
+            self._error = exc
+        await self._hold.release()
+        raise self._error
+
+    async def _waited(self) -> bytes | None:
+        async with self._hold.reading():
+            piece = await self._body.read_on()
+        if piece is None:
+            self._body.prove(self._proof)
+            self._ended = True
+            await self._hold.release()
+        return piece

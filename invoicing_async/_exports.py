@@ -13,7 +13,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from ._disk import DiskWriter
-from ._download import Kind, Pdf, Place, Receiver, Xml
+from ._download import GENERIC, PDF_TYPES, Kind, Pdf, Place, Receiver, Xml
 from ._existing import Published
 from ._http import Request, Response
 from ._links import MOVED, RENEWED, Link, LinkError, moved, read_link
@@ -24,16 +24,11 @@ from .session import Session, Sleep
 
 __all__ = ["KINDS", "Exporting"]
 
-_ANY = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download",
-     "application/gzip", "application/x-gzip"}
-)  # fmt: skip
-"""What a link's host says of bytes that it knows nothing about: the proof decides."""
-
 KINDS: dict[str, Kind] = {
-    "pdf": Pdf(frozenset({"application/pdf", "application/x-pdf"}) | _ANY),
-    "xml": Xml(frozenset({"application/xml", "text/xml"}) | _ANY),
+    "pdf": Pdf(PDF_TYPES | GENERIC),
+    "xml": Xml(frozenset({"application/xml", "text/xml"}) | GENERIC),
 }
+"""A link's host may know nothing of the bytes: their proof decides."""
 
 
 RENEWALS = 5

@@ -36,6 +36,7 @@ __all__ = [
     "is_temp",
     "marked",
     "numbered",
+    "parsed",
     "safe_name",
     "temp_name",
     "temp_token",
@@ -313,13 +314,26 @@ class Layout:
         `name`, such as the one in Content-Disposition, stands in place of the last component; `others` are the ids
         beside the first. Raises `ValueError` for an empty id or name.
         """
+        parts = self._parts(order_id, day, name, suffix, others)
+        made = PurePosixPath(*parts)
+        if sys.version_info >= (3, 12) and sys.version_info < (3, 13):
+            made._str, made._drv, made._root, made._tail_cached = "/".join(parts), "", "", parts  # noqa: SLF001 - see `child`
+        return made
+
+    def below(self, folder: Path, order_id: str, *, day: date, name: str | None = None) -> Path:
+        """Return the path that `folder / relative(…)` is, without what a join leaves behind; see `child`."""
+        for part in self._parts(order_id, day, name, ".pdf", {}):
+            folder = child(folder, part)
+        return folder
+
+    def _parts(self, order_id: str, day: date, name: str | None, suffix: str, others: Mapping[str, str]) -> list[str]:
         values = self._values({self.ids[0]: order_id, **others}, day, suffix)
         folders = [_filled(component, values, LIMIT) for component in self._components[:-1]]
         if name is not None:
-            return PurePosixPath(*folders, safe_name(name, suffix=suffix))
+            return [*folders, safe_name(name, suffix=suffix)]
         # The pattern may spell the suffix; the id may not lose it: ids `a` and `a.pdf` are two documents.
         last = self._components[-1].removesuffix(suffix)
-        return PurePosixPath(*folders, _filled(last, values, _room(suffix, LIMIT)) + suffix)
+        return [*folders, _filled(last, values, _room(suffix, LIMIT)) + suffix]
 
     def _values(self, given: Mapping[str, str], day: date, suffix: str) -> Mapping[str, str]:
         first, values = given[self.ids[0]], {}
@@ -391,6 +405,17 @@ def child(folder: Path, name: str) -> Path:
         return made
     made: Path = folder._make_child_relpath(name)  # type: ignore[attr-defined]  # noqa: SLF001 - 3.11 changes no more
     return made
+
+
+def parsed(text: str) -> Path:
+    """Return the path of a file by its text, without what parsing leaves behind; see `child`."""
+    folder, name = os.path.split(text)
+    return Path(text) if name in {"", os.curdir, os.pardir} else child(_folder(folder), name)
+
+
+@lru_cache(maxsize=64)
+def _folder(text: str) -> Path:
+    return Path(text)
 
 
 # Temporary files.

@@ -17,20 +17,17 @@ from ._answers import shown
 from ._batch import Careful, bounded
 from ._causes import of_document
 from ._disk import DiskWriter, OnExisting, prepare_folder, probe
-from ._download import Pdf, Place, Receiver, declared_length, is_framed, refuse_unless
+from ._download import GENERIC, PDF_TYPES, Body, Pdf, Place, Receiver
 from ._existing import Published, whole_document
 from ._http import Repeat, Request, Response, path
 from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
+from ._order_ids import OrderId, as_text, texts
 from ._pdf import Checker
 from ._ramp import Cause, Verdict
 from ._seen import Seen
 from .errors import (
-    IncompleteDocumentError,
-    InterruptedDocumentError,
     InvoicingError,
     OrderStatusError,
-    OversizedDocumentError,
-    TransportError,
 )
 from .events import DocumentSaved
 from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
@@ -49,6 +46,8 @@ MAX_BYTES = 256 * 2**20
 PLAIN = Layout("{order_id}")
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/pdf"}
+
+_JUDGED = "OrderDocuments(content_types=...) names the others that are judged by their bytes"
 
 _FATAL = frozenset(
     {
@@ -71,9 +70,9 @@ _FATAL = frozenset(
 
 
 class OpenDocument:
-    """An invoice on its way: `filename` is safe for a header or a folder, `size` in bytes or None if not declared.
+    """An invoice on its way: `filename` is safe for a header or a folder, `size` in bytes or None if nobody knows.
 
-    `chunks` is read once; it raises `IncompleteDocumentError` at its end if what came is not one whole PDF.
+    `chunks` is read once; of a large document it raises `IncompleteDocumentError` if what came is not one whole PDF.
     """
 
     def __init__(self, *, filename: str, size: int | None, chunks: AsyncIterator[bytes]) -> None:
@@ -88,40 +87,20 @@ class OpenDocument:
         return named if self.size is None else {**named, "Content-Length": str(self.size)}
 
 
-class _Proved:
-    """Chunks that pass through a completeness check."""
+class _Whole:
+    """A document that is here, as the one chunk of itself."""
 
-    def __init__(
-        self, first: list[bytes], rest: AsyncIterator[bytes], *, length: int | None, framed: bool, limit: int
-    ) -> None:
-        self._first = first
-        self._rest = rest
-        self._length = length
-        self._framed = framed
-        self._limit = limit
-        self._checker = Checker()
+    def __init__(self, body: bytes) -> None:
+        self._left: bytes | None = body
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = self._first.pop(0) if self._first else await self._further()
-        self._checker.feed(chunk)
-        if self._checker.size > self._limit:
-            raise OversizedDocumentError(f"longer than the limit of {self._limit:,} bytes", head=self._checker.head)
-        return chunk
-
-    async def _further(self) -> bytes:
-        try:
-            return await anext(self._rest)
-        except StopAsyncIteration:
-            fault = self._checker.fault(content_length=self._length, framed=self._framed)
-            if fault is not None:
-                raise IncompleteDocumentError(fault, head=self._checker.head) from None
-            raise
-        except TransportError as exc:
-            text = f"the body broke off after {self._checker.size:,} bytes: {exc}"
-            raise InterruptedDocumentError(text, head=self._checker.head) from exc
+        body, self._left = self._left, None
+        if body is None:
+            raise StopAsyncIteration
+        return body
 
 
 @frozen(kw_only=True)
@@ -154,7 +133,7 @@ class _Saving:
     def _target(self, order_id: str, served: str | None) -> Path:
         if served is None and self.layout is PLAIN:
             return child(self.folder, file_name(order_id))
-        return self.folder / self.layout.relative(order_id, day=self.day, name=served)
+        return self.layout.below(self.folder, order_id, day=self.day, name=served)
 
     @property
     def looks_first(self) -> bool:
@@ -205,39 +184,49 @@ class _Counted:
 class OrderDocuments:
     """The invoices of marketplace orders. `max_bytes` is the largest document taken.
 
-    Every method raises `ValueError` for an order id that is empty, `.` or `..`, before anything is sent.
+    `content_types` are the types, beside application/pdf and application/x-pdf, under which a document is judged by
+    its bytes, "" for none at all: by default those that say nothing, as application/octet-stream. An answer of another
+    type, as text/html, is refused whatever it holds; so is one of these that is no PDF.
+
+    An order id is text, a UUID or an int, and is given back as text. Every method raises `ValueError` for anything
+    else and for an id that is empty, `.` or `..`, before anything is sent.
     """
 
-    def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES, content_types: Iterable[str] = GENERIC) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be 1 or more, got {max_bytes!r}")
         self._session = session
-        self._receiver = Receiver(Pdf(), session.clock, session.timeouts, max_bytes)
+        kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
+        self._receiver = Receiver(kind, session.clock, session.timeouts, max_bytes)
 
     @asynccontextmanager
-    async def open(self, order_id: str) -> AsyncIterator[OpenDocument]:
+    async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
         """Pass an invoice through without touching the disk, for a web response.
 
-        The block begins only when the answer is a document: until then every failure is retried and raised as for
-        `download`. Afterwards nothing is repeated: `chunks` raises. Leaving the block stops the reading.
+        A document of up to 1 MiB, as nearly every one is, is read whole and proved before the block begins: every
+        failure is retried and raised as for `download`, and the block holds nothing of the session. Of a larger one
+        the block begins with its head; then nothing is repeated and `chunks` raises. Its place in
+        `Limits.concurrency` is held only while `chunks` is waited for, and only that time counts for `Timeouts.floor`
+        and `Timeouts.attempt`; when nobody has asked for more for `Timeouts.attempt` seconds, its connection is given
+        up. Leaving the block gives everything back.
         """
-        async with self._session.open(_request(order_id), partial(self._opened, order_id)) as document:
-            yield document
+        order_id = as_text(order_id)
+        reading = partial(self._opened, order_id)
+        async with self._session.hold(_request(order_id), reading) as ((filename, body), hold):
+            if isinstance(body, bytes):
+                await hold.release()
+                yield OpenDocument(filename=filename, size=len(body), chunks=_Whole(body))
+            else:
+                hold.watch()
+                yield OpenDocument(filename=filename, size=body.length, chunks=body.chunks(hold))
 
-    async def _opened(self, order_id: str, response: Response) -> OpenDocument:
-        await refuse_unless(response, self._receiver.kind, now=self._session.clock.now())
-        length = declared_length(response)
-        first, rest = await self._receiver.begin(response)
-        served = from_content_disposition(response.header("Content-Disposition"))
-        return OpenDocument(
-            filename=safe_name(served) if served else file_name(order_id),
-            size=length,
-            chunks=_Proved(first, rest, length=length, framed=is_framed(response), limit=self._receiver.max_bytes),
-        )
+    async def _opened(self, order_id: str, response: Response) -> tuple[str, bytes | Body]:
+        served = _served(response)
+        return safe_name(served) if served else file_name(order_id), await self._receiver.open(response)
 
     async def download(
         self,
-        order_id: str,
+        order_id: OrderId,
         folder: str | PathLike[str],
         *,
         on_existing: OnExisting | str = OnExisting.KEEP,
@@ -258,6 +247,7 @@ class OrderDocuments:
         Raises `OrderStatusError` (ORDER_021), `ServiceUnavailableError` (SYS_DEP_503 to the last attempt), the
         other errors of `errors`, and `OSError` for trouble with the disk.
         """
+        order_id = as_text(order_id)
         request = _request(order_id)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         if saving.looks_first:
@@ -268,7 +258,7 @@ class OrderDocuments:
 
     async def download_many(
         self,
-        order_ids: Iterable[str] | AsyncIterable[str],
+        order_ids: Iterable[OrderId] | AsyncIterable[OrderId],
         folder: str | PathLike[str],
         *,
         concurrency: int | None = None,
@@ -280,6 +270,10 @@ class OrderDocuments:
     ) -> AsyncGenerator[DownloadOutcome]:
         """Save any number of invoices and give one outcome for each id, as they finish, in bounded memory.
 
+        `order_ids` are texts, UUIDs or ints. One that is none of these is a `ValueError`: of a collection before
+        anything is asked for; of an iterator when it is come to, which ends the input there: what was read before is
+        finished and given, then the error is raised. An id that is empty, `.` or `..` is its own `Failed`.
+
         No more than `concurrency` ids are read ahead, and a slow consumer slows the reading down. By default it is the
         session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
         that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
@@ -289,11 +283,12 @@ class OrderDocuments:
         about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is
         cancelled.
         """
-        places = _places(order_ids, self.concurrency if concurrency is None else concurrency)
+        ids = texts(order_ids)
+        places = _places(self.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         saver = await self._saver(saving, Seen())
         outcomes = bounded(
-            order_ids,
+            ids,
             saver.outcome,
             concurrency=places,
             sleep=self._session.clock.sleep,
@@ -449,17 +444,19 @@ def judged(outcome: DownloadOutcome) -> Cause | Verdict:
             return Verdict.SILENT
 
 
-def _places(order_ids: object, concurrency: int) -> int:
-    if isinstance(order_ids, (str, bytes)):
-        raise ValueError("order_ids must be several ids, not one text")
+def _types(content_types: Iterable[str]) -> frozenset[str]:
+    if isinstance(content_types, (str, bytes)):
+        raise ValueError("content_types must be several types, not one text")
+    return frozenset(name.strip().lower() for name in content_types)
+
+
+def _places(concurrency: int) -> int:
     if concurrency < 1:
         raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
     return concurrency
 
 
 def _request(order_id: str) -> Request:
-    if not isinstance(order_id, str):
-        raise ValueError(f"order_id must be text, got {type(order_id).__name__}")
     return Request(
         method="POST",
         path="/partner/stores/orders" + path(order_id) + "/documents/invoice",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import uuid
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -37,7 +39,7 @@ from ._download import Kind, Place
 from ._existing import Published, whole_document
 from ._exports import KINDS, Exporting
 from ._http import Repeat, Request, Response
-from ._naming import file_name
+from ._naming import file_name, parsed
 from ._outcomes import Fate, fate
 from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
@@ -82,6 +84,9 @@ from .polling import Poller
 from .session import Session, Sleep
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
+
+AnyUuid: TypeAlias = str | uuid.UUID
+"""An id of the service's, as it gives it or as a database does."""
 
 SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate[InvoiceDraft]
 
@@ -334,7 +339,7 @@ class AsyncInvoices:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
         return self._calls.encode(draft)
 
-    async def status(self, request_id: str, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
+    async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
         return await self._calls.status(_uuid(request_id, "request_id"), retry)
 
@@ -354,7 +359,7 @@ class AsyncInvoices:
             error.created_request_id = request.request_id
             raise
 
-    async def wait(self, request_id: str, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
+    async def wait(self, request_id: AnyUuid, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
@@ -376,7 +381,7 @@ class AsyncInvoices:
 
     async def wait_many(
         self,
-        request_ids: Iterable[str] | AsyncIterable[str],
+        request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid],
         *,
         poller: Schedule | Iterable[float] | None = None,
     ) -> AsyncGenerator[InvoiceRequest | Unsettled]:
@@ -384,7 +389,8 @@ class AsyncInvoices:
 
         An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
         answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
-        over the first wait, but for a schedule that learns. An id given twice counts once.
+        over the first wait, but for a schedule that learns. An id given twice counts once. Raises `ValueError` for what
+        is neither text nor a UUID when it is come to, after the waits that were begun.
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
@@ -398,7 +404,7 @@ class AsyncInvoices:
 
     async def export(
         self,
-        invoice_id: str,
+        invoice_id: AnyUuid,
         folder: str | PathLike[str],
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
@@ -424,7 +430,8 @@ class AsyncInvoices:
         if format not in KINDS:
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = _uuid(invoice_id, "invoice_id")
-        target = Path(folder) / (file_name(number, suffix=f".{format}") if name is None else name)
+        below = file_name(number, suffix=f".{format}") if name is None else name
+        target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
         place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
         kept = await self._standing(place, KINDS[format], since) if place.on_existing is OnExisting.KEEP else None
         if kept is not None:
@@ -479,7 +486,8 @@ def _one_poll(seconds: float) -> RetryPolicy:
     return RetryPolicy(attempts=1, deadline=seconds)
 
 
-def _uuid(text: object, name: str) -> str:
+def _uuid(given: object, name: str) -> str:
+    text = str(given) if isinstance(given, uuid.UUID) else given
     if not isinstance(text, str) or not UUID.fullmatch(text):
         raise ValueError(f"{name} must be a UUID (8-4-4-4-12 hex digits), got {text!r}")
     return text
@@ -684,7 +692,7 @@ class _Collector:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    async def read(self, request_ids: Iterable[str] | AsyncIterable[str]) -> None:
+    async def read(self, request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid]) -> None:
         """Watch what is given, leaving the loop a breath now and then."""
         if isinstance(request_ids, AsyncIterable):
             async for request_id in request_ids:
@@ -695,10 +703,12 @@ class _Collector:
             if count % BREATH == 0:
                 await asyncio.sleep(0)
 
-    def _watch(self, request_id: str) -> None:
+    def _watch(self, request_id: AnyUuid) -> None:
         try:
             number = _uuid(request_id, "request_id")
         except ValueError as error:
+            if not isinstance(request_id, str):
+                raise
             self._give(Unsettled(request_id, error))
             return
         if self._seen.add(number):

@@ -76,11 +76,11 @@ class Timeouts:
     """The finite bounds of one attempt.
 
     `connect` bounds the whole way to a connection: the name, every address, TLS, a proxy's tunnel; `read` the silence
-    between two pieces of the answer; `attempt` the whole attempt from its first byte to the last of its body. `floor`
-    is the least average speed of a document's body in bytes per second, judged after `read` seconds: it ends a slow
-    drip. `intent` is how old a submission's recorded intent may be when its first byte leaves; an older one is recorded
-    anew. Who looks a submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its
-    intent.
+    between two pieces of the answer; `attempt` the whole attempt from its first byte to the last of its body, without
+    the time that a reader of `OrderDocuments.open` takes for himself. `floor` is the least average speed of a
+    document's body in bytes per second, judged after `read` seconds: it ends a slow drip. `intent` is how old a
+    submission's recorded intent may be when its first byte leaves; an older one is recorded anew. Who looks a
+    submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its intent.
     """
 
     connect: float = field(default=10.0, validator=positive)
@@ -94,8 +94,9 @@ class Timeouts:
 class Limits:
     """How hard one session may press the service, all its users together.
 
-    `concurrency` calls at most are between their first byte and the end of their body; `per_second` attempts
-    at most begin in a second, evenly spaced; None for no such limit. A batch ends when its first `stop_after` items
+    `concurrency` calls at most are between their first byte and the end of their body, not counting large documents of
+    `OrderDocuments.open` while their readers ask for no more; `per_second` attempts at most begin in a second, evenly
+    spaced; None for no such limit. A batch ends when its first `stop_after` items
     went wrong for the same cause with no success between, for which it begins with a few; None to go on
     whatever comes.
     """

@@ -30,7 +30,8 @@ from ._claims import Claims
 from ._clock import Clock, RealClock
 from ._disk import DiskWriter
 from ._existing import difference
-from ._naming import Layout
+from ._naming import Layout, parsed
+from ._order_ids import OrderId, texts
 from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
 from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
@@ -310,9 +311,12 @@ class DocumentRun:
         """Let what is in flight finish and begin nothing more, for as long as the file is open."""
         self._stop.ask()
 
-    async def add(self, order_ids: Iterable[str] | AsyncIterable[str]) -> Intake:
-        """Take in ids, all of them or, after a crash, none. One that is known or comes again counts once."""
-        return await self.ledger.add_ids(order_ids)
+    async def add(self, order_ids: Iterable[OrderId] | AsyncIterable[OrderId]) -> Intake:
+        """Take in ids, all of them or, after an error or a crash, none. One that is known or comes again counts once.
+
+        Raises `ValueError` for one that is not text, a UUID or an int.
+        """
+        return await self.ledger.add_ids(texts(order_ids))
 
     async def verify(self, disk: DiskWriter) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
@@ -414,7 +418,7 @@ def _absolute(path: str | PathLike[str]) -> Path:
 
 
 def _path(item: Item) -> Path:
-    return Path(item.path or "")
+    return parsed(item.path or "")
 
 
 def _places(concurrency: int | None, default: int) -> int:

@@ -23,6 +23,7 @@ from ._batch import in_batch
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
+from ._hold import Hold
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._links import checked_base_url
 from ._outcomes import may_repeat
@@ -247,19 +248,32 @@ class Session:
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
         """Do as `call`, but keep the answer open until the block ends, so that `read` may hand on its body.
 
-        The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
+        Nothing is retried once the block has begun. The block holds a place in the concurrency limit, and what is left
+        of the attempt's time bounds it.
+        """
+        async with self.hold(request, read) as (value, hold), hold.reading():
+            yield value
+
+    @asynccontextmanager
+    async def hold(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[tuple[T, Hold]]:
+        """Do as `open`, but hold no place in the concurrency limit except inside `Hold.reading`.
+
+        For a body that is passed on to somebody who may be slow.
         """
         call = _Call(self, request, read, keep=True)
+        hold: Hold | None = None
         self._kept.add(call)
         try:
-            yield await call.run()
+            value = await call.run()
+            hold = call.hold()
+            yield value, hold
         except (ProtocolError, TransportError) as exc:
             if self._state is _State.OPEN:
                 raise
             raise SessionError("the session was closed meanwhile") from exc
         finally:
             self._kept.discard(call)
-            await call.release()
+            await (call if hold is None else hold).release()
 
     def tell(self, event: Event) -> None:
         """Pass an event to the observer, if there is one. What it raises is logged once of each kind, and no more."""
@@ -340,6 +354,11 @@ class Session:
         """Whether the service still accepts the credential."""
         return self._credentials
 
+    @property
+    def places(self) -> Slots:
+        """The places of the concurrency limit."""
+        return self._slots
+
     def leave(self) -> None:
         """Give back a place in the concurrency limit."""
         self._slots.give()
@@ -392,6 +411,7 @@ class _Call(Generic[T]):
         "_stale",
         "_started",
         "_stop_at",
+        "_until",
     )
 
     def __init__(
@@ -603,7 +623,7 @@ class _Call(Generic[T]):
             seconds, remaining = session.timeouts.attempt, self._remaining()
             is_last = remaining is not None and remaining < seconds
             limit = remaining if remaining is not None and is_last else seconds
-            until = session.clock.monotonic() + limit
+            until = self._until = session.clock.monotonic() + limit
             bound = session.clock.timeout(limit)
             try:
                 async with bound:
@@ -776,6 +796,13 @@ class _Call(Generic[T]):
             repeat=request.repeat,
             operation=request.operation,
         )
+
+    def hold(self) -> Hold:
+        """Give the place back, and what the answer that is kept open has hold of from now on."""
+        session, self._slot = self._session, False
+        session.leave()
+        left = self._until - session.clock.monotonic()
+        return Hold(session.places, session.clock, left, session.timeouts.attempt, self.release)
 
     async def release(self) -> None:
         """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""

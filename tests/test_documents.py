@@ -11,18 +11,20 @@ import subprocess
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from datetime import date
 from hashlib import sha256
 from itertools import accumulate, count, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fakes import FakeClock, FakeResponse, FakeTransport
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peers import Connection, Peer, listening
 
 from invoicing_async._disk import DiskWriter, OnExisting, probe
 from invoicing_async._existing import Published
@@ -46,7 +48,7 @@ from invoicing_async.errors import (
     TransportError,
 )
 from invoicing_async.events import DocumentSaved
-from invoicing_async.models import Deferred, Duplicate, Failed, NotStarted, Saved, Skipped
+from invoicing_async.models import Deferred, Duplicate, NotStarted, Saved, Skipped
 from invoicing_async.policies import Limits, RetryPolicy, Timeouts
 from invoicing_async.sandbox import (
     Answer,
@@ -72,7 +74,7 @@ pytestmark = pytest.mark.asyncio
 
 BASE = "http://127.0.0.1/api/v1"
 ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
-NOT_IDS = ["", ".", "..", 7, None, b"a"]
+NOT_IDS = ["", ".", "..", True, 7.0, None, b"a"]
 PDF = {"Content-Type": "application/pdf"}
 
 
@@ -114,6 +116,12 @@ def made(*answers: Scripted, clock: FakeClock | None = None, faults: Faults | No
     return sandbox
 
 
+async def source(ids: Iterable[Any]) -> AsyncIterator[Any]:
+    for order_id in ids:
+        await asyncio.sleep(0)
+        yield order_id
+
+
 def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
@@ -150,6 +158,23 @@ class TestDownload:
         assert (saved.order_id, saved.path, saved.size) == (ORDER, tmp_path / "new" / f"{ORDER}.pdf", len(body))
         assert (saved.sha256, saved.attempts) == (sha256(body).hexdigest(), 1)
         assert names(tmp_path) == [f"new/{ORDER}.pdf"]
+
+    @pytest.mark.parametrize("order_id", [UUID(ORDER), ORDER])
+    async def test_a_uuid_is_its_text(self, tmp_path: Path, order_id: Any) -> None:
+        async with client(made()) as documents:
+            saved = await documents.download(order_id, tmp_path)
+            async with documents.open(order_id) as document:
+                assert document.filename == f"invoice-{ORDER}.pdf"
+        assert (saved.order_id, names(tmp_path)) == (ORDER, [f"{ORDER}.pdf"])
+
+    async def test_an_int_is_its_digits(self, tmp_path: Path) -> None:
+        sandbox = made()
+        async with client(sandbox) as documents:
+            assert (await documents.download(10045, tmp_path)).order_id == "10045"
+            outcomes, _ = await gathered(documents.download_many([10045, 7, UUID(ORDER), "7"], tmp_path))
+        assert kinds(outcomes) == {"Saved": 2, "Skipped": 1, "Duplicate": 1}
+        assert sorted(outcome.order_id for outcome in outcomes) == ["10045", "7", "7", ORDER]
+        assert names(tmp_path) == sorted(["10045.pdf", "7.pdf", f"{ORDER}.pdf"])
 
     async def test_it_keeps_the_services_request_id(self, tmp_path: Path) -> None:
         async with client(made(whole(pdf(), X_Request_Id="r-9"))) as documents:
@@ -271,6 +296,40 @@ class TestDownload:
         assert peak < 5 * 2**20
 
 
+class TestContentTypes:
+    """Which types are judged by their bytes is one setting, which the error names."""
+
+    @pytest.mark.parametrize(
+        ("named", "kind", "taken"),
+        [
+            ({}, "application/octet-stream", True),
+            ({}, "text/plain", False),
+            ({"content_types": ()}, "application/octet-stream", False),
+            ({"content_types": ()}, "application/x-pdf", True),
+            ({"content_types": ["Text/Plain "]}, "text/plain; charset=utf-8", True),
+            ({"content_types": ["text/plain"]}, "application/octet-stream", False),
+        ],
+    )
+    async def test_the_setting_decides(self, tmp_path: Path, named: dict[str, Any], kind: str, *, taken: bool) -> None:
+        answer = Answer(headers={"Content-Type": kind}, body=pdf())
+        sandbox = made(answer, answer)
+        async with client(sandbox) as documents:
+            found = OrderDocuments(documents._session, **named)
+            if taken:
+                async with found.open("a") as document:
+                    assert document.headers["Content-Type"] == "application/pdf"
+                assert (await found.download("a", tmp_path)).size == len(pdf())
+                return
+            with pytest.raises(ProtocolError, match=rf"'{kind}' where .*OrderDocuments\(content_types=\.\.\.\)"):
+                await found.download("a", tmp_path)
+        assert sandbox.calls("document") == 1
+
+    async def test_one_text_is_not_several_types(self) -> None:
+        async with client(made()) as documents:
+            with pytest.raises(ValueError, match="content_types must be several types"):
+                OrderDocuments(documents._session, content_types="text/plain")
+
+
 class TestWhatIsRefused:
     @pytest.mark.parametrize("order_id", NOT_IDS)
     async def test_what_is_no_id_is_refused_before_anything_is_sent(self, tmp_path: Path, order_id: Any) -> None:
@@ -283,12 +342,42 @@ class TestWhatIsRefused:
             with pytest.raises(ValueError, match="must"):
                 async with documents.open(order_id):
                     raise AssertionError
-            outcomes, error = await gathered(documents.download_many([order_id], tmp_path))
-        assert kinds(outcomes) == {"Failed": 1}
-        assert isinstance(outcomes[0], Failed)
-        assert isinstance(outcomes[0].error, ValueError)
-        assert error is None
         assert (sandbox.calls("document"), names(tmp_path)) == (0, [])
+
+    @pytest.mark.parametrize("made_", [list, iter, source])
+    async def test_a_text_that_can_be_no_id_is_its_own_outcome(self, tmp_path: Path, made_: Any) -> None:
+        sandbox = made()
+        async with client(sandbox) as documents:
+            outcomes, error = await gathered(documents.download_many(made_(["a", "", ".", "b", ".."]), tmp_path))
+        assert (kinds(outcomes), error) == ({"Saved": 2, "Failed": 3}, None)
+        assert sandbox.calls("document") == 2
+
+    @pytest.mark.parametrize("bad", [None, True, 7.0, b"a"])
+    async def test_a_collection_with_what_is_no_id_is_one_error_before_anything_is_asked_for(
+        self, tmp_path: Path, bad: Any
+    ) -> None:
+        sandbox = made()
+        async with client(sandbox) as documents:
+            outcomes, error = await gathered(documents.download_many(["a", bad, bad], tmp_path / "in"))
+        assert outcomes == []
+        assert isinstance(error, ValueError)
+        assert str(error).startswith("order_ids[1] must be text, a UUID or an int")
+        assert (sandbox.calls("document"), names(tmp_path)) == (0, [])
+
+    @pytest.mark.parametrize("made_", [iter, source])
+    @pytest.mark.parametrize("concurrency", [1, 3, 64])
+    async def test_a_stream_ends_at_what_is_no_id_and_what_came_before_is_done(
+        self, tmp_path: Path, made_: Any, concurrency: int
+    ) -> None:
+        ids = demo_orders(20)
+        read = iter([*ids, None, "never read"])
+        async with client(made()) as documents:
+            batch = documents.download_many(made_(read), tmp_path, concurrency=concurrency)
+            outcomes, error = await gathered(batch)
+        assert kinds(outcomes) == {"Saved": 20}
+        assert isinstance(error, ValueError)
+        assert str(error).startswith("order_ids[20] must be text")
+        assert list(read) == ["never read"]
 
     @pytest.mark.parametrize(
         "named",
@@ -685,43 +774,163 @@ class TestOpen:
             assert not set(document.filename) & set('/\\"\r\n')
 
     @pytest.mark.parametrize(("answer", "error"), [*BROKEN, *FINAL])
-    async def test_before_the_first_byte_every_failure_is_retried_and_raised(
+    async def test_before_the_block_every_failure_is_retried_and_raised(
         self, answer: Scripted, error: type[Exception]
     ) -> None:
-        """What shows only at the end of the body raises there."""
+        """What shows only at the end of a large body raises there."""
         async with client(made(*[answer] * 3)) as documents:
             with pytest.raises(error):
                 async with documents.open(ORDER) as document:
                     _ = [chunk async for chunk in document.chunks]
 
-    @pytest.mark.parametrize("answer", [Unavailable(), NotPdf(), Reset(), JsonUnder200(), RateLimited()])
-    async def test_a_failure_before_the_first_byte_is_not_seen_if_the_next_attempt_succeeds(
+    @pytest.mark.parametrize(
+        "answer",
+        [Unavailable(), NotPdf(), Reset(), JsonUnder200(), RateLimited(), Truncated(missing=3), Reset(after=300)],
+    )
+    async def test_a_small_document_that_breaks_is_not_seen_if_the_next_attempt_succeeds(
         self, answer: Scripted
     ) -> None:
         async with client(made(answer, answer)) as documents, documents.open(ORDER) as document:
-            assert fault_of(b"".join([chunk async for chunk in document.chunks])) is None
+            body = b"".join([chunk async for chunk in document.chunks])
+        assert fault_of(body) is None
+        assert document.size == len(body)
 
-    @pytest.mark.parametrize(
-        ("answer", "error"),
-        [(Truncated(missing=3), IncompleteDocumentError), (Reset(after=300), InterruptedDocumentError)],
-    )
-    async def test_a_body_that_ends_early_raises_from_its_chunks_and_is_not_repeated(
-        self, answer: Scripted, error: type[Exception]
+    @pytest.mark.parametrize("declared", [True, False])
+    async def test_a_large_body_that_ends_early_raises_from_its_chunks_and_is_not_repeated(
+        self, *, declared: bool
     ) -> None:
-        sandbox = made(answer)
+        headers = {**PDF, "Content-Length": str(len(LARGE))} if declared else PDF
+        sandbox = made(Answer(headers=headers, body=LARGE[:-9]))
         async with client(sandbox) as documents, documents.open(ORDER) as document:
-            with pytest.raises(error) as caught:
+            assert document.size == (len(LARGE) if declared else None)
+            with pytest.raises(IncompleteDocumentError) as caught:
                 _ = [chunk async for chunk in document.chunks]
-        assert type(caught.value) is error
         assert isinstance(caught.value, ProtocolError)
         assert caught.value.head.startswith(b"%PDF-")
         assert sandbox.calls("document") == 1
 
-    async def test_an_endless_body_ends_at_the_limit(self) -> None:
-        async with client(made(Endless()), max_bytes=2**20) as documents, documents.open(ORDER) as document:
-            with pytest.raises(OversizedDocumentError, match="longer than the limit of 1,048,576"):
-                async for _ in document.chunks:
-                    pass
+    async def test_a_large_document_passes_through_in_constant_memory(self) -> None:
+        filler = b"%" * 2**18
+
+        class Long(FakeResponse):
+            async def chunks(self) -> AsyncIterator[bytes]:
+                yield b"%PDF-1.7\n"
+                for _ in range(128):
+                    yield bytes(filler[:-1]) + b"%"
+                yield b"\nstartxref\n9\n%%EOF\n"
+
+        async with Session(BASE, auth=StaticToken("t"), transport=FakeTransport([Long(headers=PDF)])) as session:
+            tracemalloc.start()
+            async with OrderDocuments(session).open(ORDER) as document:
+                size = sum([len(chunk) async for chunk in document.chunks])
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert size > 2**25
+        assert peak < 5 * 2**20
+
+    async def test_a_small_document_holds_nothing_of_the_session_in_its_block(self, tmp_path: Path) -> None:
+        """However long its reader takes: neither a place nor a connection nor a task."""
+        sandbox = Sandbox()
+        async with serve(sandbox) as url, client(sandbox, url=url, limits=Limits(concurrency=1)) as documents:
+            connector = documents._session._transport._client.connector  # type: ignore[union-attr]
+            async with documents.open("a") as document:
+                await settled(sandbox)
+                assert (len(connector._acquired), own_tasks()) == (0, set())
+                await documents.download("b", tmp_path)
+                assert fault_of(b"".join([chunk async for chunk in document.chunks])) is None
+            assert sandbox.peak == 1
+
+    async def test_readers_that_stall_leave_their_places_to_others(self, tmp_path: Path) -> None:
+        """Thirty-two web clients that took the head of a large document and ask for no more."""
+        sandbox = Sandbox()
+        async with serve(sandbox) as url, client(sandbox, url=url) as documents, AsyncExitStack() as stack:
+            for number in range(32):
+                sandbox.script(f"large-{number}", [Endless(chunk=2**16)])
+                stalled = await stack.enter_async_context(documents.open(f"large-{number}"))
+                await anext(stalled.chunks)
+            assert (await documents.download("b", tmp_path)).attempts == 1
+            outcomes, error = await gathered(documents.download_many(demo_orders(40), tmp_path))
+            assert (kinds(outcomes), error) == ({"Saved": 40}, None)
+            assert sandbox.in_flight == 32
+            await stack.aclose()
+            await settled(sandbox)
+            assert own_tasks() == set()
+
+    async def test_a_reader_that_stalls_loses_its_connection_after_the_time_of_an_attempt(self) -> None:
+        clock = FakeClock()
+        sandbox = made(Endless(chunk=2**16), clock=clock)
+        timeouts = Timeouts(attempt=50)
+        async with serve(sandbox) as url, client(sandbox, url=url, timeouts=timeouts) as documents:
+            async with documents.open("a") as document:
+                await anext(document.chunks)
+                clock.advance(49)
+                await anext(document.chunks)
+                assert sandbox.in_flight == 1
+                clock.advance(51)
+                await settled(sandbox)
+                with pytest.raises(InterruptedDocumentError, match="nobody asked for more of it for 50 s"):
+                    _ = [chunk async for chunk in document.chunks]
+            assert own_tasks() == set()
+
+    async def test_a_drip_is_ended_by_the_floor_as_a_downloads_is(self) -> None:
+        """Before the block begins, and so it is tried again."""
+        sandbox = made(*[Slow(1.0, size=10)] * 2)
+        timeouts = Timeouts(read=20, attempt=1000, floor=100)
+        async with client(sandbox, attempts=2, timeouts=timeouts) as documents:
+            with pytest.raises(IncompleteDocumentError, match=r"slower than Timeouts\.floor"):
+                async with documents.open(ORDER):
+                    raise AssertionError
+        assert sandbox.calls("document") == 2
+        assert 42 <= sandbox.clock.monotonic() <= 43
+
+    async def test_a_drip_is_ended_by_the_attempts_timeout_too(self) -> None:
+        sandbox = made(Slow(1.0, size=10))
+        async with client(sandbox, attempts=1, timeouts=Timeouts(attempt=15)) as documents:
+            with pytest.raises(TransportError, match="attempt timeout of 15 s"):
+                async with documents.open(ORDER):
+                    raise AssertionError
+
+    @pytest.mark.parametrize(
+        ("timeouts", "match", "least"),
+        [
+            (Timeouts(read=20, attempt=1000, floor=90_000), r"slower than Timeouts\.floor", 20),
+            (Timeouts(read=20, attempt=30, floor=0), r"Timeouts\.attempt \(30 s\)", 28),
+            (Timeouts(read=1, attempt=30, floor=0), "silent for longer than the read timeout", 1),
+        ],
+    )
+    async def test_a_large_one_that_comes_to_drip_is_ended_by_each_of_the_bounds(
+        self, timeouts: Timeouts, match: str, least: float
+    ) -> None:
+        """The time between two chunks is the reader's, and counts for none of them."""
+        clock = FakeClock(auto=False)
+
+        async def drip(connection: Connection, peer: Peer) -> None:
+            await connection.request()
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 9999999\r\n\r\n"
+            await connection.say(head + LARGE[: 2**20])
+            while True:
+                await asyncio.sleep(0.001)
+                clock.advance(1)
+                await connection.say(b"%")
+
+        async with listening(drip) as peer, client(made(clock=clock), url=peer.url, timeouts=timeouts) as documents:
+            async with documents.open(ORDER) as document:
+                await anext(document.chunks)
+                clock.advance(25)
+                with pytest.raises(IncompleteDocumentError, match=match):
+                    _ = [chunk async for chunk in document.chunks]
+                await peer.gone()
+            assert clock.elapsed >= 25 + least
+            assert own_tasks() == set()
+
+    @pytest.mark.parametrize("limit", [2**19, 2**22])
+    async def test_an_endless_body_ends_at_the_limit(self, limit: int) -> None:
+        sandbox = made(Endless())
+        async with client(sandbox, max_bytes=limit) as documents:
+            with pytest.raises(OversizedDocumentError, match=f"longer than the limit of {limit:,}"):
+                async with documents.open(ORDER) as document:
+                    _ = [chunk async for chunk in document.chunks]
+        assert sandbox.calls("document") == 1
 
     async def test_leaving_early_stops_the_reading(self) -> None:
         sandbox = made(Endless())
@@ -731,21 +940,6 @@ class TestOpen:
                 assert sandbox.in_flight == 1
             await settled(sandbox)
             assert own_tasks() == set()
-
-    @pytest.mark.parametrize("read", [0, 1, 10**9])
-    async def test_the_place_is_held_in_the_block_and_given_back_after_it(self, tmp_path: Path, read: int) -> None:
-        sandbox = made()
-        async with client(sandbox, limits=Limits(concurrency=1)) as documents:
-            async with documents.open("a") as document:
-                other = asyncio.create_task(documents.download("b", tmp_path))
-                for _ in range(50):
-                    await asyncio.sleep(0.0005)
-                assert sandbox.calls("document") == 1
-                async for _ in document.chunks:
-                    if not (read := read - 1) >= 0:
-                        break
-            await other
-            assert sandbox.peak == 1
 
     async def test_it_is_given_back_after_an_error_inside_and_before_the_block(self, tmp_path: Path) -> None:
         sandbox = made(Genuine(), NotEligible())

@@ -16,7 +16,23 @@ from attrs import evolve
 from fakes import FakeClock, FakeResponse
 
 from invoicing_async._disk import DiskWriter, Published, Spool
-from invoicing_async._download import SMALL, Kind, Pdf, Place, Receiver, Xml, declared_length, refuse_unless
+from invoicing_async._download import (
+    GENERIC,
+    HEAD_SIZE,
+    PDF_TYPES,
+    SMALL,
+    Body,
+    Kind,
+    Pdf,
+    Place,
+    Receiver,
+    Xml,
+    is_declared,
+    refuse_unless,
+    sent_length,
+)
+from invoicing_async._hold import Hold
+from invoicing_async._slots import Slots
 from invoicing_async.errors import (
     ApiError,
     IncompleteDocumentError,
@@ -52,6 +68,62 @@ def answer(*pieces: bytes | Exception, kind: str = "application/pdf", length: in
 
 def envelope(**changed: Any) -> bytes:
     return json.dumps(ENVELOPE | changed).encode()
+
+
+PDF_HEADERS = [
+    "application/pdf",
+    "Application/PDF",
+    " application/pdf ",
+    "application/pdf; charset=binary",
+    "application/pdf;charset=UTF-8",
+    'application/pdf; name="a,b.pdf"',
+    "application/pdf, application/pdf",
+    "application/pdf,",
+    "application/x-pdf",
+]
+GENERIC_TYPES = [
+    *PDF_HEADERS,
+    "",
+    "application/octet-stream",
+    "Application/Octet-Stream",
+    "binary/octet-stream",
+    "application/octet-stream; charset=utf-8",
+    "application/octet-stream, application/pdf",
+    "application/force-download",
+    "application/x-download",
+    "application/download",
+]
+OTHER_TYPES = [
+    "text/html",
+    "text/html; charset=utf-8",
+    "TEXT/HTML",
+    "application/json",
+    "application/problem+json",
+    "application/xml",
+    "text/plain",
+    "image/png",
+    "multipart/form-data; boundary=application/pdf",
+    "application/pdfx",
+    "application/pdf, text/html",
+    "text/html, application/pdf",
+    "x" * 300,
+]
+NO_PDFS = [
+    b"",
+    b"<html><body>Sign in</body></html>",
+    b"<!DOCTYPE html><html>" + b"x" * 5000 + WHOLE,
+    b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    b"\n\n<br />\n<b>Warning</b>: Cannot modify header" + WHOLE,
+    b"Not found",
+    b"[]",
+    b'{"status": "DONE"}',
+    b"PK\x03\x04" + bytes(500),
+    b"\x89PNG\r\n\x1a\n" + bytes(500),
+    bytes(2000),
+    b"%!PS-Adobe-3.0\n%%EOF\n",
+    WHOLE[:-8],
+    WHOLE[1:],
+]
 
 
 @pytest_asyncio.fixture
@@ -170,18 +242,38 @@ class TestErrorsInPlaceOfADocument:
         await receive.refused(answer(envelope(), broken, kind="application/json"), ServiceUnavailableError, "down")
         await receive.refused(answer(envelope()[:20], broken), IncompleteDocumentError, "instead of")
 
-    @pytest.mark.parametrize("kind", ["text/html", "application/json", "application/octet-stream", ""])
-    async def test_another_content_type_is_not_as_documented(self, receive: Receiving, kind: str) -> None:
-        error = await receive.refused(answer(WHOLE, kind=kind), ProtocolError, kind or "'none'")
+    @pytest.mark.parametrize("kind", OTHER_TYPES)
+    async def test_another_content_type_is_not_as_documented_whatever_it_holds(
+        self, receive: Receiving, kind: str
+    ) -> None:
+        error = await receive.refused(answer(WHOLE, kind=kind), ProtocolError, "where application/pdf is documented")
         assert error.head == WHOLE[:200]
+        assert kind.partition(";")[0].strip().lower()[:80] in str(error)
+
+    @pytest.mark.parametrize("kind", GENERIC_TYPES)
+    async def test_a_type_that_says_nothing_leaves_it_to_the_bytes(self, receive: Receiving, kind: str) -> None:
+        receive.receiver = evolve(receive.receiver, kind=Pdf(PDF_TYPES | GENERIC))
+        assert await receive(answer(WHOLE, kind=kind, length=len(WHOLE))) == WHOLE
+
+    @pytest.mark.parametrize("kind", ["application/octet-stream", "", "application/pdf", "application/x-download"])
+    @pytest.mark.parametrize("body", NO_PDFS)
+    async def test_what_is_no_pdf_is_refused_under_any_type(self, receive: Receiving, kind: str, body: bytes) -> None:
+        receive.receiver = evolve(receive.receiver, kind=Pdf(PDF_TYPES | GENERIC))
+        await receive.refused(answer(body, kind=kind, length=len(body)), IncompleteDocumentError, ".")
+
+    @pytest.mark.parametrize("kind", ["application/octet-stream", ""])
+    async def test_an_envelope_is_its_error_under_a_type_that_says_nothing(self, receive: Receiving, kind: str) -> None:
+        receive.receiver = evolve(receive.receiver, kind=Pdf(PDF_TYPES | GENERIC))
+        await receive.refused(answer(envelope(), kind=kind), ServiceUnavailableError, "down")
 
     async def test_an_endless_answer_of_another_type_is_read_only_so_far(self, receive: Receiving) -> None:
         response = answer(*[b"x" * 2**15] * 1000, kind="text/html")
         error = await receive.refused(response, ProtocolError, "text/html")
         assert error.head == b"x" * 200
 
-    @pytest.mark.parametrize("kind", ["application/pdf", "Application/PDF", "application/pdf; charset=binary"])
+    @pytest.mark.parametrize("kind", PDF_HEADERS)
     async def test_the_content_type_is_read_without_case_and_parameters(self, kind: str) -> None:
+        assert is_declared(answer(kind=kind), Pdf())
         await refuse_unless(answer(kind=kind), Pdf(), now=0.0)
 
     async def test_a_part_is_not_a_whole_whatever_it_looks_like(self, receive: Receiving) -> None:
@@ -189,7 +281,10 @@ class TestErrorsInPlaceOfADocument:
         assert error.status == 206
 
     async def test_no_content_type_is_not_a_pdfs(self, receive: Receiving) -> None:
+        """But where a setting has it judged by its bytes."""
         await receive.refused(FakeResponse(pieces=(WHOLE,)), ProtocolError, "'none' where application/pdf")
+        receive.receiver = evolve(receive.receiver, kind=Pdf(frozenset({""})))
+        assert await receive(FakeResponse(pieces=(WHOLE,))) == WHOLE
 
 
 class TestLargeBodies:
@@ -317,27 +412,110 @@ class Dripping(FakeResponse):
             yield piece
 
 
-class TestBegin:
+def held(clock: FakeClock | None = None, *, left: float = 120.0) -> Hold:
+    """The hold of an open answer whose connection is nobody's."""
+
+    async def close() -> None:
+        return
+
+    return Hold(Slots(1), clock or FakeClock(), left, left, close)
+
+
+class TestOpen:
     """What `open` passes through."""
 
-    async def test_it_reads_until_the_head_is_known(self, receive: Receiving) -> None:
-        first, rest = await receive.receiver.begin(answer(b"%P", b"DF-", b"1.7"))
-        assert first == [b"%P", b"DF-"]
-        assert [chunk async for chunk in rest] == [b"1.7"]
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    async def test_a_small_body_is_given_whole(self, receive: Receiving, size: int) -> None:
+        pieces = [WHOLE[at : at + size] for at in range(0, len(WHOLE), size)]
+        assert await receive.receiver.open(answer(*pieces)) == WHOLE
 
-    @pytest.mark.parametrize("body", [b"", b"%PD", b"<html>", b"{}"])
-    async def test_what_is_no_pdf_never_begins(self, receive: Receiving, body: bytes) -> None:
+    async def test_exactly_the_limit_is_still_small(self, receive: Receiving) -> None:
+        body = b"%PDF-1.7\n".ljust(SMALL - len(TAIL), b"%") + TAIL
+        assert await receive.receiver.open(answer(body, length=SMALL)) == body
+
+    @pytest.mark.parametrize("body", [b"", b"%PD", b"<html>", b"{}", WHOLE[:-8]])
+    async def test_what_is_no_whole_pdf_never_begins(self, receive: Receiving, body: bytes) -> None:
         with pytest.raises(IncompleteDocumentError):
-            await receive.receiver.begin(answer(body[:2], body[2:]))
+            await receive.receiver.open(answer(body[:2], body[2:]))
 
-    async def test_an_envelope_is_raised(self, receive: Receiving) -> None:
+    @pytest.mark.parametrize("kind", ["application/pdf", "application/json"])
+    async def test_an_envelope_is_raised(self, receive: Receiving, kind: str) -> None:
         with pytest.raises(ServiceUnavailableError):
-            await receive.receiver.begin(answer(envelope()))
+            await receive.receiver.open(answer(envelope(), kind=kind))
 
     async def test_a_declared_length_beyond_the_limit_never_begins(self, disk: DiskWriter, tmp_path: Path) -> None:
         receiver = evolve(Receiving(disk, tmp_path).receiver, max_bytes=5)
         with pytest.raises(IncompleteDocumentError, match="limit of 5"):
-            await receiver.begin(answer(WHOLE, length=len(WHOLE)))
+            await receiver.open(answer(WHOLE, length=len(WHOLE)))
+
+    async def test_a_large_body_that_says_so_is_read_until_its_head_is_known(self, receive: Receiving) -> None:
+        body = b"".join(large())
+        pieces = [body[at : at + 100] for at in range(0, 3000, 100)]
+        opened = await receive.receiver.open(answer(*pieces, body[3000:], length=len(body)))
+        assert isinstance(opened, Body)
+        assert opened.length == len(body)
+        assert HEAD_SIZE < opened._size <= HEAD_SIZE + 100
+        assert b"".join([chunk async for chunk in opened.chunks(held())]) == body
+
+    async def test_one_that_does_not_is_read_until_it_is_known_to_be_large(self, receive: Receiving) -> None:
+        opened = await receive.receiver.open(answer(*large()))
+        assert isinstance(opened, Body)
+        assert opened.length is None
+        assert SMALL < opened._size <= SMALL + len(PIECE)
+        assert [chunk async for chunk in opened.chunks(held())] == list(large())
+
+    @pytest.mark.parametrize("length", [None, 2**22])
+    @pytest.mark.parametrize("start", [b"<html>", b"\0" * 1024, b" " * 500 + b"<html>"])
+    async def test_a_large_one_that_begins_as_none_never_begins(
+        self, receive: Receiving, start: bytes, length: int | None
+    ) -> None:
+        with pytest.raises(IncompleteDocumentError, match="%PDF-"):
+            await receive.receiver.open(answer(start, *large()[1:], length=length))
+
+    @pytest.mark.parametrize(
+        ("pieces", "length", "error", "match"),
+        [
+            (large()[:-1], None, IncompleteDocumentError, "ends without %%EOF"),
+            (large(), 2**22, IncompleteDocumentError, "Content-Length says 4,194,304"),
+            ((*large()[:-1], TransportError("reset")), None, InterruptedDocumentError, "after 1,572,873 bytes: reset"),
+            (large(1000), None, OversizedDocumentError, "limit of 8,388,608"),
+        ],
+    )
+    async def test_what_is_wrong_with_a_large_one_is_raised_at_its_end_and_whenever_it_is_asked_again(
+        self, receive: Receiving, pieces: tuple[bytes], length: int | None, error: type[Exception], match: str
+    ) -> None:
+        opened = await receive.receiver.open(answer(*pieces, length=length))
+        assert isinstance(opened, Body)
+        chunks = opened.chunks(held())
+        for _ in range(2):
+            with pytest.raises(error, match=match) as caught:
+                _ = [chunk async for chunk in chunks]
+            assert type(caught.value) is error
+
+    async def test_a_whole_one_that_is_asked_for_more_has_no_more(self, receive: Receiving) -> None:
+        opened = await receive.receiver.open(answer(*large()))
+        assert isinstance(opened, Body)
+        chunks = opened.chunks(held())
+        assert len([chunk async for chunk in chunks]) == len(large())
+        assert [chunk async for chunk in chunks] == []
+
+    async def test_the_readers_time_is_not_the_services(self, disk: DiskWriter, tmp_path: Path) -> None:
+        """However slow who reads is, the floor and the attempt count what the service takes."""
+        clock = FakeClock()
+        receive = Receiving(disk, tmp_path, clock=clock, timeouts=Timeouts(read=2, floor=1024))
+        opened = await receive.receiver.open(Dripping(clock, list(large(40))))
+        assert isinstance(opened, Body)
+        async for _ in opened.chunks(held(clock, left=60)):
+            clock.advance(1000)
+
+    async def test_a_drip_of_a_large_one_is_ended_by_the_floor(self, disk: DiskWriter, tmp_path: Path) -> None:
+        clock = FakeClock()
+        receive = Receiving(disk, tmp_path, clock=clock, timeouts=Timeouts(read=10, floor=100_000))
+        opened = await receive.receiver.open(Dripping(clock, [*large(), *[b"x"] * 1000]))
+        assert isinstance(opened, Body)
+        with pytest.raises(IncompleteDocumentError, match=r"slower than Timeouts\.floor"):
+            _ = [clock.elapsed async for _ in opened.chunks(held(clock))]
+        assert opened._size < 1_573_000
 
 
 class TestXml:
@@ -374,4 +552,4 @@ class TestXml:
 )
 async def test_a_declared_length_is_a_number_or_nothing(value: str | None, length: int | None) -> None:
     headers = {} if value is None else {"Content-Length": value}
-    assert declared_length(FakeResponse(headers=headers)) == length
+    assert sent_length(FakeResponse(headers=headers)) == length

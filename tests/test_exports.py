@@ -335,7 +335,7 @@ async def test_a_page_that_was_saved_once_is_not_taken_for_the_invoice(tmp_path:
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 async def test_what_is_passed_through_is_decoded_too(step: int) -> None:
-    """Its size is not known beforehand: the length is that of what was sent."""
+    """Its size is its own, not that of what was sent."""
     sent = gzip.compress(PDF)
     pieces = tuple(sent[at : at + step] for at in range(0, len(sent), step))
     headers = {"Content-Type": "application/pdf", "Content-Encoding": "gzip", "Content-Length": str(len(sent))}
@@ -344,5 +344,5 @@ async def test_what_is_passed_through_is_decoded_too(step: int) -> None:
         Session("https://api.test", auth=StaticToken("t"), transport=transport, clock=FakeClock()) as session,
         OrderDocuments(session).open("order-1") as document_,
     ):
-        assert document_.size is None
+        assert document_.size == len(PDF)
         assert b"".join([chunk async for chunk in document_.chunks]) == PDF

@@ -600,6 +600,17 @@ class TestWaitMany:
                 await gathered(invoices.wait_many(broken() if kind == "sync" else awaited(), poller=STEADY), ends)
         assert sorted(end.request_id for end in ends) == sorted(ids)
 
+    async def test_an_id_may_be_a_uuid_and_what_is_none_at_all_ends_the_input(self) -> None:
+        """What is text and no UUID is its own end."""
+        async with sandboxed() as (invoices, _):
+            first, second = await self.submitted(invoices, 2)
+            assert (await invoices.wait(UUID(first), poller=STEADY)).request_id == first
+            given: list[Any] = [UUID(first), first, "7", UUID(second), None, STRANGER]
+            ends: list[InvoiceRequest | Unsettled] = []
+            with pytest.raises(ValueError, match="request_id must be a UUID"):
+                await gathered(invoices.wait_many(given, poller=STEADY), ends)
+        assert sorted(end.request_id for end in ends) == sorted([first, second, "7"])
+
     async def test_leaving_early_stops_reading_and_polling(self) -> None:
         closed = asyncio.Event()
         async with sandboxed(faults=Faults(seconds_until_done=(1, 50))) as (invoices, _):

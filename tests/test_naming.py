@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os.path
+import pickle
 import random
 import re
+import tracemalloc
 import unicodedata
+from collections.abc import Callable
 from datetime import date, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from random import Random
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from attrs.exceptions import FrozenInstanceError
@@ -20,10 +25,12 @@ from invoicing_async._naming import (
     DIGEST_DIGITS,
     Layout,
     _clean,
+    child,
     file_name,
     from_content_disposition,
     is_temp,
     numbered,
+    parsed,
     safe_name,
     temp_name,
     temp_token,
@@ -593,3 +600,75 @@ def test_no_other_name_is_temporary(name: str) -> None:
 def test_a_temporary_name_that_would_not_be_recognised_is_refused(token: str, number: int) -> None:
     with pytest.raises(ValueError, match="a temporary name needs"):
         temp_name(token, number)
+
+
+# Paths that leave nothing behind.
+
+FOLDERS = ["/in/new", "in", ".", "/", "in/../out", "in/with space"]
+MADE: dict[str, Callable[[Path, str], Path]] = {
+    "child": child,
+    "below": lambda folder, name: Layout().below(folder, name.removesuffix(".pdf"), day=DAY),
+    "below a shard": lambda folder, name: Layout("{shard}/{order_id}").below(
+        folder, name.removesuffix(".pdf"), day=DAY
+    ),
+    "parsed": lambda folder, name: parsed(f"{folder}/{name}"),
+}
+
+
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_path_made_without_a_join_is_the_one_that_a_join_makes(
+    folder: str, made: Callable[[Path, str], Path]
+) -> None:
+    path = made(Path(folder), "o-1.pdf")
+    joined = Path(str(path))
+    assert (path, hash(path), str(path), repr(path)) == (joined, hash(joined), str(joined), repr(joined))
+    assert (path.parts, path.parent, path.name) == (joined.parts, joined.parent, "o-1.pdf")
+    assert (path.suffix, path.with_name("x"), path / "x") == (".pdf", joined.with_name("x"), joined / "x")
+    assert (path.absolute(), path.is_absolute(), path.as_posix()) == (
+        joined.absolute(),
+        joined.is_absolute(),
+        joined.as_posix(),
+    )
+    assert pickle.loads(pickle.dumps(path)) == joined
+    assert path.is_relative_to(path.parent)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_relative_path_joins_as_any_other(folder: str) -> None:
+    path = Layout("{shard}/{order_id}").relative("o-1", day=DAY)
+    assert (path, str(path), path.parts) == (PurePosixPath("5c/o-1.pdf"), "5c/o-1.pdf", ("5c", "o-1.pdf"))
+    assert (
+        Path(folder) / path
+        == Path(folder, "5c", "o-1.pdf")
+        == Layout("{shard}/{order_id}").below(Path(folder), "o-1", day=DAY)
+    )
+    assert pickle.loads(pickle.dumps(path)) == path
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "a/..", "a/.", "a/", "/", "//x", "a", "/a"])
+def test_any_text_is_parsed_as_pathlib_does(text: str) -> None:
+    assert parsed(text) == Path(text)
+    assert str(parsed(text)) == str(Path(text))
+
+
+@pytest.mark.parametrize(
+    "made", [*MADE.values(), lambda _, name: Layout().relative(name, day=DAY)], ids=[*MADE, "relative"]
+)
+def test_names_that_come_and_go_leave_nothing_behind(made: Callable[[Path, str], PurePath]) -> None:
+    """In Python 3.12 what a join interns is never freed: 122 bytes for each document, for ever."""
+    folder, token = Path("/in/new"), uuid4().hex
+
+    def many(start: int) -> None:
+        for number in range(start, start + 2000):
+            path = made(folder, f"{token}-{number}.pdf")
+            assert str(path)
+            assert path.parent != path
+
+    many(0)
+    tracemalloc.start()
+    many(10_000)
+    gc.collect()
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < 60_000

@@ -487,6 +487,28 @@ async def test_the_settings_are_those_of_the_first_time(tmp_path: Path) -> None:
     assert not (tmp_path / "absent.db").exists()
 
 
+async def _streamed(ids: Iterable[Any]) -> AsyncIterator[Any]:
+    for order_id in ids:
+        yield order_id
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("made", [list, iter, _streamed])
+async def test_ids_are_taken_as_their_text(tmp_path: Path, made: Any) -> None:
+    """A UUID, a number and a text; the one that is none of these is one error, and nothing of its input is taken in."""
+    async with document_run(tmp_path, sandbox()) as (run, found):
+        for bad in (None, 7.0, True, b"a"):
+            with pytest.raises(ValueError, match=r"order_ids\[2\] must be text, a UUID or an int"):
+                await run.add(made(["a", 7, bad]))
+        assert await run.ledger.rows() == []
+        intake = await run.add(made([UUID(ORDERS[0]), 7, "7", ORDERS[0]]))
+        assert intake == Intake(given=4, added=2, known=0, duplicates=2)
+        outcomes = await listed(run.download(found))
+        assert sorted(outcome.order_id for outcome in outcomes) == sorted(["7", ORDERS[0]])
+        with pytest.raises(ValueError, match="several ids, not one str"):
+            await run.add(ORDERS[0])
+
+
 @pytest.mark.asyncio
 async def test_the_day_is_that_of_the_clock(tmp_path: Path) -> None:
     """Without a day the clock's own is taken, once."""

@@ -732,13 +732,23 @@ class TestLimits:
         assert isinstance(transport, FakeTransport)
         assert (transport.most_open, transport.open) == (3, 0)
 
-    async def test_an_open_answer_holds_its_place(self) -> None:
+    async def test_an_open_answer_holds_its_place_to_the_end_of_its_block(self) -> None:
         async with scripted(FINE, limits=Limits(concurrency=1)) as session:
             async with session.open(CALL, body) as content:
                 assert content == b"fine"
                 waiting = asyncio.create_task(session.call(CALL, body))
                 await steps()
                 assert len(sent(session)) == 1
+            assert await waiting == b"fine"
+
+    async def test_a_held_answer_has_a_place_while_it_is_read_on(self) -> None:
+        one = Limits(concurrency=1)
+        async with scripted(FINE, limits=one) as session, session.hold(CALL, body) as (content, hold):
+            assert content == await session.call(CALL, body) == b"fine"
+            async with hold.reading():
+                waiting = asyncio.create_task(session.call(CALL, body))
+                await steps()
+                assert len(sent(session)) == 2
             assert await waiting == b"fine"
 
     async def test_an_open_answer_is_given_back_when_its_block_fails(self) -> None:

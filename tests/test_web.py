@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import uvicorn
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, TCPConnector, web
 from test_readme import example
 
 from invoicing_async import HmacAuth
@@ -105,12 +105,44 @@ async def test_without_a_document_there_is_no_byte_of_one(served: Served, answer
 @frameworks
 @pytest.mark.asyncio
 async def test_a_broken_body_is_never_passed_off_as_whole(served: Served) -> None:
-    """A document cut off at the service is cut off at the client too."""
+    """A large document cut off at the service is cut off at the client too."""
     sandbox = Sandbox()
-    sandbox.script(ORDER, [Truncated(missing=100)])
+    headers = {"Content-Type": "application/pdf", "Content-Length": str(2**22)}
+    sandbox.script(ORDER, [Answer(headers=headers, body=b"%PDF-1.7\n".ljust(2**21, b"%"))])
     async with service(served, sandbox) as url:
         with pytest.raises(Exception, match=r"payload|Response"):
             await got(url)
+
+
+@frameworks
+@pytest.mark.asyncio
+async def test_a_small_body_that_breaks_is_asked_for_again(served: Served) -> None:
+    """The client sees the whole document and nothing of it."""
+    sandbox = Sandbox()
+    sandbox.script(ORDER, [Truncated(missing=100)])
+    async with service(served, sandbox) as url:
+        status, headers, body = await got(url)
+    assert (status, fault_of(body), sandbox.calls("document")) == (200, None, 2)
+    assert {name.lower(): value for name, value in headers.items()}["content-length"] == str(len(body))
+
+
+@frameworks
+@pytest.mark.asyncio
+async def test_clients_that_stop_reading_keep_nobody_out(served: Served) -> None:
+    """One more than the session has places, each in the middle of a large document."""
+    sandbox = Sandbox()
+    sandbox.script(ORDER, [Endless(chunk=2**18)] * 33)
+    async with service(served, sandbox) as url, ClientSession(connector=TCPConnector(limit=0)) as client:
+        stalled = [await client.get(f"{url}/orders/{ORDER}/invoice") for _ in range(33)]
+        for answer in stalled:
+            await answer.content.readexactly(100_000)
+        status, _, body = await got(url)
+        for answer in stalled:
+            answer.close()
+        async with asyncio.timeout(10):
+            while sandbox.in_flight:  # noqa: ASYNC110 - a count of the sandbox's
+                await asyncio.sleep(0.01)
+    assert (status, fault_of(body)) == (200, None)
 
 
 @frameworks
