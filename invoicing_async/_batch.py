@@ -32,8 +32,11 @@ PARKED = 8
 READ_ON = 10_000
 """Items of an input that may be endless that are still read after an error has ended the batch."""
 
-READ_ON_FOR = 0.5
-"""Seconds that such an input, which may be idle, may take for them in all."""
+READ_ON_FOR = 2.0
+"""Seconds that such an input may take for them in all."""
+
+IDLE = 0.5
+"""Seconds for which one item of it is waited for."""
 
 _log = logging.getLogger("invoicing_async")
 _working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
@@ -286,7 +289,7 @@ class _Left(Generic[Item]):
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(min(self._seconds, IDLE)):
                 return await self._source.read()
         except TimeoutError:
             raise StopAsyncIteration from None

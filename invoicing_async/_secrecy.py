@@ -45,7 +45,7 @@ def quiet(cls: type[C]) -> type[C]:
         try:
             made(self, *args, **named)
         except (TypeError, ValueError) as exc:
-            kind, text = type(exc), str(exc)
+            kind, text = TypeError if isinstance(exc, TypeError) else ValueError, str(exc)
         else:
             return
         # Half made, it may have no repr, or one that shows what was refused.

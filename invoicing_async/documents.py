@@ -278,10 +278,9 @@ class OrderDocuments:
         session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
         that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
         full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised at once: of
-        ids without a length, which may be endless, no more than come within half a second. So does one and the same
-        trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a code and is
-        about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is
-        cancelled.
+        ids without a length, which may be endless, no more than come at once. So does one and the same trouble that
+        meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a code and is about that
+        order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
         ids = texts(order_ids)
         places = _places(self.concurrency if concurrency is None else concurrency)

@@ -457,12 +457,12 @@ class AsyncInvoices:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
 
         One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
-        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the
-        batch (one stray 401 does not), and so does one
-        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`: what is in flight
-        finishes, the rest is given as `NotSent`, then the error is raised. Once one was taken, it takes that many more
-        than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is raised
-        after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
+        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the batch
+        (one stray 401 does not), and so does one and the same trouble that meets the first `Limits.stop_after`, with a
+        `BatchStoppedError`: what is in flight finishes, the rest is given as `NotSent` (of drafts without a length,
+        which may be endless, no more than come at once), then the error is raised. Once one was taken, it takes that
+        many more than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is
+        raised after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
         account of that.
         """
         batch = _Submissions(self._calls)

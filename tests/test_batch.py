@@ -14,7 +14,8 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._batch import PARKED, READ_ON, READ_ON_FOR, Sleep, bounded
+from invoicing_async import _batch as batch_module
+from invoicing_async._batch import IDLE, PARKED, READ_ON, Sleep, bounded
 
 pytestmark = pytest.mark.asyncio
 
@@ -473,7 +474,7 @@ class TestAnErrorBesideAnInputThatDoesNotEnd:
             queue.put_nowait(number)
         begun = asyncio.get_running_loop().time()
         found = await asyncio.wait_for(self.given(feed(), cancel=cancel), 5)
-        assert asyncio.get_running_loop().time() - begun < READ_ON_FOR + 0.5
+        assert asyncio.get_running_loop().time() - begun < IDLE + 1.0
         assert found.total() == 3
         assert closed
 
@@ -488,11 +489,13 @@ class TestAnErrorBesideAnInputThatDoesNotEnd:
         found = await asyncio.wait_for(self.given(source, cancel=cancel), 5)
         assert 3 <= found.total() <= READ_ON + 10
 
-    async def test_a_slow_one_has_no_more_than_its_time(self) -> None:
+    async def test_a_slow_one_has_no_more_than_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(batch_module, "READ_ON_FOR", 0.3)
+
         async def feed() -> AsyncIterator[int]:
             for number in Counted():
                 yield number
-                await asyncio.sleep(0 if number < 3 else READ_ON_FOR / 3)
+                await asyncio.sleep(0 if number < 3 else 0.1)
 
         found = await asyncio.wait_for(self.given(feed()), 5)
         assert 3 <= found.total() <= 8

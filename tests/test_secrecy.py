@@ -17,7 +17,7 @@ from leaks import shown
 from peers import Connection, Peer, Play, free_port, listening
 
 from invoicing_async._http import Request, Response
-from invoicing_async._secrecy import Hidden, trim
+from invoicing_async._secrecy import Hidden, quiet, trim
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError
 from invoicing_async.policies import RetryPolicy, Timeouts
@@ -289,3 +289,15 @@ def test_a_missing_argument_does_not_show_the_others() -> None:
     with pytest.raises(TypeError, match="partner_client_id") as found:
         made()
     assert KEY not in exposed(found.value)
+
+
+def test_a_subclass_that_refuses_in_its_own_way_is_quiet_too() -> None:
+    @quiet
+    class Picky:
+        def __init__(self, secret: str) -> None:
+            secret.encode("ascii")
+
+    with pytest.raises(ValueError, match="can't encode") as found:
+        Picky("hush\xe9")
+    assert type(found.value) is ValueError
+    assert found.value.__context__ is None
