@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+
+from . import VERSION
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    tokens = sys.argv[1:]
+    if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
+        sys.stdout.write(f"{VERSION}\n")
+        raise SystemExit(0)
+    _check_extra()
+    from .cli.app import run
+
+    raise SystemExit(run(tokens))
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
     for package in ("cyclopts", "rich"):
         if find_spec(package) is None:
             sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
             raise SystemExit(2)
-    from .cli.app import run
-
-    raise SystemExit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

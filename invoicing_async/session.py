@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ._aiohttp import AiohttpTransport
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
@@ -138,7 +137,7 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport = self._given_transport or AiohttpTransport(timeouts=self.timeouts, clock=self.clock)
+        self._transport = self._given_transport or _network(self.timeouts, self.clock)
         self._state = _State.OPEN
         return self
 
@@ -733,6 +732,13 @@ class _Call(Generic[T]):
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
             self._session.tell(event)
+
+
+def _network(timeouts: Timeouts, clock: Clock) -> Transport:
+    """Open the way to the network; only who goes there waits for aiohttp's import."""
+    from ._aiohttp import AiohttpTransport
+
+    return AiohttpTransport(timeouts=timeouts, clock=clock)
 
 
 def _checked_base_url(base_url: str) -> str:

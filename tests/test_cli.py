@@ -159,7 +159,6 @@ def test_without_the_extra_the_command_says_what_to_install(
         (CommandError("stop", code=Exit.STOPPED), Exit.STOPPED),
         (BrokenPipeError(), Exit.STOPPED),
         (KeyboardInterrupt(), Exit.INTERRUPTED),
-        (asyncio.CancelledError(), Exit.INTERRUPTED),
     ],
 )
 def test_what_a_command_raises_has_its_exit_code(
@@ -177,6 +176,16 @@ def test_what_a_command_raises_has_its_exit_code(
     assert run(["--debug"]) == code
     told = isinstance(error, (TransportError, CommandError)) or type(error) is OSError
     assert ("Traceback" in capsys.readouterr().err) is told
+
+
+def test_a_command_that_was_ended_at_once_is_interrupted() -> None:
+    """A second signal cancels what the command waits for."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(KeyboardInterrupt):
+        application._awaited(cancelled())
 
 
 def test_the_loop_is_uvloops_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
-from cyclopts import App
 from rich.text import Text
 
 from .._aiohttp import AiohttpTransport
@@ -30,7 +29,7 @@ from .options import FLAG, Common
 from .screen import Screen, plain
 from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings, load
 
-__all__ = ["Finding", "add_to", "clock_difference", "findings"]
+__all__ = ["Finding", "clock_difference", "doctor", "findings"]
 
 SKEW = 5.0
 """Seconds between the clocks that are worth a word: a signature carries a timestamp."""
@@ -232,8 +231,3 @@ def _show(screen: Screen, found: list[Finding]) -> None:
                 subject = plain(finding.subject).ljust(width)
                 text = Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", (plain(finding.text), "dim"))
                 screen.out.print(text, soft_wrap=True)
-
-
-def add_to(app: App) -> None:
-    """Put the command into the app."""
-    app.command(doctor)

@@ -26,7 +26,7 @@ from .settings import Settings, load
 
 __all__ = ["app"]
 
-app = App(name="documents", help="The invoices of marketplace orders as PDFs.")
+app = App(name="documents")
 RESUME = "Give the same ids and folder again: what is whole there is kept, only the rest is asked for."
 PLAIN = "{order_id}"
 

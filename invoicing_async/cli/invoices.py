@@ -34,7 +34,7 @@ from .stop import Taking
 
 __all__ = ["Settling", "app"]
 
-app = App(name="invoices", help="E-invoices: submit drafts, wait for their end.")
+app = App(name="invoices")
 RESUME_SUBMIT = (
     "Submit again only drafts that have no outcome or are not_sent; for the submitted ones there is `invoices wait`."
 )

@@ -8,8 +8,8 @@ from typing import Annotated
 from attrs import frozen
 from cyclopts import Group, Parameter
 
+from .._run_settings import RunPace
 from ..policies import Limits, RetryPolicy
-from ..runs import RunPace
 
 __all__ = ["FLAG", "Common", "Pace", "Picking"]
 

@@ -54,10 +54,7 @@ from .settings import load
 
 __all__ = ["app"]
 
-app = App(
-    name="runs",
-    help="Run files: what `documents download --run FILE` and `invoices submit --run FILE` keep, and how to go on.",
-)
+app = App(name="runs")
 KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
 Shown: TypeAlias = Literal[
     "planned", "saved", "skipped", "deferred", "failed",

@@ -12,7 +12,6 @@ from typing import Any
 from attrs import frozen
 from rich.console import Console
 from rich.text import Text
-from rich.traceback import Traceback
 
 from .options import Common
 
@@ -111,6 +110,8 @@ class Screen:
     def failure(self, error: Exception) -> None:
         """Tell of an error in one line, with its traceback where that was asked for."""
         if self.debug:
+            from rich.traceback import Traceback
+
             self.err.print(Traceback.from_exception(type(error), error, error.__traceback__))
         self.problem(str(error) or type(error).__name__, getattr(error, "hint", ""))
 
