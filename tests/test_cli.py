@@ -559,7 +559,7 @@ def test_progress_is_for_a_person_at_a_terminal() -> None:
 def test_text_of_any_origin_cannot_move_the_cursor() -> None:
     """Escape sequences, line ends and markup come out as plain characters."""
     seen = screen()
-    seen.problem("a\x1b[31mb\nc", hint="[bold]d[/bold]")
+    seen.problem("a\x1b[31mb\nc", "[bold]d[/bold]")
     assert (
         shown(seen.err)
         == "invoicing-async: a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c\n  [bold]d[/bold]\n"

@@ -126,10 +126,10 @@ class Account:
         if rows:
             self.screen.say("")
         for outcome, name, why in rows:
-            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}", "yellow", cut=True)
+            self.screen.amiss(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}")
         if self.bad > len(rows):
             more = "the report names them" if self.report else "--report FILE names them all"
-            self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")
+            self.screen.amiss(f"   and {self.bad - len(rows):,} more; {more}")
 
 
 def print_line(screen: Screen, row: Row, stop: Stop) -> None:

@@ -14,6 +14,7 @@ from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .options import Common
 from .screen import Screen, complain, readable, stderr, unheard
+from .usage import told
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +60,7 @@ def run(tokens: Sequence[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        complain(stderr(), str(error), "`--help` shows what there is.")
+        complain(stderr(), *told(error, app, tokens))
         return Exit.USAGE
     except CommandError as error:
         return _told(error, error.code, tokens)

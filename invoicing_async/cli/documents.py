@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from attrs import frozen
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from .._naming import Layout
 from ..documents import OrderDocuments
@@ -16,7 +16,7 @@ from ..runs import DocumentRun
 from .account import Account, carry_out
 from .durable import carry_out_run, download_run, take_ids
 from .exits import CommandError, Exit, checked
-from .ids import open_ids
+from .ids import SOURCE, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import DOWNLOADS, download_row
@@ -45,7 +45,7 @@ class _Order:
 
 @app.command
 async def download(
-    ids: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    ids: Annotated[str, SOURCE],
     /,
     *,
     to: Path,

@@ -18,6 +18,7 @@ from threading import Semaphore, Thread
 from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 from attrs import frozen
+from cyclopts import Parameter
 
 from .._spreadsheet import code_fault
 from .._table import Head, Numbered, head_of
@@ -26,10 +27,20 @@ from .id_files import Form, looked_at
 from .options import Picking
 from .stop import Stop
 
-__all__ = ["Feed", "Ids", "lines", "open_ids", "opened", "picked", "raw_lines"]
+__all__ = ["SOURCE", "Feed", "Ids", "lines", "open_ids", "opened", "picked", "raw_lines"]
 
 T = TypeVar("T")
 STDIN = "-"
+
+
+def _no_option(_: object, where: str | None) -> None:
+    if where is not None and where.startswith("-") and where != STDIN:
+        raise ValueError("It is an option or, as ./NAME, a file.")
+
+
+SOURCE = Parameter(allow_leading_hyphen=True, validator=_no_option)
+"""A file that is read, or - for stdin."""
+
 LINE_LIMIT = 2**20
 """Bytes of the longest line that is read."""
 

@@ -19,11 +19,11 @@ from ..invoices import AsyncInvoices, SubmitOutcome
 from ..models import InDoubt, InvoiceDraft, Submitted
 from ..polling import Poller
 from ..runs import InvoiceRun
-from .account import Account, carry_out, words
+from .account import Account, carry_out, reason, words
 from .drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
 from .exits import CommandError, Exit, checked
-from .ids import Ids, open_ids
+from .ids import SOURCE, Ids, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
@@ -45,7 +45,7 @@ SHOWN = 20
 
 @app.command
 async def submit(
-    drafts: Annotated[str, Parameter(allow_leading_hyphen=True, help=DRAFTS_HELP)],
+    drafts: Annotated[str, SOURCE, Parameter(help=DRAFTS_HELP)],
     /,
     *,
     run: Path | None = None,
@@ -249,7 +249,7 @@ async def wait(
     ids: tuple[str, ...] = (),
     /,
     *,
-    from_: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)] = None,
+    from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
     timeout: float = 300.0,
     report: Path | None = None,
     picking: Picking | None = None,
@@ -362,7 +362,11 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
     screen.line(row)
     if not screen.json:
         screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
-    return Exit.SOME_LEFT if row["outcome"] == "failed" or refused_by_authority(row) else Exit.DONE
+    if row["outcome"] != "failed" and not refused_by_authority(row):
+        return Exit.DONE
+    if screen.quiet:
+        screen.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+    return Exit.SOME_LEFT
 
 
 @app.command(name="example")

@@ -29,6 +29,7 @@ from ..runs import (
     State,
     check_files,
 )
+from . import repair
 from .account import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
@@ -414,3 +415,6 @@ async def _check(account: Account, ledger: SqliteReader) -> None:
                 await account.add(check_row(checked_file))
     finally:
         await disk.close()
+
+
+repair.add_to(app)
