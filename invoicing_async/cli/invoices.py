@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 from .._wire import dump_draft
 from ..errors import SubmissionInDoubtError
 from ..invoices import AsyncInvoices, SubmitOutcome
-from ..models import InDoubt, InvoiceDraft, Submitted
+from ..models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ..polling import Poller
 from ..runs import InvoiceRun
 from .account import Account, carry_out, reason, words
@@ -212,6 +212,8 @@ class Settling:
     async def _wait(self, invoices: AsyncInvoices) -> None:
         async with aclosing(invoices.wait_many(self._ids(), poller=self.poller)) as ends:
             async for end in ends:
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
                 for row in self._waiting.pop(end.request_id.lower(), []):
                     await self.account.add(row | request_row(end))
 
@@ -311,6 +313,8 @@ class _Waiting:
         async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
             async for end in ends:
                 self._open.pop(end.request_id, None)
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
                 await self.account.add(request_row(end))
 
     async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:

@@ -131,9 +131,9 @@ class Screen:
 def hints(error: Exception) -> tuple[str, ...]:
     """Give what to do about an error: what the service says of it, if it does, and what we say."""
     said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
-    if isinstance(error, ApiError) and said != ours:
-        return (f"The service says: {said}", ours)
-    return (said,)
+    if not isinstance(error, ApiError) or said == ours:
+        return (said,)
+    return (ours,) if said in str(error) else (f"The service says: {said}", ours)
 
 
 def complain(console: Console, message: str, *hints: str) -> None:
