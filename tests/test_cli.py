@@ -65,7 +65,7 @@ from invoicing_async.models import (
     Submitted,
     Unsettled,
 )
-from invoicing_async.sandbox import Faults, Sandbox, SandboxCredentials
+from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox, SandboxCredentials
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
 ANSI = "\x1b["
@@ -754,6 +754,38 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
     assert len(report_text.splitlines()) == 101
     for secret in ("sk_wrong_but_secret", *SECRETS):
         assert secret not in out + err + report_text
+
+
+@pytest.mark.parametrize("more", [(), ("--run", "m.db")], ids=["", "run"])
+@pytest.mark.parametrize(
+    ("stop_after", "asked", "code"), [((), 5, 3), (("--stop-after", "2"), 2, 3), (("--stop-after", "0"), 12, 1)]
+)
+def test_how_many_alike_end_a_batch_is_an_option(
+    services: Callable[..., Sandbox],
+    capsys: pytest.CaptureFixture[str],
+    stop_after: tuple[str, ...],
+    asked: int,
+    code: int,
+    more: tuple[str, ...],
+) -> None:
+    """Five by default, as many as said, or none: then every item has its own outcome; a run keeps what was said."""
+    sandbox = services()
+    gone = Answer(status=404, headers={"Content-Type": "text/html"}, body=b"<h1>Not Found</h1>")
+    sandbox.script(Operation.DOCUMENT, [gone] * 60)
+    write_ids(Path("ids"), 12)
+    tokens = ["documents", "download", "ids", "--to", "out", "--concurrency", "1", *more]
+    assert run([*tokens, *stop_after]) == code
+    assert sandbox.calls("document") == asked
+    if more:
+        capsys.readouterr()
+        assert run(["runs", "show", "m.db", "--json"]) == Exit.DONE
+        kept = json.loads(capsys.readouterr().out)["settings"]["pace"]
+        assert kept.get("stop_after") == (int(stop_after[1]) if stop_after else None)
+        assert run(["runs", "resume", "m.db"]) == code
+        # What failed before and fails again does not count: the same number of others end it once more.
+        assert sandbox.calls("document") == {2: 6, 5: 15, 12: 24}[asked]
+    else:
+        assert run([*tokens, "--stop-after", "-1"]) == Exit.USAGE
 
 
 def test_a_bad_line_ends_the_batch_with_its_number(

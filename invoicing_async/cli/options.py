@@ -46,6 +46,10 @@ class Pace:
     deadline: Annotated[
         float | None, Parameter(help="Seconds for one call with all its tries and waits; 300 by default.")
     ] = None
+    stop_after: Annotated[
+        int | None,
+        Parameter(help="End the batch when its first so many items fail for one cause; 5 by default, 0 to go on."),
+    ] = None
 
     @property
     def given(self) -> RunPace:
@@ -55,6 +59,7 @@ class Pace:
             per_second=self.per_second,
             attempts=self.attempts,
             deadline=self.deadline,
+            stop_after=self.stop_after,
         )
 
     @property
