@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from ._text import harmless, harmless_tree, one_line
+from .errors import HEAD_LIMIT
 
 __all__ = [
     "canonical_id",
@@ -85,8 +86,12 @@ def read_answer(body: bytes) -> Any:
     try:
         found = (_read_consistent if twice else _read)(text)
         return harmless_tree(found) if _SUSPECT.search(text) else found
+    except json.JSONDecodeError as error:
+        fault = f"is no JSON ({error.msg} at character {error.pos + 1:,})"
     except (ArithmeticError, RecursionError) as error:
-        raise ValueError(f"holds a number or a nesting out of all bounds ({type(error).__name__})") from None
+        fault = f"holds a number or a nesting out of all bounds ({type(error).__name__})"
+    # Out here, so that no error brings the parser's, which holds the whole text.
+    raise ValueError(fault)
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -203,7 +208,7 @@ def words_of(found: object, body: bytes = b"") -> str:
     """Give what an answer says in the service's own words, as one line; "" if it says nothing.
 
     Read are messages and reasons, lists of them, and lists of faults with their fields; of a page its title, of
-    plain text (`found` is None) the text itself.
+    plain text (`found` is None) its start.
     """
     if found is None:
         text = text_of(body[:SCANNED])
@@ -212,7 +217,8 @@ def words_of(found: object, body: bytes = b"") -> str:
             return one_line(title[1]) if title else ""
         # Bytes that are no text say nothing.
         binary = "\0" in text or text.count("\ufffd") * _PARTS > len(text)
-        return "" if binary or text.startswith(("{", "[", "%PDF")) else one_line(text)
+        nothing = binary or text.startswith(("{", "[", "%PDF"))
+        return "" if nothing else one_line(text_of(body[:HEAD_LIMIT]).rstrip("\ufffd"))
     parts = dict.fromkeys(part for part in map(one_line, _parts(found)) if part)
     return one_line("; ".join(list(parts)[:_PARTS]))
 

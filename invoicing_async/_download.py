@@ -19,6 +19,7 @@ from ._existing import MakesProof, Proof, Published
 from ._http import Response
 from ._pdf import Checker, fault_of, head_fault
 from ._refusals import error_body
+from ._text import one_line
 from ._wire import error_from
 from ._xml import XmlProof
 from .errors import (
@@ -40,6 +41,9 @@ SMALL = 2**20
 PARTIAL = 206
 GZIP = b"\x1f\x8b"
 """How a gzip stream begins."""
+
+TYPE_LIMIT = 100
+"""Characters of another content type that an error shows."""
 
 HEAD_SIZE = 5
 """Bytes after which a head can be judged: `%PDF-`."""
@@ -149,7 +153,8 @@ async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
     if error is not None:
         raise error
     documented = " or ".join(sorted(filter(None, kind.content_types)))
-    text = f"the answer has content type {content_type or 'none'!r} where {documented} is documented"
+    shown = one_line(content_type, TYPE_LIMIT) or "none"
+    text = f"the answer has content type {shown!r} where {documented} is documented"
     raise ProtocolError(text, head=body, status=response.status)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["Mended", "mended"]
+__all__ = ["UNFINISHED", "Mended", "mended"]
 
 INFORMATIONAL = b"1"
 SWITCHING = b"101"
@@ -21,8 +21,10 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]+")
 
-Mended = bytes | None
-"""The answer with its heads mended; None if it cannot be, b"" if the end of a head has not come yet."""
+Mended = tuple[bytes, bytes] | None
+"""The heads, mended, and what came behind them; None if they cannot be, `UNFINISHED` if their end has not come yet."""
+
+UNFINISHED = b"", b""
 
 
 def mended(raw: bytes) -> Mended:
@@ -32,13 +34,13 @@ def mended(raw: bytes) -> Mended:
         start = len(raw) - len(raw[at:].lstrip(b"\r\n"))
         end = _END.search(raw, start)
         if end is None:
-            return b"" if _may_begin(raw[start:]) else None
+            return UNFINISHED if _may_begin(raw[start:]) else None
         head = _head(raw[start : end.start()])
         if head is None:
             return None
         done, at = done + head[1], end.end()
         if not head[0].startswith(INFORMATIONAL) or head[0] == SWITCHING:
-            return done + raw[at:]
+            return done, raw[at:]
 
 
 def _may_begin(raw: bytes) -> bool:

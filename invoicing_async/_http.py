@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from attrs import define, field, frozen
 
+from .policies import Timeouts
+
 __all__ = ["Exchange", "Repeat", "Request", "Response", "Transport", "path"]
 
 
@@ -91,12 +93,17 @@ class Exchange:
     """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves.
 
     `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
-    `leaves` judges it and hears that the byte is about to leave.
+    `leaves` judges it and hears that the byte is about to leave. `timeouts` are the session's, for a transport that was
+    given none of its own. `fresh` asks for a connection that was not idle before; `stale` turns true when one that was
+    cannot carry the request, or its peer closed it before a byte of the answer.
     """
 
     sent: bool = False
     deadline: float | None = None
     leaves: Callable[[], None] | None = None
+    timeouts: Timeouts | None = None
+    fresh: bool = False
+    stale: bool = False
 
     def leave(self) -> None:
         """Say that the first byte leaves now: between connecting and writing, with no await before that byte.
@@ -116,7 +123,8 @@ class Transport(Protocol):
     def send(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
         """Send once, without retry or redirect; leaving the context releases the connection.
 
-        Calls `exchange.leave()` right before the first byte leaves.
+        Calls `exchange.leave()` right before the first byte leaves: never before a connection is there, and with no
+        await between it and that byte.
         """
 
     async def close(self) -> None:

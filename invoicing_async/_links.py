@@ -1,7 +1,8 @@
-"""Download links (API.md B.3): what is asked for, where a redirect leads, and what an answer to one means. Pure.
+"""URLs: the base URL that a user gives, and download links (API.md B.3), where they and their redirects lead. Pure.
 
 A link is somebody else's text and often holds a signature: it is quoted once and otherwise left as it stands, no
-credential goes along, and no error shows more of it than its host.
+credential goes along, and no error shows more of it than its host. A base URL is signed and sent as it stands, so what
+would have to be changed for that is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from attrs import field, frozen
 
-__all__ = ["MOST_HOPS", "MOVED", "RENEWED", "Link", "LinkError", "moved", "read_link"]
+__all__ = ["MOST_HOPS", "MOVED", "RENEWED", "Link", "LinkError", "checked_base_url", "moved", "read_link"]
 
 MOVED = frozenset({301, 302, 303, 307, 308})
 """The statuses that say where else the document is: a GET without credentials may go there."""
@@ -27,11 +28,73 @@ MOST_HOPS = 5
 MOST_LENGTH = 16_384
 """Characters of a link: signed ones have some two thousand."""
 
+MOST_SHOWN = 100
+"""Characters of a wrong base URL that its error shows."""
+
 _SAFE = "%:@!$&'()*+,;=~-._/"
 _SAFE_QUERY = _SAFE + "?[]"
 _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK = re.compile(r"[\x00-\x20\x7f]|\s")
+_UNQUOTED = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9._~!$&'()*+,;=:@/-]")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+def checked_base_url(text: str) -> str:
+    """Give a base URL without the slash at its end, its host in ASCII. Raises `ValueError`, without a password in it.
+
+    Right is what can be signed and sent as it stands: http or https, a host, a port from 1 to 65535 or none, and a path
+    that is quoted already.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"base_url must be text, got {type(text).__name__}")
+    blank = next((char for char in text if _BLANK.match(char) or not char.isprintable()), None)
+    if blank is not None:
+        where = text.index(blank) + 1
+        raise ValueError(f"base_url must hold no blank or control character, got {blank!r} as character {where}")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("base_url must be an absolute http or https URL: its host cannot be read") from None
+    if "@" in parts.netloc:
+        raise ValueError("base_url must hold no user name or password: pass an Auth")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("base_url must be an absolute http or https URL, such as https://host/api/v1")
+    if "?" in text or "#" in text:
+        raise ValueError(f"base_url must have no query or fragment, got {text[:MOST_SHOWN]!r}")
+    _check_port(parts)
+    _check_path(parts.path)
+    return _with_plain_host(parts, text).rstrip("/")
+
+
+def _check_port(parts: SplitResult) -> None:
+    _, bracket, behind = parts.netloc.rpartition("]")
+    before, _, port = behind.partition(":")
+    if bracket and before:
+        raise ValueError(f"base_url must name a host that can be one, got {parts.netloc[:MOST_SHOWN]!r}")
+    if port and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16):  # noqa: PLR2004
+        raise ValueError(f"base_url must have a port from 1 to 65535, got {port[:MOST_SHOWN]!r}")
+
+
+def _check_path(path: str) -> None:
+    wrong = _UNQUOTED.search(path)
+    if wrong is not None:
+        raise ValueError(f"base_url must have a path that is percent-encoded already, got {wrong[0]!r} in it")
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError("base_url must have no '.' or '..' in its path: what is signed would not be what is asked for")
+
+
+def _with_plain_host(parts: SplitResult, text: str) -> str:
+    host = parts.hostname or ""
+    try:
+        plain = _host(host)
+    except ValueError:
+        raise ValueError(f"base_url must name a host that can be one, got {host[:MOST_SHOWN]!r}") from None
+    if host.isascii():
+        return text
+    if plain.encode().decode("idna") != host:  # two letters that are one in ASCII
+        raise ValueError(f"base_url must name its host in ASCII where that is in doubt: {plain} is not the same name")
+    return parts._replace(netloc=plain + parts.netloc[len(parts.hostname or "") :]).geturl()
 
 
 class LinkError(ValueError):

@@ -15,7 +15,7 @@ import struct
 from asyncio import BaseTransport
 from contextlib import suppress
 
-__all__ = ["is_quiet", "make"]
+__all__ = ["AddressInfo", "forget", "is_quiet", "make"]
 
 AT_ONCE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 """SO_LINGER on, with no time to linger: closing sends RST and forgets what was not acknowledged."""
@@ -34,14 +34,26 @@ def make(address: AddressInfo, *, seconds: float) -> socket.socket:
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-        if USER_TIMEOUT is not None:
-            with suppress(OSError):  # a kernel that only says it has it; closing forgets all the same
-                made.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, min(max(1, round(seconds * 1000)), _LONGEST))
+        _told(made, seconds)
     except BaseException:
         made.close()
         raise
     return made
+
+
+def _told(made: socket.socket, seconds: float) -> None:
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    if USER_TIMEOUT is not None:
+        with suppress(OSError):  # a kernel that only says it has it; closing forgets all the same
+            made.setsockopt(socket.IPPROTO_TCP, USER_TIMEOUT, min(max(1, round(seconds * 1000)), _LONGEST))
+
+
+def forget(transport: BaseTransport | None, *, seconds: float) -> None:
+    """Tell a connection that somebody else made what `make` tells its own."""
+    found = None if transport is None else transport.get_extra_info("socket")
+    if found is not None:
+        with suppress(OSError):  # a socket that is none of TCP has nothing to forget
+            _told(found, seconds)
 
 
 def is_quiet(transport: BaseTransport | None) -> bool:

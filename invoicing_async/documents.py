@@ -13,6 +13,7 @@ from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
+from ._answers import shown
 from ._batch import Careful, bounded
 from ._causes import of_document
 from ._disk import DiskWriter, OnExisting, prepare_folder, probe
@@ -186,7 +187,7 @@ class _Reading:
     async def __call__(self, response: Response) -> _Received:
         place = self._place or self._saving.place(self._order_id, _served(response))
         body = await self._receiver.receive(response, self._disk, place)
-        return _Received(body, place, response.header("x-request-id"))
+        return _Received(body, place, shown(response.header("x-request-id")))
 
 
 class _Counted:

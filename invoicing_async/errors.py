@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
-from attrs import frozen
+from attrs import field, frozen
 
-from ._text import harmless
+from ._text import one_line
 
 __all__ = [
     "ApiError",
@@ -46,19 +46,31 @@ Sent = Literal["no", "unknown"]
 HEAD_LIMIT = 200
 """Bytes of an unexpected body that an error keeps for its reader."""
 
+MESSAGE_LIMIT = 2_000
+"""Characters of an error's text, whatever went into it: a log and a report hold one line for each."""
+
+SKEW = 30.0
+"""Seconds between this machine's clock and the service's that are worth a word; delays alone make a few."""
+
+
+def _bounded(text: str) -> str:
+    # Nearly every text is fit already, and its blanks may be those of a name.
+    return text if len(text) <= MESSAGE_LIMIT and text.isprintable() else one_line(text, MESSAGE_LIMIT)
+
 
 @frozen(kw_only=True)
 class Attempt:
     """One failed attempt of a call.
 
     `number` counts from 1, `at` is epoch seconds, `elapsed` and `waited` (the backoff that followed, 0 after
-    the last attempt) are seconds. `error` is the error's one-line text; it never holds a secret.
+    the last attempt) are seconds. `error` is the error's text in one line of `MESSAGE_LIMIT` characters at most; it
+    never holds a secret.
     """
 
     number: int
     at: float
     elapsed: float
-    error: str
+    error: str = field(converter=_bounded)
     status: int | None = None
     code: str | None = None
     request_id: str | None = None
@@ -89,7 +101,7 @@ class InvoicingError(Exception):
     `hint` says what to do; `attempts` is the history of the call, oldest first. `sent` is "no" if the request
     it ended provably never left this machine. `answer` is the start of the answer's body (`HEAD_LIMIT` bytes) and
     `request_ids` the ids of requests that it named, where an answer came. Whatever a service's words hold, the
-    message is valid text.
+    message is one printable line of `MESSAGE_LIMIT` characters at most.
     """
 
     hint: str = "See the error's type and its cause."
@@ -101,7 +113,7 @@ class InvoicingError(Exception):
     """The request that was made before the call failed: the invoice is on its way, wait for it by this id."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(harmless(message))
+        super().__init__(_bounded(message))
 
     @property
     def message(self) -> str:
@@ -151,7 +163,8 @@ class ApiError(InvoicingError):
     `status` is the HTTP status, `request_id` the service's own id of the call, `context` the envelope's details,
     `retry_after` the seconds the service asks to wait, None if it does not say. `submitted_before` is true if the
     answer names a request (`request_ids`), or says that what was sent is there already; `bare` is true if it is no
-    JSON, so that a gateway may have spoken, or nobody.
+    JSON, so that a gateway may have spoken, or nobody. `clock_ahead` is by how many seconds this machine's clock is
+    ahead of the answer's Date (below 0: behind), None if it has none; a refusal of what was signed says so.
     """
 
     hint = "The service refused the call; its code and context say why."
@@ -170,12 +183,14 @@ class ApiError(InvoicingError):
         request_ids: tuple[str, ...] = (),
         submitted_before: bool = False,
         bare: bool = False,
+        clock_ahead: float | None = None,
     ) -> None:
         super().__init__(message)
         self.answer = answer[:HEAD_LIMIT]
         self.request_ids = request_ids
         self.submitted_before = submitted_before
         self.bare = bare
+        self.clock_ahead = clock_ahead
         self.status = status
         self.code = code
         self.request_id = request_id
@@ -195,7 +210,14 @@ class ApiError(InvoicingError):
             parts.insert(0, self.code)
         if self.request_id:
             parts.append(f"request {self.request_id}")
-        return f"{self.message or type(self).__name__} ({', '.join(parts)})"
+        return f"{self.message or type(self).__name__} ({', '.join(parts)}){self._skew()}"
+
+    def _skew(self) -> str:
+        apart = self.clock_ahead
+        if apart is None or abs(apart) < SKEW or self.status not in SIGNED_REFUSALS:
+            return ""
+        amount = f"{abs(apart):,.0f} s" if abs(apart) < _MINUTES else f"{abs(apart) / 60:,.0f} min"
+        return f"; this machine's clock is {amount} {'ahead of' if apart > 0 else 'behind'} the service's"
 
 
 class AuthenticationError(ApiError):
@@ -239,6 +261,12 @@ class RateLimitError(ApiError):
 
     hint = "Lower Limits.per_second or Limits.concurrency; `retry_after` says how long to wait."
 
+
+SIGNED_REFUSALS = frozenset({400, 401, 403})
+"""The statuses with which a signature is refused, and with it a timestamp that is too far off."""
+
+_MINUTES = 120.0
+"""Seconds from which a difference of clocks is said in minutes."""
 
 CODES: Mapping[str, type[ApiError]] = MappingProxyType(
     {"SYS_DEP_503": ServiceUnavailableError, "ORDER_021": OrderStatusError}

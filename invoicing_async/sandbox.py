@@ -1,6 +1,6 @@
 """The two services of API.md in miniature: a `Transport` that answers as they do, and fails as it is told.
 
-Used in-process without a socket, or served on a port with `_aiohttp.serve`. It has its own mind: it verifies
+Used in-process without a socket, or served on a port with `_server.serve`. It has its own mind: it verifies
 what arrives with `_signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
 ids in the request, so the same requests get the same answers in any order and at any concurrency. Service A is
 in `_sandbox_orders`, service B in `_sandbox_invoices`, what they share in `_sandbox_world`, the answers of a

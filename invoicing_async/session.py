@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
@@ -22,6 +22,7 @@ from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
+from ._links import checked_base_url
 from ._outcomes import may_repeat
 from ._refusals import read_into
 from ._slots import Slots
@@ -71,7 +72,8 @@ WIDE = 32
 """Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
 
 RENEWALS = 10
-"""Attempts of a call that may end because their intent had grown too old and are not counted."""
+"""Attempts of a call that never had a chance and are not counted: their intent had grown too old before the first byte,
+or the idle connection that they took had been closed by its peer."""
 
 
 class StaleIntentError(TransportError):
@@ -91,8 +93,9 @@ class Session:
 
     Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
     any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
-    `transport` replaces the network (a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its
-    own); `clock` replaces time and chance.
+    `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
+    `transport`), which you close; or a function that makes one, which the session closes. It has the session's
+    time-outs unless it was given its own. `clock` replaces time and chance.
 
     Raises `ValueError` for a base URL that cannot be used.
     """
@@ -105,11 +108,11 @@ class Session:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        transport: Transport | None = None,
+        transport: Transport | Callable[[], Transport] | None = None,
         clock: Clock | None = None,
         on_event: Observer | None = None,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
+        self.base_url = checked_base_url(base_url)
         self.base_path = urlsplit(self.base_url).path
         self.auth = auth
         self.retry = retry or RetryPolicy()
@@ -119,6 +122,7 @@ class Session:
         self.on_event = on_event
         self._given_transport = transport
         self._transport: Transport | None = None
+        self._closes_transport = False
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = Slots(self.limits.concurrency)
@@ -137,9 +141,19 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport = self._given_transport or _network(self.timeouts, self.clock)
+        self._transport, self._closes_transport = self._taken(self._given_transport)
         self._state = _State.OPEN
         return self
+
+    def _taken(self, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
+        """Return the transport, and whether it is this session's to close: one that it made, or had made."""
+        if given is None:
+            from ._aiohttp import AiohttpTransport  # only who goes there waits for its import
+
+            return AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
+        if hasattr(given, "send") and not isinstance(given, type):
+            return cast("Transport", given), False
+        return cast("Callable[[], Transport]", given)(), True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -156,7 +170,7 @@ class Session:
             for resource in reversed(self._resources.values()):
                 await resource.close()
         finally:
-            if self._transport is not None and self._given_transport is None:
+            if self._transport is not None and self._closes_transport:
                 await self._transport.close()
 
     def resource(self, kind: type[R]) -> R:
@@ -295,6 +309,7 @@ class Session:
         """Begin one bare exchange; the answer's head arrives on entering it."""
         if self._state is not _State.OPEN or self._transport is None:
             raise SessionError(f"the session is {self._state.value}")
+        exchange.timeouts = self.timeouts
         return self._transport.send(request, exchange)
 
 
@@ -311,6 +326,7 @@ class _Call(Generic[T]):
 
     __slots__ = (
         "_answer",
+        "_at_once",
         "_before",
         "_begun",
         "_body",
@@ -366,6 +382,7 @@ class _Call(Generic[T]):
         self._answer: AbstractAsyncContextManager[Response] | None = None
         self._slot = False
         self._stale = 0
+        self._at_once = False
         self._intended: _Moment | None = None
         self._left = False
         self._refused: Response | None = None
@@ -465,7 +482,7 @@ class _Call(Generic[T]):
         return state.attempt_number - min(self._stale, RENEWALS)
 
     def _wait(self, state: RetryCallState) -> float:
-        if isinstance(self._error, StaleIntentError):
+        if self._at_once:
             return 0.0
         retry_after = self._error.retry_after if isinstance(self._error, ApiError) else None
         chance = self._session.clock.random()
@@ -475,7 +492,7 @@ class _Call(Generic[T]):
         delay = state.upcoming_sleep
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         # Nothing of the next attempt has left yet, whatever became of the last one, and it has an intent of its own.
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.stale)
         self._intended = None
         request, number = self._request, len(self._history)
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
@@ -523,7 +540,7 @@ class _Call(Generic[T]):
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         session = self._session
         self._begun = session.clock.monotonic()
-        self._exchange = Exchange()
+        self._exchange = Exchange(fresh=self._exchange.fresh)
         self._prepared = self._left = False
         self._refused = None
         try:
@@ -716,7 +733,8 @@ class _Call(Generic[T]):
         elapsed = 0.0 if self._begun is None else clock.monotonic() - self._begun
         self._begun = None
         self._error = error
-        self._stale += isinstance(error, StaleIntentError)
+        self._at_once = isinstance(error, StaleIntentError) or self._exchange.stale
+        self._stale += self._at_once
         self._history += (
             Attempt(
                 number=len(self._history) + 1,
@@ -732,21 +750,3 @@ class _Call(Generic[T]):
             number = len(self._history)
             event = AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
             self._session.tell(event)
-
-
-def _network(timeouts: Timeouts, clock: Clock) -> Transport:
-    """Open the way to the network; only who goes there waits for aiohttp's import."""
-    from ._aiohttp import AiohttpTransport
-
-    return AiohttpTransport(timeouts=timeouts, clock=clock)
-
-
-def _checked_base_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"base_url must be an absolute http or https URL, got {base_url!r}")
-    if parts.username or parts.password:
-        raise ValueError("base_url must hold no user name or password: pass an Auth")
-    if parts.query or parts.fragment:
-        raise ValueError(f"base_url must have no query or fragment, got {base_url!r}")
-    return base_url.rstrip("/")

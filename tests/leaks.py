@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from pathlib import Path
 from typing import Any
 
 from invoicing_async._aiohttp import AiohttpTransport
@@ -17,6 +18,21 @@ def shown(error: BaseException) -> str:
     while link is not None:
         parts += [repr(link), str(link), repr(link.args), repr(getattr(link, "__dict__", {}))]
         link = link.__cause__ or link.__context__
+    return "\n".join(parts)
+
+
+def kept_in_frames(error: BaseException) -> str:
+    """Every local of every frame of an error's traceback, its causes included, but for those of the tests."""
+    parts, beneath, seen = list[str](), [error], set[int]()
+    while beneath:
+        link = beneath.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            if Path(frame.f_code.co_filename).parent != Path(__file__).parent:
+                parts += [f"{frame.f_code.co_qualname}.{name} = {value!r}" for name, value in frame.f_locals.items()]
+        beneath += [found for found in (link.__cause__, link.__context__) if found is not None]
     return "\n".join(parts)
 
 

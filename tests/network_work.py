@@ -14,7 +14,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
-from invoicing_async import _aiohttp
+from invoicing_async import _connections, _pooled
 from invoicing_async._aiohttp import AiohttpTransport
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import SubmissionInDoubtError
@@ -107,9 +107,9 @@ async def give_up(url: str, key: str, end: str, certificate: str) -> None:
 
 def run(url: str, key: str, end: str, flavour: str, certificate: str) -> None:
     if flavour == "plain":
-        vars(_aiohttp)["make"] = plain
+        vars(_connections)["make"] = plain
     if flavour == "client":
-        vars(_aiohttp)["_PRISTINE"] = None  # as if an agent watched aiohttp's client
+        vars(_pooled)["_PRISTINE"] = None  # as if an agent watched aiohttp's client
     if flavour == "uvloop":
         import uvloop
 

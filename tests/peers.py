@@ -64,7 +64,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def listening(play: Play, *, ssl: SSLContext | None = None) -> AsyncIterator[Peer]:
+async def listening(
+    play: Play, *, ssl: SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Peer]:
     """Play for each connection; what is left at the end is cut."""
     peer, tasks = Peer(), set[asyncio.Task[None]]()
 
@@ -82,7 +84,7 @@ async def listening(play: Play, *, ssl: SSLContext | None = None) -> AsyncIterat
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(serve(Connection(reader, writer))))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=ssl)
+    server = await asyncio.start_server(accept, host, port, ssl=ssl)
     peer.url = f"{'https' if ssl else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield peer

@@ -72,7 +72,7 @@ def starting() -> Iterator[Callable[..., Sandbox]]:
 
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("INVOICING_"):
+        if name.startswith("INVOICING_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "dumb")

@@ -24,11 +24,11 @@ from fakes import FakeClock, FakeResponse, FakeTransport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._aiohttp import serve
 from invoicing_async._disk import DiskWriter, OnExisting, probe
 from invoicing_async._existing import Published
 from invoicing_async._naming import Layout, is_temp, temp_name
 from invoicing_async._pdf import fault_of
+from invoicing_async._server import serve
 from invoicing_async.auth import HmacAuth, StaticToken
 from invoicing_async.documents import DownloadOutcome, OrderDocuments
 from invoicing_async.errors import (

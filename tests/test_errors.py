@@ -12,6 +12,7 @@ import pytest
 from invoicing_async import errors
 from invoicing_async.errors import (
     CODES,
+    MESSAGE_LIMIT,
     STATUSES,
     ApiError,
     Attempt,
@@ -183,3 +184,50 @@ def test_a_draft_error_lists_the_first_ten_faults_and_keeps_all() -> None:
     assert str(error).endswith("lines[9].price: is required; and 2 more")
     assert error.faults == faults
     assert "more" not in str(DraftError(faults[:10]))
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb\x00", "\x1b[31ma", "x" * 80_175, "a" + "\n" * 80_175, "\ud83d"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        InvoicingError,
+        TransportError,
+        ProtocolError,
+        lambda text: ApiError(text, status=500),
+        lambda text: DraftError((Fault("lines[0].name", text),)),
+        lambda text: BatchStoppedError.after(ValueError(text), 5),
+    ],
+)
+def test_an_errors_text_is_one_bounded_line_whatever_went_into_it(
+    make: Callable[[str], InvoicingError], text: str
+) -> None:
+    error = make(text)
+    for said in (error.message, str(error), Attempt(number=1, at=0, elapsed=0, error=f"{error}{text}").error):
+        assert said.isprintable()
+        assert len(said) <= MESSAGE_LIMIT + 100
+    assert len(repr(error)) <= MESSAGE_LIMIT + 100
+
+
+def test_a_text_that_is_one_line_already_is_kept_as_it_is() -> None:
+    """Blanks may be those of a name."""
+    assert InvoicingError("invoice 'a  b' ").message == "invoice 'a  b' "
+
+
+@pytest.mark.parametrize(
+    ("status", "ahead", "said"),
+    [
+        (401, -600.4, "m (HTTP 401); this machine's clock is 10 min behind the service's"),
+        (401, 3_600.0, "m (HTTP 401); this machine's clock is 60 min ahead of the service's"),
+        (403, 45.2, "m (HTTP 403); this machine's clock is 45 s ahead of the service's"),
+        (400, -31.0, "m (HTTP 400); this machine's clock is 31 s behind the service's"),
+        (401, 29.0, "m (HTTP 401)"),
+        (401, -3.0, "m (HTTP 401)"),
+        (401, None, "m (HTTP 401)"),
+        (503, -600.0, "m (HTTP 503)"),
+        (409, -600.0, "m (HTTP 409)"),
+    ],
+)
+def test_a_refusal_of_what_was_signed_says_how_far_the_clocks_are_apart(
+    status: int, ahead: float | None, said: str
+) -> None:
+    assert str(ApiError("m", status=status, clock_ahead=ahead)) == said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._heads import mended
+from invoicing_async._heads import mended as parted
 
 BODY = b'{"request_id": 1}'
 LENGTH = b"Content-Length: %d" % len(BODY)
@@ -14,6 +14,11 @@ LENGTH = b"Content-Length: %d" % len(BODY)
 
 def raw(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK", end: bytes = b"\r\n") -> bytes:
     return end.join([status, *lines, b"", BODY])
+
+
+def mended(raw: bytes) -> bytes | None:
+    found = parted(raw)
+    return None if found is None else b"".join(found)
 
 
 GOOD = b"HTTP/1.1 200 OK\r\n%s\r\nConnection: close\r\n\r\n" % LENGTH + BODY

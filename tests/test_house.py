@@ -66,7 +66,7 @@ LEVELS = (
         "_table",
         "_spreadsheet",
     },
-    {"session", "_download", "_causes"},
+    {"session", "_download", "_causes", "transport"},
     {"documents", "invoices", "drafts", "sandbox", "_exports"},
     {"runs", "_sheet"},
     {"repair"},
@@ -77,6 +77,7 @@ LEVELS = (
 
 SIDEWAYS = {
     ("invoices", "_exports"),  # a finished invoice's document is fetched in a module of its own
+    ("_http", "policies"),  # an exchange carries its session's time-outs
     ("models", "errors"),  # a value of a wrong type is refused by the error that names a draft's faults
     ("_scheduler", "_poll_errors"),  # what a failed poll means is decided apart from when the next one comes
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
@@ -110,6 +111,10 @@ THIRD_PARTIES = {
 }
 
 
+NETWORK = {"_aiohttp", "_connections", "_foreign", "_pooled", "_proxies", "_response", "_server"}
+"""The parts of the door to the network, which go by the name of the first."""
+
+
 def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -119,7 +124,13 @@ def owner(file: Path) -> str:
     relative = file.relative_to(PACKAGE)
     if len(relative.parts) > 1:
         return relative.parts[0]
-    return "sandbox" if relative.stem == "_page" or relative.stem.startswith("_sandbox") else relative.stem
+    return called(relative.stem)
+
+
+def called(stem: str) -> str:
+    if stem in NETWORK:
+        return "_aiohttp"
+    return "sandbox" if stem == "_page" or stem.startswith("_sandbox") else stem
 
 
 def is_module(name: str) -> bool:
@@ -155,7 +166,7 @@ def test_imports_point_only_downward(file: Path) -> None:
     """No module imports one of its own level or above, but for the pairs that say why."""
     name = owner(file)
     for imported in own_imports(file):
-        target = "sandbox" if imported == "_page" or imported.startswith("_sandbox") else imported
+        target = called(imported)
         if target != name and (name, target) not in SIDEWAYS:
             assert level(target) < level(name), f"{name} imports {target}"
 

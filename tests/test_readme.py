@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials
-from invoicing_async._aiohttp import serve
+from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
+from invoicing_async._server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 
 README = Path(__file__).parent.parent / "README.md"
@@ -53,6 +53,16 @@ async def test_the_invoice_example_settles_every_draft() -> None:
         done = await example("settle")(base_url, OAuthClientCredentials(**sandbox.credentials.client()), drafts)
     assert {request.status for request in done} == {"SUCCESS", "FAILED"}
     assert len(done) == 8
+
+
+@pytest.mark.asyncio
+async def test_the_session_of_a_company_downloads(tmp_path: Path) -> None:
+    sandbox, (order,) = Sandbox(), demo_orders(1)
+    async with serve(sandbox, base_path="/api/v1") as base_url:
+        async with example("company_session")(base_url, HmacAuth(**sandbox.credentials.partner())) as session:
+            saved = await OrderDocuments(session).download(order, tmp_path)
+        assert session._transport._client.closed
+    assert saved.path.read_bytes().startswith(b"%PDF-")
 
 
 @pytest.mark.parametrize("command", ["invoicing-async demo", "pytest"])

@@ -24,11 +24,11 @@ from fakes import FakeClock, FakeResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._aiohttp import serve
 from invoicing_async._clock import Clock, RealClock
 from invoicing_async._disk import DiskWriter
 from invoicing_async._http import Exchange, Request, Response, Transport
 from invoicing_async._pdf import fault_of
+from invoicing_async._server import serve
 from invoicing_async._states import Event
 from invoicing_async._store import Change, SqliteLedger
 from invoicing_async._wire import WireNames, dump_draft, load_draft

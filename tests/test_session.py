@@ -19,8 +19,8 @@ from mocked import Mocked
 from peers import OK, Connection, Peer, answering, listening, silent
 
 from invoicing_async import _signing
-from invoicing_async._aiohttp import serve
 from invoicing_async._http import Exchange, Repeat, Request, Response, path
+from invoicing_async._server import serve
 from invoicing_async._wire import error_from
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import (

@@ -12,8 +12,8 @@ from aiohttp import ClientSession, web
 from test_readme import example
 
 from invoicing_async import HmacAuth
-from invoicing_async._aiohttp import serve
 from invoicing_async._pdf import fault_of
+from invoicing_async._server import serve
 from invoicing_async.sandbox import (
     Answer,
     Endless,

@@ -932,3 +932,24 @@ def test_a_date_counts_from_the_answers_own_clock_if_it_has_one() -> None:
 
 def test_no_retry_after_is_none() -> None:
     assert retry_after(headers(), now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 99.5),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", 99.5),
+        ("Wed Oct 21 07:28:00 2015", 99.5),
+        ("Wed, 21 Oct 2015 09:28:00 +0200", 99.5),
+        ("soon", None),
+        ("", None),
+        (None, None),
+        ("Wed, 21 Oct 99999999 07:28:00 GMT", None),
+    ],
+)
+def test_an_error_answer_says_how_far_this_machines_clock_is_ahead(date: str | None, ahead: float | None) -> None:
+    """A Date is cut to whole seconds, so the middle of its second is meant."""
+    now = 1_445_412_480.0 + 100
+    error = error_from(401, lambda name: date if name == "Date" else None, b"", now=now)
+    assert error is not None
+    assert error.clock_ahead == ahead

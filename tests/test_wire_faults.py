@@ -249,8 +249,6 @@ FAULTS = [
     garbled("a Content-Length that is no number", head(Content_Length="many") + WHOLE, CLOSE),
     garbled("a negative Content-Length", head(Content_Length=-1) + WHOLE, CLOSE),
     garbled("two Content-Lengths", head(Content_Length=f"3\r\nContent-Length: {len(WHOLE)}") + WHOLE, CLOSE),
-    garbled("bad chunks in one packet with the head", chunked(WHOLE[:20], end=b"zz\r\nmore\r\n"), CLOSE),
-    garbled("more than the length in one packet with the head", answer(WHOLE) + b"more than declared", CLOSE),
     # A body that breaks off.
     cut("closed before the body", head(Content_Length=99), CLOSE, head=b""),
     cut("closed within the body", head(Content_Length=len(WHOLE)) + WHOLE[:-1], CLOSE, head=WHOLE[:-1]),
@@ -261,6 +259,7 @@ FAULTS = [
     cut("closed within a chunk", chunked(WHOLE, end=b"")[:-20], CLOSE),
     cut("no last chunk", chunked(WHOLE, end=b""), CLOSE),
     cut("silent before the last chunk", chunked(WHOLE, end=b""), STALL, match="silent"),
+    cut("bad chunks in one packet with the head", chunked(WHOLE[:20], end=b"zz\r\nmore\r\n"), CLOSE, head=b""),
     cut("a chunk size that is no number", chunked(WHOLE[:20], end=b""), PAUSE, b"zz\r\nmore\r\n", CLOSE),
     cut("a chunk longer than its size", chunked(WHOLE[:20], end=b""), PAUSE, b"2\r\nmore\r\n0\r\n\r\n", CLOSE),
     Row(
@@ -491,6 +490,12 @@ async def test_a_fault_is_repeated_once_as_a_whole_if_that_can_help(row: Row, tm
             WHOLE, (answer(WHOLE, Content_Disposition='attachment; filename="\xe9\xff'),), id="a-broken-disposition"
         ),
         pytest.param(WHOLE, (answer(WHOLE), PAUSE, b"more than was declared", CLOSE), id="followed-by-junk"),
+        *(
+            pytest.param(body, (made(body) + junk,), id=f"{made.__name__}-{len(body)}-with-{junk!r}-in-its-last-packet")
+            for body in (WHOLE, LARGE)
+            for made in (answer, chunked)
+            for junk in (b"0", b"\r\n", b"\n", b"\x00", b"more than was declared", b"0" * 80_175)
+        ),
     ],
 )
 async def test_an_odd_answer_that_is_whole_is_taken(body: bytes, script: Script, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Where the time of our client goes: the same batch with one layer more each time.
 
-`python layers.py [--rounds 5] [--documents 3000]` runs every layer in a process of its own, in turn, against the
-benchmark's service, and prints the CPU of each and the garbage collector's share of it.
+`python layers.py [--rounds 5] [--documents 3000] [--layers lean client transport]` runs every layer, or those that are
+named, in a process of its own, in turn, against the benchmark's service, and prints the CPU of each and the garbage
+collector's share of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +27,7 @@ import aiohttp
 import peers
 from bench import Case, cpu_name, service, versions
 from peers import Job
+from yarl import URL
 
 from invoicing_async import HmacAuth, Limits, OrderDocuments, Session
 from invoicing_async._aiohttp import AiohttpTransport
@@ -74,16 +77,44 @@ async def bare_written(job: Job) -> AsyncIterator[Fetch]:
         yield fetch
 
 
+def signed(order: str, job: Job) -> Request:
+    asked = request(order)
+    headers = {**asked.headers, **AUTH.headers(asked, base_path="/api/v1", now=1.7e9)}
+    return Request(method="POST", path=asked.path, headers=headers, base_url=job.base_url)
+
+
 @asynccontextmanager
-async def transport(job: Job) -> AsyncIterator[Fetch]:
+async def lean(job: Job) -> AsyncIterator[Fetch]:
+    """aiohttp's client with everything unneeded switched off, signed: what the short cut is measured against."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        read_bufsize=2**18,
+        headers={"Accept-Encoding": "identity"},
+        skip_auto_headers=("Content-Type",),
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as client:
+        base = URL(job.base_url)
+
+        async def fetch(order: str, _: str) -> None:
+            asked = signed(order, job)
+            url = base.with_path(base.raw_path + asked.path, encoded=True)
+            async with client.post(url, headers=asked.headers, allow_redirects=False) as answer:
+                await answer.read()
+
+        yield fetch
+
+
+@asynccontextmanager
+async def transport(job: Job, *, fenced_off: bool = False) -> AsyncIterator[Fetch]:
     """Our settings of aiohttp, with the signature's headers."""
     carrier = AiohttpTransport()
+    if fenced_off:
+        vars(carrier)["_pool"] = None
 
     async def fetch(order: str, _: str) -> None:
-        asked = request(order)
-        headers = {**asked.headers, **AUTH.headers(asked, base_path="/api/v1", now=1.7e9)}
-        sent = Request(method="POST", path=asked.path, headers=headers, base_url=job.base_url)
-        async with carrier.send(sent, Exchange()) as answer:
+        async with carrier.send(signed(order, job), Exchange()) as answer:
             await answer.read(LIMIT)
 
     yield fetch
@@ -125,6 +156,8 @@ async def saver(job: Job) -> AsyncIterator[Fetch]:
 LAYERS = {
     "bare": bare,
     "bare-written": bare_written,
+    "lean": lean,
+    "client": partial(transport, fenced_off=True),
     "transport": transport,
     "session": session,
     "stored": stored,
@@ -134,7 +167,9 @@ LAYERS = {
 TITLES = {
     "bare": "bare aiohttp, nothing written",
     "bare-written": "bare aiohttp + plain write",
-    "transport": "our transport, signed, nothing written",
+    "lean": "aiohttp's client, all that is unneeded off, signed",
+    "client": "our transport by aiohttp's client, signed",
+    "transport": "our transport by the short cut, signed",
     "session": "+ `Session.call`: slots, bounds, checks",
     "stored": "+ hash and publish through the thread",
     "saver": "+ proof, names, outcomes",
@@ -184,16 +219,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--documents", type=int, default=3000)
+    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=[*LAYERS])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         one(asked.one, asked.port, asked.documents)
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in LAYERS}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in asked.layers}
     with service(Case("ours", 0, 32, "/dev/shm"), pin=True) as (port, _):
         for number in range(asked.rounds):
-            for name in [*LAYERS][number % len(LAYERS) :] + [*LAYERS][: number % len(LAYERS)]:
+            turn = number % len(asked.layers)
+            for name in asked.layers[turn:] + asked.layers[:turn]:
                 command = [
                     sys.executable,
                     __file__,

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from attrs import asdict, frozen
 from rich.text import Text
 
-from .._aiohttp import AiohttpTransport
 from .._clock import RealClock
 from .._http import Exchange, Request
 from ..auth import OAuthClientCredentials
@@ -27,7 +26,7 @@ from ..policies import RetryPolicy, Timeouts
 from .exits import CommandError, Exit
 from .options import FLAG, Common
 from .screen import Screen, hints, plain
-from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings, load
+from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
 
 __all__ = ["Finding", "clock_difference", "doctor", "findings"]
 
@@ -62,7 +61,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
         Also ask each base URL for a sign of life, compare the clocks, and try the client's token.
     """
     common = common or Common()
-    settings, screen = load(common.env_file, os.environ), Screen.of(common)
+    settings, screen = common.settings(), Screen.of(common)
     found = [*_program(), *_env_file(common.env_file), *findings(settings)]
     if online:
         found += await _online(settings)
@@ -147,6 +146,8 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
         yield Finding(service.title, "base URL", "bad", "http: the credentials would travel unencrypted")
     else:
         yield Finding(service.title, "settings", "ok", "complete")
+    if proxy := settings.network.way_to(settings.base_url(service)):
+        yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}")
 
 
 def _is_local(host: str) -> bool:
@@ -170,15 +171,15 @@ async def _asked(settings: Settings, service: Service) -> list[Finding]:
     except CommandError:
         return []
     try:
-        found = list(await _sign_of_life(service, url))
+        found = list(await _sign_of_life(settings, service, url))
     except InvoicingError as error:
         return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints(error))))]
     return [*found, *(await _token(settings) if service is INVOICES else [])]
 
 
-async def _sign_of_life(service: Service, url: str) -> Iterator[Finding]:
+async def _sign_of_life(settings: Settings, service: Service, url: str) -> Iterator[Finding]:
     """Ask for the base URL without credentials: any answer tells that somebody is there, and what time it is."""
-    transport = AiohttpTransport(timeouts=Timeouts(connect=5, read=5))
+    transport = settings.network.transport(Timeouts(connect=5, read=5))
     begun = _clock.now()
     try:
         request = Request(method="GET", path="/", base_url=url.rstrip("/"), authorised=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,7 +21,7 @@ from .progress import Bar, live
 from .rows import DOWNLOADS, download_row
 from .runbook import DocumentBook, Errand
 from .screen import Screen
-from .settings import Settings, load
+from .settings import Settings
 
 __all__ = ["app"]
 
@@ -92,7 +91,7 @@ async def download(
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
-    screen, settings = Screen.of(common), load(common.env_file, os.environ)
+    screen, settings = Screen.of(common), common.settings()
     order = _Order(
         ids=ids,
         to=to,

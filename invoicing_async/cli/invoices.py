@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from pathlib import Path
@@ -29,7 +28,7 @@ from .progress import Bar, live
 from .rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 from .runbook import Errand, InvoiceBook
 from .screen import Screen, plain
-from .settings import Settings, load
+from .settings import Settings
 from .stop import Taking
 
 __all__ = ["Settling", "app"]
@@ -91,7 +90,7 @@ async def submit(
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace = common or Common(), pace or Pace()
-    screen, settings = Screen.of(common), load(common.env_file, os.environ)
+    screen, settings = Screen.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     wanted.check_for(run)
     found = read_drafts(drafts, settings.names(), reading)
@@ -277,7 +276,7 @@ async def wait(
     common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
-    screen, settings = Screen.of(common), load(common.env_file, os.environ)
+    screen, settings = Screen.of(common), common.settings()
 
     async def work(account: Account) -> None:
         with open_ids(from_, picking, account.taking.stop) if from_ else nullcontext(Ids(ids)) as found:
@@ -358,7 +357,7 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
         The id that its submission gave.
     """
     common = common or Common()
-    screen, settings = Screen.of(common), load(common.env_file, os.environ)
+    screen, settings = Screen.of(common), common.settings()
     number = _uuid(request_id)
     async with settings.invoices() as session:
         invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())

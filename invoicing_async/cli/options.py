@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from attrs import frozen
 from cyclopts import Group, Parameter
 
 from .._run_settings import RunPace
 from ..policies import Limits, RetryPolicy
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 __all__ = ["FLAG", "Common", "Pace", "Picking"]
 
@@ -30,9 +34,35 @@ class Common:
         Path | None,
         Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
     ] = None
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
+            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Parameter(
+            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
+            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
+        ),
+    ] = None
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
     debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
+
+    def settings(self) -> Settings:
+        """Gather the settings. Raises `CommandError` as `load` does."""
+        from .settings import load
+
+        return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
+
+    @property
+    def again(self) -> tuple[str, ...]:
+        """The options that a command has to be given again to find its settings and the network."""
+        given = {"--env-file": self.env_file, "--proxy": self.proxy, "--ca-file": self.ca_file}
+        return tuple(str(token) for option, value in given.items() if value is not None for token in (option, value))
 
 
 @Parameter(name="*", group=_PACE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -43,7 +42,7 @@ from .progress import Bar, live
 from .rows import REFRESHES, Row, item_row, refresh_row
 from .runbook import PAGE, command
 from .screen import Count, Screen, plain
-from .settings import Settings, load
+from .settings import Settings
 
 __all__ = ["add_to"]
 
@@ -108,7 +107,7 @@ async def resolve(
     else:
         answers = (Answer(key=key or "", created=as_ == "created", request_id=request_id),)
     ask = not unverified and any(answer.created for answer in answers)
-    settings = load(common.env_file, os.environ) if ask else None
+    settings = common.settings() if ask else None
     async with entered(InvoiceRun.open(file, create=False)) as run:
         if key is not None:
             await _standing(run, key, State.IN_DOUBT, "in doubt")
@@ -435,7 +434,7 @@ async def refresh(
         Write what was found of each to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or Pace()
-    screen, settings = Screen.of(common), load(common.env_file, os.environ)
+    screen, settings = Screen.of(common), common.settings()
     limits, retry_policy = checked(lambda: pace.limits, "pace"), checked(lambda: pace.retry, "pace")
     settings.invoices(limits=limits, retry=retry_policy)
 

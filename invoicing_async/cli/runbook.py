@@ -166,8 +166,7 @@ class Errand:
     @property
     def resume(self) -> str:
         """How to go on."""
-        env_file = self.common.env_file
-        return command("runs", "resume", self.file, *(() if env_file is None else ("--env-file", env_file)))
+        return command("runs", "resume", self.file, *self.common.again)
 
     def check(self, session: Callable[..., object]) -> None:
         """Raise `CommandError` for a wrong or missing setting: that is told before a run file is made or taken."""

@@ -5,7 +5,6 @@ What people say of its items is in `repair`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -51,7 +50,6 @@ from .runbook import (
     without_file,
 )
 from .screen import Count, Screen, plain
-from .settings import load
 
 __all__ = ["app"]
 
@@ -336,7 +334,7 @@ async def resume(
         Write every item of the run to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or Pace()
-    settings, screen = load(common.env_file, os.environ), Screen.of(common)
+    settings, screen = common.settings(), Screen.of(common)
     errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
     poller = checked(lambda: Poller(timeout=timeout), "--timeout")
     async with entered(SqliteReader.read(file)) as ledger:

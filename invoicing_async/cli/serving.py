@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import frozen
 
-from .._aiohttp import serve
+from .._server import serve
 from ..sandbox import Sandbox
 from .exits import CommandError
 from .settings import DOCUMENTS, INVOICES

@@ -8,26 +8,33 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from ssl import SSLContext, SSLError, create_default_context
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
 from .._characters import stuck
+from .._proxies import Environment, Proxy, has_credential, proxy_fault
 from .._signing import SigningRules
 from .._wire import WireNames
 from ..auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from ..events import Observer
 from ..invoices import Endpoints
-from ..policies import Limits, RetryPolicy
+from ..policies import Limits, RetryPolicy, Timeouts
 from ..session import Session
 from .exits import CommandError
 
-__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Service", "Settings", "Variable", "load"]
+if TYPE_CHECKING:
+    from ..transport import AiohttpTransport
+
+__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Service", "Settings", "Variable", "load"]
 
 T = TypeVar("T")
 ENV_FILE = "INVOICING_ENV_FILE"
 PREFIX = "INVOICING_"
+PROXY = "INVOICING_PROXY"
+CA_FILE = "INVOICING_CA_FILE"
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _YES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -89,10 +96,40 @@ INVOICES = Service(
 
 
 @frozen
+class Network:
+    """How the network is reached: what was asked for, and else what the environment says of proxies and authorities."""
+
+    proxy: str | None = field(default=None, repr=False)
+    ca: SSLContext | None = None
+
+    def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
+        """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
+        from ..transport import AiohttpTransport
+
+        return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
+
+    def way_to(self, url: str) -> str | None:
+        """Return the URL of the proxy that a URL is called through, without its credential; None for none."""
+        proxy = Environment.read().proxy_for(url) if self.proxy is None else Proxy.of(self.proxy)
+        return None if proxy is None else proxy.url
+
+    def check(self) -> None:
+        """Raise `CommandError` for a proxy that is none, where it was asked for or in the environment."""
+        if self.proxy is not None and (fault := proxy_fault(self.proxy)):
+            raise CommandError(f"{PROXY} {fault}")
+        try:
+            Environment.read()
+        except ValueError as error:
+            if self.proxy is None:
+                raise CommandError(f"a proxy in the environment is wrong: {error}") from None
+
+
+@frozen
 class Settings:
     """The variables that are set; a real one goes before one of the file. Nothing of it has a repr."""
 
     values: Mapping[str, str] = field(repr=False)
+    network: Network = Network()
 
     def get(self, service: Service, name: str) -> str | None:
         """Give a variable's value; None if it is not set. An empty one counts only where it means something."""
@@ -112,7 +149,8 @@ class Settings:
     def unknown(self) -> tuple[str, ...]:
         """Name the variables that look like ours and are not: most likely misspelled."""
         known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
-        return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in {*known, ENV_FILE}))
+        known |= {ENV_FILE, PROXY, CA_FILE}
+        return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:
         """Give the base URL. Raises `CommandError` if it is not one; its value is not shown: it may be anything."""
@@ -166,7 +204,10 @@ class Settings:
         on_event: Observer | None = None,
     ) -> Session:
         url = self.base_url(service)
-        return _built(lambda: Session(url, auth=auth, limits=limits, retry=retry, on_event=on_event), service)
+        self.network.check()
+        transport = self.network.transport
+        given: dict[str, Any] = {"limits": limits, "retry": retry, "on_event": on_event, "transport": transport}
+        return _built(lambda: Session(url, auth=auth, **given), service)
 
     def _check(self, service: Service) -> None:
         for variable in service.variables:
@@ -212,12 +253,39 @@ def _built(make: Callable[[], T], service: Service) -> T:
         raise CommandError(f"a setting of {service.prefix}… is wrong: {error}") from error
 
 
-def load(env_file: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Gather the settings. Raises `CommandError` for a file that cannot be read; it never shows a line of it."""
+def load(
+    env_file: Path | None, environ: Mapping[str, str], *, proxy: str | None = None, ca_file: Path | None = None
+) -> Settings:
+    """Gather the settings. Raises `CommandError` for a file that cannot be read; it never shows a line of it.
+
+    `proxy` and `ca_file` are what an option gave: a proxy's password among the arguments of a process is there for
+    everybody to see, and refused.
+    """
+    if proxy and has_credential(proxy):
+        proxy = None  # no traceback's locals hold it
+        raise CommandError(
+            "--proxy must hold no user or password: everybody on this machine sees the arguments of a process",
+            hint=f"Set {PROXY} or HTTPS_PROXY in the environment, or {PROXY} in the file of --env-file, instead.",
+        )
+    if proxy and (fault := proxy_fault(proxy)):
+        raise CommandError(f"--proxy {fault}")
     named = environ.get(ENV_FILE)
     file = env_file or (Path(named) if named else None)
     ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
-    return Settings({**(_read(file) if file else {}), **ours})
+    values = {**(_read(file) if file else {}), **ours}
+    return Settings(values, Network(proxy or values.get(PROXY) or None, _authorities(ca_file, values.get(CA_FILE))))
+
+
+def _authorities(option: Path | None, variable: str | None) -> SSLContext | None:
+    """Make the context that trusts the certificates of a file, and no others; None where no file is named."""
+    file, source = (option, "--ca-file") if option else (Path(variable), CA_FILE) if variable else (None, "")
+    if file is None:
+        return None
+    try:
+        return create_default_context(cafile=file)
+    except (OSError, ValueError) as error:  # what ssl raises for a file that holds no certificate is an OSError too
+        reason = "holds no certificate in PEM form" if isinstance(error, SSLError) else error
+        raise CommandError(f"{source}: {file}: {getattr(reason, 'strerror', None) or reason}") from None
 
 
 def _read(file: Path) -> dict[str, str]:

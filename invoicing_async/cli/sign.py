@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ from ..auth import HmacAuth
 from .exits import CommandError, Exit
 from .options import Common
 from .screen import Screen, plain
-from .settings import DOCUMENTS, Settings, load
+from .settings import DOCUMENTS, Settings
 
 __all__ = ["Stages", "mask", "sign"]
 
@@ -96,7 +95,7 @@ def sign(
         Sign the bytes of this file as the body.
     """
     common = common or Common()
-    settings = load(common.env_file, os.environ)
+    settings = common.settings()
     auth = settings.partner()
     stages = Stages.of(
         auth,

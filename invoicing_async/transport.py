@@ -1,0 +1,25 @@
+"""The door to the network, for those who want to open it in a way of their own.
+
+`AiohttpTransport` is what a `Session` goes through. Give it one of your own for a proxy, TLS settings, headers, trace
+configs, a connector or an aiohttp session:
+
+    async with Session(url, auth=auth, transport=lambda: AiohttpTransport(proxy="http://proxy:3128")) as session: ...
+
+A function that makes a transport is called when the session is entered, and the session closes what it made. A
+transport itself stays open for other sessions, and you close it. Either has the session's time-outs unless it was
+given its own.
+
+Anything with the two methods of `Transport` takes its place: `send` carries one `Request` to one `Response`, and calls
+`Exchange.leave` right before the first byte leaves. That is what tells a submission that was not sent from one that
+may have been, so a transport that never calls it makes every failure of a submission a doubt. `Repeat` says whether a
+request may be sent twice, `path` quotes the segments of one, and `serve` puts any transport, a `Sandbox` for one, on a
+real port.
+"""
+
+from __future__ import annotations
+
+from ._aiohttp import AiohttpTransport
+from ._http import Exchange, Repeat, Request, Response, Transport, path
+from ._server import serve
+
+__all__ = ["AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve"]
