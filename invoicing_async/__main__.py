@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from . import VERSION
@@ -13,12 +14,20 @@ def main() -> None:
     """Run the command line and exit with its code."""
     tokens = sys.argv[1:]
     if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
-        sys.stdout.write(f"{VERSION}\n")
+        _tell_version()
         raise SystemExit(0)
     _check_extra()
     from .cli.app import run
 
     raise SystemExit(run(tokens))
+
+
+def _tell_version() -> None:
+    try:
+        sys.stdout.write(f"{VERSION}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who asked has left; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 
 
 def _check_extra() -> None:

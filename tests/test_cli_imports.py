@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from importlib import import_module
 
 import pytest
+from served import command
 
 from invoicing_async import VERSION
 from invoicing_async.cli.app import COMMANDS
@@ -45,6 +47,24 @@ def test_the_version_needs_nothing() -> None:
     assert packages(modules) == {"invoicing_async"}
     assert {name for name in modules if name.startswith("invoicing_async.")} <= {"invoicing_async.__main__"}
     assert not modules & {"importlib.metadata", "asyncio", "inspect"}
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_nobody_need_hear_the_version(buffered: str) -> None:
+    """A reader that has left is no error."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            command("--version"),
+            stdout=write,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": buffered},
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(
