@@ -198,6 +198,7 @@ def test_the_commands_ask_for_nothing_and_exit_with_two(
     code, _, err = cli(*download)
     assert (code, sandbox.calls("document")) == (Exit.USAGE, 0)
     assert f"{option} id" in err
+    assert not Path("m.db").exists()
     assert cli(*download, option, "id")[0] == Exit.DONE
     assert sandbox.calls("document") == 3
     code, _, err = cli("invoices", "wait", "--from", name)

@@ -15,7 +15,7 @@ from ..runs import DocumentRun
 from .account import Account, carry_out
 from .durable import carry_out_run, download_run, take_ids
 from .exits import CommandError, Exit, checked
-from .ids import SOURCE, open_ids
+from .ids import SOURCE, check_form, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import DOWNLOADS, download_row
@@ -133,6 +133,7 @@ async def _download(
 
 async def _download_durably(errand: Errand, order: _Order, picking: Picking, *, verify: bool) -> Exit:
     errand.check(errand.settings.documents)
+    check_form(order.ids, picking)
 
     async def work(run: DocumentRun, book: DocumentBook) -> None:
         await _agree(run, order)

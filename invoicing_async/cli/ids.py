@@ -27,7 +27,7 @@ from .id_files import Form, looked_at
 from .options import Picking
 from .stop import Stop
 
-__all__ = ["SOURCE", "Feed", "Ids", "lines", "open_ids", "opened", "picked", "raw_lines"]
+__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines"]
 
 T = TypeVar("T")
 STDIN = "-"
@@ -54,6 +54,13 @@ class Ids:
 
     items: Iterable[str] | AsyncIterator[str]
     about: int | None = None
+
+
+def check_form(where: str, picking: Picking) -> None:
+    """Raise `CommandError` for a file that is no list of ids, where no column or field of it is picked."""
+    if picking == Picking() and Path(where).is_file():
+        with opened(where) as file:
+            looked_at(lines(file, where), where)
 
 
 @contextmanager
