@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import SECRETS, Cli, write_drafts, write_ids
+from served import SECRETS, Cli, clean, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.screen import hints
@@ -134,6 +134,7 @@ def test_exports_that_failed_are_counted(services: Callable[..., Sandbox], cli: 
 
 
 def test_doctor_says_what_would_not_work(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean(monkeypatch)
     monkeypatch.setenv("INVOICING_INVOICES_TOKEN", "t")
     monkeypatch.setenv("INVOICING_INVOICES_BASE_ULR", "https://host")
     found = told(cli, "doctor")
