@@ -2,67 +2,75 @@
 
 `Session` carries every call; `OrderDocuments` saves the PDFs of marketplace orders, `AsyncInvoices` submits
 e-invoices and awaits them. Errors are in `invoicing_async.errors`, what happens in `invoicing_async.events`.
+
+Importing the package imports none of its modules: each name brings its own when it is first asked for.
 """
 
 from __future__ import annotations
 
-from ._disk import OnExisting
-from ._naming import Layout
-from ._signing import SigningRules
-from ._wire import WireNames
-from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
-from .documents import DownloadOutcome, OpenDocument, OrderDocuments
-from .errors import (
-    ApiError,
-    AuthenticationError,
-    BatchStoppedError,
-    DeadlineError,
-    DraftError,
-    ExportError,
-    IncompleteDocumentError,
-    InterruptedDocumentError,
-    InvoicingError,
-    OrderStatusError,
-    OversizedDocumentError,
-    PermissionDeniedError,
-    PollTimeoutError,
-    ProtocolError,
-    RateLimitError,
-    ResolutionTooEarlyError,
-    ServiceUnavailableError,
-    SessionError,
-    SubmissionInDoubtError,
-    TransportError,
-)
-from .invoices import AsyncInvoices, Endpoints, SubmitOutcome
-from .models import (
-    AuthorityStatus,
-    Consumer,
-    Deferred,
-    Duplicate,
-    Failed,
-    InDoubt,
-    Invalid,
-    InvoiceData,
-    InvoiceDraft,
-    InvoiceLine,
-    InvoiceRequest,
-    NotSent,
-    NotStarted,
-    PaymentMethod,
-    Rejected,
-    RequestStatus,
-    Saved,
-    SavedDocument,
-    Skipped,
-    Submitted,
-    SubmitToTax,
-    Unsettled,
-    VatRate,
-)
-from .policies import Limits, RetryPolicy, Timeouts
-from .polling import Poller
-from .session import Session
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._disk import OnExisting
+    from ._naming import Layout
+    from ._signing import SigningRules
+    from ._wire import WireNames
+    from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
+    from .documents import DownloadOutcome, OpenDocument, OrderDocuments
+    from .errors import (
+        ApiError,
+        AuthenticationError,
+        BatchStoppedError,
+        DeadlineError,
+        DraftError,
+        ExportError,
+        IncompleteDocumentError,
+        InterruptedDocumentError,
+        InvoicingError,
+        OrderStatusError,
+        OversizedDocumentError,
+        PermissionDeniedError,
+        PollTimeoutError,
+        ProtocolError,
+        RateLimitError,
+        ResolutionTooEarlyError,
+        ServiceUnavailableError,
+        SessionError,
+        SubmissionInDoubtError,
+        TransportError,
+    )
+    from .invoices import AsyncInvoices, Endpoints, SubmitOutcome
+    from .models import (
+        AuthorityStatus,
+        Consumer,
+        Deferred,
+        Duplicate,
+        Failed,
+        InDoubt,
+        Invalid,
+        InvoiceData,
+        InvoiceDraft,
+        InvoiceLine,
+        InvoiceRequest,
+        NotSent,
+        NotStarted,
+        PaymentMethod,
+        Rejected,
+        RequestStatus,
+        Saved,
+        SavedDocument,
+        Skipped,
+        Submitted,
+        SubmitToTax,
+        Unsettled,
+        VatRate,
+    )
+    from .policies import Limits, RetryPolicy, Timeouts
+    from .polling import Poller
+    from .session import Session
+
+    __version__: str
 
 VERSION = "0.1.0"
 
@@ -132,10 +140,56 @@ __all__ = [
     "WireNames",
 ]
 
+_NAMES = {
+    "_disk": "OnExisting",
+    "_naming": "Layout",
+    "_signing": "SigningRules",
+    "_wire": "WireNames",
+    "auth": "Auth HmacAuth OAuthClientCredentials StaticToken",
+    "documents": "DownloadOutcome OpenDocument OrderDocuments",
+    "errors": (
+        "ApiError AuthenticationError BatchStoppedError DeadlineError DraftError ExportError "
+        "IncompleteDocumentError InterruptedDocumentError InvoicingError OrderStatusError "
+        "OversizedDocumentError PermissionDeniedError PollTimeoutError ProtocolError RateLimitError "
+        "ResolutionTooEarlyError ServiceUnavailableError SessionError SubmissionInDoubtError TransportError"
+    ),
+    "invoices": "AsyncInvoices Endpoints SubmitOutcome",
+    "models": (
+        "AuthorityStatus Consumer Deferred Duplicate Failed InDoubt Invalid InvoiceData InvoiceDraft "
+        "InvoiceLine InvoiceRequest NotSent NotStarted PaymentMethod Rejected RequestStatus Saved "
+        "SavedDocument Skipped Submitted SubmitToTax Unsettled VatRate"
+    ),
+    "policies": "Limits RetryPolicy Timeouts",
+    "polling": "Poller",
+    "session": "Session",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""The module that each public name is from."""
 
-def __getattr__(name: str) -> str:
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
 
-    return version("invoicing-async")
+if not TYPE_CHECKING:  # a type checker is to know the names above and no others
+
+    def __getattr__(name: str) -> object:
+        """Import a public name's module, or a public module itself, when it is first asked for."""
+        if name in _HOMES:
+            found = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        elif name == "__version__":
+            from importlib.metadata import version
+
+            found = version("invoicing-async")
+        elif _is_module(name):
+            found = import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _is_module(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return name.isidentifier() and name[0] != "_" and find_spec(f".{name}", __name__) is not None

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.util import find_spec
+
+from . import VERSION
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    tokens = sys.argv[1:]
+    if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
+        _tell_version()
+        raise SystemExit(0)
+    _check_extra()
+    from .cli.app import run
+
+    raise SystemExit(run(tokens))
+
+
+def _tell_version() -> None:
+    try:
+        sys.stdout.write(f"{VERSION}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # who asked has left; what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
     for package in ("cyclopts", "rich"):
         if find_spec(package) is None:
             sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
             raise SystemExit(2)
-    from .cli.app import run
-
-    raise SystemExit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -41,12 +41,16 @@ def _given(**values: Any) -> dict[str, Any]:
 
 @frozen(kw_only=True)
 class RunPace:
-    """How hard a run presses the service; None for the default. Raises `ValueError` as `Limits`, `RetryPolicy` do."""
+    """How hard a run presses the service; None for the default. Raises `ValueError` as `Limits`, `RetryPolicy` do.
+
+    A `stop_after` of 0 goes on whatever comes, as `Limits.stop_after` of None does.
+    """
 
     concurrency: int | None = None
     per_second: float | None = None
     attempts: int | None = None
     deadline: float | None = None
+    stop_after: int | None = None
 
     def __attrs_post_init__(self) -> None:
         _ = self.limits, self.retry
@@ -54,7 +58,8 @@ class RunPace:
     @property
     def limits(self) -> Limits:
         """The limits of a session that keeps this pace."""
-        return Limits(**_given(concurrency=self.concurrency, per_second=self.per_second))
+        stop: dict[str, Any] = {} if self.stop_after is None else {"stop_after": self.stop_after or None}
+        return Limits(**_given(concurrency=self.concurrency, per_second=self.per_second), **stop)
 
     @property
     def retry(self) -> RetryPolicy:

@@ -334,6 +334,7 @@ def _refusal(error: ApiError) -> AuthenticationError:
         status=error.status,
         code=error.code,
         request_id=error.request_id,
+        hint=None if error.hint == type(error).hint else error.hint,
         context=error.context,
     )
     refusal.attempts = error.attempts

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ._aiohttp import AiohttpTransport
 from ._batch import in_batch
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
@@ -156,6 +155,8 @@ class Session:
     def _taken(self, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
         """Return the transport, and whether it is this session's to close: one that it made, or had made."""
         if given is None:
+            from ._aiohttp import AiohttpTransport  # only who goes there waits for its import
+
             return AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
         if hasattr(given, "send") and not isinstance(given, type):
             return cast("Transport", given), False

@@ -65,7 +65,7 @@ from invoicing_async.models import (
     Submitted,
     Unsettled,
 )
-from invoicing_async.sandbox import Faults, Sandbox, SandboxCredentials
+from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox, SandboxCredentials
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
 ANSI = "\x1b["
@@ -159,7 +159,6 @@ def test_without_the_extra_the_command_says_what_to_install(
         (CommandError("stop", code=Exit.STOPPED), Exit.STOPPED),
         (BrokenPipeError(), Exit.STOPPED),
         (KeyboardInterrupt(), Exit.INTERRUPTED),
-        (asyncio.CancelledError(), Exit.INTERRUPTED),
     ],
 )
 def test_what_a_command_raises_has_its_exit_code(
@@ -177,6 +176,16 @@ def test_what_a_command_raises_has_its_exit_code(
     assert run(["--debug"]) == code
     told = isinstance(error, (TransportError, CommandError)) or type(error) is OSError
     assert ("Traceback" in capsys.readouterr().err) is told
+
+
+def test_a_command_that_was_ended_at_once_is_interrupted() -> None:
+    """A second signal cancels what the command waits for."""
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(KeyboardInterrupt):
+        application._awaited(cancelled())
 
 
 def test_the_loop_is_uvloops_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +356,7 @@ def test_a_file_is_counted_for_the_bar_and_read_as_it_is_taken(tmp_path: Path) -
     with ids.open_ids(str(file), Picking(column="id"), quiet) as found:
         assert isinstance(found.items, Iterator)
         assert (found.about, list(found.items)) == (2, ["a", "b"])
-    with ids.open_ids(str(file), Picking(), quiet) as found:
+    with ids.open_ids(str(file.rename(tmp_path / "ids.txt")), Picking(), quiet) as found:
         assert found.about == 3
     with (
         pytest.raises(CommandError, match="exclude each other"),
@@ -550,7 +559,7 @@ def test_progress_is_for_a_person_at_a_terminal() -> None:
 def test_text_of_any_origin_cannot_move_the_cursor() -> None:
     """Escape sequences, line ends and markup come out as plain characters."""
     seen = screen()
-    seen.problem("a\x1b[31mb\nc", hint="[bold]d[/bold]")
+    seen.problem("a\x1b[31mb\nc", "[bold]d[/bold]")
     assert (
         shown(seen.err)
         == "invoicing-async: a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c\n  [bold]d[/bold]\n"
@@ -745,6 +754,38 @@ def test_a_refused_credential_ends_the_batch_with_everything_accounted_for(
     assert len(report_text.splitlines()) == 101
     for secret in ("sk_wrong_but_secret", *SECRETS):
         assert secret not in out + err + report_text
+
+
+@pytest.mark.parametrize("more", [(), ("--run", "m.db")], ids=["", "run"])
+@pytest.mark.parametrize(
+    ("stop_after", "asked", "code"), [((), 5, 3), (("--stop-after", "2"), 2, 3), (("--stop-after", "0"), 12, 1)]
+)
+def test_how_many_alike_end_a_batch_is_an_option(
+    services: Callable[..., Sandbox],
+    capsys: pytest.CaptureFixture[str],
+    stop_after: tuple[str, ...],
+    asked: int,
+    code: int,
+    more: tuple[str, ...],
+) -> None:
+    """Five by default, as many as said, or none: then every item has its own outcome; a run keeps what was said."""
+    sandbox = services()
+    gone = Answer(status=404, headers={"Content-Type": "text/html"}, body=b"<h1>Not Found</h1>")
+    sandbox.script(Operation.DOCUMENT, [gone] * 60)
+    write_ids(Path("ids"), 12)
+    tokens = ["documents", "download", "ids", "--to", "out", "--concurrency", "1", *more]
+    assert run([*tokens, *stop_after]) == code
+    assert sandbox.calls("document") == asked
+    if more:
+        capsys.readouterr()
+        assert run(["runs", "show", "m.db", "--json"]) == Exit.DONE
+        kept = json.loads(capsys.readouterr().out)["settings"]["pace"]
+        assert kept.get("stop_after") == (int(stop_after[1]) if stop_after else None)
+        assert run(["runs", "resume", "m.db"]) == code
+        # What failed before and fails again does not count: the same number of others end it once more.
+        assert sandbox.calls("document") == {2: 6, 5: 15, 12: 24}[asked]
+    else:
+        assert run([*tokens, "--stop-after", "-1"]) == Exit.USAGE
 
 
 def test_a_bad_line_ends_the_batch_with_its_number(

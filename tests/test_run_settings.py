@@ -44,6 +44,8 @@ def test_what_was_asked_for_is_kept_and_the_rest_is_the_default() -> None:
     pace = RunPace(per_second=2.5)
     assert pace.limits == Limits(per_second=2.5)
     assert pace.retry == Policy()
+    assert RunPace(stop_after=2).limits == Limits(stop_after=2)
+    assert RunPace(stop_after=0).limits == Limits(stop_after=None)
     changed = pace.changed(RunPace(concurrency=4)).changed(RunPace(concurrency=8))
     assert changed == RunPace(concurrency=8, per_second=2.5)
     kept = RunSettings(pace=changed).written({"other": 1})
@@ -51,7 +53,9 @@ def test_what_was_asked_for_is_kept_and_the_rest_is_the_default() -> None:
     assert RunSettings.read(json.loads(json.dumps(kept))) == RunSettings(pace=changed)
 
 
-@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"per_second": -1}, {"attempts": 0}, {"deadline": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"concurrency": 0}, {"per_second": -1}, {"attempts": 0}, {"deadline": 0.0}, {"stop_after": -1}]
+)
 def test_a_pace_has_the_limits_of_a_session(wrong: dict[str, Any]) -> None:
     """Nothing is kept that no session could be made with."""
     with pytest.raises(ValueError, match=next(iter(wrong))):

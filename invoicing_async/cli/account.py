@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._clock import RealClock
-from ..errors import InvoicingError
+from ..errors import AuthenticationError, InvoicingError
 from .exits import CommandError, Exit
 from .progress import Monitor
 from .report import Report
@@ -58,6 +58,7 @@ class Account:
         self.lost: list[Row] = []
         self.authority: Counter[str] = Counter()
         self.refused = 0
+        self.credential: AuthenticationError | None = None
         self.begun = _clock.monotonic()
 
     @property
@@ -78,6 +79,11 @@ class Account:
         if self.report is not None:
             await self.report.add(row)
         print_line(self.screen, row, self.taking.stop)
+
+    def hear(self, error: BaseException) -> None:
+        """Keep the refusal of a credential that an item met: it is told once, with what to do."""
+        if isinstance(error, AuthenticationError):
+            self.credential = error
 
     @property
     def bad(self) -> int:
@@ -126,10 +132,10 @@ class Account:
         if rows:
             self.screen.say("")
         for outcome, name, why in rows:
-            self.screen.say(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}", "yellow", cut=True)
+            self.screen.amiss(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}")
         if self.bad > len(rows):
             more = "the report names them" if self.report else "--report FILE names them all"
-            self.screen.say(f"   and {self.bad - len(rows):,} more; {more}", "yellow")
+            self.screen.amiss(f"   and {self.bad - len(rows):,} more; {more}")
 
 
 def print_line(screen: Screen, row: Row, stop: Stop) -> None:
@@ -209,8 +215,8 @@ async def closed(account: Account, error: Exception | None, *, resume: str) -> E
     screen, taking = account.screen, account.taking
     if account.open and error is None:
         screen.problem(f"the books do not balance: {taking.taken:,} taken, {account.settled:,} outcomes")
-    if error is not None:
-        screen.failure(error)
+    if told := error or account.credential:
+        screen.failure(told)
     code = exit_of(error, stopped=taking.cut, left=bool(account.bad or account.open))
     if code is Exit.STOPPED:
         screen.problem("stopped before the end", resume)

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, CycloptsError
 
+from .. import VERSION
 from ..errors import InvoicingError
-from . import demo, doctor, documents, invoices, repair, runs, sandbox, sign
 from .exits import CommandError, Exit
 from .options import Common
 from .screen import Screen, complain, readable, stderr, unheard
+from .usage import told
 
-__all__ = ["app", "run"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["COMMANDS", "app", "run"]
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": (
+        "demo:demo",
+        "Download invoices and settle e-invoices against both services in miniature. No key, no network.",
+    ),
+    "doctor": (
+        "doctor:doctor",
+        "Check the settings; never prints a secret. Exit code 1 if something would not work.",
+    ),
+    "documents": ("documents:app", "The invoices of marketplace orders as PDFs."),
+    "invoices": ("invoices:app", "E-invoices: submit drafts, wait for their end."),
+    "runs": (
+        "runs:app",
+        "Run files: what `documents download --run FILE` and `invoices submit --run FILE` keep, and how to go on.",
+    ),
+    "sandbox": (
+        "sandbox:sandbox",
+        "Serve both services in miniature until Ctrl-C; their settings are printed, for a shell or --env-file.",
+    ),
+    "sign": ("sign:sign", "Print every stage of a signature, secrets masked; nothing is sent."),
+}
+"""Where each command is, and what it does. A command's module is imported when it is the one that was given."""
 
 app = App(
     name="invoicing-async",
     help="Order invoices as PDFs and e-invoices by the batch: never lost, never sent twice, never half-written.",
-    version=partial(version, "invoicing-async"),
+    version=VERSION,
     result_action="return_value",
 )
-for _part in (demo, sandbox, sign, doctor):
-    _part.add_to(app)
-app.command(documents.app)
-app.command(invoices.app)
-repair.add_to(runs.app)
-app.command(runs.app)
+for _name, (_where, _help) in COMMANDS.items():
+    app.command(f"{__package__}.{_where}", name=_name, help=_help)
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -39,7 +60,7 @@ def run(tokens: Sequence[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        complain(stderr(), str(error), "`--help` shows what there is.")
+        complain(stderr(), *told(error, app, tokens))
         return Exit.USAGE
     except CommandError as error:
         return _told(error, error.code, tokens)
@@ -49,17 +70,25 @@ def run(tokens: Sequence[str]) -> int:
         return Exit.STOPPED
     except (InvoicingError, OSError) as error:
         return _told(error, Exit.SOME_LEFT, tokens)
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         return Exit.INTERRUPTED
 
 
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = app.parse_args(list(tokens), print_error=False, exit_on_error=False)
     result = command(*bound.args, **bound.kwargs)
-    if inspect.iscoroutine(result):
+    return Exit((_awaited(result) if inspect.iscoroutine(result) else result) or 0)
+
+
+def _awaited(command: Coroutine[Any, Any, Any]) -> Any:
+    """Run a command in a loop. Raises `KeyboardInterrupt` for one that was ended at once."""
+    import asyncio
+
+    try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            result = runner.run(result)
-    return Exit(result or 0)
+            return runner.run(command)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

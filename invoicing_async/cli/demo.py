@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 from attrs import evolve, frozen
-from cyclopts import App
 
 from .._clock import RealClock
 from ..auth import HmacAuth, OAuthClientCredentials
@@ -33,7 +32,7 @@ from .screen import Count, Screen
 from .serving import Served, served
 from .stop import Stop, Taking, listening
 
-__all__ = ["Script", "add_to"]
+__all__ = ["Script", "demo"]
 
 LATENCY = 0.12
 CONCURRENCY = 4
@@ -255,8 +254,3 @@ class _Noted(Account):
         attempts = row.get("attempts")
         self.retried += isinstance(attempts, int) and attempts > 1 and row["outcome"] == "saved"
         await super().add(row)
-
-
-def add_to(app: App) -> None:
-    """Put the command into the app."""
-    app.command(demo)

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from attrs import asdict, frozen
-from cyclopts import App
 from rich.text import Text
 
 from .._clock import RealClock
@@ -27,10 +26,10 @@ from ..errors import InvoicingError
 from ..policies import RetryPolicy, Timeouts
 from .exits import CommandError, Exit
 from .options import FLAG, Common
-from .screen import Screen, plain
+from .screen import Screen, hints, plain
 from .settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
 
-__all__ = ["Finding", "add_to", "clock_difference", "findings"]
+__all__ = ["Finding", "clock_difference", "doctor", "findings"]
 
 SKEW = 5.0
 """Seconds between the clocks that are worth a word: a signature carries a timestamp."""
@@ -69,9 +68,13 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
         found += await _online(settings)
     for finding in found:
         screen.line(asdict(finding))
-    if not screen.json:
+    bad = [finding for finding in found if finding.grade == "bad"]
+    if screen.quiet:
+        for finding in bad:
+            screen.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
+    elif not screen.json:
         _show(screen, found)
-    return Exit.SOME_LEFT if any(finding.grade == "bad" for finding in found) else Exit.DONE
+    return Exit.SOME_LEFT if bad else Exit.DONE
 
 
 def _program() -> Iterator[Finding]:
@@ -171,7 +174,7 @@ async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
         found = list(await _sign_of_life(settings, service, url))
     except InvoicingError as error:
-        return [Finding(service.title, "online", "bad", str(error))]
+        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints(error))))]
     return [*found, *(await _token(settings) if service is INVOICES else [])]
 
 
@@ -220,7 +223,7 @@ async def _token(settings: Settings) -> list[Finding]:
         async with session:
             await session.auth.prepare(session.call, session.clock)
     except InvoicingError as error:
-        return [Finding(INVOICES.title, "token", "bad", str(error))]
+        return [Finding(INVOICES.title, "token", "bad", " ".join((f"{error}.", *hints(error))))]
     return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]
 
 
@@ -234,8 +237,3 @@ def _show(screen: Screen, found: list[Finding]) -> None:
                 subject = plain(finding.subject).ljust(width)
                 text = Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", (plain(finding.text), "dim"))
                 screen.out.print(text, soft_wrap=True)
-
-
-def add_to(app: App) -> None:
-    """Put the command into the app."""
-    app.command(doctor)

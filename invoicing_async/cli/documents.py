@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from attrs import frozen
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from .._naming import Layout
 from ..documents import OrderDocuments
@@ -15,7 +15,7 @@ from ..runs import DocumentRun
 from .account import Account, carry_out
 from .durable import carry_out_run, download_run, take_ids
 from .exits import CommandError, Exit, checked
-from .ids import open_ids
+from .ids import SOURCE, check_form, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import DOWNLOADS, download_row
@@ -25,7 +25,7 @@ from .settings import Settings
 
 __all__ = ["app"]
 
-app = App(name="documents", help="The invoices of marketplace orders as PDFs.")
+app = App(name="documents")
 RESUME = "Give the same ids and folder again: what is whole there is kept, only the rest is asked for."
 PLAIN = "{order_id}"
 
@@ -44,7 +44,7 @@ class _Order:
 
 @app.command
 async def download(
-    ids: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    ids: Annotated[str, SOURCE],
     /,
     *,
     to: Path,
@@ -133,6 +133,7 @@ async def _download(
 
 async def _download_durably(errand: Errand, order: _Order, picking: Picking, *, verify: bool) -> Exit:
     errand.check(errand.settings.documents)
+    check_form(order.ids, picking)
 
     async def work(run: DocumentRun, book: DocumentBook) -> None:
         await _agree(run, order)

@@ -10,24 +10,37 @@ import asyncio
 import csv
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 from attrs import frozen
+from cyclopts import Parameter
 
 from .._spreadsheet import code_fault
 from .._table import Head, Numbered, head_of
 from .exits import CommandError
+from .id_files import Form, looked_at
 from .options import Picking
 from .stop import Stop
 
-__all__ = ["Feed", "Ids", "lines", "open_ids", "opened", "picked", "raw_lines"]
+__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines"]
 
 T = TypeVar("T")
 STDIN = "-"
+
+
+def _no_option(_: object, where: str | None) -> None:
+    if where is not None and where.startswith("-") and where != STDIN:
+        raise ValueError("It is an option or, as ./NAME, a file.")
+
+
+SOURCE = Parameter(allow_leading_hyphen=True, validator=_no_option)
+"""A file that is read, or - for stdin."""
+
 LINE_LIMIT = 2**20
 """Bytes of the longest line that is read."""
 
@@ -41,6 +54,13 @@ class Ids:
 
     items: Iterable[str] | AsyncIterator[str]
     about: int | None = None
+
+
+def check_form(where: str, picking: Picking) -> None:
+    """Raise `CommandError` for a file that is no list of ids, where no column or field of it is picked."""
+    if picking == Picking() and Path(where).is_file():
+        with opened(where) as file:
+            looked_at(lines(file, where), where)
 
 
 @contextmanager
@@ -113,7 +133,14 @@ def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
     if picking.field is not None:
         field = picking.field
         return _from_lines(lines(file, name), lambda text, where: _from_json(text, where, field), name)
-    return _from_lines(lines(file, name), _unquoted, name)
+    return _from_list(lines(file, name), name)
+
+
+def _from_list(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[str]:
+    """Give the ids of a list. Raises `CommandError` for what is no list: a table, or records."""
+    with _left(numbered):
+        form, read = looked_at(numbered, name)
+        yield from _from_lines(chain(read, numbered), _PICKS[form], name)
 
 
 def _from_lines(numbered: Iterator[tuple[int, str]], pick: Callable[[str, str], str], name: str) -> Iterator[str]:
@@ -153,16 +180,30 @@ def _unquoted(text: str, where: str) -> str:
 
 
 def _from_json(text: str, where: str, field: str) -> str:
+    record = _json(text, where)
+    return _told(record.get(field) if isinstance(record, dict) else None, f"{where}: the field {field} must be there")
+
+
+def _in_json(text: str, where: str) -> str:
+    return _told(_json(text, where), f"{where}: an id must be there")
+
+
+def _json(text: str, where: str) -> Any:
     try:
-        record = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise CommandError(f"{where}: not JSON") from None
-    value = record.get(field) if isinstance(record, dict) else None
+
+
+def _told(value: Any, must: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise CommandError(f"{where}: the field {field} must be there, as text that is not empty")
+        raise CommandError(f"{must}, as text that is not empty")
     return value
+
+
+_PICKS: Mapping[Form, Callable[[str, str], str]] = {Form.PLAIN: _unquoted, Form.JSON: _in_json}
 
 
 def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:

@@ -15,14 +15,14 @@ from cyclopts import App, Parameter
 from .._wire import dump_draft
 from ..errors import SubmissionInDoubtError
 from ..invoices import AsyncInvoices, SubmitOutcome
-from ..models import InDoubt, InvoiceDraft, Submitted
+from ..models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ..polling import Poller
 from ..runs import InvoiceRun
-from .account import Account, carry_out, words
+from .account import Account, carry_out, reason, words
 from .drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
 from .exits import CommandError, Exit, checked
-from .ids import Ids, open_ids
+from .ids import SOURCE, Ids, open_ids
 from .options import FLAG, Common, Pace, Picking
 from .progress import Bar, live
 from .rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
@@ -33,7 +33,7 @@ from .stop import Taking
 
 __all__ = ["Settling", "app"]
 
-app = App(name="invoices", help="E-invoices: submit drafts, wait for their end.")
+app = App(name="invoices")
 RESUME_SUBMIT = (
     "Submit again only drafts that have no outcome or are not_sent; for the submitted ones there is `invoices wait`."
 )
@@ -44,7 +44,7 @@ SHOWN = 20
 
 @app.command
 async def submit(
-    drafts: Annotated[str, Parameter(allow_leading_hyphen=True, help=DRAFTS_HELP)],
+    drafts: Annotated[str, SOURCE, Parameter(help=DRAFTS_HELP)],
     /,
     *,
     run: Path | None = None,
@@ -211,6 +211,8 @@ class Settling:
     async def _wait(self, invoices: AsyncInvoices) -> None:
         async with aclosing(invoices.wait_many(self._ids(), poller=self.poller)) as ends:
             async for end in ends:
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
                 for row in self._waiting.pop(end.request_id.lower(), []):
                     await self.account.add(row | request_row(end))
 
@@ -248,7 +250,7 @@ async def wait(
     ids: tuple[str, ...] = (),
     /,
     *,
-    from_: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)] = None,
+    from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
     timeout: float = 300.0,
     report: Path | None = None,
     picking: Picking | None = None,
@@ -310,6 +312,8 @@ class _Waiting:
         async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
             async for end in ends:
                 self._open.pop(end.request_id, None)
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
                 await self.account.add(request_row(end))
 
     async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:
@@ -361,7 +365,11 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
     screen.line(row)
     if not screen.json:
         screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
-    return Exit.SOME_LEFT if row["outcome"] == "failed" or refused_by_authority(row) else Exit.DONE
+    if row["outcome"] != "failed" and not refused_by_authority(row):
+        return Exit.DONE
+    if screen.quiet:
+        screen.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+    return Exit.SOME_LEFT
 
 
 @app.command(name="example")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from attrs import frozen
 from cyclopts import Group, Parameter
 
+from .._run_settings import RunPace
 from ..policies import Limits, RetryPolicy
-from ..runs import RunPace
-from .settings import Settings, load
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 __all__ = ["FLAG", "Common", "Pace", "Picking"]
 
@@ -52,6 +54,8 @@ class Common:
 
     def settings(self) -> Settings:
         """Gather the settings. Raises `CommandError` as `load` does."""
+        from .settings import load
+
         return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
 
     @property
@@ -72,6 +76,10 @@ class Pace:
     deadline: Annotated[
         float | None, Parameter(help="Seconds for one call with all its tries and waits; 300 by default.")
     ] = None
+    stop_after: Annotated[
+        int | None,
+        Parameter(help="End the batch when its first so many items fail for one cause; 5 by default, 0 to go on."),
+    ] = None
 
     @property
     def given(self) -> RunPace:
@@ -81,6 +89,7 @@ class Pace:
             per_second=self.per_second,
             attempts=self.attempts,
             deadline=self.deadline,
+            stop_after=self.stop_after,
         )
 
     @property

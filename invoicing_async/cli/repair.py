@@ -36,7 +36,7 @@ from ..runs import InvoiceRun, RunKind, SqliteReader, State
 from .account import Account, carry_out, words
 from .durable import entered
 from .exits import CommandError, Exit, checked
-from .ids import opened
+from .ids import SOURCE, opened
 from .options import FLAG, Common, Pace
 from .progress import Bar, live
 from .rows import REFRESHES, Row, item_row, refresh_row
@@ -62,7 +62,7 @@ async def resolve(
     *,
     as_: Annotated[Literal["created", "not-created"] | None, Parameter(name="--as")] = None,
     request_id: str | None = None,
-    from_: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)] = None,
+    from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
     undo: Annotated[bool, FLAG] = False,
     unverified: Annotated[bool, FLAG] = False,
     pace: Pace | None = None,

@@ -397,7 +397,7 @@ class Book(ABC):
         more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
         if more > 0:
             states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
-            self.screen.say(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}", "yellow")
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}")
 
     def _name(self, items: list[Item]) -> None:
         """Name items with what is wrong with them, one in a line."""
@@ -407,7 +407,7 @@ class Book(ABC):
             self.screen.say("")
         for item in items:
             text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {reason(item_row(item))}"
-            self.screen.say(text, "yellow", cut=True)
+            self.screen.amiss(text)
 
     async def _name_doubts(self) -> None:
         number = self.counts.get(State.IN_DOUBT, 0)
@@ -568,9 +568,25 @@ class InvoiceBook(Book):
         self._name(self.authority.first)
         more = self.authority.refused - len(self.authority.first)
         if more > 0:
-            self.screen.say(
-                f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them", "yellow"
-            )
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them")
+        self._name_unread()
+        if self.screen.quiet:
+            self._count_without_file()
+
+    def _name_unread(self) -> None:
+        """Name the drafts with faults that have no key of their own, and so are not in the run."""
+        unread = [row for row in self.rest if row["outcome"] == "invalid"]
+        for row in unread[:SHOWN]:
+            self.screen.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {reason(row)}")
+        if len(unread) > SHOWN:
+            self.screen.amiss(f"   and {len(unread) - SHOWN:,} more; the report names them")
+
+    def _count_without_file(self) -> None:
+        """Tell on stderr what the summary would count."""
+        if self.without_file:
+            self.screen.amiss(f"{self.without_file:,} made, and without a file so far")
+        if self.broken:
+            self.screen.amiss(f"{self.broken:,} missing or broken on disk, and not exported anew")
 
     async def count_without_file(self) -> int:
         """Count the finished invoices that are to be exported."""

@@ -28,6 +28,7 @@ from ..runs import (
     State,
     check_files,
 )
+from . import repair
 from .account import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from .durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from .exits import CommandError, Exit, checked
@@ -52,10 +53,7 @@ from .screen import Count, Screen, plain
 
 __all__ = ["app"]
 
-app = App(
-    name="runs",
-    help="Run files: what `documents download --run FILE` and `invoices submit --run FILE` keep, and how to go on.",
-)
+app = App(name="runs")
 KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
 Shown: TypeAlias = Literal[
     "planned", "saved", "skipped", "deferred", "failed",
@@ -415,3 +413,6 @@ async def _check(account: Account, ledger: SqliteReader) -> None:
                 await account.add(check_row(checked_file))
     finally:
         await disk.close()
+
+
+repair.add_to(app)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App
-
 from ..sandbox import Faults, Sandbox, SandboxSettings
 from .exits import CommandError, Exit
 from .options import FLAG, Common
@@ -13,7 +11,7 @@ from .screen import Screen
 from .serving import served, variables
 from .stop import Stop, listening
 
-__all__ = ["add_to"]
+__all__ = ["sandbox"]
 
 
 async def sandbox(
@@ -30,10 +28,7 @@ async def sandbox(
     lost_share: float = 0.0,
     quick: Annotated[bool, FLAG] = False,
 ) -> int:
-    """Serve both services in miniature until Ctrl-C, and print the settings that reach them.
-
-    The settings go to stdout as `export` lines, ready for a shell or for --env-file. Shares are of ids, from 0 to 1,
-    chosen by the seed: the same id meets the same fate again.
+    """Serve both services in miniature until Ctrl-C; their settings are printed, for a shell or --env-file.
 
     Parameters
     ----------
@@ -44,19 +39,19 @@ async def sandbox(
     host
         The address to listen on.
     seed
-        What the faults are drawn from.
+        What the faults are drawn from: with the same one, the same id meets the same fate again.
     latency
         Seconds that every answer takes.
     unavailable_share
-        Orders whose first call is answered SYS_DEP_503.
+        Share of orders, from 0 to 1, whose first call is answered SYS_DEP_503.
     not_eligible_share
-        Orders that are always answered ORDER_021.
+        Share of orders that are always answered ORDER_021.
     rate_limited_share
-        Orders whose first call is answered 429.
+        Share of orders whose first call is answered 429.
     failed_share
-        E-invoices that end FAILED.
+        Share of e-invoices that end FAILED.
     lost_share
-        Submissions whose answer never arrives, though the invoice is made.
+        Share of submissions whose answer never arrives, though the invoice is made.
     quick
         E-invoices are done at the first poll, not after up to four.
     """
@@ -84,8 +79,3 @@ async def sandbox(
             await stop.wait()
     screen.err.print(f"{box.counts.total():,} requests answered", style="dim")
     return Exit.DONE
-
-
-def add_to(app: App) -> None:
-    """Put the command into the app."""
-    app.command(sandbox)

@@ -12,11 +12,11 @@ from typing import Any
 from attrs import frozen
 from rich.console import Console
 from rich.text import Text
-from rich.traceback import Traceback
 
+from ..errors import ApiError
 from .options import Common
 
-__all__ = ["Count", "Screen", "complain", "plain", "readable", "stderr", "unheard"]
+__all__ = ["Count", "Screen", "complain", "hints", "plain", "readable", "stderr", "unheard"]
 
 
 def readable() -> None:
@@ -111,18 +111,35 @@ class Screen:
     def failure(self, error: Exception) -> None:
         """Tell of an error in one line, with its traceback where that was asked for."""
         if self.debug:
+            from rich.traceback import Traceback
+
             self.err.print(Traceback.from_exception(type(error), error, error.__traceback__))
-        self.problem(str(error) or type(error).__name__, getattr(error, "hint", ""))
+        self.problem(str(error) or type(error).__name__, *hints(error))
 
-    def problem(self, message: str, hint: str = "") -> None:
+    def amiss(self, text: str) -> None:
+        """Show one line of what did not end well: beside the summary or, where that is not shown, on stderr."""
+        if self.quiet:
+            self.problem(text.strip())
+        else:
+            self.say(text, "yellow", cut=True)
+
+    def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
-        complain(self.err, message, hint)
+        complain(self.err, message, *hints)
 
 
-def complain(console: Console, message: str, hint: str = "") -> None:
-    """Print one line of trouble, and its hint below."""
+def hints(error: Exception) -> tuple[str, ...]:
+    """Give what to do about an error: what the service says of it, if it does, and what we say."""
+    said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
+    if not isinstance(error, ApiError) or said == ours:
+        return (said,)
+    return (ours,) if said in str(error) else (f"The service says: {said}", ours)
+
+
+def complain(console: Console, message: str, *hints: str) -> None:
+    """Print one line of trouble, and its hints below."""
     console.print(Text.assemble(("invoicing-async: ", "bold red"), plain(message)), soft_wrap=True)
-    if hint:
+    for hint in filter(None, hints):
         console.print(Text(f"  {plain(hint)}", "dim"), soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from ssl import SSLContext, SSLError, create_default_context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
@@ -25,6 +25,9 @@ from ..invoices import Endpoints
 from ..policies import Limits, RetryPolicy, Timeouts
 from ..session import Session
 from .exits import CommandError
+
+if TYPE_CHECKING:
+    from ..transport import AiohttpTransport
 
 __all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Service", "Settings", "Variable", "load"]
 
@@ -102,6 +105,8 @@ class Network:
 
     def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
         """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
+        from ..transport import AiohttpTransport
+
         return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
 
     def way_to(self, url: str) -> str | None:

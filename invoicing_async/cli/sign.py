@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from attrs import frozen
-from cyclopts import App
 
 from .. import _signing
 from .._clock import RealClock
@@ -17,7 +16,7 @@ from .options import Common
 from .screen import Screen, plain
 from .settings import DOCUMENTS, Settings
 
-__all__ = ["Stages", "add_to", "mask"]
+__all__ = ["Stages", "mask", "sign"]
 
 EXAMPLE = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
 SECRETS = ("x-store-token",)
@@ -163,8 +162,3 @@ def _rules(auth: HmacAuth) -> str:
             "with the query" if rules.include_query else "without the query",
         )
     )
-
-
-def add_to(app: App) -> None:
-    """Put the command into the app."""
-    app.command(sign)
