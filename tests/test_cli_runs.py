@@ -14,13 +14,13 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
@@ -63,17 +63,7 @@ def items(cli: Cli, file: str, *tokens: str) -> list[dict[str, Any]]:
     return json_lines(out)
 
 
-@contextmanager
-def process(*tokens: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as a process of its own, which ends with the block."""
-    with subprocess.Popen(command(*tokens), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+def until(ready: Callable[[], bool], running: Forked | subprocess.Popen[bytes]) -> None:
     for _ in range(4_000):
         if ready() or running.poll() is not None:
             break
@@ -83,7 +73,7 @@ def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
 
 def killed(calls: Callable[[], int], at: int, *tokens: object) -> None:
     """Run a command and kill it as soon as the service has had so many calls."""
-    with process(*tokens) as running:
+    with forked(*tokens) as running:
         until(lambda: calls() >= at, running)
         running.kill()
 
@@ -151,7 +141,7 @@ def test_a_held_run_names_its_holder_and_one_signal_ends_it_well(services: Calla
     write_ids(Path("ids"), 300)
     file = "the month's.db"
     tokens = ("documents", "download", "ids", "--to", "out", "--run", file)
-    with process(*tokens, "--concurrency", 4) as running:
+    with forked(*tokens, "--concurrency", 4) as running:
         until(lambda: sandbox.calls("document") >= 12, running)
         for second in (tokens, ("runs", "resume", file)):
             code, out, err = cli(*second)
