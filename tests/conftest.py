@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from fakes import FakeClock
 from served import Cli, clean, starting
 
+from invoicing_async.cli import invoices, runs
 from invoicing_async.cli.app import run
+from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
 
@@ -72,6 +75,8 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
     """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
     clean(monkeypatch)
     monkeypatch.chdir(tmp_path)
+    for command in (invoices, runs):
+        monkeypatch.setattr(command, "Poller", partial(Poller, first=0.05))  # what is done is done at once here
     with starting() as start:
         yield start
 

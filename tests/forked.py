@@ -50,10 +50,18 @@ def _received(handed: Any) -> int:
 class Forked:
     """A started process, with those parts of `subprocess.Popen` that tests use."""
 
-    def __init__(self, work: Callable[..., None], *arguments: object, ignored: Iterable[signal.Signals] = ()) -> None:
+    def __init__(
+        self,
+        work: Callable[..., None],
+        *arguments: object,
+        stdin: int | None = None,
+        ignored: Iterable[signal.Signals] = (),
+    ) -> None:
         """Let a process do this work. It begins with this one's environment and folder, and ignores these signals."""
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
-        streams = (_Handed(self.out.fileno()), _Handed(self.err.fileno()))
+        streams = {1: _Handed(self.out.fileno()), 2: _Handed(self.err.fileno())}
+        if stdin is not None:
+            streams[0] = _Handed(stdin)
         words = (dict(os.environ), os.getcwd(), streams, tuple(ignored), work, arguments)  # noqa: PTH109 - as it is
         process = _FORKING.Process(target=_begin, args=words)
         process.start()
@@ -83,6 +91,10 @@ class Forked:
     def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
         """Wait for the end and return what was written to stdout and stderr."""
         self.wait(timeout)
+        return self.said()
+
+    def said(self) -> tuple[bytes, bytes]:
+        """Return what was written to stdout and stderr so far."""
         return _content(self.out), _content(self.err)
 
     def __enter__(self) -> Self:
@@ -103,7 +115,7 @@ def _content(file: IO[bytes]) -> bytes:
 def _begin(
     environment: dict[str, str],
     folder: str,
-    streams: tuple[int, int],
+    streams: dict[int, int],
     ignored: tuple[signal.Signals, ...],
     work: Callable[..., None],
     arguments: tuple[Any, ...],
@@ -111,7 +123,7 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for number, handed in enumerate(streams, 1):
+    for number, handed in streams.items():
         os.dup2(handed, number)
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
@@ -123,6 +135,6 @@ def _command(tokens: tuple[str, ...]) -> None:
     main()
 
 
-def forked(*tokens: object, ignored: Iterable[signal.Signals] = ()) -> Forked:
+def forked(*tokens: object, stdin: int | None = None, ignored: Iterable[signal.Signals] = ()) -> Forked:
     """Run a command as a process of its own."""
-    return Forked(_command, tuple(map(str, tokens)), ignored=ignored)
+    return Forked(_command, tuple(map(str, tokens)), stdin=stdin, ignored=ignored)

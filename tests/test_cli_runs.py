@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from attrs import evolve
 from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
@@ -63,7 +64,7 @@ def items(cli: Cli, file: str, *tokens: str) -> list[dict[str, Any]]:
     return json_lines(out)
 
 
-def until(ready: Callable[[], bool], running: Forked | subprocess.Popen[bytes]) -> None:
+def until(ready: Callable[[], bool], running: Forked) -> None:
     for _ in range(4_000):
         if ready() or running.poll() is not None:
             break
@@ -138,7 +139,7 @@ def test_kill_9_loses_nothing_and_fetches_nothing_twice(
 def test_a_held_run_names_its_holder_and_one_signal_ends_it_well(services: Callable[..., Sandbox], cli: Cli) -> None:
     """The second process exits 2, looking is allowed, and after Ctrl-C the printed command goes on."""
     sandbox = services(latency=0.1)
-    write_ids(Path("ids"), 300)
+    write_ids(Path("ids"), 200)
     file = "the month's.db"
     tokens = ("documents", "download", "ids", "--to", "out", "--run", file)
     with forked(*tokens, "--concurrency", 4) as running:
@@ -154,16 +155,17 @@ def test_a_held_run_names_its_holder_and_one_signal_ends_it_well(services: Calla
         running.send_signal(signal.SIGINT)
         out, err = (text.decode() for text in running.communicate())
         assert running.returncode == Exit.STOPPED
+    sandbox.settings = evolve(sandbox.settings, latency=0.0)
     line = next(line for line in err.splitlines() if "runs resume" in line)
     assert shlex.split(line) == ["invoicing-async", "runs", "resume", file]
     found = shown(cli, file)
     assert found["held_by"] is None
-    assert found["counts"]["planned"] + found["counts"]["saved"] == found["total"] == 300
+    assert found["counts"]["planned"] + found["counts"]["saved"] == found["total"] == 200
     assert found["next"] == [line.strip(), line.strip().replace("resume", "verify")]
     asked = sandbox.calls("document")
     assert asked == found["counts"]["saved"]
     code, _, _ = cli(*shlex.split(line)[1:])
-    assert (code, sandbox.calls("document")) == (Exit.DONE, 300)
+    assert (code, sandbox.calls("document")) == (Exit.DONE, 200)
 
 
 def test_a_second_signal_leaves_a_run_that_goes_on(services: Callable[..., Sandbox], cli: Cli) -> None:
@@ -247,16 +249,14 @@ def test_ids_are_taken_in_whole_or_not_at_all(services: Callable[..., Sandbox], 
     assert "ids line 3: not UTF-8" in err
     assert shown(cli, "m.db")["total"] == 0
     read, write = os.pipe()
-    tokens = command("documents", "download", "-", "--to", "out", "--run", "m.db")
-    with subprocess.Popen(tokens, stdin=read, stderr=subprocess.PIPE) as running:
+    with forked("documents", "download", "-", "--to", "out", "--run", "m.db", stdin=read) as running:
         os.close(read)
         os.write(write, b"a\nb\n")
         until(Path("m.db.lock").exists, running)
-        threading.Event().wait(0.5)
+        threading.Event().wait(0.3)
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == Exit.STOPPED
-        assert running.stderr is not None
-        assert b"none of them was" in running.stderr.read()
+        assert b"none of them was" in running.communicate(10)[1]
+        assert running.returncode == Exit.STOPPED
         os.close(write)
     assert shown(cli, "m.db")["total"] == 0
     assert not sandbox.counts
@@ -479,7 +479,7 @@ def test_invalid_drafts_wait_in_the_run_for_their_correction(services: Callable[
 
 def test_a_stopped_submission_goes_on(services: Callable[..., Sandbox], cli: Cli) -> None:
     """After one Ctrl-C everything is either planned or has its answer, and a resume ends the rest."""
-    sandbox = services(QUICK, latency=0.1)
+    sandbox = services(evolve_faults(seconds_until_done=(2.0, 2.0)), latency=0.1)
     write_drafts(Path("d.jsonl"), 60)
     tokens = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait", "--concurrency", "8")
     with signals(lambda: sandbox.calls("submit") >= 8, 1):
@@ -493,6 +493,7 @@ def test_a_stopped_submission_goes_on(services: Callable[..., Sandbox], cli: Cli
     counts = shown(cli, "i.db")["counts"]
     assert (counts["submitted"], counts["success"]) == (60 - counts["success"], counts["success"])
     assert not Path("inv").exists()
+    sandbox.settings = evolve(sandbox.settings, latency=0.0)
     assert cli("runs", "resume", "i.db")[0] == Exit.DONE
     assert (len(sandbox.created), len(list(Path("inv").iterdir()))) == (60, 60)
 
@@ -729,7 +730,7 @@ def test_progress_shows_the_states_below_the_bars(
     services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who looks on sees how many stand in each state, and bars for what there is to do."""
-    services(evolve_faults(seconds_until_done=(0.3, 0.3)), latency=0.05)
+    services(evolve_faults(seconds_until_done=(0.3, 0.3)), latency=0.02)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     write_drafts(Path("d.jsonl"), 30)
