@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
+from io import TextIOWrapper
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
 from typing import IO, Any, Self
@@ -57,14 +59,19 @@ class Forked:
         stdin: int | None = None,
         ignored: Iterable[signal.Signals] = (),
     ) -> None:
-        """Let a process do this work. It begins with this one's environment and folder, and ignores these signals."""
+        """Let a process do this work. It begins with this one's environment and folder, and ignores these signals.
+
+        What it is given on stdin ends with `communicate`, unless that is a descriptor of the caller's.
+        """
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
-        streams = {1: _Handed(self.out.fileno()), 2: _Handed(self.err.fileno())}
-        if stdin is not None:
-            streams[0] = _Handed(stdin)
+        given, self._given = os.pipe()
+        numbers = (given if stdin is None else stdin, self.out.fileno(), self.err.fileno())
+        streams = tuple(map(_Handed, numbers))
         words = (dict(os.environ), os.getcwd(), streams, tuple(ignored), work, arguments)  # noqa: PTH109 - as it is
         process = _FORKING.Process(target=_begin, args=words)
         process.start()
+        os.close(given)
+        self._told = 0
         self._process: ForkServerProcess = process
         assert process.pid is not None
         self.pid: int = process.pid
@@ -89,7 +96,8 @@ class Forked:
         return code
 
     def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
-        """Wait for the end and return what was written to stdout and stderr."""
+        """End what it is given, wait for its end and return what was written to stdout and stderr."""
+        self._give_no_more()
         self.wait(timeout)
         return self.said()
 
@@ -97,10 +105,30 @@ class Forked:
         """Return what was written to stdout and stderr so far."""
         return _content(self.out), _content(self.err)
 
+    def line(self, timeout: float = 30) -> str:
+        """Wait for the next line on stdout; it is empty if there will be none."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            ended = self.poll() is not None
+            text = os.pread(self.out.fileno(), 4096, self._told)
+            if (end := text.find(b"\n") + 1) > 0:
+                self._told += end
+                return text[:end].decode()
+            if ended:
+                return ""
+            time.sleep(0.002)
+        raise AssertionError(f"no line came within {timeout} s")
+
+    def _give_no_more(self) -> None:
+        if self._given >= 0:
+            os.close(self._given)
+            self._given = -1
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._give_no_more()
         self.kill()
         self.wait()
         self._process.close()
@@ -115,7 +143,7 @@ def _content(file: IO[bytes]) -> bytes:
 def _begin(
     environment: dict[str, str],
     folder: str,
-    streams: dict[int, int],
+    streams: tuple[int, int, int],
     ignored: tuple[signal.Signals, ...],
     work: Callable[..., None],
     arguments: tuple[Any, ...],
@@ -123,11 +151,24 @@ def _begin(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for number, handed in streams.items():
+    for number, handed in enumerate(streams):
         os.dup2(handed, number)
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     work(*arguments)
+
+
+def _run(code: str, arguments: tuple[str, ...]) -> None:
+    sys.argv = ["-c", *arguments]
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as an interpreter has it
+    assert isinstance(sys.stdout, TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)
+    exec(compile(code, "-c", "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def python(code: str, *arguments: object) -> Forked:
+    """Run Python's `-c` as a process of its own."""
+    return Forked(_run, code, tuple(map(str, arguments)))
 
 
 def _command(tokens: tuple[str, ...]) -> None:
