@@ -13,12 +13,17 @@ from typing import Any
 import aiohttp
 import pytest
 from fakes import FakeClock
+from hypothesis import HealthCheck, settings
 from served import Cli, clean, starting
 
 from invoicing_async.cli import invoices, runs
 from invoicing_async.cli.app import run
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
+
+# How long an example takes says more of the machine, which may have other things to do, than of the code.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 class LeftLoopbackError(AssertionError):
