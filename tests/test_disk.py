@@ -78,11 +78,15 @@ class Held:
     """Keeps the writer's thread busy until it is let go, so that jobs gather behind it."""
 
     def __init__(self, disk: DiskWriter) -> None:
-        self._gate = threading.Event()
-        self._busy = asyncio.ensure_future(disk.run(self._gate.wait))
+        self._begun, self._gate = threading.Event(), threading.Event()
+        self._busy = asyncio.ensure_future(disk.run(self._hold))
+
+    def _hold(self) -> bool:
+        self._begun.set()
+        return self._gate.wait()
 
     async def __aenter__(self) -> Self:
-        await asyncio.sleep(0)
+        assert await asyncio.to_thread(self._begun.wait, 30)
         return self
 
     async def __aexit__(self, *_: object) -> None:
