@@ -118,12 +118,12 @@ def test_kill_9_loses_nothing_and_fetches_nothing_twice(
 ) -> None:
     """Killed twice in the middle, the run ends whole; only what was in flight at a kill is asked for again."""
     sandbox = services(latency=0.02)
-    count, at_once = 300, 8
+    count, at_once = 160, 8
     write_ids(Path("ids"), count)
     pace = ("--concurrency", at_once)
     begin = ("documents", "download", "ids", "--to", "out", "--run", "m.db", *pace)
     for number, tokens in enumerate([begin, ("runs", "resume", "m.db", *pace)], 1):
-        killed(lambda: sandbox.calls("document"), 80 * number, *tokens)
+        killed(lambda: sandbox.calls("document"), 40 * number, *tokens)
         assert shown(cli, "m.db")["held_by"] is None
     assert cli("runs", "resume", "m.db", *pace)[0] == Exit.DONE
     # What was published when it was killed, and not recorded yet, is found there: skipped.
@@ -273,12 +273,12 @@ def sent(sandbox: Sandbox) -> Counter[str]:
 def test_kill_9_never_makes_an_invoice_twice(services: Callable[..., Sandbox], cli: Cli) -> None:
     """After each kill what was in flight is in doubt; looked up and resolved both ways, all end made exactly once."""
     sandbox = services(QUICK, latency=0.02)
-    count, at_once = 200, 12  # 8 with the service, and half as many whose answers are being recorded
+    count, at_once = 120, 12  # 8 with the service, and half as many whose answers are being recorded
     write_drafts(Path("d.jsonl"), count)
     pace = ("--concurrency", 8)
     begin = ("invoices", "submit", "d.jsonl", "--run", "i.db", *pace)
     for number, tokens in enumerate([begin, ("runs", "resume", "i.db", *pace), begin], 1):
-        killed(lambda: sandbox.calls("submit"), 50 * number, *tokens)
+        killed(lambda: sandbox.calls("submit"), 30 * number, *tokens)
         counts = shown(cli, "i.db")["counts"]
         assert counts["in_flight"] == 0
         assert counts["in_doubt"] <= number * at_once
