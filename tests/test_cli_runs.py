@@ -40,6 +40,8 @@ from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
+pytestmark = pytest.mark.process
+
 QUICK = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
 REFUSED = Answer(
     status=422,

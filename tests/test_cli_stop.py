@@ -27,6 +27,8 @@ from invoicing_async.cli.drafts import example
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
+pytestmark = pytest.mark.process
+
 SLOW = Faults(polls_until_done=(10**6, 10**6))
 
 
