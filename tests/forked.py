@@ -23,13 +23,9 @@ from invoicing_async.__main__ import main
 _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
-        "aiohttp",
-        "cyclopts",
-        "pytest",
-        "rich.console",
-        "uvloop",
-        "invoicing_async.cli.app",
-        *(f"invoicing_async.cli.{name}" for name in ("documents", "invoices", "runs")),
+        *("aiohttp", "cyclopts", "pytest", "rich.console", "uvloop"),
+        *(f"invoicing_async.{name}" for name in ("_aiohttp", "documents", "invoices", "runs")),
+        *(f"invoicing_async.cli.{name}" for name in ("app", "documents", "invoices", "runs")),
     ]
 )
 
