@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from typing import Any
 import aiohttp
 import pytest
 from fakes import FakeClock
+from hypothesis import HealthCheck, settings
 from served import Cli, clean, starting
 
+from invoicing_async.cli import invoices, runs
 from invoicing_async.cli.app import run
+from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
+
+# How long an example takes says more of the machine, which may have other things to do, than of the code.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 BATCHES = frozenset(
     f"test_{name}"
@@ -127,6 +135,8 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
     """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
     clean(monkeypatch)
     monkeypatch.chdir(tmp_path)
+    for command in (invoices, runs):
+        monkeypatch.setattr(command, "Poller", partial(Poller, first=0.05))  # what is done is done at once here
     with starting() as start:
         yield start
 

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import pytest
 from fakes import FakeClock
+from forked import forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -838,7 +839,7 @@ def test_a_second_signal_stops_at_once(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After the second Ctrl-C what is in flight is given up without a trace in the folder; the exit code is 130."""
-    sandbox = services(latency=1)
+    sandbox = services(latency=0.4)
     file = write_ids(tmp_path / "ids.txt", 100)
     # It begins with 1, 2, 4: those are saved when 8 more are in flight.
     with signals(lambda: sandbox.counts.total() >= 15, 2):
@@ -992,7 +993,7 @@ def test_ids_of_a_submission_can_be_waited_for_later(
 def test_an_unknown_request_is_no_success(services: Callable[..., Sandbox], capsys: pytest.CaptureFixture[str]) -> None:
     """A wait that ends without an answer is exit code 1, a bad id in the input 2."""
     services()
-    assert run(["invoices", "wait", str(uuid4()), "--json", "--timeout", "1"]) == Exit.SOME_LEFT
+    assert run(["invoices", "wait", str(uuid4()), "--json", "--timeout", "0.3"]) == Exit.SOME_LEFT
     assert json_lines(capsys.readouterr().out)[0]["outcome"] == "submitted"
     assert run(["invoices", "status", str(uuid4())]) == Exit.SOME_LEFT
     assert "REQUEST_404" in capsys.readouterr().err
@@ -1048,7 +1049,7 @@ def test_interrupting_a_submission_names_what_is_in_doubt(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After two Ctrl-C what was in flight may have been made, so each of its keys is named."""
-    sandbox = services(latency=1)
+    sandbox = services(latency=0.4)
     file = write_drafts(tmp_path / "d.jsonl", 500)
     tokens = ["invoices", "submit", str(file), "--concurrency", "8", "--json", "--report", "r.json"]
     with pytest.MonkeyPatch.context() as context:
@@ -1315,26 +1316,19 @@ def test_the_sandbox_prints_settings_and_serves_until_stopped(
 ) -> None:
     """As a command of its own: its `export` lines are a settings file, and ids may come by stdin."""
     file = tmp_path / "env"
-    with file.open("w") as out:
-        served = subprocess.Popen(
-            command("sandbox", "--documents-port", "0", "--invoices-port", "0", "--quick"),
-            stdout=out,
-            stderr=subprocess.PIPE,
-        )
-    assert served.stderr is not None
-    try:
-        served.stderr.readline()
-        assert b"are up" in served.stderr.readline()
+    with forked("sandbox", "--documents-port", "0", "--invoices-port", "0", "--quick") as served:
+        while b"are up" not in served.said()[1]:
+            assert served.poll() is None
+            threading.Event().wait(0.01)
+        file.write_bytes(served.said()[0])
         tokens = ("documents", "download", "-", "--to", tmp_path / "out", "--env-file", file, "--json")
-        given = "".join(f"order-{number}\n" for number in range(10)).encode()
-        done = subprocess.run(command(*tokens), input=given, capture_output=True, check=False)
-        assert done.returncode in {Exit.DONE, Exit.SOME_LEFT}, done.stderr
-        assert len(done.stdout.splitlines()) == 10
+        with write_ids(tmp_path / "few", 10).open() as given, forked(*tokens, stdin=given.fileno()) as done:
+            out, err = done.communicate(60)
+        assert done.returncode in {Exit.DONE, Exit.SOME_LEFT}, err
+        assert len(out.splitlines()) == 10
         left_early(tokens, write_ids(tmp_path / "many", 5_000))
-    finally:
         served.send_signal(signal.SIGINT)
         assert served.wait(10) == Exit.DONE
-        served.stderr.close()
     port = re.search(r":(\d+)/api", file.read_text())
     assert port is not None
 

@@ -14,13 +14,14 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from attrs import evolve
+from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
@@ -38,6 +39,8 @@ from invoicing_async.cli.stop import Stop
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
+
+pytestmark = pytest.mark.process
 
 QUICK = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
 REFUSED = Answer(
@@ -63,17 +66,7 @@ def items(cli: Cli, file: str, *tokens: str) -> list[dict[str, Any]]:
     return json_lines(out)
 
 
-@contextmanager
-def process(*tokens: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as a process of its own, which ends with the block."""
-    with subprocess.Popen(command(*tokens), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+def until(ready: Callable[[], bool], running: Forked) -> None:
     for _ in range(4_000):
         if ready() or running.poll() is not None:
             break
@@ -83,7 +76,7 @@ def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
 
 def killed(calls: Callable[[], int], at: int, *tokens: object) -> None:
     """Run a command and kill it as soon as the service has had so many calls."""
-    with process(*tokens) as running:
+    with forked(*tokens) as running:
         until(lambda: calls() >= at, running)
         running.kill()
 
@@ -127,12 +120,12 @@ def test_kill_9_loses_nothing_and_fetches_nothing_twice(
 ) -> None:
     """Killed twice in the middle, the run ends whole; only what was in flight at a kill is asked for again."""
     sandbox = services(latency=0.02)
-    count, at_once = 300, 8
+    count, at_once = 160, 8
     write_ids(Path("ids"), count)
     pace = ("--concurrency", at_once)
     begin = ("documents", "download", "ids", "--to", "out", "--run", "m.db", *pace)
     for number, tokens in enumerate([begin, ("runs", "resume", "m.db", *pace)], 1):
-        killed(lambda: sandbox.calls("document"), 80 * number, *tokens)
+        killed(lambda: sandbox.calls("document"), 40 * number, *tokens)
         assert shown(cli, "m.db")["held_by"] is None
     assert cli("runs", "resume", "m.db", *pace)[0] == Exit.DONE
     # What was published when it was killed, and not recorded yet, is found there: skipped.
@@ -148,10 +141,10 @@ def test_kill_9_loses_nothing_and_fetches_nothing_twice(
 def test_a_held_run_names_its_holder_and_one_signal_ends_it_well(services: Callable[..., Sandbox], cli: Cli) -> None:
     """The second process exits 2, looking is allowed, and after Ctrl-C the printed command goes on."""
     sandbox = services(latency=0.1)
-    write_ids(Path("ids"), 300)
+    write_ids(Path("ids"), 200)
     file = "the month's.db"
     tokens = ("documents", "download", "ids", "--to", "out", "--run", file)
-    with process(*tokens, "--concurrency", 4) as running:
+    with forked(*tokens, "--concurrency", 4) as running:
         until(lambda: sandbox.calls("document") >= 12, running)
         for second in (tokens, ("runs", "resume", file)):
             code, out, err = cli(*second)
@@ -164,16 +157,17 @@ def test_a_held_run_names_its_holder_and_one_signal_ends_it_well(services: Calla
         running.send_signal(signal.SIGINT)
         out, err = (text.decode() for text in running.communicate())
         assert running.returncode == Exit.STOPPED
+    sandbox.settings = evolve(sandbox.settings, latency=0.0)
     line = next(line for line in err.splitlines() if "runs resume" in line)
     assert shlex.split(line) == ["invoicing-async", "runs", "resume", file]
     found = shown(cli, file)
     assert found["held_by"] is None
-    assert found["counts"]["planned"] + found["counts"]["saved"] == found["total"] == 300
+    assert found["counts"]["planned"] + found["counts"]["saved"] == found["total"] == 200
     assert found["next"] == [line.strip(), line.strip().replace("resume", "verify")]
     asked = sandbox.calls("document")
     assert asked == found["counts"]["saved"]
     code, _, _ = cli(*shlex.split(line)[1:])
-    assert (code, sandbox.calls("document")) == (Exit.DONE, 300)
+    assert (code, sandbox.calls("document")) == (Exit.DONE, 200)
 
 
 def test_a_second_signal_leaves_a_run_that_goes_on(services: Callable[..., Sandbox], cli: Cli) -> None:
@@ -257,16 +251,14 @@ def test_ids_are_taken_in_whole_or_not_at_all(services: Callable[..., Sandbox], 
     assert "ids line 3: not UTF-8" in err
     assert shown(cli, "m.db")["total"] == 0
     read, write = os.pipe()
-    tokens = command("documents", "download", "-", "--to", "out", "--run", "m.db")
-    with subprocess.Popen(tokens, stdin=read, stderr=subprocess.PIPE) as running:
+    with forked("documents", "download", "-", "--to", "out", "--run", "m.db", stdin=read) as running:
         os.close(read)
         os.write(write, b"a\nb\n")
         until(Path("m.db.lock").exists, running)
-        threading.Event().wait(0.5)
+        threading.Event().wait(0.3)
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == Exit.STOPPED
-        assert running.stderr is not None
-        assert b"none of them was" in running.stderr.read()
+        assert b"none of them was" in running.communicate(10)[1]
+        assert running.returncode == Exit.STOPPED
         os.close(write)
     assert shown(cli, "m.db")["total"] == 0
     assert not sandbox.counts
@@ -283,12 +275,12 @@ def sent(sandbox: Sandbox) -> Counter[str]:
 def test_kill_9_never_makes_an_invoice_twice(services: Callable[..., Sandbox], cli: Cli) -> None:
     """After each kill what was in flight is in doubt; looked up and resolved both ways, all end made exactly once."""
     sandbox = services(QUICK, latency=0.02)
-    count, at_once = 200, 12  # 8 with the service, and half as many whose answers are being recorded
+    count, at_once = 120, 12  # 8 with the service, and half as many whose answers are being recorded
     write_drafts(Path("d.jsonl"), count)
     pace = ("--concurrency", 8)
     begin = ("invoices", "submit", "d.jsonl", "--run", "i.db", *pace)
     for number, tokens in enumerate([begin, ("runs", "resume", "i.db", *pace), begin], 1):
-        killed(lambda: sandbox.calls("submit"), 50 * number, *tokens)
+        killed(lambda: sandbox.calls("submit"), 30 * number, *tokens)
         counts = shown(cli, "i.db")["counts"]
         assert counts["in_flight"] == 0
         assert counts["in_doubt"] <= number * at_once
@@ -489,7 +481,7 @@ def test_invalid_drafts_wait_in_the_run_for_their_correction(services: Callable[
 
 def test_a_stopped_submission_goes_on(services: Callable[..., Sandbox], cli: Cli) -> None:
     """After one Ctrl-C everything is either planned or has its answer, and a resume ends the rest."""
-    sandbox = services(QUICK, latency=0.1)
+    sandbox = services(evolve_faults(seconds_until_done=(2.0, 2.0)), latency=0.1)
     write_drafts(Path("d.jsonl"), 60)
     tokens = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait", "--concurrency", "8")
     with signals(lambda: sandbox.calls("submit") >= 8, 1):
@@ -503,6 +495,7 @@ def test_a_stopped_submission_goes_on(services: Callable[..., Sandbox], cli: Cli
     counts = shown(cli, "i.db")["counts"]
     assert (counts["submitted"], counts["success"]) == (60 - counts["success"], counts["success"])
     assert not Path("inv").exists()
+    sandbox.settings = evolve(sandbox.settings, latency=0.0)
     assert cli("runs", "resume", "i.db")[0] == Exit.DONE
     assert (len(sandbox.created), len(list(Path("inv").iterdir()))) == (60, 60)
 
@@ -739,7 +732,7 @@ def test_progress_shows_the_states_below_the_bars(
     services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who looks on sees how many stand in each state, and bars for what there is to do."""
-    services(evolve_faults(seconds_until_done=(0.3, 0.3)), latency=0.05)
+    services(evolve_faults(seconds_until_done=(0.3, 0.3)), latency=0.02)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     write_drafts(Path("d.jsonl"), 30)

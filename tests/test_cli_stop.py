@@ -9,15 +9,16 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked, forked
 from served import command, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async._wire import dump_draft
@@ -26,21 +27,12 @@ from invoicing_async.cli.drafts import example
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
+pytestmark = pytest.mark.process
+
 SLOW = Faults(polls_until_done=(10**6, 10**6))
 
 
-@contextmanager
-def process(*tokens: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command as a process of its own, which ends with the block."""
-    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    with subprocess.Popen(command(*tokens), **streams) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
+def until(ready: Callable[[], bool], running: Forked | subprocess.Popen[bytes]) -> None:
     for _ in range(4_000):
         if ready() or running.poll() is not None:
             break
@@ -49,8 +41,8 @@ def until(ready: Callable[[], bool], running: subprocess.Popen[bytes]) -> None:
 
 
 def shown(file: str) -> dict[str, int]:
-    out = subprocess.run(command("runs", "show", file, "--json"), check=True, capture_output=True).stdout
-    counts: dict[str, int] = json.loads(out)["counts"]
+    with forked("runs", "show", file, "--json") as showing:
+        counts: dict[str, int] = json.loads(showing.communicate(60)[0])["counts"]
     return {state: number for state, number in counts.items() if number}
 
 
@@ -69,9 +61,9 @@ SUBMIT = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--concurrency", 4)
 )
 def test_a_closed_terminal_ends_a_submission_well(services: Callable[..., Sandbox], sent: list[signal.Signals]) -> None:
     """What is in flight finishes, exit code 3, nothing in doubt; a second hang-up cuts nothing."""
-    sandbox = services(latency=0.4)
+    sandbox = services(latency=0.2)
     write_drafts(Path("d.jsonl"), 60)
-    with process(*SUBMIT) as running:
+    with forked(*SUBMIT) as running:
         until(lambda: sandbox.calls("submit") >= 8, running)
         for number in sent:
             running.send_signal(number)
@@ -98,10 +90,10 @@ def test_every_command_with_work_in_flight_ends_so(
     services: Callable[..., Sandbox], tokens: tuple[object, ...]
 ) -> None:
     """Exit code 3, every outcome told, no half file."""
-    sandbox = services(SLOW, latency=0.3)
+    sandbox = services(SLOW, latency=0.2)
     write_drafts(Path("d.jsonl"), 60)
     write_ids(Path("ids"), 60)
-    with process(*tokens, "--json") as running:
+    with forked(*tokens, "--json") as running:
         until(lambda: sandbox.calls("submit") + sandbox.calls("document") >= 8, running)
         running.send_signal(signal.SIGHUP)
         out, _ = running.communicate(timeout=60)
@@ -119,11 +111,12 @@ def test_a_closed_terminal_ends_a_wait_and_a_refresh(services: Callable[..., San
     """Nothing is lost by it: the operations go on at the service."""
     sandbox = services(Faults(polls_until_done=(1, 1)))
     write_drafts(Path("d.jsonl"), 40)
-    subprocess.run(command("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait"), check=True, capture_output=True)
+    with forked("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait") as running:
+        assert running.wait(60) == Exit.DONE
     Path("ids").write_text("".join(f"{number}\n" for number in sandbox.created))
-    slow = services(SLOW, latency=0.3)
+    slow = services(SLOW, latency=0.2)
     for number, tokens in enumerate([("runs", "refresh", "i.db"), ("invoices", "wait", "--from", "ids")], 1):
-        with process(*tokens, "--concurrency", 2) as running:
+        with forked(*tokens, "--concurrency", 2) as running:
             until(partial(asked, slow, 4 * number), running)
             running.send_signal(signal.SIGHUP)
             running.communicate(timeout=60)
@@ -135,28 +128,25 @@ def test_what_began_without_a_terminal_is_not_ended_by_it(services: Callable[...
     """Under nohup a hang-up is ignored: the work goes on to its end."""
     sandbox = services(latency=0.1)
     write_drafts(Path("d.jsonl"), 30)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with process(*SUBMIT) as running:
-            until(lambda: sandbox.calls("submit") >= 8, running)
-            running.send_signal(signal.SIGHUP)
-            running.communicate(timeout=60)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with forked(*SUBMIT, ignored=[signal.SIGHUP]) as running:
+        until(lambda: sandbox.calls("submit") >= 8, running)
+        running.send_signal(signal.SIGHUP)
+        running.communicate(timeout=60)
     assert (running.returncode, len(sandbox.created)) == (Exit.DONE, 30)
 
 
 def test_a_terminal_that_is_gone_does_not_break_the_end(services: Callable[..., Sandbox]) -> None:
     """The window is closed in the middle of a picture: the run ends as it should, though nobody can be told."""
-    sandbox = services(latency=0.3)
+    sandbox = services(latency=0.2)
     write_drafts(Path("d.jsonl"), 60)
     ours, theirs = pty.openpty()
 
     def take_terminal() -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with process(*SUBMIT, "--json", **streams, start_new_session=True, preexec_fn=take_terminal) as running:
+    streams: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    streams |= {"start_new_session": True, "preexec_fn": take_terminal}
+    with subprocess.Popen(command(*SUBMIT, "--json"), **streams) as running:
         os.close(theirs)
         until(lambda: sandbox.calls("submit") >= 8, running)
         os.close(ours)
@@ -197,6 +187,25 @@ ENCODINGS: dict[str, dict[str, str]] = {
 }
 
 
+EACH = """
+import json, os, sys
+import invoicing_async.cli.app
+from invoicing_async.__main__ import main
+
+def run(words, number):
+    for descriptor in (1, 2):
+        os.dup2(os.open(f"{number}.{descriptor}", os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv[1:] = words
+    main()
+
+for number, words in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        run(words, number)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+"""Runs each command as a process forked from one interpreter, which has begun with the encoding in question."""
+
+
 @pytest.mark.parametrize("encoding", list(ENCODINGS))
 def test_a_terminal_that_cannot_show_a_word_ends_no_run(services: Callable[..., Sandbox], encoding: str) -> None:
     """Tables, lists, JSON lines, reports and sheets of Vietnamese keys and words: right exit codes, whole JSON."""
@@ -205,18 +214,23 @@ def test_a_terminal_that_cannot_show_a_word_ends_no_run(services: Callable[..., 
     sandbox.script(Operation.SUBMIT, [Answer(status=422, headers={"Content-Type": "application/json"}, body=body)] * 4)
     draft = dump_draft(example(1)).replace("ORDER-0001", "Đơn-hàng-1")
     Path("d.jsonl").write_text(draft + "\n" + draft.replace("hàng-1", "hàng-2") + "\n", "utf-8")
-    environment = os.environ | ENCODINGS[encoding]
-
-    def call(*tokens: str) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run(command(*tokens), env=environment, capture_output=True, check=False)
-        assert b"Traceback" not in done.stderr
-        return done
-
-    tokens = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--report", "r.csv")
-    assert call(*tokens).returncode == Exit.SOME_LEFT
-    assert call("runs", "show", "i.db", "--items").returncode == Exit.DONE
-    rows = [json.loads(line) for line in call("runs", "show", "i.db", "--items", "--json").stdout.splitlines()]
+    commands = [
+        ["invoices", "submit", "d.jsonl", "--run", "i.db", "--report", "r.csv"],
+        ["runs", "show", "i.db", "--items"],
+        ["runs", "show", "i.db", "--items", "--json"],
+        ["runs", "export", "i.db", "--state", "rejected"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(commands)],
+        env=os.environ | ENCODINGS[encoding],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.split() == [b"1", b"0", b"0", b"0"], done
+    said = [Path(f"{number}.1").read_bytes() for number in range(len(commands))]
+    assert b"Traceback" not in b"".join(path.read_bytes() for path in Path().glob("*.2"))
+    rows = [json.loads(line) for line in said[2].splitlines()]
     assert [row["key"] for row in rows] == ["Đơn-hàng-1", "Đơn-hàng-2"]
     assert SAYS[:20] in rows[0]["error"]
     assert "Đơn-hàng-1" in Path("r.csv").read_text("utf-8-sig")
-    assert "Đơn-hàng-2" in call("runs", "export", "i.db", "--state", "rejected").stdout.decode("utf-8-sig")
+    assert "Đơn-hàng-2" in said[3].decode("utf-8-sig")

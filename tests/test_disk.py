@@ -6,8 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 import pytest_asyncio
+from forked import Forked, python
 
 from invoicing_async import _disk
 from invoicing_async._disk import (
@@ -79,11 +78,15 @@ class Held:
     """Keeps the writer's thread busy until it is let go, so that jobs gather behind it."""
 
     def __init__(self, disk: DiskWriter) -> None:
-        self._gate = threading.Event()
-        self._busy = asyncio.ensure_future(disk.run(self._gate.wait))
+        self._begun, self._gate = threading.Event(), threading.Event()
+        self._busy = asyncio.ensure_future(disk.run(self._hold))
+
+    def _hold(self) -> bool:
+        self._begun.set()
+        return self._gate.wait()
 
     async def __aenter__(self) -> Self:
-        await asyncio.sleep(0)
+        assert await asyncio.to_thread(self._begun.wait, 30)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -499,20 +502,15 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(tmp_path: Path) -> Iterator[Forked]:
     """A process that holds a temporary file in the folder."""
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with python(HOLDER, tmp_path) as process:
+        process.line()
         yield process
-        process.kill()
 
 
 class TestSweep:
-    async def test_a_living_processs_file_stays_and_a_killed_ones_goes(
-        self, tmp_path: Path, holder: subprocess.Popen[str]
-    ) -> None:
+    async def test_a_living_processs_file_stays_and_a_killed_ones_goes(self, tmp_path: Path, holder: Forked) -> None:
         assert sweep(tmp_path) == 0
         assert len(names(tmp_path)) == 1
         holder.send_signal(signal.SIGKILL)
@@ -638,11 +636,8 @@ class TestWithoutAName:
         )
         if not unnamed:
             code = code.replace("temp =", "_disk._UNNAMED_WORK = False\ntemp =")
-        with subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as dying:
-            assert dying.stdout is not None
-            dying.stdout.readline()
+        with python(code, tmp_path) as dying:
+            dying.line()
             dying.kill()
         assert len(names(tmp_path)) == int(not unnamed)
         sweep(tmp_path)

@@ -6,8 +6,6 @@ import asyncio
 import errno
 import os
 import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from forked import python
 
 from invoicing_async import _disk, _existing
 from invoicing_async._disk import DiskWriter, OnExisting, prepare_folder, probe, sweep
@@ -131,10 +130,8 @@ asyncio.run(main())
 def test_two_processes_leave_one_file_for_each_id(tmp_path: Path) -> None:
     """Whoever comes second keeps what the first one made; together they made each once."""
     (tmp_path / "7.pdf").write_bytes(b"broken")
-    both = [
-        subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path), who], stdout=subprocess.PIPE) for who in "ab"
-    ]
-    made = [int(process.communicate()[0]) for process in both]
+    with python(KEEPER, tmp_path, "a") as one, python(KEEPER, tmp_path, "b") as other:
+        made = [int(process.communicate(60)[0]) for process in (one, other)]
     assert sum(made) == 200
     kept = [name for name in names(tmp_path) if "broken" not in name]
     assert sorted(kept) == sorted(f"{number}.pdf" for number in range(200))

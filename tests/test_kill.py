@@ -31,6 +31,8 @@ from invoicing_async._naming import is_temp
 from invoicing_async._pdf import fault_of
 from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
 
+pytestmark = pytest.mark.process
+
 WORK = Path(kill_work.__file__)
 SHORT = bool(os.environ.get("INVOICING_SHORT"))
 DOCUMENT_KILLS, INVOICE_KILLS = (12, 20) if SHORT else (100, 200)

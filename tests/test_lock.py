@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fakes import START
+from forked import Forked, python
 
 from invoicing_async import _lock
 from invoicing_async._lock import held, holder_of, note_of, using
@@ -32,16 +31,15 @@ class RefusedError(Exception):
     """Somebody else holds it."""
 
 
-def holding(file: Path) -> subprocess.Popen[str]:
+def holding(file: Path) -> Forked:
     """Another process that tries to hold a file; its first line says whether it does."""
-    command = [sys.executable, "-c", HOLDS, str(file)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return python(HOLDS, file)
 
 
 def refused(file: Path) -> str:
     """What another process says that cannot have the file."""
     with holding(file) as process:
-        return process.communicate()[1]
+        return process.communicate()[1].decode()
 
 
 @pytest.fixture
@@ -63,8 +61,7 @@ def test_who_holds_it_says_so_and_is_named_to_others(file: Path) -> None:
     assert holder_of(file) is None
     assert list(file.parent.iterdir()) == [file]
     with holding(file) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.line() == "held\n"
         process.communicate()
 
 
@@ -87,13 +84,13 @@ def test_the_lock_is_the_files_own_whatever_it_is_called(file: Path) -> None:
 
 def test_a_note_alone_means_nothing(file: Path) -> None:
     """Its process may be dead, or it may not have said who it is."""
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    for text in ("", "[]", "{", json.dumps({"pid": int(dead.stdout), "host": "elsewhere"})):
+    with python("pass") as dead:
+        dead.wait(30)
+    for text in ("", "[]", "{", json.dumps({"pid": dead.pid, "host": "elsewhere"})):
         note_of(file).write_text(text)
         assert holder_of(file) is None
     with holding(file) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+        process.line()
         assert str(holder_of(file)).startswith(f"process {process.pid} on ")
         note_of(file).write_text("")
         assert str(holder_of(file)) == "another process"
@@ -104,8 +101,7 @@ def test_a_note_alone_means_nothing(file: Path) -> None:
 
 def test_a_kill_lets_go_of_it(file: Path) -> None:
     with holding(file) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+        process.line()
         process.kill()
         process.communicate()
     assert note_of(file).exists()
@@ -155,8 +151,8 @@ def test_looking_at_a_file_leaves_the_locks_of_its_database_alone(tmp_path: Path
         with suppress(RefusedError), held(file, now=START, refuse=RefusedError):
             pass
         code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM t')"
-        other = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False)
-        assert "database is locked" in other.stderr
+        with python(code, file) as other:
+            assert b"database is locked" in other.communicate()[1]
         connection.execute("COMMIT")
         connection.close()
 

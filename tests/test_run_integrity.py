@@ -6,14 +6,14 @@ import asyncio
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
 import pytest
 from fakes import FakeClock
+from forked import python
 
 from invoicing_async import _integrity
 from invoicing_async._states import Event
@@ -30,6 +30,7 @@ from invoicing_async.runs import (
     SqliteReader,
 )
 
+HERE = Path(__file__).parent
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 REQUEST = "5a1e0000-0000-4000-8000-{:012d}"
 
@@ -67,13 +68,19 @@ asyncio.run(main())
 """
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the file, log and index of a run that was killed while it sent."""
+    folder = tmp_path_factory.mktemp("original")
+    with python(KILLED, folder / "run.db", HERE) as killed:
+        assert killed.wait(30) == 9
+    return folder
+
+
 @pytest.fixture
-def killed(tmp_path: Path) -> Path:
+def killed(original: Path, tmp_path: Path) -> Path:
     """The file of a run that was killed while it sent: ten are accepted, ten on their way, twenty planned."""
-    file = tmp_path / "run.db"
-    command = [sys.executable, "-c", KILLED, str(file), str(Path(__file__).parent)]
-    assert subprocess.run(command, check=False).returncode == 9
-    return file
+    return Path(shutil.copytree(original, tmp_path, dirs_exist_ok=True)) / "run.db"
 
 
 @pytest.fixture
@@ -163,21 +170,11 @@ def test_of_two_that_make_a_file_at_once_one_has_it(tmp_path: Path) -> None:
         "except RunLockedError:\n"
         "    print('refused', flush=True)\n"
     )
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "run.db")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    said = []
-    for process in both:
-        assert process.stdout is not None
-        said.append(process.stdout.readline().strip())
-    for process in both:
-        process.communicate()
+    with ExitStack() as stack:
+        all_four = [stack.enter_context(python(code, tmp_path / "run.db")) for _ in range(4)]
+        said = [process.line().strip() for process in all_four]
+        for process in all_four:
+            process.communicate()
     assert sorted(said) == ["held", "refused", "refused", "refused"]
     assert [path.name for path in tmp_path.iterdir()] == ["run.db"]
 
@@ -323,9 +320,8 @@ async def test_a_reader_that_outlives_a_killed_writer_leaves_its_log(tmp_path: P
         await run.add(map(draft, range(40)))
     async with SqliteReader.read(file) as reader:
         await reader.rows()
-        command = [sys.executable, "-c", KILLED, str(file), str(Path(__file__).parent)]
-        ended = await asyncio.to_thread(subprocess.run, command, check=False)
-        assert ended.returncode == 9
+        with python(KILLED, file, HERE) as killed:
+            assert await asyncio.to_thread(killed.wait, 30) == 9
         await reader.rows()
     assert _integrity.has_log(file)
     assert (await opened(file))["submitted"] == 10

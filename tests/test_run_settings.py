@@ -8,7 +8,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -19,7 +18,8 @@ from typing import Any
 import pytest
 from attrs import define, evolve, field
 from fakes import FakeClock, FakeResponse, FakeTransport
-from served import Cli, command, json_lines, whole, write_drafts, write_ids
+from forked import forked
+from served import Cli, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Poller, RetryPolicy, Session, StaticToken
 from invoicing_async._http import Request
@@ -443,7 +443,7 @@ def test_no_kill_leaves_a_second_copy(services: Callable[..., Sandbox], cli: Cli
     assert cli("invoices", "submit", "d.jsonl", "--run", "i.db", "--wait")[0] == Exit.DONE
     resume = ("runs", "resume", "i.db", "--export", "pdf", "--to", "out", "--concurrency", "4")
     for at in range(2, 20, 3):
-        with subprocess.Popen(command(*resume), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        with forked(*resume) as running:
             while running.poll() is None and sandbox.calls(Operation.FILE) < at:
                 threading.Event().wait(0.002)
             running.kill()

@@ -7,8 +7,6 @@ import json
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -21,6 +19,7 @@ from uuid import UUID
 
 import pytest
 from fakes import FakeClock, FakeResponse
+from forked import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -451,12 +450,11 @@ async def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path, kind: 
         else:
             await stack.enter_async_context(InvoiceRun.open(file))
         code = OPEN_RUN.format(kind=kind, folder=folder)
-        done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2, done.stderr
-        assert done.stdout.split()[0] == str(os.getpid())
-        assert f"{file} is held by process {os.getpid()}" in done.stdout
+        with python(code, file) as other:
+            out, err = await asyncio.to_thread(other.communicate, 30)
+        assert other.returncode == 2, err
+        assert out.split()[0].decode() == str(os.getpid())
+        assert f"{file} is held by process {os.getpid()}" in out.decode()
 
 
 @pytest.mark.asyncio

@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,6 +20,7 @@ from typing import Any
 import pytest
 from attrs import astuple
 from fakes import START, FakeClock
+from forked import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,14 +63,6 @@ def names(folder: Path) -> list[str]:
 
 async def documents(ledger: SqliteLedger, count: int) -> None:
     await ledger.add_ids(f"order-{number}" for number in range(1, count + 1))
-
-
-def python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Run a second real process that knows the package."""
-    root = Path(_store.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
 
 
 # -- documents ---------------------------------------------------------------------------------------------------
@@ -424,8 +415,7 @@ asyncio.run(main())
 async def test_a_second_process_is_told_who_holds_the_file_and_kill_9_frees_it(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with python(HOLD, path) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+        assert holder.line() == "held\n"
         with pytest.raises(RunLockedError, match=rf"run\.db is held by process {holder.pid} on \S+ since 20") as caught:
             async with SqliteLedger.open(path, kind=DOCUMENTS):
                 pass
@@ -1080,11 +1070,9 @@ asyncio.run(main())
 async def kill_and_check(path: Path, lines: int) -> None:
     """Kill the writer after so many acknowledgements; every one it printed must be there."""
     with python(WRITE, path) as writer:
-        assert writer.stdout is not None
-        printed = [writer.stdout.readline() for _ in range(lines)]
-        writer.send_signal(signal.SIGKILL)
-        printed += writer.stdout.readlines()
-        writer.wait()
+        assert all(writer.line() for _ in range(lines))
+        writer.kill()
+        printed = writer.communicate()[0].decode().splitlines(keepends=True)
     told = [line.split() for line in printed if line.endswith("\n") and line != "ready\n"]
     async with SqliteLedger.open(path) as ledger:
         items = {item.seq: item for item in await ledger.rows(limit=3000)}

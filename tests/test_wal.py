@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +12,8 @@ from random import Random
 
 import pytest
 from fakes import FakeClock
-from test_run_integrity import KILLED, begun, content, draft, opened, shown
+from forked import python
+from test_run_integrity import HERE, KILLED, begun, content, draft, opened, shown
 
 from invoicing_async import _wal
 from invoicing_async._states import Event
@@ -32,8 +30,8 @@ REQUEST = "5a1e0000-0000-4000-8000-{:012x}"
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the file, log and index of a run that was killed while it sent."""
     folder = tmp_path_factory.mktemp("original")
-    command = [sys.executable, "-c", KILLED, str(folder / "run.db"), str(Path(__file__).parent)]
-    assert subprocess.run(command, check=False).returncode == 9
+    with python(KILLED, folder / "run.db", HERE) as killed:
+        assert killed.wait(30) == 9
     assert {path.name for path in folder.iterdir()} >= {"run.db", "run.db-wal", "run.db-shm"}
     return folder
 
@@ -152,15 +150,13 @@ asyncio.run(main())
 def test_what_a_kill_leaves_is_never_taken_for_damage(tmp_path: Path) -> None:
     """Killed at any moment, with checkpoints among them and readers beside it, a run goes on."""
     random = Random(8)
-    command = [sys.executable, "-c", BUSY, str(tmp_path / "run.db"), str(Path(__file__).parent)]
     for _ in range(6):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
+        with python(BUSY, tmp_path / "run.db", HERE) as process:
+            assert process.line() == "begun\n"
             until = time.monotonic() + random.random() * 1.5
             while time.monotonic() < until:
                 assert len(asyncio.run(shown(tmp_path / "run.db"))) == 1000  # a page of them
-            process.send_signal(signal.SIGKILL)
+            process.kill()
         assert sum(asyncio.run(opened(tmp_path / "run.db")).values()) == 2000
 
 
