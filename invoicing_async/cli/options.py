@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from ..policies import Limits, RetryPolicy
@@ -38,7 +38,7 @@ class Common:
             help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
             "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
         ),
-    ] = None
+    ] = field(default=None, repr=False)
     ca_file: Annotated[
         Path | None,
         Parameter(
