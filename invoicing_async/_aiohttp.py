@@ -324,6 +324,7 @@ class _Head:
         return ours
 
     async def _sent(self, request: aiohttp.ClientRequest, connection: Connection) -> aiohttp.ClientResponse:
+        del vars(request)["send"]  # a request that holds itself would be left to the collector
         protocol = connection.protocol
         if protocol is None or protocol.should_close or not self._may_use(protocol.transport):
             # What came while it was idle would be taken for the answer: another order's document.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from base64 import b64encode
@@ -606,6 +607,24 @@ class TestWhatElseIsAskedMeanwhile:
         async with listening(answering(who, OK)) as peer, aiohttp.ClientSession(middlewares=[again]) as client:
             assert await asked(submission(peer.url), session=client) == (200, b"ok")
         assert peer.requests[0] == peer.requests[1]
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector() -> None:
+    async with listening(answering(*[OK] * 20)) as peer, opened() as transport:
+
+        async def call() -> None:
+            async with transport.send(submission(peer.url), Exchange()) as answer:
+                await answer.read(10)
+
+        await call()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(15):
+                await call()
+            assert gc.collect() < 15
+        finally:
+            gc.enable()
 
 
 class TestSessionOfTheUsersOwn:

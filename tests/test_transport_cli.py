@@ -11,6 +11,7 @@ from socketserver import TCPServer
 
 import pytest
 import trustme
+from leaks import kept_in_frames, shown
 from served import Cli, clean
 
 from invoicing_async.cli.exits import CommandError
@@ -149,6 +150,12 @@ def test_no_setting_shows_a_proxys_password() -> None:
     with pytest.raises(CommandError) as caught:
         load(None, {"INVOICING_PROXY": f"http://clerk:{PASSWORD}@pro xy"}).network.check()
     assert PASSWORD not in str(caught.value)
+
+
+def test_no_frame_of_a_refused_option_holds_its_password() -> None:
+    with pytest.raises(CommandError) as caught:
+        Common(proxy=f"http://clerk:{PASSWORD}@proxy").settings()
+    assert PASSWORD not in shown(caught.value) + kept_in_frames(caught.value)
 
 
 def test_a_command_to_be_given_again_has_the_options_of_the_network() -> None:

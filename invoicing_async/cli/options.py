@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from attrs import frozen
+from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from .._run_settings import RunPace
@@ -40,7 +40,7 @@ class Common:
             help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
             "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
         ),
-    ] = None
+    ] = field(default=None, repr=False)
     ca_file: Annotated[
         Path | None,
         Parameter(
