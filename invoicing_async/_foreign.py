@@ -100,11 +100,13 @@ def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> Invoic
 def _tame(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
     for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
-        vars(each).update({name: _tamed(value) for name, value in vars(each).items() if name in _SAID})
+        vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
+        if "message" in vars(each):
+            vars(each)["message"] = _tamed(vars(each)["message"])
         if isinstance(each, aiohttp.ClientResponseError):
             _redact(each)
-        elif isinstance(each, aiohttp.ConnectionTimeoutError):
-            each.args = ()  # it names the whole URL
+        elif isinstance(each, (aiohttp.ConnectionTimeoutError, HttpProcessingError)):
+            each.args = ()  # the whole URL, or what was read
         else:
             each.args = tuple(map(_tamed, each.args))
 
@@ -128,8 +130,8 @@ _SPEAKING = (
 )
 """Exceptions of aiohttp's that repeat what they read or where it came from."""
 
-_SAID = frozenset({"message", "headers", "line", "hdr"})
-"""Where exceptions of aiohttp's keep what was said."""
+_READ = frozenset({"headers", "line", "hdr"})
+"""Where exceptions of aiohttp's keep what they read."""
 
 
 def _tamed(value: object) -> object:
