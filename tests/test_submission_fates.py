@@ -579,7 +579,7 @@ async def test_refused_for_now_then_lost_is_in_doubt_with_the_time_of_the_last_a
 
 # --- the door's own classification, with aiohttp's errors -----------------------------------------------------------
 
-CONNECTION_KEY: Any = aiohttp.client_reqrep.ConnectionKey("service.test", 80, False, True, None, None, None, None)
+CONNECTION_KEY: Any = aiohttp.client_reqrep.ConnectionKey("service.test", 80, False, True, None, None, None)
 
 
 @pytest.mark.asyncio
