@@ -65,7 +65,7 @@ YET = {
 """Imports that break the rules until what they are for is moved."""
 
 HIDDEN = {
-    "_aiohttp", "_cells", "_characters", "_clock", "_disk", "_http", "_links", "_lock", "_naming", "_proxies", "_rules",
+    "_cells", "_characters", "_clock", "_disk", "_http", "_links", "_lock", "_naming", "_proxies", "_rules", "_run_settings",
     "_server", "_signing", "_spreadsheet", "_states", "_store", "_table", "_wire",
 }  # fmt: skip
 """Private modules that the command line imports until the library does for it what it uses them for."""

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
-from .._aiohttp import AiohttpTransport
 from .._characters import stuck
 from .._proxies import Environment, Proxy, has_credential, proxy_fault
 from .._signing import SigningRules
