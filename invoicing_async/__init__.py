@@ -12,10 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._disk import OnExisting
-    from ._naming import Layout
-    from ._signing import SigningRules
-    from ._wire import WireNames
+    from ._core.signing import SigningRules
+    from ._einvoices.wire import WireNames
+    from ._files.naming import Layout
+    from ._files.writer import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
     from .documents import DownloadOutcome, OpenDocument, OrderDocuments
     from .errors import (
@@ -141,10 +141,10 @@ __all__ = [
 ]
 
 _NAMES = {
-    "_disk": "OnExisting",
-    "_naming": "Layout",
-    "_signing": "SigningRules",
-    "_wire": "WireNames",
+    "_files.writer": "OnExisting",
+    "_files.naming": "Layout",
+    "_core.signing": "SigningRules",
+    "_einvoices.wire": "WireNames",
     "auth": "Auth HmacAuth OAuthClientCredentials StaticToken",
     "documents": "DownloadOutcome OpenDocument OrderDocuments",
     "errors": (

@@ -18,14 +18,14 @@ from urllib.parse import quote_plus, urlencode
 
 from attrs import Attribute, Factory, define, field, fields, frozen
 
-from . import _signing
-from ._characters import stuck
-from ._clock import Clock
-from ._http import Request, Response
-from ._secrecy import Hidden, hidden, quiet
-from ._signing import SigningRules
-from ._tasks import started
-from ._wire import Token, decode_token
+from ._core import signing
+from ._core.clock import Clock
+from ._core.http import Request, Response
+from ._core.secrecy import Hidden, hidden, quiet
+from ._core.signing import SigningRules
+from ._core.tasks import started
+from ._einvoices.wire import Token, decode_token
+from ._values.characters import stuck
 from .errors import ApiError, AuthenticationError, InvoicingError, ProtocolError, TransportError
 from .policies import not_negative, positive
 
@@ -114,7 +114,7 @@ class HmacAuth:
     @_identity.default
     def _named(self) -> Mapping[str, str]:
         values = (self.partner_client_id, self.store_client_id, self.store_token)
-        named = zip(_signing.SIGNED_HEADERS, values, strict=False)
+        named = zip(signing.SIGNED_HEADERS, values, strict=False)
         return {name: value for name, value in named if value is not None}
 
     def ready(self, clock: Clock) -> bool:
@@ -127,13 +127,13 @@ class HmacAuth:
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
         """Give the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
         signed = self.identity(int(now * 1000))
-        path = _signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
+        path = signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
         text = Hidden(
-            _signing.base_string(
-                request.method, path, headers=signed.items(), body_hash=_signing.body_sha256(request.body)
+            signing.base_string(
+                request.method, path, headers=signed.items(), body_hash=signing.body_sha256(request.body)
             )
         )
-        signature = _signing.header_value(_signing.digest(self.secret_key, text), rules=self.rules)
+        signature = signing.header_value(signing.digest(self.secret_key, text), rules=self.rules)
         return {**signed, "x-signature": Hidden(signature)}
 
     def identity(self, timestamp_ms: int) -> dict[str, str]:

@@ -13,22 +13,19 @@ from typing import Self, TypeAlias
 
 from attrs import field, frozen
 
-from ._answers import shown
-from ._batch import Careful, bounded
-from ._causes import of_document
-from ._disk import DiskWriter, OnExisting, prepare_folder, probe
-from ._download import GENERIC, PDF_TYPES, Body, Pdf, Place, Receiver
-from ._existing import Published, whole_document
-from ._http import Repeat, Request, Response, path
-from ._naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
-from ._order_ids import OrderId, as_text, texts
-from ._pdf import Checker
-from ._ramp import Cause, Verdict
-from ._seen import Seen
-from .errors import (
-    InvoicingError,
-    OrderStatusError,
-)
+from ._core.answers import shown
+from ._core.batch import Careful, bounded
+from ._core.causes import of_document
+from ._core.http import Repeat, Request, Response, path
+from ._core.order_ids import OrderId, as_text, texts
+from ._core.ramp import Cause, Verdict
+from ._files.existing import Published, whole_document
+from ._files.naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
+from ._files.pdf import Checker
+from ._files.receive import GENERIC, PDF_TYPES, Body, Pdf, Place, Receiver
+from ._files.writer import DiskWriter, OnExisting, prepare_folder, probe
+from ._values.digest_set import Seen
+from .errors import InvoicingError, OrderStatusError
 from .events import DocumentSaved
 from .models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
 from .session import WIDE, Session, Sleep

@@ -35,11 +35,11 @@ from typing import Any
 
 from attrs import define, evolve, field, fields_dict, frozen
 
-from . import _rules
-from ._shape import WireNames
-from ._spreadsheet import DecimalMark, addresses, code_fault, formula_fault, is_grouped, number, vat_rate
-from ._table import BOM, Head, LineFault, Numbered, decoded, ended, head_of
-from ._wire import dump_draft, load_draft
+from ._einvoices import rules
+from ._einvoices.shape import WireNames
+from ._einvoices.spreadsheet import DecimalMark, addresses, code_fault, formula_fault, is_grouped, number, vat_rate
+from ._einvoices.wire import dump_draft, load_draft
+from ._values.table import BOM, Head, LineFault, Numbered, decoded, ended, head_of
 from .errors import DraftError, Fault
 from .models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, unchecked
 
@@ -85,7 +85,7 @@ def read_jsonl(
     the same content. `rounding` is the unit to which amounts may have been rounded. At the end raises
     `DraftsFileError` with every fault, each with line and path, unless `on_fault` took them.
     """
-    unit = _rules.rounding_unit(rounding)
+    unit = rules.rounding_unit(rounding)
     return _checked(_jsonl_records(lines, names or WireNames(), unit), on_fault)
 
 
@@ -106,7 +106,7 @@ def read_csv(
     """
     if decimal_mark not in {None, ".", ","}:
         raise ValueError(f"decimal_mark must be '.', ',' or None, not {decimal_mark!r}")
-    table = _Table(names or WireNames(), _rules.rounding_unit(rounding), _Numbers(decimal_mark))
+    table = _Table(names or WireNames(), rules.rounding_unit(rounding), _Numbers(decimal_mark))
     return _checked(_csv_records(lines, table), on_fault)
 
 
@@ -157,7 +157,7 @@ class _Keys:
 
 def _canonical(draft: InvoiceDraft) -> InvoiceDraft:
     """Give a draft its key in the form in which keys are compared."""
-    key = _rules.canonical_key(draft.key)
+    key = rules.canonical_key(draft.key)
     return draft if key == draft.key else evolve(draft, key=key)
 
 
@@ -436,7 +436,7 @@ def _grouped(group: list[_Row], missing: frozenset[str], table: _Table) -> _Reco
         return _Record(first.line, faults=tuple(found))
     draft = _draft(sound)
     told = {(fault.line, fault.column) for fault in found}
-    for fault in _rules.faults(draft, reserved=table.names.reserved, rounding=table.rounding):
+    for fault in rules.faults(draft, reserved=table.names.reserved, rounding=table.rounding):
         line, column = _place(fault.path, sound)
         if (line, column) not in told and column not in missing:
             told.add((line, column))

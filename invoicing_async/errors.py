@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from attrs import field, frozen
 
-from ._text import one_line
+from ._values.text import one_line
 
 __all__ = [
     "ApiError",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from attrs import Attribute, define, field, frozen
 
-from ._learning import Learned
+from ._values.adaptive_polling import Learned
 
 __all__ = ["AdaptivePoller", "Poller"]
 

@@ -13,9 +13,9 @@ from unicodedata import normalize
 
 from attrs import frozen
 
-from ._batch import bounded
-from ._clock import Clock
-from ._sheet import (
+from ._core.batch import bounded
+from ._core.clock import Clock
+from ._durable.sheet import (
     COLUMNS,
     Answer,
     AnswersError,
@@ -29,8 +29,8 @@ from ._sheet import (
     sheet_head,
     sheet_line,
 )
-from ._states import Event, State
-from ._store import Change, Item, SqliteReader
+from ._durable.states import Event, State
+from ._durable.store import Change, Item, SqliteReader
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
 from .invoices import AsyncInvoices

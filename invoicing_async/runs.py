@@ -24,20 +24,16 @@ from typing import Any, Self, TypeVar
 
 from attrs import evolve, frozen
 
-from ._batch import Careful, bounded
-from ._causes import of_submission
-from ._claims import Claims
-from ._clock import Clock, RealClock
-from ._disk import DiskWriter
-from ._existing import difference
-from ._naming import Layout, parsed
-from ._order_ids import OrderId, texts
-from ._ramp import Cause, Verdict
-from ._rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
-from ._run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
-from ._scheduler import Schedule
-from ._states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
-from ._store import (
+from ._core.batch import Careful, bounded
+from ._core.causes import of_submission
+from ._core.clock import Clock, RealClock
+from ._core.order_ids import OrderId, texts
+from ._core.ramp import Cause, Verdict
+from ._core.tasks import started
+from ._durable.claims import Claims
+from ._durable.run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
+from ._durable.states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
+from ._durable.store import (
     Change,
     DamagedRunError,
     DraftConflictError,
@@ -52,17 +48,14 @@ from ._store import (
     SqliteLedger,
     SqliteReader,
 )
-from ._tasks import started
-from ._wire import dump_draft, load_draft
+from ._einvoices.poll_scheduler import Schedule
+from ._einvoices.rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
+from ._einvoices.wire import dump_draft, load_draft
+from ._files.existing import difference
+from ._files.naming import Layout, parsed
+from ._files.writer import DiskWriter
 from .documents import DownloadOutcome, OrderDocuments, Saver, judged
-from .errors import (
-    DraftError,
-    Fault,
-    InvoicingError,
-    ResolutionTooEarlyError,
-    Sent,
-    SubmissionInDoubtError,
-)
+from .errors import DraftError, Fault, InvoicingError, ResolutionTooEarlyError, Sent, SubmissionInDoubtError
 from .invoices import AsyncInvoices, Fate, fate
 from .models import (
     Consumer,

@@ -18,19 +18,19 @@ from urllib.parse import urlsplit
 from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
-from ._batch import in_batch
-from ._clock import Bound, Clock, RealClock
-from ._credential_watch import CredentialWatch
-from ._governor import Pacer
-from ._hold import Hold
-from ._http import Exchange, Repeat, Request, Response, Transport
-from ._links import checked_base_url
-from ._outcomes import may_repeat
-from ._refusals import read_into
-from ._secrecy import trim
-from ._slots import Slots
-from ._tasks import Lifetime
-from ._wire import error_from, unexpected
+from ._core.batch import in_batch
+from ._core.clock import Bound, Clock, RealClock
+from ._core.credential_watch import CredentialWatch
+from ._core.error_bodies import read_into
+from ._core.hold import Hold
+from ._core.http import Exchange, Repeat, Request, Response, Transport
+from ._core.outcomes import may_repeat
+from ._core.rate_limiter import Pacer
+from ._core.secrecy import trim
+from ._core.semaphore import Slots
+from ._core.tasks import Lifetime
+from ._einvoices.links import checked_base_url
+from ._einvoices.wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
     ApiError,
@@ -155,7 +155,7 @@ class Session:
     def _taken(self, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
         """Return the transport, and whether it is this session's to close: one that it made, or had made."""
         if given is None:
-            from ._aiohttp import AiohttpTransport  # only who goes there waits for its import
+            from ._transport.client import AiohttpTransport  # only who goes there waits for its import
 
             return AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
         if hasattr(given, "send") and not isinstance(given, type):

@@ -18,8 +18,8 @@ real port.
 
 from __future__ import annotations
 
-from ._aiohttp import AiohttpTransport
-from ._http import Exchange, Repeat, Request, Response, Transport, path
-from ._server import serve
+from ._core.http import Exchange, Repeat, Request, Response, Transport, path
+from ._transport.client import AiohttpTransport
+from ._transport.server import serve
 
 __all__ = ["AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve"]

@@ -17,8 +17,8 @@ from fakes import FakeClock
 from hypothesis import HealthCheck, settings
 from served import Cli, clean, starting
 
-from invoicing_async.cli import invoices, runs
 from invoicing_async.cli.app import run
+from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 

@@ -10,8 +10,8 @@ from itertools import count
 
 from attrs import Factory, define, field
 
-from invoicing_async._clock import RealClock
-from invoicing_async._http import Exchange, Request, Response
+from invoicing_async._core.clock import RealClock
+from invoicing_async._core.http import Exchange, Request, Response
 from invoicing_async.errors import ProtocolError
 
 START = 1_758_100_350.0

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from invoicing_async._aiohttp import AiohttpTransport
+from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.session import Session
 
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
-from invoicing_async import _connections, _pooled
-from invoicing_async._aiohttp import AiohttpTransport
+from invoicing_async._transport import connections, pooled
+from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import SubmissionInDoubtError
 from invoicing_async.invoices import AsyncInvoices
@@ -107,9 +107,9 @@ async def give_up(url: str, key: str, end: str, certificate: str) -> None:
 
 def run(url: str, key: str, end: str, flavour: str, certificate: str) -> None:
     if flavour == "plain":
-        vars(_connections)["make"] = plain
+        vars(connections)["make"] = plain
     if flavour == "client":
-        vars(_pooled)["_PRISTINE"] = None  # as if an agent watched aiohttp's client
+        vars(pooled)["_PRISTINE"] = None  # as if an agent watched aiohttp's client
     if flavour == "uvloop":
         import uvloop
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from invoicing_async._pdf import Checker
-from invoicing_async._wire import dump_draft
-from invoicing_async.cli import drafts, serving
+from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._files.pdf import Checker
+from invoicing_async.cli import serving
+from invoicing_async.cli.input import drafts
 from invoicing_async.sandbox import Faults, Sandbox, SandboxSettings
 
 SECRETS = (

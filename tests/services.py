@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from attrs import define, field
 from fakes import FakeClock, FakeResponse
 
-from invoicing_async._http import Exchange, Request, Response
+from invoicing_async._core.http import Exchange, Request, Response
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import TransportError
 from invoicing_async.invoices import AsyncInvoices

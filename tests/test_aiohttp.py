@@ -20,9 +20,9 @@ from leaks import shown
 from mocked import Mocked
 from peers import OK, Connection, Peer, answering, free_port, listening, silent
 
-from invoicing_async._aiohttp import AiohttpTransport
-from invoicing_async._http import Exchange, Request, Response, path
-from invoicing_async._server import _abort, serve
+from invoicing_async._core.http import Exchange, Request, Response, path
+from invoicing_async._transport.client import AiohttpTransport
+from invoicing_async._transport.server import _abort, serve
 from invoicing_async.errors import ProtocolError, TransportError
 from invoicing_async.policies import Timeouts
 

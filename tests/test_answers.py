@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._answers import canonical_id, code_of, named_ids, read_answer, says_submitted, words_of
-from invoicing_async._text import harmless, harmless_tree, one_line
-from invoicing_async._wire import decode_request, error_from
+from invoicing_async._core.answers import canonical_id, code_of, named_ids, read_answer, says_submitted, words_of
+from invoicing_async._einvoices.wire import decode_request, error_from
+from invoicing_async._values.text import harmless, harmless_tree, one_line
 from invoicing_async.errors import ApiError, InvoicingError, ProtocolError
 
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"

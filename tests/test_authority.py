@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import Service, drafts, listed, opened
 
-from invoicing_async._states import Event
-from invoicing_async._store import Item
-from invoicing_async.cli.rows import authority_status
+from invoicing_async._durable.states import Event
+from invoicing_async._durable.store import Item
+from invoicing_async.cli.terminal.rows import authority_status
 from invoicing_async.errors import AuthenticationError
 from invoicing_async.models import AuthorityStatus
 from invoicing_async.runs import InvoiceRun

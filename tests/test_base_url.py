@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from leaks import shown
 
 from invoicing_async import Session, StaticToken
-from invoicing_async._links import checked_base_url
+from invoicing_async._einvoices.links import checked_base_url
 
 RIGHT = (
     "https://partners-api.tocobagus.net/api/v1",

@@ -14,8 +14,8 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _batch as batch_module
-from invoicing_async._batch import IDLE, PARKED, READ_ON, Sleep, bounded
+from invoicing_async._core import batch as batch_module
+from invoicing_async._core.batch import IDLE, PARKED, READ_ON, Sleep, bounded
 
 pytestmark = pytest.mark.asyncio
 

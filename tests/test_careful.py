@@ -27,9 +27,9 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._batch import Careful, bounded
-from invoicing_async._causes import of_document, of_submission
-from invoicing_async._ramp import Cause, Ramp, Streak, Verdict, limit
+from invoicing_async._core.batch import Careful, bounded
+from invoicing_async._core.causes import of_document, of_submission
+from invoicing_async._core.ramp import Cause, Ramp, Streak, Verdict, limit
 from invoicing_async.errors import (
     ApiError,
     DraftError,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._cells import csv_line, inert, original
+from invoicing_async._values.cells import csv_line, inert, original
 
 RUNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 """Characters by which a spreadsheet knows a formula, or might."""

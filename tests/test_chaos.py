@@ -29,8 +29,8 @@ import pytest
 from attrs import define, field
 from fakes import LaterClock
 
-from invoicing_async._integrity import expects_log
-from invoicing_async._lock import holder_of
+from invoicing_async._durable.integrity import expects_log
+from invoicing_async._durable.lock import holder_of
 from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
 
 SHORT = bool(os.environ.get("INVOICING_SHORT"))

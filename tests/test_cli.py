@@ -36,16 +36,19 @@ from invoicing_async import (
     SubmissionInDoubtError,
 )
 from invoicing_async import __main__ as entry
-from invoicing_async._spreadsheet import code_fault
-from invoicing_async._wire import WireNames, dump_draft
-from invoicing_async.cli import account as accounts
+from invoicing_async._einvoices.spreadsheet import code_fault
+from invoicing_async._einvoices.wire import WireNames, dump_draft
 from invoicing_async.cli import app as application
-from invoicing_async.cli import demo, doctor, drafts, ids, invoices, progress, report, rows, stop
-from invoicing_async.cli import settings as configured
+from invoicing_async.cli import stop
+from invoicing_async.cli import summary as accounts
 from invoicing_async.cli.app import run
+from invoicing_async.cli.commands import demo, doctor, invoices
 from invoicing_async.cli.exits import CommandError, Exit
-from invoicing_async.cli.options import Common, Picking
-from invoicing_async.cli.screen import Screen, plain
+from invoicing_async.cli.input import drafts, ids
+from invoicing_async.cli.input import settings as configured
+from invoicing_async.cli.input.options import Common, Picking
+from invoicing_async.cli.terminal import progress, report, rows
+from invoicing_async.cli.terminal.output import Screen, plain
 from invoicing_async.errors import OrderStatusError, RateLimitError, ServiceUnavailableError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
 from invoicing_async.models import (

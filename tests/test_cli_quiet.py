@@ -11,7 +11,7 @@ import pytest
 from served import SECRETS, Cli, clean, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.screen import hints
+from invoicing_async.cli.terminal.output import hints
 from invoicing_async.errors import AuthenticationError, PollTimeoutError
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 

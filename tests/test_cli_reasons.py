@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from served import Cli, json_lines, write_drafts
 
-from invoicing_async.cli import rows
-from invoicing_async.cli.account import authority_note, reason
 from invoicing_async.cli.exits import Exit
+from invoicing_async.cli.summary import authority_note, reason
+from invoicing_async.cli.terminal import rows
 from invoicing_async.errors import SubmissionInDoubtError
 from invoicing_async.models import InvoiceRequest, RequestStatus
 from invoicing_async.runs import Item

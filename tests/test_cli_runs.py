@@ -25,17 +25,19 @@ from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
-from invoicing_async._naming import file_name
-from invoicing_async._states import Event
-from invoicing_async._store import NewDraft, SqliteLedger
-from invoicing_async._wire import dump_draft
-from invoicing_async.cli import drafts, rows, runbook
+from invoicing_async._durable.states import Event
+from invoicing_async._durable.store import NewDraft, SqliteLedger
+from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._files.naming import file_name
+from invoicing_async.cli import run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.options import Common, Pace
-from invoicing_async.cli.screen import Screen
-from invoicing_async.cli.settings import Settings
+from invoicing_async.cli.input import drafts
+from invoicing_async.cli.input.options import Common, Pace
+from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
+from invoicing_async.cli.terminal import rows
+from invoicing_async.cli.terminal.output import Screen
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
@@ -713,9 +715,9 @@ async def test_books_that_do_not_balance_are_told(tmp_path: Path) -> None:
     """An item without an outcome, or one too many in the file, is an error whatever else went well."""
     console = Console(file=io.StringIO())
     seen = Screen(out=Console(file=io.StringIO(), force_terminal=True), err=console)
-    errand = runbook.Errand(screen=seen, settings=Settings({}), common=Common(), pace=Pace(), file="m.db")
+    errand = run_summary.Errand(screen=seen, settings=Settings({}), common=Common(), pace=Pace(), file="m.db")
     async with SqliteLedger.open(tmp_path / "m.db", kind=RunKind.DOCUMENTS, settings={}) as ledger:
-        book = runbook.DocumentBook(ledger, errand, Stop(lambda: None), None)
+        book = run_summary.DocumentBook(ledger, errand, Stop(lambda: None), None)
         await book.begin()
         await ledger.add_ids(["a"])
         book.expected = 2

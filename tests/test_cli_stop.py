@@ -21,10 +21,10 @@ import pytest
 from forked import Forked, forked
 from served import command, json_lines, whole, write_drafts, write_ids
 
-from invoicing_async._wire import dump_draft
+from invoicing_async._einvoices.wire import dump_draft
 from invoicing_async.cli import stop
-from invoicing_async.cli.drafts import example
 from invoicing_async.cli.exits import Exit
+from invoicing_async.cli.input.drafts import example
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 pytestmark = pytest.mark.process

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from invoicing_async._clock import Clock, RealClock, token
+from invoicing_async._core.clock import Clock, RealClock, token
 
 
 def test_now_is_epoch_seconds() -> None:

@@ -17,10 +17,10 @@ from leaks import in_use, others
 from peers import OK, Connection, Peer, answering, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, OrderDocuments
-from invoicing_async import _disk as disk_module
-from invoicing_async._disk import DiskWriter
-from invoicing_async._http import Repeat, Request, Response
-from invoicing_async._tasks import Lifetime, started
+from invoicing_async._core.http import Repeat, Request, Response
+from invoicing_async._core.tasks import Lifetime, started
+from invoicing_async._files import writer as disk_module
+from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError, SessionError, SubmissionInDoubtError
 from invoicing_async.models import InDoubt, NotSent, NotStarted

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from invoicing_async._codings import PIECE, CodingError, DecodedSizeError, Decoder, codings, decoder, is_coded
+from invoicing_async._core.codings import PIECE, CodingError, DecodedSizeError, Decoder, codings, decoder, is_coded
 
 LIMIT = 2**24
 

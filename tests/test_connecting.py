@@ -21,10 +21,10 @@ from fakes import FakeClock
 from leaks import shown
 from peers import OK, Connection, Peer, Play, answering, free_port, listening, run_eagerly, silent
 
-from invoicing_async import _addresses
-from invoicing_async._aiohttp import AiohttpTransport
-from invoicing_async._foreign import furthest, translate
-from invoicing_async._http import Exchange, Request
+from invoicing_async._core.http import Exchange, Request
+from invoicing_async._transport import addresses
+from invoicing_async._transport.client import AiohttpTransport
+from invoicing_async._transport.errors import furthest, translate
 from invoicing_async.errors import TransportError
 from invoicing_async.policies import Timeouts
 
@@ -222,7 +222,7 @@ class TestEachFailureIsNamed:
         run(work())
 
 
-original_share = _addresses._share
+original_share = addresses._share
 
 KEY = ConnectionKey("service.test", 443, True, True, None, None, None)
 
@@ -310,8 +310,8 @@ class TestSeveralAddresses:
 
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_addresses, "HEAD_START", 0.02)
-        monkeypatch.setattr(_addresses, "_share", lambda seconds, ways: 0.03)
+        monkeypatch.setattr(addresses, "HEAD_START", 0.02)
+        monkeypatch.setattr(addresses, "_share", lambda seconds, ways: 0.03)
 
     @pytest.mark.parametrize("stalled", [1, 2, 5])
     def test_the_next_one_answers(
@@ -341,7 +341,7 @@ class TestSeveralAddresses:
     def test_one_that_fails_is_followed_at_once(
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_addresses, "HEAD_START", 60)
+        monkeypatch.setattr(addresses, "HEAD_START", 60)
 
         async def work() -> None:
             async with several(names) as host:
@@ -354,7 +354,7 @@ class TestSeveralAddresses:
     def test_one_that_answers_within_its_head_start_is_the_only_one_asked(
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_addresses, "HEAD_START", 60)
+        monkeypatch.setattr(addresses, "HEAD_START", 60)
 
         async def work() -> None:
             async with several(names) as host:
@@ -390,8 +390,8 @@ class TestSeveralAddresses:
         self, run: Run, names: Callable[..., None], certified: Certified, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A second one beside each slow one would load a busy service all the more."""
-        monkeypatch.setattr(_addresses, "HEAD_START", 0.2)
-        monkeypatch.setattr(_addresses, "_share", lambda seconds, ways: 60)
+        monkeypatch.setattr(addresses, "HEAD_START", 0.2)
+        monkeypatch.setattr(addresses, "_share", lambda seconds, ways: 60)
 
         async def work() -> None:
             async with several(names) as host:
@@ -413,9 +413,9 @@ class TestSeveralAddresses:
     def test_families_take_turns_in_the_resolvers_order(self) -> None:
         six, four = socket.AF_INET6, socket.AF_INET
         listed: Any = [(six, "a"), (six, "b"), (six, "c"), (four, "d"), (four, "e")]
-        turns: Any = list(_addresses.by_turns(listed))
+        turns: Any = list(addresses.by_turns(listed))
         assert [name for _, name in turns] == ["a", "d", "b", "e", "c"]
-        assert list(_addresses.by_turns([])) == []
+        assert list(addresses.by_turns([])) == []
 
 
 @pytest.mark.usefixtures("both_paths")

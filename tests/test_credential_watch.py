@@ -25,8 +25,8 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._credential_watch import ENOUGH, CredentialWatch
-from invoicing_async._http import Exchange, Request
+from invoicing_async._core.credential_watch import ENOUGH, CredentialWatch
+from invoicing_async._core.http import Exchange, Request
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 

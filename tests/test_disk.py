@@ -18,15 +18,10 @@ import pytest
 import pytest_asyncio
 from forked import Forked, python
 
-from invoicing_async import _disk
-from invoicing_async._disk import (
-    DiskWriter,
-    OnExisting,
-    prepare_folder,
-    sweep,
-)
-from invoicing_async._existing import Published
-from invoicing_async._naming import is_temp, temp_name
+from invoicing_async._files import writer
+from invoicing_async._files.existing import Published
+from invoicing_async._files.naming import is_temp, temp_name
+from invoicing_async._files.writer import DiskWriter, OnExisting, prepare_folder, sweep
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,8 +31,8 @@ BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both kinds of temporary file: without a name, where the system makes such, and with one."""
-    works: bool = request.param and _disk._UNNAMED_WORK
-    monkeypatch.setattr(_disk, "_UNNAMED_WORK", works)
+    works: bool = request.param and writer._UNNAMED_WORK
+    monkeypatch.setattr(writer, "_UNNAMED_WORK", works)
     return works
 
 
@@ -235,7 +230,7 @@ class TestDurable:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[Path] = []
-        monkeypatch.setattr(_disk, "_sync_folder", synced.append)
+        monkeypatch.setattr(writer, "_sync_folder", synced.append)
         await disk.store(tmp_path, tmp_path / "2025" / "09" / "a.pdf", BODY, durable=True)
         assert set(synced) == {tmp_path, tmp_path / "2025", tmp_path / "2025" / "09"}
 
@@ -250,8 +245,8 @@ class TestDurable:
     async def test_a_folder_whose_fsync_fails_takes_its_files_back_and_no_others(
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = _disk._sync_folder
-        monkeypatch.setattr(_disk, "_sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
+        real = writer._sync_folder
+        monkeypatch.setattr(writer, "_sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
         targets = [tmp_path / "bad" / "a.pdf", tmp_path / "good" / "b.pdf"]
         (tmp_path / "bad").mkdir()
         async with Held(disk):
@@ -424,7 +419,7 @@ class TestTheWriter:
         """So that the first of very many jobs do not wait for the last."""
         heard = threading.Event()
         async with Held(disk):
-            jobs = [asyncio.ensure_future(disk.run(lambda: True)) for _ in range(_disk.BATCH)]
+            jobs = [asyncio.ensure_future(disk.run(lambda: True)) for _ in range(writer.BATCH)]
             last = asyncio.ensure_future(disk.run(lambda: heard.wait(10)))
             await asyncio.sleep(0)
         await asyncio.gather(*jobs[:-1])  # the last of them may share a batch with what blocks
@@ -493,7 +488,7 @@ class TestTheWriter:
 HOLDER = """
 import sys
 from pathlib import Path
-from invoicing_async._disk import _Temp
+from invoicing_async._files.writer import _Temp
 temp = _Temp(Path(sys.argv[1]))
 temp.write(b"half a document")
 print(temp.path, flush=True)
@@ -537,8 +532,8 @@ class TestSweep:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between the making of a file and its lock a sweep may take it for a dead one's."""
-        monkeypatch.setattr(_disk, "_UNNAMED_WORK", False)
-        real = _disk._lock
+        monkeypatch.setattr(writer, "_UNNAMED_WORK", False)
+        real = writer._lock
         swept: list[int] = []
 
         def lock(fd: int, *, wait: bool) -> None:
@@ -546,7 +541,7 @@ class TestSweep:
                 swept.append(sweep(tmp_path))
             real(fd, wait=wait)
 
-        monkeypatch.setattr(_disk, "_lock", lock)
+        monkeypatch.setattr(writer, "_lock", lock)
         published = await store(disk, tmp_path / "a.pdf")
         assert swept == [1]
         assert published.path.read_bytes() == BODY
@@ -555,7 +550,7 @@ class TestSweep:
     async def test_without_locks_nothing_is_swept_and_documents_are_still_saved(
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_disk, "_lock", failing(errno.ENOLCK))
+        monkeypatch.setattr(writer, "_lock", failing(errno.ENOLCK))
         (tmp_path / temp_name("abc", 2)).write_bytes(b"dead or alive")
         assert sweep(tmp_path) == 0
         assert (await store(disk, tmp_path / "a.pdf")).path.read_bytes() == BODY
@@ -574,11 +569,11 @@ class TestSweep:
         assert len(names(tmp_path)) == 300
 
     async def test_a_forked_child_takes_names_of_its_own(self, tmp_path: Path) -> None:
-        mine = _disk._Temp(tmp_path)
+        mine = writer._Temp(tmp_path)
         pid = os.getpid()
-        assert _disk._Temp._token[0] == pid
-        _disk._Temp._token = (pid + 1, "ab12")
-        other = _disk._Temp(tmp_path)
+        assert writer._Temp._token[0] == pid
+        writer._Temp._token = (pid + 1, "ab12")
+        other = writer._Temp(tmp_path)
         assert Path(other.path).name.split("-")[1] not in {"ab12", Path(mine.path).name.split("-")[1]}
         mine.discard()
         other.discard()
@@ -631,11 +626,11 @@ class TestWithoutAName:
 
     async def test_a_kill_leaves_nothing_behind(self, tmp_path: Path, *, unnamed: bool) -> None:
         """A process killed in the middle of a document leaves nothing, or only what the next sweep takes."""
-        code = HOLDER.replace("temp = _Temp", "temp = _disk._temp").replace(
+        code = HOLDER.replace("temp = _Temp", "temp = writer._temp").replace(
             "import _Temp", "import _Temp\nfrom invoicing_async import _disk"
         )
         if not unnamed:
-            code = code.replace("temp =", "_disk._UNNAMED_WORK = False\ntemp =")
+            code = code.replace("temp =", "writer._UNNAMED_WORK = False\ntemp =")
         with python(code, tmp_path) as dying:
             dying.line()
             dying.kill()

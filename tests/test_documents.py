@@ -26,11 +26,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import Connection, Peer, listening
 
-from invoicing_async._disk import DiskWriter, OnExisting, probe
-from invoicing_async._existing import Published
-from invoicing_async._naming import Layout, is_temp, temp_name
-from invoicing_async._pdf import fault_of
-from invoicing_async._server import serve
+from invoicing_async._files.existing import Published
+from invoicing_async._files.naming import Layout, is_temp, temp_name
+from invoicing_async._files.pdf import fault_of
+from invoicing_async._files.writer import DiskWriter, OnExisting, probe
+from invoicing_async._transport.server import serve
 from invoicing_async.auth import HmacAuth, StaticToken
 from invoicing_async.documents import DownloadOutcome, OrderDocuments
 from invoicing_async.errors import (

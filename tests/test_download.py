@@ -15,8 +15,9 @@ import pytest_asyncio
 from attrs import evolve
 from fakes import FakeClock, FakeResponse
 
-from invoicing_async._disk import DiskWriter, Published, Spool
-from invoicing_async._download import (
+from invoicing_async._core.hold import Hold
+from invoicing_async._core.semaphore import Slots
+from invoicing_async._files.receive import (
     GENERIC,
     HEAD_SIZE,
     PDF_TYPES,
@@ -31,8 +32,7 @@ from invoicing_async._download import (
     refuse_unless,
     sent_length,
 )
-from invoicing_async._hold import Hold
-from invoicing_async._slots import Slots
+from invoicing_async._files.writer import DiskWriter, Published, Spool
 from invoicing_async.errors import (
     ApiError,
     IncompleteDocumentError,

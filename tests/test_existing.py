@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from forked import python
 
-from invoicing_async import _disk, _existing
-from invoicing_async._disk import DiskWriter, OnExisting, prepare_folder, probe, sweep
-from invoicing_async._existing import Published, difference, set_aside, whole_document
-from invoicing_async._naming import child, is_temp
-from invoicing_async._pdf import Checker
+from invoicing_async._files import existing, writer
+from invoicing_async._files.existing import Published, difference, set_aside, whole_document
+from invoicing_async._files.naming import child, is_temp
+from invoicing_async._files.pdf import Checker
+from invoicing_async._files.writer import DiskWriter, OnExisting, prepare_folder, probe, sweep
 
 BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 OTHER = BODY.replace(b"some", b"else")
@@ -28,9 +28,9 @@ OTHER = BODY.replace(b"some", b"else")
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of temporary file."""
-    monkeypatch.setattr(_disk, "_UNNAMED_WORK", request.param and _disk._UNNAMED_WORK)
-    monkeypatch.setattr(_disk, "_LINKLESS", set())
-    monkeypatch.setattr(_disk, "_NAMED_ONLY", set())
+    monkeypatch.setattr(writer, "_UNNAMED_WORK", request.param and writer._UNNAMED_WORK)
+    monkeypatch.setattr(writer, "_LINKLESS", set())
+    monkeypatch.setattr(writer, "_NAMED_ONLY", set())
 
 
 @pytest_asyncio.fixture
@@ -112,7 +112,7 @@ class TestKeeping:
 KEEPER = """
 import asyncio, sys
 from pathlib import Path
-from invoicing_async._disk import DiskWriter, OnExisting
+from invoicing_async._files.writer import DiskWriter, OnExisting
 
 async def main():
     writer, made = DiskWriter(), 0
@@ -213,7 +213,7 @@ class TestAnotherVolume:
 
         for name in real:
             monkeypatch.setattr(os, name, of_one_volume(name))
-        body = BODY[:9] + b"%" * (3 * _disk.COPIED) + BODY[9:]
+        body = BODY[:9] + b"%" * (3 * writer.COPIED) + BODY[9:]
         done = await disk.store(tmp_path, tmp_path / "sub" / "a.pdf", body, on_existing=on_existing)
         assert done.path.read_bytes() == body
         assert done.sha256 == sha256(body).hexdigest()
@@ -241,7 +241,7 @@ class TestTroubleAtTheClose:
             real(descriptor)
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-        monkeypatch.setattr(_disk, "os", _Closing(close))
+        monkeypatch.setattr(writer, "os", _Closing(close))
         with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
             await disk.store(tmp_path, tmp_path / "a.pdf", BODY, on_existing=on_existing, durable=durable)
         assert names(tmp_path) == []
@@ -287,14 +287,14 @@ class TestProbing:
 
 def test_a_durable_folders_own_name_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(_disk, "_sync_folder", synced.append)
+    monkeypatch.setattr(writer, "_sync_folder", synced.append)
     prepare_folder(tmp_path / "a" / "b", durable=True)
     assert synced == [tmp_path / "a", tmp_path]
 
 
 class TestWholeDocument:
     def test_a_whole_pdf_is_given_with_its_digest(self, tmp_path: Path) -> None:
-        body = BODY[:9] + b"%" * (3 * _existing.READ_SIZE) + BODY[9:]
+        body = BODY[:9] + b"%" * (3 * existing.READ_SIZE) + BODY[9:]
         (tmp_path / "a.pdf").write_bytes(body)
         found = whole_document(tmp_path / "a.pdf")
         assert found == Published(tmp_path / "a.pdf", len(body), sha256(body).hexdigest(), kept=True)

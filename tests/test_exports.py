@@ -15,8 +15,8 @@ from attrs import define, evolve, field
 from fakes import FakeClock, FakeResponse, FakeTransport
 
 from invoicing_async import AsyncInvoices, OrderDocuments, Poller, RetryPolicy, Session, StaticToken
-from invoicing_async._http import Request
-from invoicing_async._links import MOVED, RENEWED
+from invoicing_async._core.http import Request
+from invoicing_async._einvoices.links import MOVED, RENEWED
 from invoicing_async.errors import (
     AuthenticationError,
     ExportError,

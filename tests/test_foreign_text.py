@@ -26,8 +26,8 @@ from invoicing_async import (
     StaticToken,
     Timeouts,
 )
-from invoicing_async._answers import words_of
-from invoicing_async.cli.drafts import example
+from invoicing_async._core.answers import words_of
+from invoicing_async.cli.input.drafts import example
 from invoicing_async.errors import HEAD_LIMIT, MESSAGE_LIMIT, InvoicingError
 
 MARK = "SECRETBODY"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._governor import Pacer
+from invoicing_async._core.rate_limiter import Pacer
 
 
 def taken(pacer: Pacer, now: float, *, late: float = 0.0) -> float:

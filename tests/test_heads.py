@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._heads import mended as parted
+from invoicing_async._transport.heads import mended as parted
 
 BODY = b'{"request_id": 1}'
 LENGTH = b"Content-Length: %d" % len(BODY)

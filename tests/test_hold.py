@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fakes import FakeClock
 
-from invoicing_async._hold import Hold
-from invoicing_async._slots import Slots
+from invoicing_async._core.hold import Hold
+from invoicing_async._core.semaphore import Slots
 from invoicing_async.errors import TransportError
 
 pytestmark = pytest.mark.asyncio

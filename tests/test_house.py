@@ -215,7 +215,7 @@ def test_the_network_loads_aiohttp_and_no_extra() -> None:
         "aiohappyeyeballs", "cython_runtime", "aiosignal", "frozenlist", "idna", "multidict", "propcache",
         "typing_extensions", "yarl", "attr", "attrs", "cattrs",
     }  # fmt: skip
-    assert loaded_by("import invoicing_async._aiohttp") <= needed | {"aiohttp", "invoicing_async"}
+    assert loaded_by("import invoicing_async._transport.client") <= needed | {"aiohttp", "invoicing_async"}
 
 
 def test_public_names_are_real() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._http import Exchange, Repeat, Request, path
+from invoicing_async._core.http import Exchange, Repeat, Request, path
 
 
 def test_a_uuid_stands_as_it_is() -> None:

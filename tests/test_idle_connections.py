@@ -12,7 +12,7 @@ import uvloop
 from peers import OK, Connection, Peer, Play, listening, run_eagerly
 
 from invoicing_async import RetryPolicy, Session, StaticToken, Timeouts
-from invoicing_async._http import Repeat, Request, Response
+from invoicing_async._core.http import Repeat, Request, Response
 from invoicing_async.errors import TransportError
 from invoicing_async.events import AttemptFailed, Event, RetryScheduled
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._spreadsheet import code_fault
-from invoicing_async.cli import ids
+from invoicing_async._einvoices.spreadsheet import code_fault
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.options import Picking
+from invoicing_async.cli.input import ids
+from invoicing_async.cli.input.options import Picking
 from invoicing_async.cli.stop import Stop
 
 

@@ -16,8 +16,8 @@ from attrs import evolve
 from fakes import FakeClock, FakeResponse, FakeTransport
 from peers import OK, answering, listening
 
-from invoicing_async._aiohttp import AiohttpTransport
-from invoicing_async._http import Exchange, Repeat, Request, Response
+from invoicing_async._core.http import Exchange, Repeat, Request, Response
+from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import TransportError
 from invoicing_async.policies import RetryPolicy

@@ -35,9 +35,9 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._disk import OnExisting
-from invoicing_async._http import Request, Response
-from invoicing_async._server import serve
+from invoicing_async._core.http import Request, Response
+from invoicing_async._files.writer import OnExisting
+from invoicing_async._transport.server import serve
 from invoicing_async.errors import (
     ApiError,
     AuthenticationError,

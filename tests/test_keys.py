@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async import HmacAuth, OAuthClientCredentials, StaticToken
-from invoicing_async._characters import unseen
-from invoicing_async._rules import canonical_key, faults, key_faults
-from invoicing_async._wire import dump_draft
+from invoicing_async._einvoices.rules import canonical_key, faults, key_faults
+from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._values.characters import unseen
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.settings import load
+from invoicing_async.cli.input.settings import load
 from invoicing_async.drafts import read_jsonl
 from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import DraftConflictError, Intake, InvoiceRun

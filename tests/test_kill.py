@@ -27,8 +27,8 @@ import pytest
 from attrs import define, field
 from fakes import LaterClock
 
-from invoicing_async._naming import is_temp
-from invoicing_async._pdf import fault_of
+from invoicing_async._files.naming import is_temp
+from invoicing_async._files.pdf import fault_of
 from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
 
 pytestmark = pytest.mark.process

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _learning
-from invoicing_async._learning import Learned
+from invoicing_async._values import adaptive_polling
+from invoicing_async._values.adaptive_polling import Learned
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 CHANCE = st.floats(0, 1, exclude_max=True)
@@ -106,7 +106,7 @@ def test_a_schedule_is_a_function_of_what_was_seen(seen: list[tuple[float, float
 
 def test_ends_that_no_prior_expects_at_every_age_at_once_do_not_break_it() -> None:
     model = Learned()
-    for k in range(_learning._BINS):
+    for k in range(adaptive_polling._BINS):
         for _ in range(3):
             model.observe(model._edges[k], model._edges[k] * 1.001, done=True)
     assert model.floor <= model.delay(5.0, chance=MIDDLE) <= model.ceiling
@@ -170,15 +170,15 @@ def test_a_small_share_of_the_chances_looks_inside_the_wait() -> None:
 def test_the_plan_is_the_minimum_that_trying_every_next_poll_finds(seed: int, worth: float) -> None:
     """The hull against the plain dynamic programme, from every age."""
     edges, rng = Learned()._edges, random.Random(seed)
-    hazard = [0.2 * rng.random() ** 6 for _ in range(_learning._BINS)]
-    best = _learning._plan(edges, hazard, worth=worth, floor=0.1)
+    hazard = [0.2 * rng.random() ** 6 for _ in range(adaptive_polling._BINS)]
+    best = adaptive_polling._plan(edges, hazard, worth=worth, floor=0.1)
     assert best[-1] == math.inf
     assert plain_cost(edges, hazard, worth, None) == pytest.approx(plain_cost(edges, hazard, worth, best))
 
 
 def plain_cost(edges: list[float], hazard: list[float], worth: float, best: list[float] | None) -> list[float]:
     """The cost from each edge of a plan, or of the best one."""
-    alive = _learning._survival(hazard)
+    alive = adaptive_polling._survival(hazard)
     ages = [0.0]
     for k in range(len(hazard)):
         ages.append(ages[-1] + (alive[k] - alive[k + 1]) * (edges[k] + edges[k + 1]) / 2)
@@ -230,6 +230,6 @@ def test_a_result_costs_no_replan_most_of_the_time() -> None:
     """Replans grow rarer: a hundred thousand operations outstanding must not mean a hundred thousand plans."""
     replans, seen = 0, 0.0
     while seen < 100_000:
-        seen += _learning._due(seen)
+        seen += adaptive_polling._due(seen)
         replans += 1
     assert replans < 200

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._links import MOST_HOPS, MOVED, RENEWED, Link, LinkError, moved, read_link
+from invoicing_async._einvoices.links import MOST_HOPS, MOVED, RENEWED, Link, LinkError, moved, read_link
 
 BASE = "https://api.example.vn/api/v2/ob/invoices/1/export?format=pdf"
 ASKED = re.compile(r"https?://[!-~]+")

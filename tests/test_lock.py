@@ -13,13 +13,13 @@ import pytest
 from fakes import START
 from forked import Forked, python
 
-from invoicing_async import _lock
-from invoicing_async._lock import held, holder_of, note_of, using
+from invoicing_async._durable import lock
+from invoicing_async._durable.lock import held, holder_of, note_of, using
 
 HOLDS = """
 import sys
 from pathlib import Path
-from invoicing_async._lock import held
+from invoicing_async._durable.lock import held
 
 with held(Path(sys.argv[1]), now=0.0, refuse=lambda holder: SystemExit(f"refused: {holder}")):
     print("held", flush=True)
@@ -137,7 +137,7 @@ def test_the_lock_is_exclusive_among_threads_and_those_who_look(file: Path) -> N
     ended.set()
     looking.join()
     assert max(most) == 1
-    assert _lock._used == {}
+    assert lock._used == {}
 
 
 def test_looking_at_a_file_leaves_the_locks_of_its_database_alone(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_looking_at_a_file_leaves_the_locks_of_its_database_alone(tmp_path: Path
 
 def test_a_name_that_another_file_has_by_now_is_not_held(file: Path) -> None:
     with using(file) as descriptor:
-        assert _lock._is_there(file, descriptor)
+        assert lock._is_there(file, descriptor)
         file.unlink()
-        assert not _lock._is_there(file, descriptor)
+        assert not lock._is_there(file, descriptor)
         file.touch()
-        assert not _lock._is_there(file, descriptor)
+        assert not lock._is_there(file, descriptor)

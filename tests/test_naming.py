@@ -21,7 +21,7 @@ from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._naming import (
+from invoicing_async._files.naming import (
     DIGEST_DIGITS,
     Layout,
     _clean,

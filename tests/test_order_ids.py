@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._order_ids import as_text, texts
+from invoicing_async._core.order_ids import as_text, texts
 
 NUMBER = UUID("D0E11047-ACAF-468F-A325-3D2F5964F5FF")
 

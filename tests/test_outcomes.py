@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 from peers import Connection, Peer, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, RetryPolicy, Session, StaticToken
-from invoicing_async._http import Repeat
-from invoicing_async._outcomes import OUTCOMES, Fate, Shape, fate, may_repeat, outcome, table
-from invoicing_async._wire import decode_request, error_from
-from invoicing_async.errors import (
-    ApiError,
-    InvoicingError,
-    ProtocolError,
-    SubmissionInDoubtError,
-    TransportError,
-)
+from invoicing_async._core.http import Repeat
+from invoicing_async._core.outcomes import OUTCOMES, Fate, Shape, fate, may_repeat, outcome, table
+from invoicing_async._einvoices.wire import decode_request, error_from
+from invoicing_async.errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError, TransportError
 
 README = Path(__file__).parent.parent / "README.md"
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"

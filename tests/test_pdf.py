@@ -7,7 +7,7 @@ from fpdf import FPDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._pdf import HEAD_WINDOW, TAIL_WINDOW, Checker, fault_of, head_fault
+from invoicing_async._files.pdf import HEAD_WINDOW, TAIL_WINDOW, Checker, fault_of, head_fault
 
 WHITESPACE = b"\0\t\n\f\r "
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pypdf import PdfWriter
 from reportlab.pdfgen import canvas
 
-from invoicing_async._pdf import fault_of
+from invoicing_async._files.pdf import fault_of
 
 
 def by_fpdf() -> bytes:

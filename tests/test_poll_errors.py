@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async import ApiError, AsyncInvoices, Limits, Poller, Session, StaticToken, Unsettled
-from invoicing_async._http import Exchange, Request
-from invoicing_async._poll_errors import FINAL, FINAL_WHEN_REPEATED, Meaning, meaning, status_of
+from invoicing_async._core.http import Exchange, Request
+from invoicing_async._einvoices.poll_errors import FINAL, FINAL_WHEN_REPEATED, Meaning, meaning, status_of
 from invoicing_async.errors import (
     DeadlineError,
     DraftError,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
-from invoicing_async._server import serve
+from invoicing_async._transport.server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 
 README = Path(__file__).parent.parent / "README.md"

@@ -12,7 +12,7 @@ from attrs import AttrsInstance, fields_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _rules
+from invoicing_async._einvoices import rules
 from invoicing_async.errors import DraftError
 from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
 
@@ -52,7 +52,7 @@ FULL = InvoiceDraft(
 
 def found(draft: Any, **options: Any) -> dict[str, str]:
     """The faults of a draft by path; each path has one message in these tests."""
-    listed = _rules.faults(draft, **options)
+    listed = rules.faults(draft, **options)
     by_path = {fault.path: fault.message for fault in listed}
     assert len(by_path) == len(listed)
     return by_path
@@ -92,8 +92,8 @@ TEXTS: list[tuple[str, int, Callable[[Any], InvoiceDraft]]] = [
 
 @pytest.mark.parametrize("draft", [DRAFT, FULL], ids=["smallest", "fullest"])
 def test_a_draft_within_the_limits_has_no_fault(draft: InvoiceDraft) -> None:
-    assert _rules.faults(draft) == ()
-    _rules.check(draft)
+    assert rules.faults(draft) == ()
+    rules.check(draft)
 
 
 @pytest.mark.parametrize("letter", ["x", "đ", "𝄞"])
@@ -342,10 +342,10 @@ def test_a_foreign_field_name_is_tamed_in_a_path() -> None:
     (path,) = found(with_extra({LONG: {1}}))
     assert path.startswith("extra.x.'kkk")
     assert len(path) < 60
-    assert _rules.step("a.", "b\n") == "a.'b\\n'"
+    assert rules.step("a.", "b\n") == "a.'b\\n'"
 
 
-@pytest.mark.parametrize("name", sorted(_rules.RESERVED))
+@pytest.mark.parametrize("name", sorted(rules.RESERVED))
 def test_extra_may_not_use_a_name_the_library_writes(name: str) -> None:
     assert found(evolve(DRAFT, extra={name: 1})) == {f"extra.{name}": "is a name that the library writes itself"}
     assert found(evolve(DRAFT, extra={name: 1}), reserved=frozenset()) == {}
@@ -370,7 +370,7 @@ def test_every_fault_is_found_at_once_in_order_and_below_the_prefix() -> None:
         submit_to_tax=SubmitToTax(emails=("x",)),
         extra={"consumer": {1.5}},
     )
-    assert [fault.path for fault in _rules.faults(draft, prefix="[12]")] == [
+    assert [fault.path for fault in rules.faults(draft, prefix="[12]")] == [
         "[12].key",
         "[12].key",
         "[12].payment_method",
@@ -391,9 +391,9 @@ def test_every_fault_is_found_at_once_in_order_and_below_the_prefix() -> None:
 def test_check_raises_every_fault_with_the_key() -> None:
     draft = evolve(DRAFT, lines=(evolve(LINE, name=""), evolve(LINE, unit="")))
     with pytest.raises(DraftError, match=r"lines\[0\]\.name.*lines\[1\]\.unit") as caught:
-        _rules.check(draft)
+        rules.check(draft)
     assert caught.value.key == "A-1"
-    assert caught.value.faults == _rules.faults(draft)
+    assert caught.value.faults == rules.faults(draft)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_check_raises_every_fault_with_the_key() -> None:
 )
 def test_check_refuses_what_is_no_draft_or_has_no_key(value: Any) -> None:
     with pytest.raises(DraftError) as caught:
-        _rules.check(value)
+        rules.check(value)
     assert caught.value.key == ""
 
 
@@ -454,7 +454,7 @@ def test_whatever_the_fields_hold_there_is_an_answer_and_no_exception(data: st.D
             "submit_to_tax": data.draw(JUNK | st.builds(SubmitToTax, emails=JUNK)),
         },
     )
-    for fault in _rules.faults(draft):
+    for fault in rules.faults(draft):
         assert fault.path
         assert fault.message
         assert len(fault.message) < 400

@@ -15,9 +15,9 @@ import pytest
 from fakes import FakeClock
 from forked import python
 
-from invoicing_async import _integrity
-from invoicing_async._states import Event
-from invoicing_async._store import Change
+from invoicing_async._durable import integrity
+from invoicing_async._durable.states import Event
+from invoicing_async._durable.store import Change
 from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import (
     DamagedRunError,
@@ -110,7 +110,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_file_with_its_log_goes_on(killed: Path) -> None:
     """What was on its way is in doubt; a look at it before leaves the log where it is."""
     assert {item.state for item in asyncio.run(shown(killed)).values()} == {"submitted", "sending", "planned"}
-    assert _integrity.has_log(killed)
+    assert integrity.has_log(killed)
     assert asyncio.run(opened(killed)) == {"submitted": 10, "in_doubt": 10, "planned": 20}
 
 
@@ -295,7 +295,7 @@ def test_flipped_bits_are_noticed_or_change_nothing_that_a_run_goes_by(closed: P
 
 def test_a_large_file_is_checked_after_an_unclean_end_only(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking at all of a hundred million rows each time would be a price for nothing."""
-    monkeypatch.setattr(_integrity, "SMALL", 0)
+    monkeypatch.setattr(integrity, "SMALL", 0)
     wrong = told("UPDATE tally SET count = 7 WHERE state = 'planned'")
     shutil.copy(killed, killed.with_name("copy.db"))
     shutil.copy(killed.with_name("run.db-wal"), killed.with_name("copy.db-wal"))
@@ -323,5 +323,5 @@ async def test_a_reader_that_outlives_a_killed_writer_leaves_its_log(tmp_path: P
         with python(KILLED, file, HERE) as killed:
             assert await asyncio.to_thread(killed.wait, 30) == 9
         await reader.rows()
-    assert _integrity.has_log(file)
+    assert integrity.has_log(file)
     assert (await opened(file))["submitted"] == 10

@@ -22,11 +22,11 @@ from forked import forked
 from served import Cli, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Poller, RetryPolicy, Session, StaticToken
-from invoicing_async._http import Request
-from invoicing_async._naming import file_name
-from invoicing_async._run_settings import ExportTo, RunPace, RunSettings, export_layout
+from invoicing_async._core.http import Request
+from invoicing_async._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
+from invoicing_async._files.naming import file_name
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.settings import Settings
+from invoicing_async.cli.input.settings import Settings
 from invoicing_async.policies import Limits
 from invoicing_async.policies import RetryPolicy as Policy
 from invoicing_async.runs import DocumentRun, InvoiceRun, Item

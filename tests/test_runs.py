@@ -23,14 +23,14 @@ from forked import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._clock import Clock, RealClock
-from invoicing_async._disk import DiskWriter
-from invoicing_async._http import Exchange, Request, Response, Transport
-from invoicing_async._pdf import fault_of
-from invoicing_async._server import serve
-from invoicing_async._states import Event
-from invoicing_async._store import Change, SqliteLedger
-from invoicing_async._wire import WireNames, dump_draft, load_draft
+from invoicing_async._core.clock import Clock, RealClock
+from invoicing_async._core.http import Exchange, Request, Response, Transport
+from invoicing_async._durable.states import Event
+from invoicing_async._durable.store import Change, SqliteLedger
+from invoicing_async._einvoices.wire import WireNames, dump_draft, load_draft
+from invoicing_async._files.pdf import fault_of
+from invoicing_async._files.writer import DiskWriter
+from invoicing_async._transport.server import serve
 from invoicing_async.auth import HmacAuth, StaticToken
 from invoicing_async.documents import DownloadOutcome, OrderDocuments
 from invoicing_async.errors import (

@@ -21,10 +21,10 @@ from fakes import START, FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _page, _pdf, _signing
-from invoicing_async._http import Exchange, Request, Response, path
-from invoicing_async._sandbox_shape import Shape, encode, parse, total
-from invoicing_async._signing import SigningRules
+from invoicing_async._core import signing
+from invoicing_async._core.http import Exchange, Request, Response, path
+from invoicing_async._core.signing import SigningRules
+from invoicing_async._files import pdf
 from invoicing_async.errors import ProtocolError, TransportError
 from invoicing_async.models import RequestStatus
 from invoicing_async.sandbox import (
@@ -49,7 +49,9 @@ from invoicing_async.sandbox import (
     Truncated,
     Unavailable,
     demo_orders,
+    pdf_page,
 )
+from invoicing_async.sandbox.schema import Shape, encode, parse, total
 
 ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
 BASE = "http://sandbox.test/api/v1"
@@ -89,10 +91,8 @@ def signed(
         "x-timestamp": str(moment),
     } | {name.replace("_", "-"): value for name, value in changed.items() if name != "x_signature"}
     target = path("partner", "stores", "orders", order_id, "documents", "invoice")
-    text = _signing.base_string(
-        "POST", signed_as or target, headers=headers.items(), body_hash=_signing.body_sha256(b"")
-    )
-    signature = changed.get("x_signature", "sha256=" + _signing.digest(known.secret_key, text))
+    text = signing.base_string("POST", signed_as or target, headers=headers.items(), body_hash=signing.body_sha256(b""))
+    signature = changed.get("x_signature", "sha256=" + signing.digest(known.secret_key, text))
     return Request(method="POST", path=target, base_url=BASE, headers={**headers, "X-Signature": signature})
 
 
@@ -164,7 +164,7 @@ class TestOrders:
         answer = await ask(sandbox, signed(sandbox))
         assert (answer.status, answer.headers["Content-Type"]) == (200, "application/pdf")
         assert answer.headers["Content-Disposition"] == f'attachment; filename="invoice-{ORDER}.pdf"'
-        assert _pdf.fault_of(answer.body, content_length=int(answer.headers["Content-Length"])) is None
+        assert pdf.fault_of(answer.body, content_length=int(answer.headers["Content-Length"])) is None
         assert ORDER.encode() in answer.body
 
     @pytest.mark.asyncio
@@ -187,7 +187,7 @@ class TestOrders:
         sandbox = made()
         answer = await ask(sandbox, signed(sandbox, 'INV/2025"\r\n\\(Đức 株)'))
         assert answer.status == 200
-        assert _pdf.fault_of(answer.body) is None
+        assert pdf.fault_of(answer.body) is None
         assert answer.headers["Content-Disposition"].count('"') == 2
         assert "\r" not in answer.headers["Content-Disposition"]
 
@@ -556,7 +556,7 @@ class TestExport:
         link = answers[2]["download_url"]
         assert link.startswith(f"{BASE}/files/{record.invoice_id}.pdf?key=")
         document = await ask(sandbox, link_request(link))
-        assert _pdf.fault_of(document.body, content_length=int(document.headers["Content-Length"])) is None
+        assert pdf.fault_of(document.body, content_length=int(document.headers["Content-Length"])) is None
         assert sandbox.log[-1].operation is Operation.FILE
         assert sandbox.log[-1].credentials == ()
 
@@ -698,7 +698,7 @@ class TestScript:
         answer = await ask(sandbox, signed(sandbox))
         pieces = -(-len(answer.body) // 1000)
         assert clock.slept == [2.0] * pieces
-        assert _pdf.fault_of(answer.body) is None
+        assert pdf.fault_of(answer.body) is None
 
     @pytest.mark.asyncio
     @pytest.mark.parametrize("after", [None, 0, 10])
@@ -826,33 +826,33 @@ class TestSandbox:
 
 
 class TestPage:
-    SHEET = _page.Sheet(
+    SHEET = pdf_page.Sheet(
         number="1",
         issued=datetime(2025, 9, 17, tzinfo=UTC),
-        seller=_page.Party("Seller"),
-        buyer=_page.Party("Buyer", ("1 Street", "Town")),
-        lines=tuple(_page.SheetLine("x" * 400, Decimal(1), Decimal(n), Decimal(n)) for n in range(60)),
+        seller=pdf_page.Party("Seller"),
+        buyer=pdf_page.Party("Buyer", ("1 Street", "Town")),
+        lines=tuple(pdf_page.SheetLine("x" * 400, Decimal(1), Decimal(n), Decimal(n)) for n in range(60)),
     )
 
     def test_a_long_invoice_is_whole_on_several_pages(self) -> None:
-        body = _page.render(self.SHEET)
-        assert _pdf.fault_of(body) is None
+        body = pdf_page.render(self.SHEET)
+        assert pdf.fault_of(body) is None
         assert body.count(b"/Type /Page\n") > 1
 
     @settings(deadline=None)  # the first one draws the page
     @given(st.text(max_size=80))
     def test_any_number_can_be_stamped(self, number: str) -> None:
-        body = _page.stamp(self.SHEET, number)
-        assert _pdf.fault_of(body) is None
-        assert len(body) == len(_page.stamp(self.SHEET, ""))
+        body = pdf_page.stamp(self.SHEET, number)
+        assert pdf.fault_of(body) is None
+        assert len(body) == len(pdf_page.stamp(self.SHEET, ""))
 
     @pytest.mark.parametrize(
         ("value", "text"), [("1234.5", "1,234.50"), ("0.125", "0.125"), ("1E+3", "1,000.00"), ("NaN", "NaN")]
     )
     def test_money_is_never_rounded(self, value: str, text: str) -> None:
-        assert _page.money(Decimal(value)) == text
+        assert pdf_page.money(Decimal(value)) == text
 
     def test_a_missing_fpdf2_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "fpdf", None)
         with pytest.raises(ImportError, match=r"invoicing-async\[sandbox\]"):
-            _page.render.__wrapped__(self.SHEET)
+            pdf_page.render.__wrapped__(self.SHEET)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaks import others
 
-from invoicing_async._scheduler import STINT, Result, Scheduler
+from invoicing_async._einvoices.poll_scheduler import STINT, Result, Scheduler
 from invoicing_async.errors import InvoicingError, PollTimeoutError, RateLimitError, TransportError
 from invoicing_async.models import InvoiceRequest, RequestStatus
 from invoicing_async.polling import Poller

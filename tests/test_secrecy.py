@@ -16,8 +16,8 @@ from aiohttp.http import StreamWriter
 from leaks import shown
 from peers import Connection, Peer, Play, free_port, listening
 
-from invoicing_async._http import Request, Response
-from invoicing_async._secrecy import Hidden, quiet, trim
+from invoicing_async._core.http import Request, Response
+from invoicing_async._core.secrecy import Hidden, quiet, trim
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError
 from invoicing_async.policies import RetryPolicy, Timeouts

@@ -8,8 +8,8 @@ from array import array
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async import _seen
-from invoicing_async._seen import Seen
+from invoicing_async._values import digest_set
+from invoicing_async._values.digest_set import Seen
 
 texts = st.lists(st.text(st.characters(exclude_categories=()), max_size=4), max_size=60)
 
@@ -36,7 +36,7 @@ def test_ids_that_share_the_first_half_of_their_digest_are_still_two() -> None:
     """The second half decides where the first is equal."""
     seen = Seen()
     assert seen.add("known")
-    number = next(n for n in range(_seen.BUCKETS) if seen._high[n])
+    number = next(n for n in range(digest_set.BUCKETS) if seen._high[n])
     highs, lows = seen._bucket(number)
     # The same bucket and first half under another second half, before and behind the one to be found.
     highs[:], lows[:] = array("Q", [highs[0]] * 3), array("I", [lows[0] ^ 2**30, lows[0], lows[0] ^ 2**31])
@@ -50,4 +50,4 @@ def test_an_id_costs_about_twelve_bytes() -> None:
     for number in range(100_000):
         seen.add(str(number))
     kept = sum(sys.getsizeof(part) for half in (seen._high, seen._low) for part in half if part is not None)
-    assert kept < 100_000 * 12 * 1.25 + _seen.BUCKETS * 2 * 100
+    assert kept < 100_000 * 12 * 1.25 + digest_set.BUCKETS * 2 * 100

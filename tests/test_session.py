@@ -20,11 +20,11 @@ from leaks import in_use, others, shown
 from mocked import Mocked
 from peers import OK, Connection, Peer, answering, listening, silent
 
-from invoicing_async import _signing
-from invoicing_async._batch import bounded
-from invoicing_async._http import Exchange, Repeat, Request, Response, path
-from invoicing_async._server import serve
-from invoicing_async._wire import error_from
+from invoicing_async._core import signing
+from invoicing_async._core.batch import bounded
+from invoicing_async._core.http import Exchange, Repeat, Request, Response, path
+from invoicing_async._einvoices.wire import error_from
+from invoicing_async._transport.server import serve
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import (
     ApiError,
@@ -203,7 +203,7 @@ class TestAttempts:
 
     @pytest.mark.parametrize("rules", [{"prefix": ""}, {"full_path": True}, {"include_query": True}])
     async def test_the_open_points_of_signing_are_settings(self, clock: FakeClock, rules: Any) -> None:
-        chosen = _signing.SigningRules(**rules)
+        chosen = signing.SigningRules(**rules)
         sandbox = Sandbox(SandboxSettings(rules=chosen), clock=clock)
         auth = HmacAuth(**sandbox.credentials.partner(), rules=chosen)
         async with served(sandbox, auth=auth) as session:
@@ -431,13 +431,13 @@ class TestHeaders:
         (request,) = mocked.sent
         assert request.body == content
         assert request.headers["content-type"] == "application/json"
-        assert _signing.verify(
+        assert signing.verify(
             known.secret_key,
             method="POST",
             path="/x",
             headers=request.headers.get,
             body=request.body,
-            rules=_signing.SigningRules(),
+            rules=signing.SigningRules(),
         )
 
     @pytest.mark.asyncio

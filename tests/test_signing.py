@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from invoicing_async import _signing
-from invoicing_async._http import Request
-from invoicing_async._signing import SIGNED_HEADERS, SigningRules
+from invoicing_async._core import signing
+from invoicing_async._core.http import Request
+from invoicing_async._core.signing import SIGNED_HEADERS, SigningRules
 from invoicing_async.auth import HmacAuth
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text("utf-8"))
@@ -33,12 +33,12 @@ def sent_headers(vector: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
 def test_body_hash_stage(vector: dict[str, Any]) -> None:
-    assert _signing.body_sha256(vector["body"].encode()) == vector["body_sha256"]
+    assert signing.body_sha256(vector["body"].encode()) == vector["body_sha256"]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
 def test_base_string_stage(vector: dict[str, Any]) -> None:
-    text = _signing.base_string(
+    text = signing.base_string(
         vector["method"], vector["path"], headers=sent_headers(vector), body_hash=vector["body_sha256"]
     )
     assert text == vector["base_string"]
@@ -46,13 +46,13 @@ def test_base_string_stage(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
 def test_digest_stage(vector: dict[str, Any]) -> None:
-    assert _signing.digest(vector["secret_key"], vector["base_string"]) == vector["signature_hex"]
+    assert signing.digest(vector["secret_key"], vector["base_string"]) == vector["signature_hex"]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
 def test_header_stage(vector: dict[str, Any]) -> None:
-    assert _signing.header_value(vector["signature_hex"], rules=SigningRules()) == vector["header"]
-    assert _signing.header_value(vector["signature_hex"], rules=SigningRules(prefix="")) == vector["signature_hex"]
+    assert signing.header_value(vector["signature_hex"], rules=SigningRules()) == vector["header"]
+    assert signing.header_value(vector["signature_hex"], rules=SigningRules(prefix="")) == vector["signature_hex"]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
@@ -72,7 +72,7 @@ def test_hmac_auth_sends_the_vectors_headers(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", VECTORS, ids=NAMES)
 def test_verify_accepts_the_vectors(vector: dict[str, Any]) -> None:
     headers = {**dict(sent_headers(vector)), "x-signature": vector["header"]}
-    assert _signing.verify(
+    assert signing.verify(
         vector["secret_key"],
         method=vector["method"],
         path=vector["path"],
@@ -83,7 +83,7 @@ def test_verify_accepts_the_vectors(vector: dict[str, Any]) -> None:
 
 
 def test_method_is_upper_case_and_nothing_trails() -> None:
-    assert _signing.base_string("post", "/a", headers=[("b", "c")], body_hash="d") == "POST\n/a\nb:c\nd"
+    assert signing.base_string("post", "/a", headers=[("b", "c")], body_hash="d") == "POST\n/a\nb:c\nd"
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_method_is_upper_case_and_nothing_trails() -> None:
     ],
 )
 def test_each_open_point_of_the_path_is_a_setting(rules: SigningRules, signed: str) -> None:
-    assert _signing.signed_path("/partner/x", query="a=1", base_path="/api/v1", rules=rules) == signed
+    assert signing.signed_path("/partner/x", query="a=1", base_path="/api/v1", rules=rules) == signed
 
 
 def test_no_query_leaves_no_question_mark() -> None:
-    assert _signing.signed_path("/x", rules=SigningRules(include_query=True)) == "/x"
+    assert signing.signed_path("/x", rules=SigningRules(include_query=True)) == "/x"
 
 
 @st.composite
@@ -123,12 +123,12 @@ def signed_requests(draw: st.DrawFn) -> dict[str, Any]:
     )
     base_path = draw(st.sampled_from(["", "/api/v1"]))
     headers = auth.headers(request, base_path=base_path, now=draw(st.floats(0, 4e9)))
-    path = _signing.signed_path(request.path, query=request.query, base_path=base_path, rules=rules)
+    path = signing.signed_path(request.path, query=request.query, base_path=base_path, rules=rules)
     return {"method": request.method, "path": path, "headers": headers, "body": request.body, "rules": rules}
 
 
 def verified(seen: dict[str, Any], secret: str = SECRET) -> bool:
-    return _signing.verify(secret, **{**seen, "headers": dict(seen["headers"]).get})
+    return signing.verify(secret, **{**seen, "headers": dict(seen["headers"]).get})
 
 
 @given(signed_requests())
@@ -176,4 +176,4 @@ def test_verify_refuses_another_secret(seen: dict[str, Any], secret: str) -> Non
 def test_verify_bears_a_signature_that_is_no_text() -> None:
     """What arrives may hold surrogates from undecodable bytes; that is a wrong signature, not a crash."""
     headers = {"x-timestamp": "1", "x-signature": "\udcff\udcfe"}
-    assert not _signing.verify(SECRET, method="GET", path="/", headers=headers.get, body=b"", rules=SigningRules())
+    assert not signing.verify(SECRET, method="GET", path="/", headers=headers.get, body=b"", rules=SigningRules())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from invoicing_async._slots import Slots
+from invoicing_async._core.semaphore import Slots
 
 pytestmark = pytest.mark.asyncio
 

@@ -19,10 +19,10 @@ import uvloop
 from attrs import evolve
 from peers import OK, Connection, Peer, answering, listening
 
-from invoicing_async import _sockets
-from invoicing_async._aiohttp import AiohttpTransport
-from invoicing_async._clock import RealClock
-from invoicing_async._http import Exchange, Repeat, Request, Response
+from invoicing_async._core.clock import RealClock
+from invoicing_async._core.http import Exchange, Repeat, Request, Response
+from invoicing_async._transport import sockets
+from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import ApiError, TransportError
 from invoicing_async.policies import RetryPolicy, Timeouts
@@ -201,28 +201,28 @@ def trusted(authority: trustme.CA) -> tuple[Any, Any]:
 
 
 def test_a_system_without_the_user_timeout_has_the_other_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sockets, "USER_TIMEOUT", None)
-    with _sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()), seconds=7) as made:
+    monkeypatch.setattr(sockets, "USER_TIMEOUT", None)
+    with sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()), seconds=7) as made:
         assert options(made.fileno()) == ((1, 0), 0)
 
 
 def test_a_socket_that_cannot_be_told_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sockets, "AT_ONCE", b"")
+    monkeypatch.setattr(sockets, "AT_ONCE", b"")
     with pytest.raises(OSError, match="argument"):
-        _sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()), seconds=7)
+        sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()), seconds=7)
 
 
 def test_it_looks_without_poll_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(select, "poll")
     here, there = socket.socketpair()
     with here, there:
-        assert not _sockets._readable(here.fileno())
+        assert not sockets._readable(here.fileno())
         there.send(b"x")
-        assert _sockets._readable(here.fileno())
+        assert sockets._readable(here.fileno())
 
 
 def test_a_transport_that_is_gone_is_not_quiet() -> None:
-    assert not _sockets.is_quiet(None)
+    assert not sockets.is_quiet(None)
 
 
 @pytest.mark.parametrize("size", [1, 9_000, 60_000])

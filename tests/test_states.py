@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._states import (
+from invoicing_async._durable.states import (
     BY_HAND,
     FINAL,
     NEEDS_REQUEST_ID,

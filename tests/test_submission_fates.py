@@ -20,7 +20,7 @@ from peers import Connection, Peer, free_port, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, RequestStatus, RetryPolicy, Session, StaticToken
 from invoicing_async import errors as tree
-from invoicing_async._aiohttp import AiohttpTransport
+from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.errors import (
     ApiError,
     AuthenticationError,

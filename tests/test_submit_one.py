@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_runs import Service, draft, invoice_run
 
-from invoicing_async._claims import Claims
+from invoicing_async._durable.claims import Claims
 from invoicing_async.errors import BatchStoppedError, DraftError
 from invoicing_async.invoices import AsyncInvoices
 from invoicing_async.runs import DraftConflictError, InvoiceRun, Item, State

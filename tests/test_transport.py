@@ -30,11 +30,11 @@ from invoicing_async import (
     StaticToken,
     Timeouts,
     TransportError,
-    _aiohttp,
 )
 from invoicing_async import transport as door
-from invoicing_async._pooled import Direct
-from invoicing_async._proxies import Environment, Proxy, is_excepted, proxy_fault
+from invoicing_async._transport import client
+from invoicing_async._transport.pooled import Direct
+from invoicing_async._transport.proxies import Environment, Proxy, is_excepted, proxy_fault
 from invoicing_async.transport import AiohttpTransport, Exchange, Repeat, Request, Response
 
 pytestmark = pytest.mark.asyncio
@@ -95,9 +95,9 @@ async def test_the_door_offers_what_a_transport_is_made_of() -> None:
 
 
 async def test_serve_is_still_where_it_was() -> None:
-    assert _aiohttp.serve is door.serve
+    assert client.serve is door.serve
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
-        _ = _aiohttp.absent
+        _ = client.absent
 
 
 # --- proxies ---------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from leaks import kept_in_frames, shown
 from served import Cli, clean
 
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.options import Common
-from invoicing_async.cli.settings import load
+from invoicing_async.cli.input.options import Common
+from invoicing_async.cli.input.settings import load
 
 PASSWORD = "hush-of-the-proxy"
 ENVIRONMENT = {

@@ -19,9 +19,9 @@ from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage, StreamWriter
 from attrs import evolve
 
-from invoicing_async import _pooled
-from invoicing_async._http import Exchange, Repeat, Request
-from invoicing_async._pooled import TESTED, Direct, is_tested
+from invoicing_async._core.http import Exchange, Repeat, Request
+from invoicing_async._transport import pooled
+from invoicing_async._transport.pooled import TESTED, Direct, is_tested
 from invoicing_async.transport import AiohttpTransport
 
 POST = Request(method="POST", path="/x", base_url="http://service.test/api")
@@ -193,13 +193,13 @@ DOCUMENTED = {"ClientSession": {"request", "trace_configs"}}
 
 def listed() -> dict[str, set[str]]:
     """What the module's docstring lists."""
-    found = re.findall(r"^- `([\w.]+)`: ((?:`\w+`(?:, )?)+)$", _pooled.__doc__ or "", re.MULTILINE)
+    found = re.findall(r"^- `([\w.]+)`: ((?:`\w+`(?:, )?)+)$", pooled.__doc__ or "", re.MULTILINE)
     return {owner: set(re.findall(r"`(\w+)`", names)) for owner, names in found}
 
 
 def used() -> dict[str, set[str]]:
     """What the module's code imports from within aiohttp, and which attributes of its objects it asks for."""
-    tree, found = ast.parse(Path(_pooled.__file__).read_text()), defaultdict[str, set[str]](set)
+    tree, found = ast.parse(Path(pooled.__file__).read_text()), defaultdict[str, set[str]](set)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiohttp."):
             found[str(node.module)] |= {alias.name for alias in node.names}
@@ -221,7 +221,7 @@ def owner_of(node: ast.Attribute) -> str | None:
 
 def in_found(node: ast.Attribute) -> bool:
     """True within the function that makes the request of an origin."""
-    tree = ast.parse(Path(_pooled.__file__).read_text())
+    tree = ast.parse(Path(pooled.__file__).read_text())
     making = next(item for item in ast.walk(tree) if isinstance(item, ast.FunctionDef) and item.name == "_found")
     assert making.end_lineno is not None
     return making.lineno <= node.lineno <= making.end_lineno
@@ -244,6 +244,6 @@ def test_every_inner_name_is_there(owner: str) -> None:
 
 def test_nobody_else_takes_it() -> None:
     """Only the transport knows of the short cut."""
-    package = Path(_pooled.__file__).parent
+    package = Path(pooled.__file__).parent
     importing = {file.stem for file in package.rglob("*.py") if re.search(r"from \.+_pooled import", file.read_text())}
     assert importing == {"_aiohttp"}

@@ -15,8 +15,8 @@ from fakes import FakeClock
 from forked import python
 from test_run_integrity import HERE, KILLED, begun, content, draft, opened, shown
 
-from invoicing_async import _wal
-from invoicing_async._states import Event
+from invoicing_async._durable import wal
+from invoicing_async._durable.states import Event
 from invoicing_async.errors import ResolutionTooEarlyError
 from invoicing_async.models import InvoiceDraft
 from invoicing_async.runs import DamagedRunError, InvoiceRun, Item, RequestIdTakenError, SqliteReader
@@ -42,7 +42,7 @@ def killed(original: Path, tmp_path: Path) -> Path:
 
 
 def logged(file: Path) -> bytes:
-    return _wal.log_of(file).read_bytes()
+    return wal.log_of(file).read_bytes()
 
 
 def without_index(file: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_flipped_bit_in_a_log_is_noticed(killed: Path, seed: int, beside: Call
     random, log = Random(seed), bytearray(logged(killed))
     places = len(log) if beside is None else len(log) - FRAME
     log[random.randrange(32 if seed < 5 else places)] ^= 1 << random.randrange(8)
-    _wal.log_of(killed).write_bytes(log)
+    wal.log_of(killed).write_bytes(log)
     if beside is not None:
         beside(killed)
     before = content(killed.parent)
@@ -94,7 +94,7 @@ def test_a_flipped_bit_in_a_log_is_noticed(killed: Path, seed: int, beside: Call
 
 @pytest.mark.parametrize("kept", [1, 31, 32, 33, 32 + FRAME, 32 + 30 * FRAME, 32 + 30 * FRAME + 700, -FRAME, -1])
 def test_a_log_that_was_cut_off_is_noticed(killed: Path, kept: int) -> None:
-    _wal.log_of(killed).write_bytes(logged(killed)[:kept])
+    wal.log_of(killed).write_bytes(logged(killed)[:kept])
     with pytest.raises(DamagedRunError, match="is damaged"):
         asyncio.run(opened(killed))
 
@@ -102,7 +102,7 @@ def test_a_log_that_was_cut_off_is_noticed(killed: Path, kept: int) -> None:
 @pytest.mark.parametrize("other", [b"x" * 40_000, bytes(40_000)])
 def test_something_else_in_the_place_of_a_log_is_noticed(killed: Path, other: bytes) -> None:
     without_index(killed)
-    _wal.log_of(killed).write_bytes(other)
+    wal.log_of(killed).write_bytes(other)
     with pytest.raises(DamagedRunError, match="its head is damaged"):
         asyncio.run(opened(killed))
 
@@ -111,15 +111,15 @@ def test_a_transaction_that_was_under_way_is_no_damage(killed: Path) -> None:
     """A kill between two writes leaves the beginning of a frame that nobody was answered for."""
     log = logged(killed)
     torn = log + log[-FRAME : -FRAME + 24] + bytes(4096)
-    _wal.log_of(killed).write_bytes(torn)
-    assert _wal.log_fault(killed, expected=True) is None
+    wal.log_of(killed).write_bytes(torn)
+    assert wal.log_fault(killed, expected=True) is None
     assert asyncio.run(opened(killed)) == INTACT
 
 
 def test_a_damaged_log_can_be_accepted_and_puts_all_that_may_have_been_sent_in_doubt(killed: Path) -> None:
     log = bytearray(logged(killed))
     log[len(log) // 2] ^= 1
-    _wal.log_of(killed).write_bytes(log)
+    wal.log_of(killed).write_bytes(log)
     counts = asyncio.run(opened(killed, accept_lost_log=True))
     assert counts["in_doubt"] + counts.get("submitted", 0) == 40
     assert asyncio.run(opened(killed)) == counts
@@ -129,8 +129,8 @@ BUSY = """
 import asyncio, sys
 sys.path.append(sys.argv[2])
 from test_run_integrity import draft
-from invoicing_async._store import Change
-from invoicing_async._states import Event
+from invoicing_async._durable.store import Change
+from invoicing_async._durable.states import Event
 from invoicing_async.runs import InvoiceRun
 
 async def main():

@@ -12,17 +12,9 @@ from aiohttp import ClientSession, TCPConnector, web
 from test_readme import example
 
 from invoicing_async import HmacAuth
-from invoicing_async._pdf import fault_of
-from invoicing_async._server import serve
-from invoicing_async.sandbox import (
-    Answer,
-    Endless,
-    NotEligible,
-    Sandbox,
-    Scripted,
-    Truncated,
-    demo_orders,
-)
+from invoicing_async._files.pdf import fault_of
+from invoicing_async._transport.server import serve
+from invoicing_async.sandbox import Answer, Endless, NotEligible, Sandbox, Scripted, Truncated, demo_orders
 
 ORDER = demo_orders(1)[0]
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")

@@ -15,7 +15,7 @@ from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._wire import (
+from invoicing_async._einvoices.wire import (
     Export,
     Token,
     WireNames,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._xml import Outline, XmlProof, verdict
+from invoicing_async._files.xml import Outline, XmlProof, verdict
 
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 

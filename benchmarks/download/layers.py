@@ -30,9 +30,9 @@ from peers import Job
 from yarl import URL
 
 from invoicing_async import HmacAuth, Limits, OrderDocuments, Session
-from invoicing_async._aiohttp import AiohttpTransport
-from invoicing_async._disk import DiskWriter
-from invoicing_async._http import Exchange, Request, Response
+from invoicing_async._core.http import Exchange, Request, Response
+from invoicing_async._files.writer import DiskWriter
+from invoicing_async._transport.client import AiohttpTransport
 
 WARM_UP = 320
 AUTH = HmacAuth(

@@ -32,8 +32,8 @@ import vtime
 from fakes import FakeResponse
 
 from invoicing_async import AsyncInvoices, Limits, Session, StaticToken
-from invoicing_async._http import Exchange, Request
-from invoicing_async._learning import Learned
+from invoicing_async._core.http import Exchange, Request
+from invoicing_async._values.adaptive_polling import Learned
 from invoicing_async.polling import Poller
 
 N = 5000  # operations of a run

@@ -12,8 +12,8 @@ from cyclopts import App, CycloptsError
 from .. import VERSION
 from ..errors import InvoicingError
 from .exits import CommandError, Exit
-from .options import Common
-from .screen import Screen, complain, readable, stderr, unheard
+from .input.options import Common
+from .terminal.output import Screen, complain, readable, stderr, unheard
 from .usage import told
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ app = App(
     result_action="return_value",
 )
 for _name, (_where, _help) in COMMANDS.items():
-    app.command(f"{__package__}.{_where}", name=_name, help=_help)
+    app.command(f"{__package__}.commands.{_where}", name=_name, help=_help)
 
 
 def run(tokens: Sequence[str]) -> int:

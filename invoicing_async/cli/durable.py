@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
-from .._disk import DiskWriter
-from .._rules import KEY_LENGTH
-from .._states import Event
-from .._store import NewDraft
+from .._durable.states import Event
+from .._durable.store import NewDraft
+from .._einvoices.rules import KEY_LENGTH
+from .._files.writer import DiskWriter
 from ..documents import OrderDocuments, Saver
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
@@ -33,16 +33,16 @@ from ..runs import (
     check_files,
     export_layout,
 )
-from .account import SHOWN, error_of
-from .drafts import BadDraft, Drafts
 from .exits import CommandError, Exit, checked
-from .options import Pace
-from .progress import Bar, live
-from .report import Report
-from .rows import document_row, download_row
-from .runbook import PAGE, Book, DocumentBook, Errand, InvoiceBook
-from .screen import plain
+from .input.drafts import BadDraft, Drafts
+from .input.options import Pace
+from .run_summary import PAGE, Book, DocumentBook, Errand, InvoiceBook
 from .stop import Stop, listening
+from .summary import SHOWN, error_of
+from .terminal.output import plain
+from .terminal.progress import Bar, live
+from .terminal.report import Report
+from .terminal.rows import document_row, download_row
 
 __all__ = [
     "AskedExport",

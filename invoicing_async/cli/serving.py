@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import frozen
 
-from .._server import serve
+from .._transport.server import serve
 from ..sandbox import Sandbox
 from .exits import CommandError
-from .settings import DOCUMENTS, INVOICES
+from .input.settings import DOCUMENTS, INVOICES
 
 __all__ = ["Served", "served", "variables"]
 

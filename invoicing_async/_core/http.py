@@ -1,0 +1,152 @@
+"""The words of HTTP as this library uses them: a request, a response, a transport; quoting of paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from typing import Protocol
+from urllib.parse import quote
+
+from attrs import define, field, frozen
+
+from ..policies import Timeouts
+
+__all__ = ["Exchange", "Repeat", "Request", "Response", "Transport", "path"]
+
+
+def _names(headers: Mapping[str, str]) -> str:
+    return f"<{', '.join(headers)}>"
+
+
+def _size(body: bytes) -> str:
+    return f"<{len(body)} bytes>"
+
+
+class Repeat(Enum):
+    """Whether a request may be sent a second time after a failure."""
+
+    ALWAYS = "always"
+    """Repeating does no harm: an invoice PDF, a status poll, a token."""
+    IF_NOT_SENT = "if not sent"
+    """Only if it provably was not sent, or a declared answer refused it: a submission."""
+
+
+@frozen(kw_only=True)
+class Request:
+    """One HTTP request as a value.
+
+    `path` is already quoted (see `path()`) and stands below `base_url`; `query` is already encoded and has no
+    question mark. `headers` hold no credential: those are added for each attempt; the repr shows no header's
+    value and no body all the same. `operation` is a short fixed name for logs and spans. `base_url` is empty
+    until the session fills in its own; a request that brings one goes to another host and never carries
+    credentials. `answers` are statuses beside the 2xx that its reader takes as an answer, not as an error.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(factory=dict, repr=_names)
+    body: bytes = field(default=b"", repr=_size)
+    base_url: str = ""
+    repeat: Repeat = Repeat.ALWAYS
+    operation: str = ""
+    authorised: bool = True
+    answers: frozenset[int] = frozenset()
+
+    @property
+    def target(self) -> str:
+        """The encoded path below the base URL with its query: what a server sees after the base path."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def url(self) -> str:
+        """The whole encoded URL, sent exactly as it stands."""
+        return self.base_url + self.target
+
+
+class Response(Protocol):
+    """An answer whose head has arrived; its body is read at most once, inside the attempt."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header, by its name in any case; None if absent."""
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. Raises `ProtocolError` beyond `limit` bytes, `TransportError` if it breaks off."""
+
+    def arrived(self) -> bytes | None:
+        """The whole body if its end has arrived and none of it was read; else None, and nothing is taken."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, in pieces of any size. Raises `TransportError` if it breaks off."""
+
+
+@define
+class Exchange:
+    """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves.
+
+    `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
+    `leaves` judges it and hears that the byte is about to leave. `timeouts` are the session's, for a transport that was
+    given none of its own. `fresh` asks for a connection that was not idle before; `stale` turns true when one that was
+    cannot carry the request, or its peer closed it before a byte of the answer.
+    """
+
+    sent: bool = False
+    deadline: float | None = None
+    leaves: Callable[[], None] | None = None
+    timeouts: Timeouts | None = None
+    fresh: bool = False
+    stale: bool = False
+
+    def leave(self) -> None:
+        """Say that the first byte leaves now: between connecting and writing, with no await before that byte.
+
+        Raises `TransportError` with `sent` "no" if it is too late; the connection is as good as before. Saying it again
+        for one attempt does nothing.
+        """
+        if not self.sent:
+            if self.leaves is not None:
+                self.leaves()
+            self.sent = True
+
+
+class Transport(Protocol):
+    """Carries one request to one answer. Raises only `TransportError` for failures of its own."""
+
+    def send(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
+        """Send once, without retry or redirect; leaving the context releases the connection.
+
+        Calls `exchange.leave()` right before the first byte leaves: never before a connection is there, and with no
+        await between it and that byte.
+        """
+
+    async def close(self) -> None:
+        """Release every connection."""
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*")
+
+
+def path(*segments: str) -> str:
+    """Join segments into an absolute path, quoting each exactly once.
+
+    The result is both signed and sent, so the two cannot differ. Raises `ValueError` for a segment that is
+    empty, `.` or `..`: a server or a proxy would resolve it to another endpoint.
+    """
+    return "/" + "/".join([_quoted(segment) for segment in segments])
+
+
+def _quoted(segment: str) -> str:
+    # What needs no quoting is nearly every id there is, and a batch asks a million times.
+    if _PLAIN.fullmatch(segment):
+        return segment
+    if segment in {"", ".", ".."}:
+        raise ValueError(f"a path segment must not be {segment!r}")
+    return quote(segment, safe="")

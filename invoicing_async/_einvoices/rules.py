@@ -1,0 +1,423 @@
+"""The limits of API.md B.1, as a table and pure functions: every fault of a draft at once, each with its path.
+
+A draft that was read from a file may hold anything, so a wrong type here is a fault like any other and never an
+exception. The check runs once for each draft of a batch and is written to be quick when there is no fault.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from enum import StrEnum
+from reprlib import repr as short_repr
+from typing import Any
+
+from attrs import frozen
+
+from .._values.characters import blank_end, unseen
+from ..errors import DraftError, Fault
+from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+
+__all__ = [
+    "DEPTH",
+    "JUDGED",
+    "KEY_LENGTH",
+    "MONEY_DIGITS",
+    "RESERVED",
+    "UUID",
+    "canonical_key",
+    "check",
+    "faults",
+    "key_faults",
+    "rounding_unit",
+    "rounds_to",
+    "step",
+]
+
+KEY_LENGTH = 255
+"""Characters of a draft's own key. The key is not sent; the limit keeps it a name."""
+
+MONEY_DIGITS = 30
+"""Digits a number may have when it is written out. Undocumented; far above any amount of money."""
+
+DEPTH = 16
+"""Levels of nesting in `extra`."""
+
+RESERVED = frozenset(
+    {"consumer", "has_tax_authority_code", "invoice_lines", "invoice_template_id", "payment_method"},
+)
+"""The names in `invoice_data` that the library writes itself, so `extra` may not."""
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""The form of every id of the service."""
+
+JUDGED = Decimal("Infinity")
+"""The `rounding` of a draft whose amounts were judged when it was taken in: any amount is right."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PLAIN_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_NO_ADDRESS = ',;:<>()[]"\\'
+"""What stands between or around e-mail addresses, never in one."""
+
+_LABEL = rf"[^\s@.{re.escape(_NO_ADDRESS)}]+"
+_EMAIL = re.compile(rf"[^\s@{re.escape(_NO_ADDRESS)}]+@{_LABEL}(?:\.{_LABEL})*")
+_SHOWN = 80
+_SURROGATE = "holds a lone surrogate, which UTF-8 cannot carry"
+
+
+@frozen
+class _Limits:
+    """The rows of one object of API.md B.1: texts with their limit, numbers, flags and choices."""
+
+    texts: tuple[tuple[str, int, bool], ...] = ()
+    numbers: tuple[tuple[str, bool], ...] = ()
+    flags: tuple[str, ...] = ()
+    choices: tuple[tuple[str, type[StrEnum]], ...] = ()
+
+
+_CONSUMER = _Limits(
+    texts=(
+        ("code", 255, False),
+        ("name", 255, False),
+        ("tax_code", 14, False),
+        ("address", 255, False),
+        ("citizen_identification", 12, False),
+        ("phone", 20, False),
+        ("buyer_name", 255, False),
+        ("bank_account", 255, False),
+    ),
+)
+_LINE = _Limits(
+    texts=(("name", 500, True), ("unit", 255, True), ("code", 255, False)),
+    numbers=(
+        ("price", True),
+        ("quantity", True),
+        ("tax_amount", False),
+        ("discount_amount", False),
+        ("amount", False),
+    ),
+    flags=("is_promotion",),
+    choices=(("vat_rate", VatRate),),
+)
+_DRAFT = _Limits(
+    texts=(("key", KEY_LENGTH, True),),
+    flags=("has_tax_authority_code",),
+    choices=(("payment_method", PaymentMethod),),
+)
+_SUBMIT = _Limits(flags=("send_mail", "automatic"))
+_EXACT = Context(prec=8 * MONEY_DIGITS, traps=[Inexact, InvalidOperation])
+"""Wide enough for any product and difference of allowed numbers; a rounded result would raise."""
+
+
+def canonical_key(text: str) -> str:
+    """Give the form in which keys are compared: NFC. Keys that a person cannot tell apart are one key."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def key_faults(key: str) -> tuple[str, ...]:
+    """Say what keeps a text from being a key, apart from its length; empty if nothing does.
+
+    Nothing that nobody sees: no blank at either end, no control, format or other invisible character, and no blank
+    but U+0020 inside. The joiners of emoji are invisible too.
+    """
+    if _PLAIN_KEY.fullmatch(key):
+        return ()
+    if key.isspace() and not _CONTROL.search(key):
+        return ()  # the limits call it blank
+    end, hidden = blank_end(key), unseen(key)
+    if end is not None and not key.isspace():
+        return (f"must not {'begin' if end.position == 1 else 'end'} with a blank: {end}",)
+    return () if hidden is None else (_must_not_hold(hidden),)
+
+
+def _must_not_hold(hidden: object) -> str:
+    return f"must not hold a character that nobody sees: {hidden}"
+
+
+def rounding_unit(value: Decimal | int | None, name: str = "rounding") -> Decimal | None:
+    """Give the setting `rounding` as it is used. Raises `ValueError` for what is no positive, finite amount."""
+    if value is None or value is JUDGED:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int)):
+        raise ValueError(f"{name} must be a Decimal, as Decimal(1) or Decimal('0.01'), not {_kind(value)}")
+    unit = Decimal(value)
+    if _number_fault(unit) or unit <= 0:
+        raise ValueError(f"{name} must be a positive amount of at most {MONEY_DIGITS} digits")
+    return unit
+
+
+def rounds_to(expected: Decimal, amount: Decimal, unit: Decimal) -> bool:
+    """Tell whether `amount` is `expected` rounded to `unit`, or to a decimal place finer than that.
+
+    A multiple of `unit` may be half of it away, either way; an amount with more digits half of its last one.
+    """
+    if unit == JUDGED:
+        return True
+    last = Decimal((0, (1,), _last_place(amount)))
+    grain = min(unit, last) if _EXACT.remainder(amount, unit) else unit
+    return _EXACT.multiply(2, _EXACT.subtract(amount, expected).copy_abs()) <= grain
+
+
+def _last_place(amount: Decimal) -> int:
+    """The power of ten of the last digit that is not 0; of the units for a whole number."""
+    _, digits, exponent = amount.as_tuple()
+    assert isinstance(exponent, int)  # noqa: S101 - only finite numbers come here; for the type checker
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return min(exponent + zeros, 0)
+
+
+def check(draft: InvoiceDraft, *, reserved: frozenset[str] = RESERVED, rounding: Decimal | None = None) -> None:
+    """Refuse a draft that breaks any limit. Raises `DraftError` with every fault and the draft's key."""
+    found = faults(draft, reserved=reserved, rounding=rounding)
+    if found:
+        key = getattr(draft, "key", "")
+        raise DraftError(found, key=key if isinstance(key, str) else "")
+
+
+def faults(
+    draft: InvoiceDraft,
+    *,
+    prefix: str = "",
+    reserved: frozenset[str] = RESERVED,
+    rounding: Decimal | None = None,
+) -> tuple[Fault, ...]:
+    """List every fault of a draft; empty if it may be sent.
+
+    `prefix` is the path of the draft itself: with `[12]` a fault stands at `[12].lines[0].price`. `reserved`
+    are the names that `extra` may not use. `rounding` is the unit to which line amounts may have been rounded; None:
+    they are exact. Never raises, whatever the fields hold.
+    """
+    found: list[Fault] = []
+    if _is_a(found, prefix or "draft", draft, InvoiceDraft):
+        _draft(found, f"{prefix}." if prefix else "", draft, reserved, rounding)
+    return tuple(found)
+
+
+def step(where: str, name: str) -> str:
+    """Give the path of field `name` below `where`, which is empty or ends in a dot; a foreign name is tamed."""
+    return where + (name if name.isprintable() and 0 < len(name) <= _SHOWN else _shown(name))
+
+
+def _draft(
+    found: list[Fault], where: str, draft: InvoiceDraft, reserved: frozenset[str], rounding: Decimal | None
+) -> None:
+    _fields(found, where, draft, _DRAFT)
+    _key(found, f"{where}key", draft.key)
+    _template(found, f"{where}invoice_template_id", draft.invoice_template_id)
+    _lines(found, f"{where}lines", draft.lines, rounding)
+    if draft.consumer is not None and _is_a(found, f"{where}consumer", draft.consumer, Consumer):
+        _fields(found, f"{where}consumer.", draft.consumer, _CONSUMER)
+    if draft.submit_to_tax is not None and _is_a(found, f"{where}submit_to_tax", draft.submit_to_tax, SubmitToTax):
+        _fields(found, f"{where}submit_to_tax.", draft.submit_to_tax, _SUBMIT)
+        _emails(found, f"{where}submit_to_tax.emails", draft.submit_to_tax.emails)
+    _extra(found, f"{where}extra", draft.extra, reserved)
+
+
+def _is_a(found: list[Fault], where: str, value: object, model: type) -> bool:
+    """Tell whether a part is the model it should be; record the fault if it is something else."""
+    if isinstance(value, model):
+        return True
+    article = "an" if model.__name__.startswith("I") else "a"
+    found.append(Fault(where, f"must be {article} {model.__name__}, not {_kind(value)}"))
+    return False
+
+
+def _fields(found: list[Fault], where: str, owner: object, limits: _Limits) -> None:
+    """Check the texts, flags and choices of one object's table."""
+    for name, limit, required in limits.texts:
+        value = getattr(owner, name)
+        if value is not None or required:
+            found += [Fault(where + name, message) for message in _text_faults(value, limit, required=required)]
+    for name in limits.flags:
+        value = getattr(owner, name)
+        if value is not None and not isinstance(value, bool):
+            found.append(Fault(where + name, f"must be True, False or None, not {_kind(value)}"))
+    for name, choice in limits.choices:
+        value = getattr(owner, name)
+        if value is not None and not (isinstance(value, str) and value in choice.__members__):
+            found.append(Fault(where + name, f"must be one of {', '.join(choice)}, not {_shown(value)}"))
+
+
+def _text_faults(value: object, limit: int, *, required: bool) -> Iterable[str]:
+    if not isinstance(value, str):
+        return (_not_text(value),)
+    if len(value) <= limit and value.isascii() and (value.strip() or not required):
+        return ()
+    return _bad_text(value, limit, required=required)
+
+
+def _not_text(value: object) -> str:
+    return "is required" if value is None else f"must be text, not {_kind(value)}"
+
+
+def _bad_text(value: str, limit: int, *, required: bool) -> Iterable[str]:
+    if len(value) > limit:
+        yield f"has {len(value)} characters, at most {limit} are allowed"
+    if required and not value.strip():
+        yield "must not be empty or blank"
+    if not _encodable(value):
+        yield _SURROGATE
+
+
+def _encodable(value: str) -> bool:
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _numbers(found: list[Fault], where: str, owner: object, limits: _Limits) -> bool:
+    """Check the numbers of one object's table; true if all are sound."""
+    before = len(found)
+    for name, required in limits.numbers:
+        value = getattr(owner, name)
+        if value is None:
+            if required:
+                found.append(Fault(where + name, "is required"))
+        elif message := _number_fault(value):
+            found.append(Fault(where + name, message))
+    return len(found) == before
+
+
+def _number_fault(value: object) -> str:
+    """Say what is wrong with a number; empty if nothing is."""
+    if not isinstance(value, Decimal):
+        return _not_a_number(value)
+    _, digits, exponent = value.as_tuple()
+    if isinstance(exponent, str):
+        return "must be finite, not an infinity or NaN"
+    written = len(digits) + exponent if exponent > 0 else max(len(digits), 1 - exponent)
+    return f"has {written} digits, at most {MONEY_DIGITS} are allowed" if written > MONEY_DIGITS else ""
+
+
+def _not_a_number(value: object) -> str:
+    got = _shown(value) if isinstance(value, str) else _kind(value)
+    why = ": floats are not exact" if isinstance(value, float) else ""
+    return f"must be a Decimal, an int or digits in text, not {got}{why}"
+
+
+def _key(found: list[Fault], where: str, key: object) -> None:
+    if isinstance(key, str):
+        found += [Fault(where, message) for message in key_faults(key)]
+
+
+def _template(found: list[Fault], where: str, value: object) -> None:
+    if not isinstance(value, str):
+        found.append(Fault(where, _not_text(value)))
+    elif not UUID.fullmatch(value):
+        found.append(Fault(where, "must be a UUID (8-4-4-4-12 hex digits)"))
+
+
+def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | None) -> None:
+    if not isinstance(lines, tuple):
+        found.append(Fault(where, f"must be a list of InvoiceLine, not {_kind(lines)}"))
+    elif not lines:
+        found.append(Fault(where, "at least one line is needed"))
+    else:
+        for index, line in enumerate(lines):
+            _line(found, f"{where}[{index}]", line, rounding)
+
+
+def _line(found: list[Fault], where: str, line: InvoiceLine, rounding: Decimal | None) -> None:
+    if _is_a(found, where, line, InvoiceLine):
+        _fields(found, f"{where}.", line, _LINE)
+        if _numbers(found, f"{where}.", line, _LINE) and line.amount is not None:
+            _amount(found, f"{where}.amount", line, line.amount, rounding)
+
+
+def _amount(found: list[Fault], where: str, line: InvoiceLine, amount: Decimal, rounding: Decimal | None) -> None:
+    """Check amount = price * quantity - discount_amount, to the last digit or rounded as the setting allows."""
+    discount = Decimal(0) if line.discount_amount is None else line.discount_amount
+    expected = _EXACT.subtract(_EXACT.multiply(line.price, line.quantity), discount)
+    if expected != amount and (rounding is None or not rounds_to(expected, amount, rounding)):
+        said = f"must be price * quantity - discount_amount = {expected:f}, got {amount:f}"
+        found.append(Fault(where, said + _rounded(expected, amount, rounding)))
+
+
+def _rounded(expected: Decimal, amount: Decimal, rounding: Decimal | None) -> str:
+    """Say which setting the amount would need, if it is the right one rounded."""
+    grain = Decimal((0, (1,), _last_place(amount)))
+    if rounding is not None:
+        return f" (more than rounding={rounding:f} allows)"
+    needed = f"{grain:f}" if rounds_to(expected, amount, grain) else ""
+    return f"; rounded amounts are taken with the setting rounding={needed}" if needed else ""
+
+
+def _emails(found: list[Fault], where: str, emails: object) -> None:
+    if not isinstance(emails, tuple):
+        found.append(Fault(where, f"must be a list of text, not {_kind(emails)}"))
+        return
+    for index, email in enumerate(emails):
+        if not isinstance(email, str):
+            found.append(Fault(f"{where}[{index}]", _not_text(email)))
+        elif message := _email_fault(email):
+            found.append(Fault(f"{where}[{index}]", message))
+
+
+def _email_fault(text: str) -> str:
+    """Say what keeps a text from being one bare e-mail address; empty if nothing does."""
+    if hidden := unseen(text.replace("\u00a0", " ")):
+        return f"must be an e-mail address, without {hidden}"
+    if _EMAIL.fullmatch(text) and _encodable(text):
+        return ""
+    foreign = next((character for character in text if character in _NO_ADDRESS), None)
+    return "must be an e-mail address" + (f", alone and without {foreign!r}" if foreign else "")
+
+
+def _extra(found: list[Fault], where: str, extra: object, reserved: frozenset[str]) -> None:
+    if not isinstance(extra, Mapping):
+        found.append(Fault(where, f"must be a mapping, not {_kind(extra)}"))
+        return
+    clashes = sorted(reserved.intersection(key for key in extra if isinstance(key, str)))
+    found += [Fault(f"{where}.{name}", "is a name that the library writes itself") for name in clashes]
+    found += _mapping_faults(where, extra, ())
+
+
+def _json_faults(where: str, value: object, above: tuple[int, ...]) -> Iterable[Fault]:
+    """Yield what keeps a value from being JSON; `above` are the identities of the containers that hold it."""
+    if value is None or isinstance(value, (str, int, float, Decimal)):
+        if message := _scalar_fault(value):
+            yield Fault(where, message)
+    elif id(value) in above:
+        yield Fault(where, "holds itself")
+    elif len(above) >= DEPTH:
+        yield Fault(where, f"is nested deeper than the {DEPTH} levels that are allowed")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _json_faults(f"{where}[{index}]", item, (*above, id(value)))
+    elif isinstance(value, Mapping):
+        yield from _mapping_faults(where, value, (*above, id(value)))
+    else:
+        yield Fault(where, f"must be something JSON can say, not {_kind(value)}")
+
+
+def _mapping_faults(where: str, value: Mapping[Any, Any], above: tuple[int, ...]) -> Iterable[Fault]:
+    for key, item in value.items():
+        if isinstance(key, str) and _encodable(key):
+            yield from _json_faults(step(f"{where}.", key), item, above)
+        else:
+            yield Fault(where, f"has the key {_shown(key)}; keys must be text that UTF-8 can carry")
+
+
+def _scalar_fault(value: object) -> str:
+    if isinstance(value, str):
+        return "" if _encodable(value) else _SURROGATE
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int):
+        return "" if abs(value) < 10**MONEY_DIGITS else f"has more than the {MONEY_DIGITS} digits that are allowed"
+    return _number_fault(value)
+
+
+def _shown(value: object) -> str:
+    """A short repr; the type's name where there is none, as for an int of thousands of digits."""
+    try:
+        return short_repr(value)
+    except Exception:  # noqa: BLE001 - a foreign repr may raise anything, and a fault must not
+        return _kind(value)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

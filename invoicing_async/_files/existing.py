@@ -1,0 +1,119 @@
+"""What stands under a name already: a whole document, a broken one, or something that is no file.
+
+Reading never waits for anything but the disk: a FIFO or a device under a document's name is an error, not a hang.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+from .._core.clock import token
+from .naming import marked
+from .pdf import Checker
+
+__all__ = ["MakesProof", "Proof", "Published", "difference", "set_aside", "whole_document"]
+
+READ_SIZE = 2**20
+
+
+class Proof(Protocol):
+    """Hears a body piece by piece and says at the end what is wrong with it."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None: ...
+
+
+MakesProof = Callable[[], Proof]
+
+
+@frozen
+class Published:
+    """A whole file under its final name.
+
+    `kept` says that it stood there before and that nothing was written; `set_aside` is where a broken file of that
+    name was renamed to.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    kept: bool = False
+    set_aside: Path | None = None
+
+
+def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
+    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken.
+
+    A file that stands under its name is taken to be as long as whoever wrote it meant: junk behind its end is kept.
+    Raises `OSError` for what cannot be read and what is no regular file.
+    """
+    checker, digest, size = proof or Checker(), sha256(), 0
+    try:
+        for data in _content(path):
+            checker.feed(data)
+            digest.update(data)
+            size += len(data)
+    except FileNotFoundError:
+        return None
+    return None if checker.fault(framed=True) else Published(path, size, digest.hexdigest(), kept=True)
+
+
+def difference(path: Path, *, size: int | None, digest: str | None) -> str | None:
+    """Say how a file differs from what was recorded of it; None if it does not."""
+    found, length = sha256(), 0
+    try:
+        for data in _content(path):
+            found.update(data)
+            length += len(data)
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+    if length != size:
+        return f"has {length:,} bytes where {size:,} were saved"
+    return None if found.hexdigest() == digest else "has other content than was saved"
+
+
+def set_aside(path: Path, proof: MakesProof) -> Path | None:
+    """Rename a broken document to `name (broken <token>)` and give its new place; None if it is gone or whole now.
+
+    Another process may have put a whole one there since it was looked at: that is put back.
+    """
+    aside = path.with_name(marked(path.name, f"broken {token()[:8]}"))
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return None
+    if whole_document(aside, proof()) is None:
+        return aside
+    with suppress(OSError):
+        os.link(aside, path)
+        os.unlink(aside)
+    return None
+
+
+def _content(path: Path) -> Iterator[bytes]:
+    with _opened(path) as descriptor:
+        while data := os.read(descriptor, READ_SIZE):
+            yield data
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    # Without O_NONBLOCK opening a FIFO waits for its other side, and the one thread with it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EEXIST, "something that is no regular file stands there; move it away", str(path))
+        yield descriptor
+    finally:
+        os.close(descriptor)

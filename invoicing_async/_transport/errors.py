@@ -1,0 +1,243 @@
+"""The one place where aiohttp's exceptions become this library's.
+
+A `TransportError` says "no" only when the head of the request was never handed to a connection; every other failure is
+"unknown". What aiohttp and its parser say may hold a whole body or a signed link: of their words only what they made up
+themselves is passed on, and of their exceptions, which a traceback shows, as much is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from collections.abc import Collection, Iterator
+from itertools import zip_longest
+from types import TracebackType
+from typing import NoReturn
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+from attrs import frozen
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from .._core.http import Exchange
+from .._values.text import one_line
+from ..errors import InvoicingError, ProtocolError, TransportError
+
+__all__ = ["SPOILT", "SilenceError", "SpoiltConnectionError", "bare", "furthest", "translate"]
+
+SPOILT = "bytes that nobody asked for came on an idle connection"
+
+REASON_LIMIT = 100
+"""Characters of a parser's own words."""
+
+_QUOTED = re.compile(r"\s*:?\s*(?:b?['\"]|[\n\\]).*", re.DOTALL)
+"""Where a parser's words go over into what it read."""
+
+
+class SpoiltConnectionError(aiohttp.ClientConnectionError):
+    """A pooled connection that cannot carry another exchange; nothing was sent on it."""
+
+
+class SilenceError(aiohttp.ClientError):
+    """Nothing came for longer than `Timeouts.read`."""
+
+
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, SpoiltConnectionError)
+"""What can only come before the first byte."""
+
+
+def bare(exc: BaseException, handled: BaseException | None) -> None:
+    """Take aiohttp's frames out of an error's traceback and of what it came from: their locals hold credentials.
+
+    `handled` is what was being handled when the exchange began: that is not of it.
+    """
+    beneath: list[BaseException | None] = [exc]
+    seen = {id(handled)}
+    while beneath:
+        found = beneath.pop()
+        if found is not None and id(found) not in seen:
+            seen.add(id(found))
+            found.__traceback__ = _without_aiohttp(found.__traceback__)
+            beneath += [found.__cause__, found.__context__]
+
+
+def _without_aiohttp(trace: TracebackType | None) -> TracebackType | None:
+    kept: list[TracebackType] = []
+    while trace is not None:
+        if not str(trace.tb_frame.f_globals.get("__name__")).startswith("aiohttp."):
+            kept.append(trace)
+        trace = trace.tb_next
+    for entry, following in zip_longest(kept, kept[1:]):
+        entry.tb_next = following
+    return kept[0] if kept else None
+
+
+def translate(exc: Exception, exchange: Exchange) -> NoReturn:
+    """Raise this library's error for one of aiohttp's: the one place where that is decided."""
+    if isinstance(exc, aiohttp.NonHttpUrlClientError):
+        raise ProtocolError("not an HTTP answer: the URL is none of http or https") from None
+    if isinstance(exc, aiohttp.InvalidURL):
+        raise ValueError(f"not a URL that can be called ({type(exc).__name__})") from None
+    _tame(exc)
+    if isinstance(exc, (aiohttp.ClientResponseError, HttpProcessingError)):
+        raise _malformed(exc) from exc
+    # Both must say so: the hook is one private method of aiohttp away from never being called.
+    never = not exchange.sent and isinstance(exc, _UNSENT)
+    raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
+
+
+def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> InvoicingError:
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return TransportError(f"the proxy refused the connection with {exc.status}", sent="no")
+    # Its status is the parser's own, and says nothing of the answer.
+    return ProtocolError(f"not an HTTP answer: {exc.message or type(exc).__name__}")
+
+
+# --- what a foreign exception holds ---------------------------------------------------------------------------------
+
+
+def _tame(exc: BaseException) -> None:
+    """Leave nothing of a body, a header or a link in an exception and those behind it."""
+    for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
+        vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
+        if "message" in vars(each):
+            vars(each)["message"] = _tamed(vars(each)["message"])
+        if isinstance(each, aiohttp.ClientResponseError):
+            _redact(each)
+        elif isinstance(each, (aiohttp.ConnectionTimeoutError, HttpProcessingError)):
+            each.args = ()  # the whole URL, or what was read
+        else:
+            each.args = tuple(map(_tamed, each.args))
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    seen, open_ = set[int](), [exc]
+    while open_:
+        each = open_.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
+
+
+_SPEAKING = (
+    HttpProcessingError,
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ConnectionTimeoutError,
+)
+"""Exceptions of aiohttp's that repeat what they read or where it came from."""
+
+_READ = frozenset({"headers", "line", "hdr"})
+"""Where exceptions of aiohttp's keep what they read."""
+
+
+def _tamed(value: object) -> object:
+    if isinstance(value, str):
+        return _reason(value)
+    return value if isinstance(value, int) else None
+
+
+def _reason(text: str) -> str:
+    return one_line(_QUOTED.sub("", text), REASON_LIMIT)
+
+
+def _redact(exc: aiohttp.ClientResponseError) -> None:
+    """Take the credentials out of an error that shows its request: its headers, and a proxy's password in its URL."""
+    info = exc.request_info
+    url, real_url = info.url.with_user(None), info.real_url.with_user(None)
+    exc.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
+    exc.args = (exc.request_info, ())
+
+
+# --- what a failure was ---------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Kind:
+    """Failures of one type of aiohttp's, those with one of `codes` if it names any, and what they are called."""
+
+    type: type[Exception]
+    text: str
+    codes: frozenset[int] = frozenset()
+
+    def matches(self, exc: Exception) -> bool:
+        return isinstance(exc, self.type) and (not self.codes or _code(exc) in self.codes)
+
+
+_CLASSES: tuple[tuple[type[OSError], int], ...] = (
+    (ConnectionResetError, errno.ECONNRESET),
+    (ConnectionAbortedError, errno.ECONNABORTED),
+    (ConnectionRefusedError, errno.ECONNREFUSED),
+    (BrokenPipeError, errno.EPIPE),
+    (TimeoutError, errno.ETIMEDOUT),
+    (PermissionError, errno.EACCES),
+)
+"""What is meant by an error that brings no number."""
+
+
+def _code(exc: Exception) -> int | None:
+    found = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
+    code = found.errno if isinstance(found, OSError) else None
+    return code or next((number for kind, number in _CLASSES if isinstance(found, kind)), None)
+
+
+_CONNECT = aiohttp.ClientConnectorError
+
+_KINDS = (
+    _Kind(aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
+    _Kind(aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    _Kind(
+        aiohttp.ClientConnectorDNSError,
+        "the host name does not resolve now: no name server answers",
+        frozenset({socket.EAI_AGAIN}),
+    ),
+    _Kind(aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
+    _Kind(
+        _CONNECT,
+        "the connection was reset while it was made",
+        frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
+    ),
+    _Kind(_CONNECT, "the connection was refused", frozenset({errno.ECONNREFUSED})),
+    _Kind(_CONNECT, "nobody answers at the address", frozenset({errno.ETIMEDOUT})),
+    _Kind(aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
+    _Kind(
+        _CONNECT,
+        "the service is unreachable from this machine",
+        frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}),
+    ),
+    _Kind(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
+    _Kind(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
+    _Kind(_CONNECT, "the connection could not be made"),
+    _Kind(SpoiltConnectionError, SPOILT),
+    _Kind(SilenceError, "the service was silent for longer than the read timeout"),
+    _Kind(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
+    _Kind(aiohttp.ClientPayloadError, "the body broke off before its end"),
+    _Kind(
+        OSError,
+        "the connection was reset",
+        frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
+    ),
+    _Kind(OSError, "nobody acknowledged what was sent", frozenset({errno.ETIMEDOUT})),
+    _Kind(Exception, "the exchange failed"),
+)
+"""What every failure is called, the first that matches; those of connecting stand in the order of how far they came."""
+
+
+def furthest(failures: Collection[Exception]) -> Exception:
+    """Give the failure that came furthest on the way to a connection: it says most about why there is none."""
+    return min(failures, key=_rank)
+
+
+def _rank(exc: Exception) -> int:
+    return next(number for number, kind in enumerate(_KINDS) if kind.matches(exc))
+
+
+def _described(exc: Exception) -> str:
+    """Say what it was, and what the system said of it: only those words come from no body."""
+    system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
+    said = one_line(str(exc)) if system else ""
+    via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+    return f"{via}{_KINDS[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"

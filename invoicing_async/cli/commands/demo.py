@@ -1,0 +1,256 @@
+"""`demo`: the whole library at work against both services in miniature, on this machine, without a key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from attrs import evolve, frozen
+
+from ..._core.clock import RealClock
+from ...auth import HmacAuth, OAuthClientCredentials
+from ...documents import OrderDocuments
+from ...errors import InvoicingError
+from ...invoices import AsyncInvoices
+from ...models import InvoiceDraft
+from ...policies import Limits, RetryPolicy
+from ...polling import Poller
+from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
+from ...session import Session
+from ..exits import CommandError, Exit
+from ..input.drafts import example
+from ..input.options import FLAG, Common
+from ..serving import Served, served
+from ..stop import Stop, Taking, listening
+from ..summary import Account
+from ..terminal.output import Count, Screen
+from ..terminal.progress import Bar, live
+from ..terminal.rows import DOWNLOADS, SUBMISSIONS, download_row
+from .invoices import Settling
+
+__all__ = ["Script", "demo"]
+
+LATENCY = 0.12
+CONCURRENCY = 4
+SETTLING = (0.3, 2.0)
+"""Seconds after which an e-invoice is done, least and most."""
+
+RETRY = RetryPolicy(first=0.2, ceiling=1.0)
+POLLER = Poller(first=0.3, factor=1.2, ceiling=0.6)
+_clock = RealClock()
+
+
+@frozen
+class Script:
+    """What the demo makes happen: every fifth order is unavailable at first, every fifteenth not eligible yet."""
+
+    orders: tuple[str, ...]
+    drafts: tuple[InvoiceDraft, ...]
+    seed: int
+
+    @property
+    def unavailable(self) -> dict[str, int]:
+        """Orders whose first call, or first two, are answered SYS_DEP_503."""
+        return {order: 1 + index // 5 % 2 for index, order in enumerate(self.orders) if index % 5 == 1}
+
+    @property
+    def not_eligible(self) -> frozenset[str]:
+        """Orders that are answered ORDER_021."""
+        return frozenset(order for index, order in enumerate(self.orders) if index % 15 == 7)  # noqa: PLR2004 - as said
+
+    def sandbox(self) -> Sandbox:
+        """Build the services that play it."""
+        faults = Faults(
+            unavailable=self.unavailable,
+            not_eligible=self.not_eligible,
+            failed_share=0.15,
+            seconds_until_done=SETTLING,
+        )
+        return Sandbox(SandboxSettings(seed=self.seed, latency=LATENCY), faults=faults)
+
+
+def _script(orders: int, invoices: int, seed: int) -> Script:
+    if min(orders, invoices) < 0:
+        raise CommandError("--orders and --invoices must be 0 or more")
+    return Script(demo_orders(orders, seed=seed), tuple(_draft(number) for number in range(1, invoices + 1)), seed)
+
+
+def _draft(number: int) -> InvoiceDraft:
+    draft = example(number)
+    lines = tuple(
+        evolve(line, quantity=Decimal(number), amount=line.price * number - (line.discount_amount or 0))
+        for line in draft.lines
+    )
+    return evolve(draft, lines=lines)
+
+
+def _check_folder(to: Path) -> None:
+    if to.exists() and not to.is_dir():
+        raise CommandError(f"--to: {to} is not a folder")
+
+
+async def demo(
+    *,
+    orders: int = 40,
+    invoices: int = 25,
+    seed: int = 0,
+    to: Path = Path("demo-invoices"),
+    quiet: Annotated[bool, FLAG] = False,
+) -> int:
+    """Download invoices and settle e-invoices against both services in miniature. No key, no network.
+
+    Parameters
+    ----------
+    orders
+        How many order invoices to download.
+    invoices
+        How many e-invoices to submit.
+    seed
+        What ids and fates are drawn from.
+    to
+        The folder for the documents.
+    quiet
+        Show only what went wrong.
+    """
+    _check_folder(to)
+    script, screen = _script(orders, invoices, seed), Screen.of(Common(quiet=quiet))
+    taking = Taking(Stop(lambda: screen.problem("stopping: what is in flight finishes")))
+    play = _Play(script, script.sandbox(), screen, Taking(taking.stop), taking, to)
+    with listening(taking.stop):
+        return await play.run()
+
+
+class _Play:
+    """One performance of a script."""
+
+    def __init__(
+        self, script: Script, sandbox: Sandbox, screen: Screen, orders: Taking, drafts: Taking, folder: Path
+    ) -> None:
+        self.script = script
+        self.sandbox = sandbox
+        self.screen = screen
+        self.folder = folder
+        self.downloads = _Noted(DOWNLOADS, evolve(screen, quiet=True), orders, None)
+        self.submissions = _Noted(SUBMISSIONS, evolve(screen, quiet=True), drafts, None)
+        self.settling = Settling(self.submissions, POLLER, {})
+
+    async def run(self) -> Exit:
+        begun = _clock.monotonic()
+        async with served(self.sandbox) as where:
+            self._announce(where)
+            await self._both(where)
+        self._show(_clock.monotonic() - begun)
+        return self._code()
+
+    def _announce(self, where: Served) -> None:
+        self.screen.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
+        self.screen.say(f" Order documents  {where.documents}")
+        self.screen.say(f" E-invoices       {where.invoices}")
+        if self.screen.lively:
+            self.screen.say("")
+
+    async def _both(self, where: Served) -> None:
+        """Download and submit at the same time."""
+        async with AsyncExitStack() as stack:
+            documents, invoices = [await stack.enter_async_context(session) for session in self._sessions(where)]
+            await stack.enter_async_context(live(self.screen.err, self._bars(), shown=self.screen.lively))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._download(OrderDocuments(documents)))
+                    group.create_task(self._submit(AsyncInvoices(invoices)))
+            except* (InvoicingError, OSError) as several:
+                raise several.exceptions[0] from None
+
+    def _sessions(self, where: Served) -> tuple[Session, Session]:
+        known, limits = self.sandbox.credentials, Limits(concurrency=CONCURRENCY)
+        partner, client = HmacAuth(**known.partner()), OAuthClientCredentials(**known.client())
+        return (
+            Session(where.documents, auth=partner, retry=RETRY, limits=limits, on_event=self.downloads.monitor),
+            Session(where.invoices, auth=client, retry=RETRY, limits=limits, on_event=self.submissions.monitor),
+        )
+
+    def _bars(self) -> list[Bar]:
+        orders, drafts = len(self.script.orders), len(self.script.drafts)
+        return [
+            Bar(" Order documents", orders, lambda: self.downloads.settled, self.downloads.monitor.note),
+            Bar(" E-invoices sent", drafts, lambda: self.settling.answered, self.submissions.monitor.note),
+            Bar(" E-invoices final", drafts, lambda: self.submissions.settled),
+        ]
+
+    async def _download(self, documents: OrderDocuments) -> None:
+        ids = self.downloads.taking.items(self.script.orders)
+        async with aclosing(documents.download_many(ids, self.folder)) as outcomes:
+            async for outcome in outcomes:
+                await self.downloads.add(download_row(outcome))
+
+    async def _submit(self, invoices: AsyncInvoices) -> None:
+        await self.settling.run(invoices, invoices.submit_many(self.settling.begun(self.script.drafts)))
+
+    def _show(self, seconds: float) -> None:
+        self.screen.counts("Order documents", self._counted_orders())
+        self.screen.counts("E-invoices", self._counted_invoices())
+        self.screen.say(f"\n Time   {seconds:.1f} s\n Files  {self.folder.resolve()}\n")
+
+    def _counted_orders(self) -> Iterator[Count]:
+        counts = self.downloads.counts
+        for name, number, meaning, style in (
+            ("saved", counts["saved"], "whole PDFs, proved before they got their name", "green"),
+            ("retried", self.downloads.retried, "of them answered SYS_DEP_503 first", ""),
+            ("skipped", counts["skipped"], "there before, whole; not asked for again", "green"),
+            ("deferred", counts["deferred"], "ORDER_021: the order is not eligible yet", "yellow"),
+            ("failed", counts["failed"], "no document", "red"),
+        ):
+            if number:
+                yield Count(name, str(number), meaning, style)
+
+    def _counted_invoices(self) -> Iterator[Count]:
+        counts, settled = self.submissions.counts, self.submissions.settled
+        for name, number, meaning, style in (
+            ("SUCCESS", counts["success"], "submitted once, awaited to the end", "green"),
+            ("FAILED", counts["failed"], "the service's own answer, as scripted here", "yellow"),
+            ("others", settled - counts["success"] - counts["failed"], "without an end", "red"),
+        ):
+            if number:
+                yield Count(name, str(number), meaning, style)
+
+    def _code(self) -> Exit:
+        if self.downloads.taking.cut or self.submissions.taking.cut:
+            return Exit.STOPPED
+        if faults := [*self.unlike_script()]:
+            self.screen.problem(f"not as scripted: {', '.join(faults)}")
+            return Exit.SOME_LEFT
+        return Exit.DONE
+
+    def unlike_script(self) -> list[str]:
+        """Name what did not end as the sandbox meant it to."""
+        ends = {number: made.outcome.value.lower() for number, made in self.sandbox.created.items()}
+        wrong = [order for order, end in self.downloads.ends.items() if end not in self._meant(order)]
+        wrong += [key for key, end in self.submissions.ends.items() if end != ends.get(self.submissions.requests[key])]
+        missing = len(self.script.orders) + len(self.script.drafts) - self.downloads.settled - self.submissions.settled
+        return wrong + [f"{missing} without an outcome"] * bool(missing)
+
+    def _meant(self, order: str) -> set[str]:
+        return {"deferred", "skipped"} if order in self.script.not_eligible else {"saved", "skipped"}
+
+
+class _Noted(Account):
+    """Books that also remember how each item ended."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type] # handed on as they are
+        self.ends: dict[str, str] = {}
+        self.requests: dict[str, str] = {}
+        self.retried = 0
+
+    async def add(self, row: dict[str, object]) -> None:
+        """Enter one outcome."""
+        name = str(row[self.kind.name])
+        self.ends[name] = str(row["outcome"])
+        self.requests[name] = str(row.get("request_id"))
+        attempts = row.get("attempts")
+        self.retried += isinstance(attempts, int) and attempts > 1 and row["outcome"] == "saved"
+        await super().add(row)

@@ -1,0 +1,170 @@
+"""`documents download`: the invoices of any number of orders, whole, into a folder."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Literal
+
+from attrs import frozen
+from cyclopts import App
+
+from ..._files.naming import Layout
+from ...documents import OrderDocuments
+from ...runs import DocumentRun
+from ..durable import carry_out_run, download_run, take_ids
+from ..exits import CommandError, Exit, checked
+from ..input.ids import SOURCE, check_form, open_ids
+from ..input.options import FLAG, Common, Pace, Picking
+from ..input.settings import Settings
+from ..run_summary import DocumentBook, Errand
+from ..summary import Account, carry_out
+from ..terminal.output import Screen
+from ..terminal.progress import Bar, live
+from ..terminal.rows import DOWNLOADS, download_row
+
+__all__ = ["app"]
+
+app = App(name="documents")
+RESUME = "Give the same ids and folder again: what is whole there is kept, only the rest is asked for."
+PLAIN = "{order_id}"
+
+
+@frozen(kw_only=True)
+class _Order:
+    """What a download was told about its files, checked."""
+
+    ids: str
+    to: Path
+    on_existing: str
+    layout: Layout
+    served_name: bool
+    durable: bool
+
+
+@app.command
+async def download(
+    ids: Annotated[str, SOURCE],
+    /,
+    *,
+    to: Path,
+    run: Path | None = None,
+    verify: bool = True,
+    on_existing: Literal["keep", "new-name", "replace"] = "keep",
+    layout: str = PLAIN,
+    served_name: Annotated[bool, FLAG] = False,
+    durable: Annotated[bool, FLAG] = False,
+    report: Path | None = None,
+    picking: Picking | None = None,
+    pace: Pace | None = None,
+    common: Common | None = None,
+) -> int:
+    """Download the invoice of every order, each whole or not at all.
+
+    With --run FILE every outcome is kept in a run file (a database on a local disk) as it comes. After a stop, a
+    crash or kill -9, `runs resume FILE` goes on where it ended: files of the run are verified by size and hash, and
+    only what is missing, broken, deferred or failed is asked for. Giving the same command again does the same, and
+    more ids may be added so. `runs show FILE` tells how a run stands, also while it goes on.
+
+    Exit code 0: all done; 1: some failed or were deferred; 2: usage or input, or another process holds the run;
+    3: stopped before the end, go on as it says; 130: interrupted.
+
+    Parameters
+    ----------
+    ids
+        A file with one order id a line, or - for stdin; CSV with --column, JSONL with --field.
+    to
+        The folder for the documents.
+    run
+        Keep every outcome in this file and be able to go on; it is made if it is not there.
+    verify
+        With --run: hash what the run saved before; --no-verify takes it as recorded.
+    on_existing
+        When the name is taken: keep a whole PDF and ask for nothing, take a new name, or replace it.
+    layout
+        The file below the folder: {order_id}, {date:%Y/%m}, {shard}.
+    served_name
+        Take the file's name from the service.
+    durable
+        Wait for every file to be on the disk before it counts as saved.
+    report
+        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
+    """
+    common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
+    screen, settings = Screen.of(common), common.settings()
+    order = _Order(
+        ids=ids,
+        to=to,
+        on_existing=on_existing.replace("-", " "),
+        layout=checked(lambda: Layout(layout), "--layout"),
+        served_name=served_name,
+        durable=durable,
+    )
+    if run is not None:
+        errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _download_durably(errand, order, picking, verify=verify)
+    if not verify:
+        raise CommandError("--no-verify is for --run FILE")
+    return await _download(screen, settings, order, picking, pace, report)
+
+
+async def _download(
+    screen: Screen, settings: Settings, order: _Order, picking: Picking, pace: Pace, report: Path | None
+) -> Exit:
+    async def work(account: Account) -> None:
+        session = settings.documents(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
+        with open_ids(order.ids, picking, account.taking.stop) as found:
+            bar = Bar("Order documents", found.about, lambda: account.settled, account.monitor.note)
+            async with session, live(screen.err, [bar], shown=screen.lively):
+                outcomes = OrderDocuments(session).download_many(
+                    account.taking.items(found.items),
+                    order.to,
+                    on_existing=order.on_existing,
+                    durable=order.durable,
+                    layout=order.layout,
+                    served_name=order.served_name,
+                )
+                async with aclosing(outcomes):
+                    async for outcome in outcomes:
+                        await account.add(download_row(outcome))
+
+    return await carry_out(DOWNLOADS, screen, work, report=report, resume=RESUME)
+
+
+async def _download_durably(errand: Errand, order: _Order, picking: Picking, *, verify: bool) -> Exit:
+    errand.check(errand.settings.documents)
+    check_form(order.ids, picking)
+
+    async def work(run: DocumentRun, book: DocumentBook) -> None:
+        await _agree(run, order)
+        with open_ids(order.ids, picking, book.stop) as found:
+            await take_ids(run, book, found.items, found.about)
+        await download_run(run, book, verify=verify)
+
+    opening = DocumentRun.open(
+        errand.file,
+        folder=order.to,
+        layout=order.layout.pattern,
+        served_name=order.served_name,
+        durable=order.durable,
+    )
+    return await carry_out_run(errand, opening, DocumentBook, work)
+
+
+async def _agree(run: DocumentRun, order: _Order) -> None:
+    """Let a new run keep what it was told, and hold an old one to it. Raises `CommandError` for a contradiction."""
+    recorded = run.ledger.settings
+    if "on_existing" not in recorded:
+        await run.ledger.update_settings({**recorded, "on_existing": order.on_existing})
+        recorded = run.ledger.settings
+    given = {
+        "layout": (order.layout.pattern, PLAIN),
+        "served_name": (order.served_name, False),
+        "durable": (order.durable, False),
+        "on_existing": (order.on_existing, "keep"),
+    }
+    for name, (value, default) in given.items():
+        if value not in {default, recorded[name]}:
+            option = "--" + name.replace("_", "-")
+            text = f"{option}: this run was begun with {recorded[name]!r}, which holds for all of it"
+            raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")

@@ -1,0 +1,397 @@
+"""`invoices submit | wait | status | example`: e-invoices from drafts to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+from attrs import define, field
+from cyclopts import App, Parameter
+
+from ..._einvoices.wire import dump_draft
+from ...errors import SubmissionInDoubtError
+from ...invoices import AsyncInvoices, SubmitOutcome
+from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
+from ...polling import Poller
+from ...runs import InvoiceRun
+from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
+from ..exits import CommandError, Exit, checked
+from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
+from ..input.ids import SOURCE, Ids, open_ids
+from ..input.options import FLAG, Common, Pace, Picking
+from ..input.settings import Settings
+from ..run_summary import Errand, InvoiceBook
+from ..stop import Taking
+from ..summary import Account, carry_out, reason, words
+from ..terminal.output import Screen, plain
+from ..terminal.progress import Bar, live
+from ..terminal.rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
+
+__all__ = ["Settling", "app"]
+
+app = App(name="invoices")
+RESUME_SUBMIT = (
+    "Submit again only drafts that have no outcome or are not_sent; for the submitted ones there is `invoices wait`."
+)
+RESUME_WAIT = "The operations go on at the service: give the same ids again."
+SHOWN = 20
+"""Keys in doubt that are named on the screen."""
+
+
+@app.command
+async def submit(
+    drafts: Annotated[str, SOURCE, Parameter(help=DRAFTS_HELP)],
+    /,
+    *,
+    run: Path | None = None,
+    wait: Annotated[bool, FLAG] = False,
+    export: ExportFormat | None = None,
+    to: Path | None = None,
+    layout: str | None = None,
+    skip_invalid: Annotated[bool, FLAG] = False,
+    timeout: float = 300.0,
+    report: Path | None = None,
+    reading: Reading | None = None,
+    pace: Pace | None = None,
+    common: Common | None = None,
+) -> int:
+    """Submit every draft of a file once. Nothing is sent if any of them breaks a documented limit.
+
+    With --run FILE the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
+    is there. A key is submitted once in a run file, ever: after a stop, a crash or kill -9 the same command, or
+    `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
+    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
+
+    Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
+    failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run;
+    3: stopped before the end, go on as it says; 130: interrupted.
+
+    Parameters
+    ----------
+    run
+        Keep every step in this file and be able to go on; it is made if it is not there.
+    wait
+        Wait until each is SUCCESS or FAILED.
+    export
+        With --run and --to: wait, and save each invoice as it finishes; the run keeps that for `runs resume`.
+    to
+        The folder for what is exported.
+    layout
+        The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
+    skip_invalid
+        Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
+    timeout
+        Seconds to wait for each.
+    report
+        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
+    """
+    common, pace = common or Common(), pace or Pace()
+    screen, settings = Screen.of(common), common.settings()
+    wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
+    wanted.check_for(run)
+    found = read_drafts(drafts, settings.names(), reading)
+    if found.head or (found.bad and not skip_invalid):
+        return _refuse(found, screen)
+    if run is not None:
+        errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _submit_durably(errand, found, wanted, poller if wait or wanted else None)
+
+    async def work(account: Account) -> None:
+        account.taking.taken += len(found.bad) + len(found.repeated)
+        for row in [bad.row() for bad in found.bad] + found.repeated_rows():
+            await account.add(row)
+        await _submit(account, settings, pace, found, poller if wait else None)
+
+    return await carry_out(SUBMISSIONS, screen, work, report=report, resume=RESUME_SUBMIT)
+
+
+def _refuse(found: Drafts, screen: Screen) -> int:
+    faults = [fault for bad in found.bad for fault in bad.faults]
+    for bad in found.bad:
+        screen.line(bad.row())
+    for fault in faults:
+        screen.err.print(plain(fault), markup=False, soft_wrap=True)
+    if found.head:
+        raise CommandError("nothing was sent: the row of column names has faults, so no cell can be trusted")
+    raise CommandError(
+        f"nothing was sent: {len(faults):,} faults in {len(found.bad):,} of {found.count:,} drafts",
+        hint="Correct them, or send the others with --skip-invalid.",
+    )
+
+
+async def _submit_durably(errand: Errand, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
+    errand.check(errand.settings.invoices)
+
+    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
+        await agree(run, export)
+        await take_drafts(run, book, found)
+        await submit_run(run, book, poller=poller, verify=False)
+
+    return await carry_out_run(errand, InvoiceRun.open(errand.file), InvoiceBook, work)
+
+
+async def _submit(account: Account, settings: Settings, pace: Pace, found: Drafts, poller: Poller | None) -> None:
+    session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
+    total = found.count
+    settling = Settling(account, poller, found.lines)
+    bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, account.monitor.note)]
+    if poller:
+        bars.append(Bar("Settled", total, lambda: account.settled))
+    screen = account.screen
+    async with session, live(screen.err, bars, shown=screen.lively):
+        names, endpoints = settings.names(), settings.endpoints()
+        invoices = AsyncInvoices(session, names=names, endpoints=endpoints, rounding=found.rounding)
+        await settling.run(invoices, invoices.submit_many(settling.begun(found.good)))
+
+
+@define
+class Settling:
+    """Drafts on their way from submission to their end: each leaves as one row in the account.
+
+    Without a `poller` a submission is the end. `lines` tells where in the input a key stands.
+    """
+
+    account: Account
+    poller: Poller | None
+    lines: dict[str, int]
+    answered: int = 0
+    _open: dict[str, InvoiceDraft] = field(factory=dict, init=False)
+    _waiting: dict[str, list[Row]] = field(factory=dict, init=False)
+    _handed: asyncio.Queue[str | None] = field(factory=asyncio.Queue, init=False)
+
+    def begun(self, drafts: Iterable[InvoiceDraft]) -> Iterator[InvoiceDraft]:
+        """Give the drafts to be submitted, remembering each until it has its answer."""
+        for draft in self.account.taking.items(drafts):  # type: ignore[union-attr] # a plain iterable stays one
+            self._open[draft.key] = draft
+            yield draft
+
+    async def run(self, invoices: AsyncInvoices, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
+        """Take every outcome, and with a poller wait for what was submitted. Raises what ends the batch.
+
+        However it ends, every draft that was begun gets its row: what has no answer is in doubt, what was submitted
+        and not awaited to its end stays submitted.
+        """
+        waiting = asyncio.create_task(self._wait(invoices))
+        try:
+            try:
+                await self._take(outcomes)
+            finally:
+                self._handed.put_nowait(None)
+                if self._waiting:
+                    await unless_stopped(waiting, self.account.taking)
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await self._enter_rest()
+
+    async def _take(self, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                self._open.pop(outcome.draft.key, None)
+                self.answered += 1
+                await self._sort(outcome)
+
+    async def _sort(self, outcome: SubmitOutcome) -> None:
+        row = submission_row(outcome, line=self.lines.get(outcome.draft.key))
+        if self.poller is None or not isinstance(outcome, Submitted) or outcome.request.terminal:
+            await self.account.add(row)
+            return
+        request_id = outcome.request.request_id.lower()
+        self._waiting.setdefault(request_id, []).append(row)
+        self._handed.put_nowait(request_id)
+
+    async def _ids(self) -> AsyncIterator[str]:
+        while (request_id := await self._handed.get()) is not None:
+            yield request_id
+
+    async def _wait(self, invoices: AsyncInvoices) -> None:
+        async with aclosing(invoices.wait_many(self._ids(), poller=self.poller)) as ends:
+            async for end in ends:
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
+                for row in self._waiting.pop(end.request_id.lower(), []):
+                    await self.account.add(row | request_row(end))
+
+    async def _enter_rest(self) -> None:
+        for rows in self._waiting.values():
+            for row in rows:
+                await self.account.add(row)
+        for draft in self._open.values():
+            error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
+            await self.account.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
+        self._name_doubts()
+
+    def _name_doubts(self) -> None:
+        keys = [plain(key) for key in self._open]
+        if keys:
+            more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
+            self.account.screen.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
+
+
+async def unless_stopped(task: asyncio.Task[None], taking: Taking) -> None:
+    """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
+    stopped = asyncio.create_task(taking.stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+    if task.done():
+        task.result()
+    else:
+        taking.cut = True
+
+
+@app.command
+async def wait(
+    ids: tuple[str, ...] = (),
+    /,
+    *,
+    from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
+    timeout: float = 300.0,
+    report: Path | None = None,
+    picking: Picking | None = None,
+    pace: Pace | None = None,
+    common: Common | None = None,
+) -> int:
+    """Wait until each request is SUCCESS or FAILED.
+
+    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped;
+    the operations go on anyway.
+
+    Parameters
+    ----------
+    ids
+        The request ids.
+    from_
+        Read the ids from this file, or - for stdin; CSV with --column, JSONL with --field.
+    timeout
+        Seconds to wait for each.
+    report
+        Write every outcome to this file, CSV or JSON by its ending.
+    """
+    common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
+    if bool(ids) == bool(from_):
+        raise CommandError("give request ids, or --from FILE")
+    screen, settings = Screen.of(common), common.settings()
+
+    async def work(account: Account) -> None:
+        with open_ids(from_, picking, account.taking.stop) if from_ else nullcontext(Ids(ids)) as found:
+            await _Waiting(account).run(settings, pace, found.items, Poller(timeout=timeout))
+
+    return await carry_out(WAITS, screen, work, report=report, resume=RESUME_WAIT)
+
+
+@define
+class _Waiting:
+    """Requests on their way to their end."""
+
+    account: Account
+    _seen: set[str] = field(factory=set, init=False)
+    _open: dict[str, None] = field(factory=dict, init=False)
+
+    async def run(self, settings: Settings, pace: Pace, ids: Any, poller: Poller) -> None:
+        account = self.account
+        session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
+        bar = Bar("E-invoices", None, lambda: account.settled, account.monitor.note)
+        async with session, live(account.screen.err, [bar], shown=account.screen.lively):
+            invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+            waiting = asyncio.create_task(self._wait(invoices, ids, poller, bar))
+            try:
+                await unless_stopped(waiting, account.taking)
+            finally:
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                for number in self._open:
+                    await account.add({"request_id": number, "outcome": "submitted", "error": "the wait was stopped"})
+
+    async def _wait(self, invoices: AsyncInvoices, ids: Any, poller: Poller, bar: Bar) -> None:
+        async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
+            async for end in ends:
+                self._open.pop(end.request_id, None)
+                if isinstance(end, Unsettled):
+                    self.account.hear(end.error)
+                await self.account.add(request_row(end))
+
+    async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:
+        async for text in _each(self.account.taking.items(ids)):
+            number = _uuid(text)
+            bar.total = self.account.taking.taken
+            if number in self._seen:
+                await self.account.add({"request_id": number, "outcome": "duplicate"})
+                continue
+            self._seen.add(number)
+            self._open[number] = None
+            yield number
+
+
+async def _each(items: Iterator[str] | AsyncIterator[str]) -> AsyncIterator[str]:
+    """Give either kind of iterator as the asynchronous one, leaving the loop a breath now and then."""
+    if isinstance(items, AsyncIterator):
+        async for item in items:
+            yield item
+        return
+    for count, item in enumerate(items, 1):
+        yield item
+        if count % 500 == 0:
+            await asyncio.sleep(0)
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise CommandError(f"a request id must be a UUID, got {text!r}") from None
+
+
+@app.command
+async def status(request_id: str, /, *, common: Common | None = None) -> int:
+    """Ask once what became of a request. Exit code 1 if it FAILED, or the tax authority refuses the invoice.
+
+    Parameters
+    ----------
+    request_id
+        The id that its submission gave.
+    """
+    common = common or Common()
+    screen, settings = Screen.of(common), common.settings()
+    number = _uuid(request_id)
+    async with settings.invoices() as session:
+        invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        row = request_row(await invoices.status(number))
+    screen.line(row)
+    if not screen.json:
+        screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
+    if row["outcome"] != "failed" and not refused_by_authority(row):
+        return Exit.DONE
+    if screen.quiet:
+        screen.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+    return Exit.SOME_LEFT
+
+
+@app.command(name="example")
+def show_example(
+    *,
+    count: int = 1,
+    format_: Annotated[Format, Parameter(name="--format")] = "jsonl",
+    common: Common | None = None,
+) -> int:
+    """Print drafts as JSONL or CSV, to begin a file with.
+
+    Parameters
+    ----------
+    count
+        How many.
+    format_
+        What the file is to be; a CSV has one invoice line a row and every column there is.
+    """
+    screen = Screen.of(common or Common())
+    if format_ == "csv":
+        screen.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
+        return Exit.DONE
+    for number in range(1, count + 1):
+        screen.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
+    return Exit.DONE

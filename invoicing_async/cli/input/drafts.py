@@ -1,0 +1,257 @@
+"""Drafts from a file: the sendable ones with their lines, and every fault of the rest, before anything is sent."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from attrs import evolve, field, fields_dict, frozen
+from cyclopts import Group, Parameter
+
+from ..._einvoices.rules import rounding_unit
+from ..._einvoices.wire import WireNames
+from ..._values.table import Head, Numbered, head_of
+from ...drafts import COLUMNS, DecimalMark, LineFault, read_csv, read_jsonl
+from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from ..exits import CommandError, checked
+from ..terminal.output import plain
+from ..terminal.rows import Row
+from .ids import opened, raw_lines
+
+__all__ = ["DRAFTS_HELP", "BadDraft", "Drafts", "Format", "Reading", "example", "example_csv", "read_drafts"]
+
+Format: TypeAlias = Literal["jsonl", "csv"]
+DRAFTS_HELP = (
+    "A file of drafts, or - for stdin: JSONL, one draft a line, as `invoices example` shows, or the service's own "
+    'object with a key beside it ({"key": …, "invoice_data": …}); or CSV, one invoice line a row, the rows of one key '
+    f"together, as `invoices example --format csv` shows. Columns of a CSV: {', '.join(COLUMNS)}, extra_NAME."
+)
+
+
+@Parameter(name="*", group=Group("Drafts", sort_key=5))
+@frozen(kw_only=True)
+class Reading:
+    """How a file of drafts is to be read."""
+
+    form: Annotated[
+        Format | None,
+        Parameter(name="--format", help="What the file is; without it, CSV if its name ends so, else JSONL."),
+    ] = None
+    decimal_mark: Annotated[
+        DecimalMark | None,
+        Parameter(
+            help="What stands before the decimals in a CSV: with a comma, 240.000 is 240000 and 1.234,5 is 1234.5."
+        ),
+    ] = None
+    rounding: Annotated[
+        Decimal | None,
+        Parameter(help="The unit to which line amounts may have been rounded: 1 for whole dong. Exact without it."),
+    ] = None
+
+
+@frozen
+class BadDraft:
+    """A draft that cannot be sent: the line on which it begins, its key if it has one, all its faults."""
+
+    line: int
+    key: str
+    faults: tuple[LineFault, ...]
+
+    @property
+    def error(self) -> str:
+        """All faults in one line."""
+        return "; ".join(map(plain, self.faults))
+
+    def row(self) -> Row:
+        """Give it as an outcome."""
+        faults = [
+            {"line": fault.line, "column": fault.column, "path": fault.path, "message": fault.message}
+            for fault in self.faults
+        ]
+        return {"key": self.key, "line": self.line, "outcome": "invalid", "error": self.error, "faults": faults}
+
+
+@frozen
+class Drafts:
+    """What a file holds: the drafts that can be sent, with their lines by key, and the rest.
+
+    `repeated` are keys that came again with the same content, with their lines. With `head`, the row of column
+    names has faults itself: then no cell can be trusted. `rounding` is the unit that amounts were judged by.
+    """
+
+    good: list[InvoiceDraft] = field(factory=list)
+    lines: dict[str, int] = field(factory=dict)
+    repeated: list[tuple[str, int]] = field(factory=list)
+    bad: list[BadDraft] = field(factory=list)
+    head: bool = False
+    rounding: Decimal | None = None
+
+    @property
+    def count(self) -> int:
+        """How many drafts the file has, whatever they are."""
+        return len(self.good) + len(self.repeated) + len(self.bad)
+
+    def repeated_rows(self) -> list[Row]:
+        """Give the keys that came again as outcomes."""
+        return [{"key": key, "line": line, "outcome": "duplicate"} for key, line in self.repeated]
+
+
+def read_drafts(where: str, names: WireNames, reading: Reading | None = None) -> Drafts:
+    """Read all drafts of a file, or of stdin for `-`: CSV by the name's ending or as `reading` says, else JSONL.
+
+    Raises `CommandError` for a file that cannot be read, and for settings that do not go with it.
+    """
+    reading = reading or Reading()
+    is_csv = reading.form == "csv" or (reading.form is None and Path(where).suffix.lower() == ".csv")
+    if reading.decimal_mark is not None and not is_csv:
+        raise CommandError("--decimal-mark is for CSV: numbers in JSON have a decimal point")
+    checked(lambda: rounding_unit(reading.rounding), "--rounding")
+    return (_from_csv if is_csv else _from_jsonl)(list(raw_lines(opened(where), where)), names, reading)
+
+
+def _from_jsonl(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
+    faults: list[LineFault] = []
+    drafts = Drafts(rounding=reading.rounding)
+    for found in read_jsonl(lines, names=names, rounding=reading.rounding, on_fault=faults.append):
+        _enter(drafts, found.draft, found.line)
+    for group in _grouped(faults, {}):
+        drafts.bad.append(BadDraft(group[0].line, _json_key(lines[group[0].line - 1]), group))
+    return drafts
+
+
+def _from_csv(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
+    faults: list[LineFault] = []
+    found = list(
+        read_csv(
+            lines,
+            names=names,
+            rounding=reading.rounding,
+            decimal_mark=reading.decimal_mark,
+            on_fault=faults.append,
+        )
+    )
+    head = head_of(Numbered(lines))
+    first = head.line
+    drafts = Drafts(head=any(fault.line <= first for fault in faults), rounding=reading.rounding)
+    for at in found:
+        _enter(drafts, at.draft, at.line)
+    keys = dict(_csv_keys(lines, head)) if faults and isinstance(head, Head) else {}
+    for group in _grouped(faults, keys):
+        drafts.bad.append(BadDraft(group[0].line, keys.get(group[0].line, ""), group))
+    return drafts
+
+
+def _enter(drafts: Drafts, draft: InvoiceDraft, line: int) -> None:
+    if drafts.lines.setdefault(draft.key, line) == line:
+        drafts.good.append(draft)
+    else:
+        drafts.repeated.append((draft.key, line))
+
+
+def _grouped(faults: list[LineFault], keys: dict[int, str]) -> Iterator[tuple[LineFault, ...]]:
+    """Put the faults of one draft together: those of one line, and of lines in a row with the same key."""
+    group: list[LineFault] = []
+    for fault in sorted(faults, key=lambda fault: fault.line):
+        if group and not _together(group[-1].line, fault.line, keys):
+            yield tuple(group)
+            group = []
+        group.append(fault)
+    if group:
+        yield tuple(group)
+
+
+def _together(before: int, line: int, keys: dict[int, str]) -> bool:
+    key = keys.get(line)
+    return line == before or (
+        key is not None
+        and keys.get(before) == key
+        and all(keys.get(other, key) == key for other in range(before, line))
+    )
+
+
+def _json_key(line: bytes) -> str:
+    """Give the key of a line, if it has one, whatever else is wrong with it."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return ""
+    key = record.get("key") if isinstance(record, dict) else None
+    return key if isinstance(key, str) else ""
+
+
+def _csv_keys(lines: list[bytes], head: Head) -> Iterator[tuple[int, str]]:
+    """Give the key of every row that has one, by the line on which the row begins."""
+    texts = [line.decode("utf-8", "replace") for line in lines[head.line :]]
+    reader = csv.reader(texts, delimiter=head.delimiter)
+    names = [name.lower() for name in head.names]
+    begins = 1
+    try:
+        for row in reader:
+            cell = row[names.index("key")].strip() if len(row) > names.index("key") else ""
+            if cell:
+                yield head.line + begins, cell
+            begins = reader.line_num + 1
+    except (csv.Error, ValueError):  # the faults of the file say so
+        return
+
+
+def example(number: int = 1) -> InvoiceDraft:
+    """Make up a draft that uses most fields."""
+    line = InvoiceLine(
+        name="Rattan desk lamp",
+        unit="piece",
+        code=f"LAMP-{number:02}",
+        price=Decimal("240000.50"),
+        quantity=Decimal(2),
+        discount_amount=Decimal(10_000),
+        vat_rate=VatRate.TEN,
+        tax_amount=Decimal("47000.10"),
+    )
+    return InvoiceDraft(
+        key=f"ORDER-{number:04}",
+        invoice_template_id="3fa85f64-5717-4562-b3fc-2c963f66afa6",
+        lines=(evolve(line, amount=line.price * line.quantity - (line.discount_amount or 0)),),
+        consumer=Consumer(name="Nguyen Van An", tax_code="0101243150", address="1 Trang Tien, Ha Noi"),
+        payment_method=PaymentMethod.BANK_TRANSFER,
+    )
+
+
+def example_csv(count: int) -> str:
+    """Give example drafts as CSV, with every column; each has two lines."""
+    drafts = [example(number) for number in range(1, count + 1)]
+    return _table((draft, line) for draft in drafts for line in (*draft.lines, _delivery()))
+
+
+def _delivery() -> InvoiceLine:
+    return InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
+
+
+def _table(rows: Iterable[tuple[InvoiceDraft, InvoiceLine]]) -> str:
+    text = StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in _flat(*row)} for row in rows)
+    return text.getvalue()
+
+
+def _flat(draft: InvoiceDraft, line: InvoiceLine) -> Iterator[tuple[str, Any]]:
+    """Give the columns of one row."""
+    parts = {"consumer": (draft.consumer, Consumer), "submit_to_tax": (draft.submit_to_tax, SubmitToTax)}
+    for name in ("key", "invoice_template_id", "payment_method", "has_tax_authority_code"):
+        yield name, getattr(draft, name)
+    for prefix, (part, kind) in parts.items():
+        yield from ((f"{prefix}_{name}", getattr(part, name, None)) for name in fields_dict(kind))
+    yield from ((name, getattr(line, name)) for name in fields_dict(InvoiceLine))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, tuple) else f"{value:f}" if isinstance(value, Decimal) else str(value)

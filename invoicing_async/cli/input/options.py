@@ -1,0 +1,112 @@
+"""The options that commands share, as values that cyclopts fills in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from attrs import field, frozen
+from cyclopts import Group, Parameter
+
+from ..._durable.run_settings import RunPace
+from ...policies import Limits, RetryPolicy
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+__all__ = ["FLAG", "Common", "Pace", "Picking"]
+
+FLAG = Parameter(negative="", show_default=False)
+"""An option that is there or not."""
+
+_OUTPUT = Group("Output and settings", sort_key=8)
+_PACE = Group("Pace", sort_key=7)
+_INPUT = Group("Input", sort_key=6)
+
+
+@Parameter(name="*", group=_OUTPUT)
+@frozen(kw_only=True)
+class Common:
+    """What every command that calls a service takes."""
+
+    env_file: Annotated[
+        Path | None,
+        Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
+    ] = None
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
+            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
+        ),
+    ] = field(default=None, repr=False)
+    ca_file: Annotated[
+        Path | None,
+        Parameter(
+            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
+            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
+        ),
+    ] = None
+    json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
+    quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
+    debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
+
+    def settings(self) -> Settings:
+        """Gather the settings. Raises `CommandError` as `load` does."""
+        from .settings import load
+
+        return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
+
+    @property
+    def again(self) -> tuple[str, ...]:
+        """The options that a command has to be given again to find its settings and the network."""
+        given = {"--env-file": self.env_file, "--proxy": self.proxy, "--ca-file": self.ca_file}
+        return tuple(str(token) for option, value in given.items() if value is not None for token in (option, value))
+
+
+@Parameter(name="*", group=_PACE)
+@frozen(kw_only=True)
+class Pace:
+    """How hard the service is pressed; a run file keeps what is given."""
+
+    concurrency: Annotated[int | None, Parameter(help="Calls under way at once; 32 by default.")] = None
+    per_second: Annotated[float | None, Parameter(help="Calls begun in a second at most.")] = None
+    attempts: Annotated[int | None, Parameter(help="Tries of one call, the first one included; 5 by default.")] = None
+    deadline: Annotated[
+        float | None, Parameter(help="Seconds for one call with all its tries and waits; 300 by default.")
+    ] = None
+    stop_after: Annotated[
+        int | None,
+        Parameter(help="End the batch when its first so many items fail for one cause; 5 by default, 0 to go on."),
+    ] = None
+
+    @property
+    def given(self) -> RunPace:
+        """Give what was asked for. Raises `ValueError` for a value outside its limits."""
+        return RunPace(
+            concurrency=self.concurrency,
+            per_second=self.per_second,
+            attempts=self.attempts,
+            deadline=self.deadline,
+            stop_after=self.stop_after,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """Give the session's limits. Raises `ValueError` for a value outside its own."""
+        return self.given.limits
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """Give the session's retry policy. Raises `ValueError` for a value outside its limits."""
+        return self.given.retry
+
+
+@Parameter(name="*", group=_INPUT)
+@frozen(kw_only=True)
+class Picking:
+    """Where in each record of a file the id stands."""
+
+    column: Annotated[str | None, Parameter(help="The input is CSV with a header; the id is in this column.")] = None
+    field: Annotated[str | None, Parameter(help="The input is JSONL; the id is in this field.")] = None

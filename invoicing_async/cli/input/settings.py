@@ -1,0 +1,317 @@
+"""Settings and credentials from the environment, or from a file of `NAME=VALUE` lines; never from an argument.
+
+Every point that the services' documents leave open is a variable here, so that live keys need no patch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from ssl import SSLContext, SSLError, create_default_context
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from attrs import AttrsInstance, evolve, field, fields_dict, frozen
+
+from ..._core.signing import SigningRules
+from ..._einvoices.wire import WireNames
+from ..._transport.proxies import Environment, Proxy, has_credential, proxy_fault
+from ..._values.characters import stuck
+from ...auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
+from ...events import Observer
+from ...invoices import Endpoints
+from ...policies import Limits, RetryPolicy, Timeouts
+from ...session import Session
+from ..exits import CommandError
+
+if TYPE_CHECKING:
+    from ...transport import AiohttpTransport
+
+__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Service", "Settings", "Variable", "load"]
+
+T = TypeVar("T")
+ENV_FILE = "INVOICING_ENV_FILE"
+PREFIX = "INVOICING_"
+PROXY = "INVOICING_PROXY"
+CA_FILE = "INVOICING_CA_FILE"
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+_YES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+@frozen(kw_only=True)
+class Variable:
+    """One setting. `instead` names the variable that makes this one unnecessary."""
+
+    name: str
+    meaning: str
+    secret: bool = False
+    required: bool = False
+    instead: str = ""
+
+
+@frozen
+class Service:
+    """One of the two services and the variables it is set up by, as `prefix` + name."""
+
+    title: str
+    prefix: str
+    variables: tuple[Variable, ...]
+
+    def name(self, variable: Variable) -> str:
+        """Give the variable's whole name."""
+        return self.prefix + variable.name
+
+
+DOCUMENTS = Service(
+    "Order documents",
+    "INVOICING_DOCUMENTS_",
+    (
+        Variable(name="BASE_URL", meaning="where the service is, /api/v1 included", required=True),
+        Variable(name="PARTNER_CLIENT_ID", meaning="x-partner-client-id", required=True),
+        Variable(name="SECRET_KEY", meaning="the key of the signature", required=True, secret=True),
+        Variable(name="STORE_CLIENT_ID", meaning="x-store-client-id", required=True),
+        Variable(name="STORE_TOKEN", meaning="x-store-token", required=True, secret=True),
+        Variable(name="SIGNATURE_PREFIX", meaning="before the hex digits; sha256= by default, may be empty"),
+        Variable(name="SIGN_FULL_PATH", meaning="sign the base URL's own path too; false by default"),
+        Variable(name="SIGN_QUERY", meaning="sign the query string too; false by default"),
+    ),
+)
+
+INVOICES = Service(
+    "E-invoices",
+    "INVOICING_INVOICES_",
+    (
+        Variable(name="BASE_URL", meaning="where the service is, /api included", required=True),
+        Variable(name="CLIENT_ID", meaning="who asks for tokens", required=True, instead="TOKEN"),
+        Variable(name="CLIENT_SECRET", meaning="its secret", required=True, secret=True, instead="TOKEN"),
+        Variable(name="TENANT_CONNECTION_CODE", meaning="whose invoices they are", required=True, instead="TOKEN"),
+        Variable(name="TOKEN", meaning="a bearer token, instead of the three above", secret=True),
+        Variable(name="SCOPE", meaning="the scope of a token"),
+        Variable(name="TOKEN_PATH", meaning="where tokens are; /v2/oauth/token by default"),
+        Variable(name="NAMES", meaning="JSON names, as payment_method=paymentMethod,… (see WireNames)"),
+        Variable(name="ENDPOINTS", meaning="paths, as status_method=GET,status=/v2/…/{},… (see Endpoints)"),
+    ),
+)
+
+
+@frozen
+class Network:
+    """How the network is reached: what was asked for, and else what the environment says of proxies and authorities."""
+
+    proxy: str | None = field(default=None, repr=False)
+    ca: SSLContext | None = None
+
+    def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
+        """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
+        from ...transport import AiohttpTransport
+
+        return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
+
+    def way_to(self, url: str) -> str | None:
+        """Return the URL of the proxy that a URL is called through, without its credential; None for none."""
+        proxy = Environment.read().proxy_for(url) if self.proxy is None else Proxy.of(self.proxy)
+        return None if proxy is None else proxy.url
+
+    def check(self) -> None:
+        """Raise `CommandError` for a proxy that is none, where it was asked for or in the environment."""
+        if self.proxy is not None and (fault := proxy_fault(self.proxy)):
+            raise CommandError(f"{PROXY} {fault}")
+        try:
+            Environment.read()
+        except ValueError as error:
+            if self.proxy is None:
+                raise CommandError(f"a proxy in the environment is wrong: {error}") from None
+
+
+@frozen
+class Settings:
+    """The variables that are set; a real one goes before one of the file. Nothing of it has a repr."""
+
+    values: Mapping[str, str] = field(repr=False)
+    network: Network = Network()
+
+    def get(self, service: Service, name: str) -> str | None:
+        """Give a variable's value; None if it is not set. An empty one counts only where it means something."""
+        value = self.values.get(service.prefix + name)
+        return value if value or (value is not None and name == "SIGNATURE_PREFIX") else None
+
+    def missing(self, service: Service) -> tuple[str, ...]:
+        """Name the variables that the service needs and that are not set."""
+        return tuple(
+            service.name(variable)
+            for variable in service.variables
+            if variable.required
+            and self.get(service, variable.name) is None
+            and not (variable.instead and self.get(service, variable.instead))
+        )
+
+    def unknown(self) -> tuple[str, ...]:
+        """Name the variables that look like ours and are not: most likely misspelled."""
+        known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
+        known |= {ENV_FILE, PROXY, CA_FILE}
+        return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
+
+    def base_url(self, service: Service) -> str:
+        """Give the base URL. Raises `CommandError` if it is not one; its value is not shown: it may be anything."""
+        value = self.get(service, "BASE_URL") or ""
+        if urlsplit(value).scheme not in {"http", "https"}:
+            raise CommandError(f"{service.prefix}BASE_URL must be an absolute http or https URL")
+        return value
+
+    def partner(self) -> HmacAuth:
+        """Give the partner signature. Raises `CommandError` naming what is missing or wrong."""
+        self._check(DOCUMENTS)
+        names = ("PARTNER_CLIENT_ID", "SECRET_KEY", "STORE_CLIENT_ID", "STORE_TOKEN")
+        given: dict[str, Any] = {name.lower(): self.get(DOCUMENTS, name) for name in names}
+        return _built(lambda: HmacAuth(**given, rules=self._rules()), DOCUMENTS)
+
+    def client(self) -> Auth:
+        """Give the bearer token or the client of service B. Raises `CommandError` as `partner` does."""
+        self._check(INVOICES)
+        token = self.get(INVOICES, "TOKEN")
+        if token is not None:
+            return _built(lambda: StaticToken(token), INVOICES)
+        names = ("CLIENT_ID", "CLIENT_SECRET", "TENANT_CONNECTION_CODE", "SCOPE")
+        given: dict[str, Any] = {name.lower(): self.get(INVOICES, name) for name in names}
+        if path := self.get(INVOICES, "TOKEN_PATH"):
+            given["path"] = path
+        return _built(lambda: OAuthClientCredentials(**given), INVOICES)
+
+    def names(self) -> WireNames:
+        """Give the JSON names of service B. Raises `CommandError` for one that is not known."""
+        return _built(lambda: WireNames(**self._fields("NAMES", WireNames())), INVOICES)
+
+    def endpoints(self) -> Endpoints:
+        """Give the paths of service B. Raises `CommandError` for one that is not known."""
+        return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), INVOICES)
+
+    def documents(self, **options: Any) -> Session:
+        """Give a session with service A; `options` are those of `_session`."""
+        return self._session(DOCUMENTS, self.partner(), **options)
+
+    def invoices(self, **options: Any) -> Session:
+        """Give a session with service B; `options` are those of `_session`."""
+        return self._session(INVOICES, self.client(), **options)
+
+    def _session(
+        self,
+        service: Service,
+        auth: Auth,
+        *,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        on_event: Observer | None = None,
+    ) -> Session:
+        url = self.base_url(service)
+        self.network.check()
+        transport = self.network.transport
+        given: dict[str, Any] = {"limits": limits, "retry": retry, "on_event": on_event, "transport": transport}
+        return _built(lambda: Session(url, auth=auth, **given), service)
+
+    def _check(self, service: Service) -> None:
+        for variable in service.variables:
+            if fault := stuck(self.get(service, variable.name) or ""):
+                raise CommandError(f"{service.name(variable)} {fault}", hint="Write it again, without that.")
+        missing = self.missing(service)
+        if missing:
+            raise CommandError(
+                f"not set: {', '.join(missing)}",
+                hint="Set it in the environment or in the file of --env-file; see `invoicing-async doctor`.",
+            )
+
+    def _rules(self) -> SigningRules:
+        rules = SigningRules(
+            full_path=self._switch("SIGN_FULL_PATH"),
+            include_query=self._switch("SIGN_QUERY"),
+        )
+        prefix = self.get(DOCUMENTS, "SIGNATURE_PREFIX")
+        return rules if prefix is None else evolve(rules, prefix=prefix)
+
+    def _switch(self, name: str) -> bool:
+        value = self.get(DOCUMENTS, name) or "false"
+        if value.lower() not in _YES:
+            raise CommandError(f"{DOCUMENTS.prefix}{name} must be true or false")
+        return _YES[value.lower()]
+
+    def _fields(self, name: str, default: AttrsInstance) -> dict[str, Any]:
+        """Read `field=value,…` as the fields of such a value."""
+        known = fields_dict(type(default))
+        given: dict[str, Any] = {}
+        for part in filter(str.strip, (self.get(INVOICES, name) or "").split(",")):
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or key not in known:
+                raise CommandError(f"{INVOICES.prefix}{name}: {key!r} is none of {', '.join(known)}")
+            given[key] = _YES.get(value.lower(), value) if isinstance(known[key].default, bool) else value
+        return given
+
+
+def _built(make: Callable[[], T], service: Service) -> T:
+    try:
+        return make()
+    except ValueError as error:
+        raise CommandError(f"a setting of {service.prefix}… is wrong: {error}") from error
+
+
+def load(
+    env_file: Path | None, environ: Mapping[str, str], *, proxy: str | None = None, ca_file: Path | None = None
+) -> Settings:
+    """Gather the settings. Raises `CommandError` for a file that cannot be read; it never shows a line of it.
+
+    `proxy` and `ca_file` are what an option gave: a proxy's password among the arguments of a process is there for
+    everybody to see, and refused.
+    """
+    if proxy and has_credential(proxy):
+        proxy = None  # no traceback's locals hold it
+        raise CommandError(
+            "--proxy must hold no user or password: everybody on this machine sees the arguments of a process",
+            hint=f"Set {PROXY} or HTTPS_PROXY in the environment, or {PROXY} in the file of --env-file, instead.",
+        )
+    if proxy and (fault := proxy_fault(proxy)):
+        raise CommandError(f"--proxy {fault}")
+    named = environ.get(ENV_FILE)
+    file = env_file or (Path(named) if named else None)
+    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+    values = {**(_read(file) if file else {}), **ours}
+    return Settings(values, Network(proxy or values.get(PROXY) or None, _authorities(ca_file, values.get(CA_FILE))))
+
+
+def _authorities(option: Path | None, variable: str | None) -> SSLContext | None:
+    """Make the context that trusts the certificates of a file, and no others; None where no file is named."""
+    file, source = (option, "--ca-file") if option else (Path(variable), CA_FILE) if variable else (None, "")
+    if file is None:
+        return None
+    try:
+        return create_default_context(cafile=file)
+    except (OSError, ValueError) as error:  # what ssl raises for a file that holds no certificate is an OSError too
+        reason = "holds no certificate in PEM form" if isinstance(error, SSLError) else error
+        raise CommandError(f"{source}: {file}: {getattr(reason, 'strerror', None) or reason}") from None
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"cannot read the settings of {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"the settings of {file} are not UTF-8 text") from None
+    return dict(_pairs(text.splitlines(), file))
+
+
+def _pairs(lines: Iterable[str], file: Path) -> Iterable[tuple[str, str]]:
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = _LINE.fullmatch(text)
+        if found is None:
+            # The line itself is not shown: it may hold a secret.
+            raise CommandError(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
+        yield found[1], _unquoted(found[2])
+
+
+def _unquoted(value: str) -> str:
+    """Take off one pair of quotes, or a comment after white space behind a value without quotes."""
+    if value[:1] in {'"', "'"} and (end := value.find(value[0], 1)) > 0:
+        return value[1:end]
+    return re.split(r"\s+#", value, maxsplit=1)[0].strip()

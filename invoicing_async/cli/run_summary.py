@@ -1,0 +1,593 @@
+"""The books of one command on a run file: its counts are the run's own, and they must add up at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, suppress
+from math import ceil
+from pathlib import Path
+
+from attrs import field, frozen
+from rich.text import Text
+
+from .._core.clock import RealClock
+from ..errors import InvoicingError
+from ..models import AuthorityStatus
+from ..repair import lateness, too_early_for
+from ..runs import DocumentState, Intake, Item, SqliteReader, State
+from .exits import Exit, checked
+from .input.options import Common, Pace
+from .input.settings import Settings
+from .stop import Stop
+from .summary import REFUSED, SHOWN, authority_note, exit_of, print_line, reason, words
+from .terminal.output import Count, Screen, plain
+from .terminal.progress import TICK, Monitor
+from .terminal.report import Report
+from .terminal.rows import (
+    DOCUMENT_ITEMS,
+    DOWNLOADS,
+    INVOICE_ITEMS,
+    SUBMISSIONS,
+    Kind,
+    Row,
+    authority_status,
+    clock_time,
+    document_row,
+    invoice_row,
+    item_row,
+    state_of,
+)
+
+__all__ = [
+    "IN_DOUBT",
+    "PAGE",
+    "Authority",
+    "Book",
+    "DocumentBook",
+    "Errand",
+    "InvoiceBook",
+    "command",
+    "count",
+    "doubts",
+    "many_doubts",
+    "without_file",
+]
+
+PAGE = 1000
+"""Rows of a run file that are read at a time."""
+
+LOOK = 2 * TICK
+"""Seconds between two looks at the counts of a run."""
+
+BROKEN = (InvoicingError, OSError)
+"""What reading a run file raises when it is broken: whoever wrote to it has raised the same, and that is told."""
+
+IN_DOUBT = "in doubt, not sent again: look each up at the service, then say what you found"
+"""What to do about submissions without an answer."""
+
+_clock = RealClock()
+
+
+def command(*tokens: object) -> str:
+    """Give a command line of this program, quoted for a shell."""
+    return shlex.join(["invoicing-async", *map(str, tokens)])
+
+
+def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
+    """Give the counts of a run by the states that users know."""
+    counts: dict[str, int] = {}
+    for state, number in counted.items():
+        word = state_of(state, held=held)
+        counts[word] = counts.get(word, 0) + number
+    return counts
+
+
+@frozen
+class Authority:
+    """How the finished invoices of a run stand with the tax authority: how many by status, and the first refused."""
+
+    counts: dict[str, int] = field(factory=dict)
+    refused: int = 0
+    first: list[Item] = field(factory=list)
+
+    @classmethod
+    async def of(cls, ledger: SqliteReader) -> Authority:
+        """Look at every finished invoice."""
+        counts: Counter[str] = Counter()
+        first: list[Item] = []
+        after = 0
+        while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
+            for item in page:
+                status = authority_status(item)
+                if status is not None:
+                    counts[status] += 1
+                if AuthorityStatus.refuses(status) and len(first) < SHOWN:
+                    first.append(item)
+            after = page[-1].seq
+        return cls(dict(counts), sum(n for status, n in counts.items() if AuthorityStatus.refuses(status)), first)
+
+
+async def without_file(ledger: SqliteReader) -> int:
+    """Count the finished invoices of a run that have not been exported."""
+    number, after = 0, 0
+    while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
+        number += sum(item.path is None for item in page)
+        after = page[-1].seq
+    return number
+
+
+def doubts(file: str, items: Iterable[Item], *, late: float) -> Iterator[str]:
+    """Give, for each item in doubt, when it was sent, what it was answered, and the commands of which one settles it.
+
+    That it was not created is not offered before it may be said: until then, `late` seconds after its intent, it may
+    still arrive.
+    """
+    for item in items:
+        row, key = item_row(item), plain(item.key)
+        yield f"   {key}  sent {clock_time(item.sent_at)}"
+        if said := _answered(row):
+            yield f"     {plain(said)}"
+        ids = str(row.get("request_ids") or "").split()
+        number = ids[0] if len(ids) == 1 else "ID"
+        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', number)}"
+        left = too_early_for(item, late, _clock.now())
+        not_created = command("runs", "resolve", file, item.key, "--as", "not-created")
+        yield f"     {not_created}" if left <= 0 else f"     not before {ceil(left)} s from now: {not_created}"
+
+
+def _answered(row: Row) -> str:
+    status, ids = row.get("http_status"), row.get("request_ids")
+    said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), ids and f"it named {ids}"]
+    return "; ".join(dict.fromkeys(str(text) for text in said if text))
+
+
+def many_doubts(file: str) -> Iterator[str]:
+    """Give the commands that settle everything in doubt at once, in their order."""
+    sheet = Path(file).with_suffix(".doubts.csv")
+    yield command("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
+    yield command("runs", "resolve", file, "--from", sheet)
+
+
+@frozen(kw_only=True)
+class Errand:
+    """What a command on a run file was told."""
+
+    screen: Screen
+    settings: Settings
+    common: Common
+    pace: Pace
+    file: str
+    report: Path | None = None
+
+    @property
+    def resume(self) -> str:
+        """How to go on."""
+        return command("runs", "resume", self.file, *self.common.again)
+
+    def check(self, session: Callable[..., object]) -> None:
+        """Raise `CommandError` for a wrong or missing setting: that is told before a run file is made or taken."""
+        session(limits=checked(lambda: self.pace.limits, "pace"), retry=checked(lambda: self.pace.retry, "pace"))
+
+
+class Book(ABC):
+    """The books of one command on a run. `counts` are the items of the run by state, `items` how many there must be.
+
+    `outcomes` are those of this command, `expected` how many it is to have.
+    """
+
+    states: Kind
+    reported: Kind
+    """What the report's rows are like."""
+    lost: tuple[str, ...]
+    """The states whose first items are named in the summary, with their errors."""
+
+    def __init__(self, ledger: SqliteReader, errand: Errand, stop: Stop, report: Report | None) -> None:
+        self.ledger = ledger
+        self.errand = errand
+        self.screen = errand.screen
+        self.stop = stop
+        self.report = report
+        self.monitor = Monitor()
+        self.counts: dict[str, int] = {}
+        self.items = 0
+        self.expected = 0
+        self.outcomes: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.begun = _clock.monotonic()
+
+    @abstractmethod
+    def result(self, item: Item) -> Row:
+        """Give an item as a row of the report."""
+
+    @property
+    @abstractmethod
+    def left(self) -> int:
+        """How many items this command was to bring to their end and did not."""
+
+    @property
+    def done(self) -> int:
+        """How many items have an outcome of this command."""
+        return self.outcomes.total()
+
+    @property
+    @abstractmethod
+    def bad(self) -> int:
+        """How many items of the run are not as they are to be in the end."""
+
+    @property
+    @abstractmethod
+    def again(self) -> bool:
+        """Whether the run can do more if it is resumed."""
+
+    @abstractmethod
+    def others(self) -> AsyncIterator[Row]:
+        """Give what stood in the input and is no item of the run."""
+
+    def more(self) -> Iterator[Count]:
+        """Give what the summary counts beside the states."""
+        yield from ()
+
+    # -- while it runs
+
+    async def begin(self) -> None:
+        """Note what the run has before the command adds to it."""
+        await self.refresh()
+        self.items = sum(self.counts.values())
+
+    async def refresh(self) -> None:
+        """Read the counts."""
+        self.counts = count(await self.ledger.counts(), held=True)
+
+    async def took(self, intake: Intake, what: str) -> None:
+        """Note what became of an input."""
+        self.items += intake.added
+        twice = f", {intake.duplicates:,} twice" if intake.duplicates else ""
+        self.notes.append(f"{intake.given:,} {what} given: {intake.added:,} new, {intake.known:,} known{twice}")
+        await self.refresh()
+
+    def add(self, row: Row, *, printed: bool = True) -> None:
+        """Enter one outcome of this command."""
+        self.outcomes[row["outcome"]] += 1
+        if printed:
+            self.print(row)
+
+    def print(self, row: Row) -> None:
+        """Print an outcome as a JSON line, if that is asked for."""
+        print_line(self.screen, row, self.stop)
+
+    async def print_others(self) -> None:
+        """Print what stood in the input and is no item of the run."""
+        async for row in self.others():
+            self.print(row)
+
+    def foot(self) -> Text:
+        """Give the states of the run in one line, for below the bars."""
+        counted = [(state, self.counts[state]) for state in self.states.outcomes if self.counts.get(state)]
+        pieces = [[(f"  {words(state)} ", "dim"), (f"{number:,}", self._style(state))] for state, number in counted]
+        return Text.assemble(*(piece for pair in pieces for piece in pair))
+
+    def _style(self, state: str) -> str:
+        return "green" if state in self.states.good else "" if state in {"planned", "in_flight"} else "yellow"
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Keep the counts up to date while the block runs, if somebody is looking."""
+        looking = asyncio.create_task(self._look()) if self.screen.lively else None
+        try:
+            yield
+        finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait([looking])
+            await self._look_once()
+
+    async def _look(self) -> None:
+        while True:
+            await self._look_once()
+            await _clock.sleep(LOOK)
+
+    async def _look_once(self) -> None:
+        with suppress(*BROKEN):
+            await self.refresh()
+
+    async def _last_look(self) -> None:
+        await self._look_once()
+
+    # -- the end
+
+    async def closed(self, error: Exception | None) -> Exit:
+        """Close the books: report, summary, what went wrong, how to go on; and give the exit code."""
+        await self._last_look()
+        stopped = self.stop.asked and self.left > 0
+        await self._show(stopped=stopped or error is not None)
+        if error is not None:
+            self.screen.failure(error)
+        wrong = [] if stopped or error is not None else list(self._imbalance())
+        for text in wrong:
+            self.screen.problem(f"the books do not balance: {text}")
+        code = exit_of(error, stopped=stopped, left=bool(self.bad or wrong))
+        self._say_how_to_go_on(code)
+        return code
+
+    async def interrupted(self) -> None:
+        """Close the books of a command that was ended at once."""
+        await self._last_look()
+        await self._show(stopped=True)
+        self.screen.problem("interrupted; go on with", self.errand.resume)
+
+    def _say_how_to_go_on(self, code: Exit) -> None:
+        if code is Exit.STOPPED:
+            self.screen.problem("stopped before the end; go on with", self.errand.resume)
+        elif code is Exit.SOME_LEFT and self.again:
+            self.screen.say(f"\n To try the rest again\n   {self.errand.resume}")
+
+    def _imbalance(self) -> Iterator[str]:
+        """Say what does not add up after a command that came to its end."""
+        total = sum(self.counts.values())
+        if total != self.items:
+            yield f"{self.items:,} items were taken in, the states have {total:,}"
+        if self.done != self.expected:
+            yield f"{self.expected:,} items were to be done, {self.done:,} have an outcome"
+
+    async def _show(self, *, stopped: bool) -> None:
+        try:
+            await self._publish(stopped=stopped)
+        except BROKEN as error:
+            self.screen.failure(error)
+        # First what is named one by one: what is looked for at the end of a screen is the summary.
+        with suppress(*BROKEN):
+            await self._name_lost()
+            await self._name_doubts()
+        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
+        for note in (*self.notes, *self._this_command()):
+            self.screen.say(f"   {note}", "dim")
+        if self.report is not None:
+            self.screen.say(f"\n Report  {self.report.path}")
+
+    def _this_command(self) -> Iterator[str]:
+        known = [outcome for outcome in self.reported.outcomes if self.outcomes[outcome]]
+        if known:
+            yield "this command: " + ", ".join(f"{self.outcomes[outcome]:,} {words(outcome)}" for outcome in known)
+
+    def _counted(self) -> Iterator[Count]:
+        for state, meaning in self.states.outcomes.items():
+            if number := self.counts.get(state):
+                yield Count(words(state), f"{number:,}", meaning, self._style(state))
+        seconds = _clock.monotonic() - self.begun
+        rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
+        yield Count(
+            "total", f"{sum(self.counts.values()):,}", f"{self.done:,} worked on in {seconds:.1f} s{rate}", "bold"
+        )
+        yield from self.more()
+        if self.monitor.retries:
+            yield Count("retries", f"{self.monitor.retries:,}", "calls that were tried again")
+
+    async def _publish(self, *, stopped: bool) -> None:
+        """Write every item of the run as it stands, whatever this command did to it."""
+        if self.report is None:
+            return
+        written = 0
+        async for row in self._rows():
+            await self.report.add(row)
+            written += 1
+        total = sum(self.counts.values())
+        totals = {"run": self.errand.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
+        await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
+
+    def totals(self) -> dict[str, object]:
+        """Give what the report ends with beside the counts."""
+        return {}
+
+    async def _rows(self) -> AsyncIterator[Row]:
+        after = 0
+        while page := await self.ledger.rows(after=after, limit=PAGE):
+            for item in page:
+                yield self.result(item)
+            after = page[-1].seq
+        async for row in self.others():
+            yield row
+
+    async def _name_lost(self) -> None:
+        items = await self.ledger.rows(self.lost, limit=SHOWN)
+        self._name(items)
+        more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
+        if more > 0:
+            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}")
+
+    def _name(self, items: list[Item]) -> None:
+        """Name items with what is wrong with them, one in a line."""
+        wide = max((len(words(item.state)) for item in items), default=0)
+        name = max((len(plain(item.key)) for item in items), default=0)
+        if items:
+            self.screen.say("")
+        for item in items:
+            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {reason(item_row(item))}"
+            self.screen.amiss(text)
+
+    async def _name_doubts(self) -> None:
+        number = self.counts.get(State.IN_DOUBT, 0)
+        if not number:
+            return
+        said = f"{number:,} {IN_DOUBT}"
+        if self.screen.quiet:
+            self.screen.problem(said, command("runs", "show", self.errand.file))
+            return
+        self.screen.say(f"\n {said}", "yellow")
+        items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
+        for line in doubts(self.errand.file, items, late=lateness(self.ledger)):
+            self.screen.say(line)
+        if number > SHOWN:
+            shown = command("runs", "show", self.errand.file, "--state", "in_doubt")
+            self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
+        if number > 1:
+            self.screen.say(" Or all of them at once")
+            for step in many_doubts(self.errand.file):
+                self.screen.say(f"     {step}")
+
+
+class DocumentBook(Book):
+    """The books of a command on a document run: each item has an outcome in every command that comes to its end."""
+
+    states = DOCUMENT_ITEMS
+    reported = DOWNLOADS
+    lost = (DocumentState.DEFERRED, DocumentState.FAILED)
+    duplicates = 0
+    """Ids of this command's input that stood in it before."""
+
+    def result(self, item: Item) -> Row:
+        """Give an item as a row of the report."""
+        return document_row(item)
+
+    @property
+    def left(self) -> int:
+        """How many items have not had their turn."""
+        return self.expected - self.done
+
+    @property
+    def bad(self) -> int:
+        """How many items have no file."""
+        return sum(number for state, number in self.counts.items() if state not in self.states.good)
+
+    @property
+    def again(self) -> bool:
+        """Whether the run can do more if it is resumed."""
+        return self.bad > 0
+
+    async def others(self) -> AsyncIterator[Row]:
+        """Give the ids that stood in the input before, each once."""
+        after = ""
+        while page := await self.ledger.duplicates(after=after, limit=PAGE) if self.duplicates else []:
+            for key, _ in page:
+                yield {"order_id": key, "outcome": "duplicate"}
+            after = page[-1][0]
+
+
+class InvoiceBook(Book):
+    """The books of a command on an invoice run.
+
+    `waiting` and `exporting` say what is to be done beyond submitting, `without_file` and `broken` what of that was
+    not; `lines` tells where in the input a key stands, `rest` is what of the input is no item of the run.
+    """
+
+    states = INVOICE_ITEMS
+    reported = SUBMISSIONS
+    lost = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
+
+    def __init__(self, ledger: SqliteReader, errand: Errand, stop: Stop, report: Report | None) -> None:
+        super().__init__(ledger, errand, stop, report)
+        self.lines: dict[str, int] = {}
+        self.rest: list[Row] = []
+        self.waiting = False
+        self.exporting = False
+        self.exported = 0
+        self.without_file = 0
+        self.broken = 0
+        self.authority = Authority()
+
+    def result(self, item: Item) -> Row:
+        """Give an item as a row of the report."""
+        return invoice_row(item, line=self.lines.get(item.key))
+
+    def is_to_be_exported(self, item: Item) -> bool:
+        """Tell whether an item's own row comes with its file."""
+        return self.exporting and item.state == State.SUCCESS and item.path is None
+
+    @property
+    def worked_on(self) -> tuple[State, ...]:
+        """The states whose items are to be sent, or awaited if that is asked for."""
+        return (State.PLANNED, State.NOT_SENT, *([State.SUBMITTED] if self.waiting else []))
+
+    @property
+    def to_do(self) -> int:
+        """How many items those are."""
+        return sum(self.counts.get(state, 0) for state in self.worked_on)
+
+    @property
+    def to_send(self) -> int:
+        """How many items have not left yet, or are on their way."""
+        return sum(self.counts.get(state, 0) for state in (State.PLANNED, "in_flight", State.NOT_SENT))
+
+    @property
+    def left(self) -> int:
+        """How many items are to be sent, awaited or exported."""
+        return self.to_do + self.without_file + self.broken
+
+    @property
+    def bad(self) -> int:
+        """How many drafts did not come to a good end, or have not come to the one that is asked for."""
+        good = self.states.good - ({State.SUBMITTED} if self.waiting else set())
+        unread = [row for row in self.rest if row["outcome"] == "invalid"]
+        unsettled = sum(number for state, number in self.counts.items() if state not in good)
+        return len(unread) + self.without_file + self.broken + self.authority.refused + unsettled
+
+    @property
+    def again(self) -> bool:
+        """Whether the run can do more if it is resumed."""
+        return self.left > 0
+
+    async def others(self) -> AsyncIterator[Row]:
+        """Give the drafts that came again, and those that could not be taken in, not even as invalid."""
+        for row in self.rest:
+            yield row
+
+    def more(self) -> Iterator[Count]:
+        """Give what the summary counts beside the states."""
+        if self.authority.refused:
+            yield Count("refused", f"{self.authority.refused:,}", REFUSED, "yellow")
+        if self.exported:
+            yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
+        if self.without_file:
+            yield Count("no file", f"{self.without_file:,}", "made, and without a file so far", "yellow")
+        if self.broken:
+            yield Count("broken", f"{self.broken:,}", "missing or broken on disk, and not exported anew", "yellow")
+
+    async def _last_look(self) -> None:
+        await super()._last_look()
+        with suppress(*BROKEN):
+            self.authority = await Authority.of(self.ledger)
+        if self.exporting:
+            with suppress(*BROKEN):
+                self.without_file = await self.count_without_file()
+
+    def totals(self) -> dict[str, object]:
+        """Give how the invoices stand with the tax authority."""
+        return {"authority": self.authority.counts}
+
+    def _this_command(self) -> Iterator[str]:
+        if self.authority.counts:
+            yield authority_note(self.authority.counts)
+        yield from super()._this_command()
+
+    async def _name_lost(self) -> None:
+        await super()._name_lost()
+        self._name(self.authority.first)
+        more = self.authority.refused - len(self.authority.first)
+        if more > 0:
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them")
+        self._name_unread()
+        if self.screen.quiet:
+            self._count_without_file()
+
+    def _name_unread(self) -> None:
+        """Name the drafts with faults that have no key of their own, and so are not in the run."""
+        unread = [row for row in self.rest if row["outcome"] == "invalid"]
+        for row in unread[:SHOWN]:
+            self.screen.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {reason(row)}")
+        if len(unread) > SHOWN:
+            self.screen.amiss(f"   and {len(unread) - SHOWN:,} more; the report names them")
+
+    def _count_without_file(self) -> None:
+        """Tell on stderr what the summary would count."""
+        if self.without_file:
+            self.screen.amiss(f"{self.without_file:,} made, and without a file so far")
+        if self.broken:
+            self.screen.amiss(f"{self.broken:,} missing or broken on disk, and not exported anew")
+
+    async def count_without_file(self) -> int:
+        """Count the finished invoices that are to be exported."""
+        return await without_file(self.ledger)

@@ -1,0 +1,162 @@
+"""Where a command writes: outcomes and tables to stdout, progress and trouble to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
+from typing import Any
+
+from attrs import frozen
+from rich.console import Console
+from rich.text import Text
+
+from ...errors import ApiError
+from ..input.options import Common
+
+__all__ = ["Count", "Screen", "complain", "hints", "plain", "readable", "stderr", "unheard"]
+
+
+def readable() -> None:
+    """Let what a terminal's encoding cannot show be written as an escape: no word ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def plain(text: object) -> str:
+    """Give text of any origin as one line that cannot move a terminal's cursor."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+NAMES, NUMBERS = 9, 5
+"""The least width of both columns, so that tables below each other look alike."""
+
+
+@frozen
+class Count:
+    """One counted thing: what, how many, what it means."""
+
+    name: str
+    number: str
+    meaning: str = ""
+    style: str = ""
+
+
+@frozen(kw_only=True)
+class Screen:
+    """The two streams of a command. With `json`, stdout has JSON lines and nothing else."""
+
+    out: Console
+    err: Console
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+
+    @classmethod
+    def of(cls, common: Common) -> Screen:
+        """Open the screen as the options say."""
+        return cls(
+            out=_Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet, debug=common.debug
+        )
+
+    @property
+    def lively(self) -> bool:
+        """Whether progress is shown: somebody is looking, and JSON lines do not go to the same place."""
+        return self.err.is_terminal and not self.quiet and not (self.json and self.out.is_terminal)
+
+    @property
+    def _human(self) -> Console:
+        return self.err if self.json else self.out
+
+    def line(self, row: Mapping[str, Any]) -> None:
+        """Print one JSON line, if JSON is asked for; it is flushed, for whoever reads along."""
+        if self.json:
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+
+    def say(self, text: str, style: str = "", *, cut: bool = False) -> None:
+        """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
+        if not self.quiet:
+            cut = cut and self._human.is_terminal
+            self._human.print(
+                Text(text, style), soft_wrap=not cut, no_wrap=cut or None, overflow="ellipsis" if cut else None
+            )
+
+    def counts(self, title: str, rows: Iterable[Count]) -> None:
+        """Show counted things under a title, aligned."""
+        listed = list(rows)
+        names = max([NAMES, *(len(row.name) for row in listed)])
+        numbers = max([NUMBERS, *(len(row.number) for row in listed)])
+        self.say(f"\n {title}", "bold")
+        for row in listed:
+            if not self.quiet:
+                name = (row.name.ljust(names), row.style)
+                self._human.print(
+                    Text.assemble("   ", name, "  ", row.number.rjust(numbers), "  ", (row.meaning, "dim")),
+                    soft_wrap=True,
+                )
+
+    def facts(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Show names and values in two columns, unbroken, so that they can be copied."""
+        listed = list(rows)
+        width = max((len(name) for name, _ in listed), default=0)
+        for name, value in listed:
+            if not self.quiet:
+                text = Text.assemble("  ", (name.ljust(width), "dim"), "  ", plain(value))
+                self.out.print(text, soft_wrap=True)
+
+    def failure(self, error: Exception) -> None:
+        """Tell of an error in one line, with its traceback where that was asked for."""
+        if self.debug:
+            from rich.traceback import Traceback
+
+            self.err.print(Traceback.from_exception(type(error), error, error.__traceback__))
+        self.problem(str(error) or type(error).__name__, *hints(error))
+
+    def amiss(self, text: str) -> None:
+        """Show one line of what did not end well: beside the summary or, where that is not shown, on stderr."""
+        if self.quiet:
+            self.problem(text.strip())
+        else:
+            self.say(text, "yellow", cut=True)
+
+    def problem(self, message: str, *hints: str) -> None:
+        """Tell what went wrong and what to do, on stderr, quiet or not."""
+        complain(self.err, message, *hints)
+
+
+def hints(error: Exception) -> tuple[str, ...]:
+    """Give what to do about an error: what the service says of it, if it does, and what we say."""
+    said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
+    if not isinstance(error, ApiError) or said == ours:
+        return (said,)
+    return (ours,) if said in str(error) else (f"The service says: {said}", ours)
+
+
+def complain(console: Console, message: str, *hints: str) -> None:
+    """Print one line of trouble, and its hints below."""
+    console.print(Text.assemble(("invoicing-async: ", "bold red"), plain(message)), soft_wrap=True)
+    for hint in filter(None, hints):
+        console.print(Text(f"  {plain(hint)}", "dim"), soft_wrap=True)
+
+
+class _Console(Console):
+    """A console whose reader may leave without ending the command: it goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        if not self.stderr:
+            unheard()
+
+
+def unheard() -> None:
+    """Let stdout lead nowhere: its reader has left."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
+
+
+def stderr() -> Console:
+    """Open stderr as a console."""
+    return _Console(stderr=True, highlight=False)

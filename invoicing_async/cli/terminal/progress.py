@@ -1,0 +1,211 @@
+"""What is seen while a batch runs: how many are done, how fast, how often tried again, and how the service is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+from attrs import define, field
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+from ..._core.clock import Clock, RealClock
+from ...errors import RateLimitError, ServiceUnavailableError, TransportError
+from ...events import AttemptFailed, Event, OperationPolled, RequestStarted, RequestSucceeded, RetryScheduled
+
+__all__ = ["Bar", "Health", "Monitor", "live"]
+
+TICK = 0.1
+"""Seconds between two pictures."""
+
+PATIENCE = 3
+"""Failures in a row, without an answer between them, before the service is called unavailable."""
+
+LIMITED_FOR = 5.0
+"""Seconds for which a 429 is shown."""
+
+BAR, BESIDE = 24, 70
+"""Columns of the bar at most, and those of what stands beside it."""
+
+HOUR, DAY = 3600, 86_400
+
+
+@define
+class Health:
+    """The state of the service as its answers tell it; a few failures among successes are no trouble."""
+
+    failures: int = 0
+    since: float | None = None
+    words: str = ""
+    limited_at: float = field(default=float("-inf"))
+
+    def failed(self, error: Exception, now: float) -> None:
+        """Hear of a failed attempt at `now` epoch seconds."""
+        if isinstance(error, RateLimitError):
+            self.limited_at = now
+        elif isinstance(error, (ServiceUnavailableError, TransportError)):
+            self.failures += 1
+            self.since = now if self.since is None else self.since
+            self.words = "unavailable" if isinstance(error, ServiceUnavailableError) else "no answer"
+        else:
+            self.answered()
+
+    def answered(self) -> None:
+        """Hear that the service did what it was asked, or refused it in earnest."""
+        self.failures, self.since = 0, None
+
+    def state(self, now: float) -> tuple[str, str]:
+        """Give the state in words, and its colour."""
+        if self.since is not None and self.failures >= PATIENCE:
+            return f"{self.words} since {datetime.fromtimestamp(self.since, UTC).astimezone():%H:%M:%S}", "yellow"
+        if now - self.limited_at < LIMITED_FOR:
+            return "rate limited", "yellow"
+        return "service ok", "green"
+
+
+class Monitor:
+    """The observer of one session: counts retries and keeps the service's health."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock: Clock = clock or RealClock()
+        self.health = Health()
+        self.retries = 0
+
+    def __call__(self, event: Event) -> None:
+        """Hear an event."""
+        match event:
+            case RequestStarted():
+                return
+            case RetryScheduled():
+                self.retries += 1
+            case AttemptFailed(error=error):
+                self.health.failed(error, self.clock.now())
+            case RequestSucceeded() | OperationPolled():
+                self.health.answered()
+            case _:
+                return
+
+    def state(self) -> tuple[str, str]:
+        """Give the service's state in words, and its colour."""
+        return self.health.state(self.clock.now())
+
+    def note(self) -> Text:
+        """Give what stands at the end of a bar."""
+        words, style = self.state()
+        retries = f"{self.retries:,} retr{'y' if self.retries == 1 else 'ies'}"
+        return Text.assemble((retries.ljust(11), "dim" if not self.retries else ""), " ", (words, style))
+
+
+@define
+class Bar:
+    """One line of progress; `done` gives how many are, `note` what stands behind them."""
+
+    title: str
+    total: int | None
+    done: Callable[[], int]
+    note: Callable[[], Text] = Text
+
+
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        done = f"{int(task.completed):,}"
+        total = None if task.total is None else f"{int(task.total):,}"
+        width = 2 * len(total) + 1 if total else len(done)
+        return Text((f"{done}/{total}" if total else done).rjust(width))
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(("" if speed is None else f"{speed:,.0f}/s").rjust(7), style="dim")
+
+
+class _Left(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        seconds = None if task.finished else task.time_remaining
+        return Text(("" if seconds is None else f"{span(seconds)} left").ljust(10), style="dim")
+
+
+def span(seconds: float) -> str:
+    """Show a duration in its two largest units."""
+    whole = int(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // 60}:{whole % 60:02}"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // 60:02}"
+    return f"{whole // DAY} d {whole % DAY // HOUR:02}"
+
+
+class _Note(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        bar: Bar = task.fields["bar"]
+        return bar.note()
+
+
+class _Picture(Progress):
+    """The bars, and below them one line of text if there is one."""
+
+    foot: Callable[[], Text] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.foot is not None:
+            yield self.foot()
+
+
+def _picture(console: Console, foot: Callable[[], Text] | None) -> _Picture:
+    picture = _Picture(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
+        _Count(),
+        _Rate(),
+        _Left(),
+        _Note(),
+        console=console,
+        auto_refresh=False,
+        expand=False,
+    )
+    picture.foot = foot
+    return picture
+
+
+@asynccontextmanager
+async def live(
+    console: Console,
+    bars: list[Bar],
+    *,
+    shown: bool,
+    foot: Callable[[], Text] | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[None]:
+    """Show the bars while the block runs, if `shown`; counting is done elsewhere, so that a picture costs nothing."""
+    if not shown:
+        yield
+        return
+    with _picture(console, foot) as picture:
+        tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
+        drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
+        try:
+            yield
+        finally:
+            drawing.cancel()
+            await asyncio.wait([drawing])
+            _draw(picture, tasks)
+
+
+async def _drawn(picture: Progress, tasks: list[tuple[TaskID, Bar]], clock: Clock) -> None:
+    with suppress(OSError):  # of a terminal that has closed
+        while True:
+            _draw(picture, tasks)
+            await clock.sleep(TICK)
+
+
+def _draw(picture: Progress, tasks: list[tuple[TaskID, Bar]]) -> None:
+    for number, bar in tasks:
+        picture.update(number, completed=bar.done(), total=bar.total)
+    picture.refresh()

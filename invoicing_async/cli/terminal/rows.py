@@ -1,0 +1,439 @@
+"""One outcome as one flat row: the words that users, JSON lines and reports share."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from attrs import frozen
+
+from ..._einvoices.wire import decode_request
+from ...documents import DownloadOutcome
+from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ...invoices import SubmitOutcome
+from ...models import (
+    AuthorityStatus,
+    Deferred,
+    Duplicate,
+    Failed,
+    InDoubt,
+    Invalid,
+    InvoiceRequest,
+    NotSent,
+    NotStarted,
+    Rejected,
+    RequestStatus,
+    Saved,
+    Skipped,
+    Submitted,
+    Unsettled,
+)
+from ...runs import Checked, DocumentState, Item, State
+
+__all__ = [
+    "CHECKS",
+    "DOCUMENT_ITEMS",
+    "DOWNLOADS",
+    "INVOICE_ITEMS",
+    "REFRESHES",
+    "SUBMISSIONS",
+    "WAITS",
+    "Kind",
+    "Row",
+    "at",
+    "authority_status",
+    "check_row",
+    "clock_time",
+    "document_row",
+    "download_row",
+    "invoice_row",
+    "item_row",
+    "refresh_row",
+    "refused_by_authority",
+    "request_row",
+    "state_of",
+    "submission_row",
+]
+
+Row: TypeAlias = dict[str, Any]
+
+
+@frozen(kw_only=True)
+class Kind:
+    """One sort of batch: its columns, and its outcomes in the order and the words of the summary.
+
+    `name` is the column that names an item; the outcomes in `good` leave nothing to be done.
+    """
+
+    title: str
+    name: str
+    columns: tuple[str, ...]
+    outcomes: Mapping[str, str]
+    good: frozenset[str]
+
+
+_ERROR = ("error", "code", "hint", "attempts")
+_SAID = ("http_status", "request_ids", "answer")
+"""What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
+
+DOWNLOADS = Kind(
+    title="Order documents",
+    name="order_id",
+    columns=("order_id", "outcome", "path", "size", "sha256", "request_id", *_ERROR),
+    outcomes={
+        "saved": "whole PDFs, proved and published",
+        "skipped": "there before, whole; not asked for again",
+        "deferred": "the order is not eligible yet (ORDER_021)",
+        "failed": "no document; the error says why",
+        "recorded": "saved by this run before; not looked at (--no-verify)",
+        "duplicate": "stood in the input before",
+        "not_started": "the batch ended first",
+    },
+    good=frozenset({"saved", "skipped", "recorded", "duplicate"}),
+)
+
+_INVOICE = ("request_id", "status", "invoice_id", "authority_status", "lookup_code", "serial_number", *_ERROR)
+_STATES = {
+    "submitted": "taken by the service, not final yet",
+    "success": "the invoice was made",
+    "failed": "the service could not make the invoice",
+}
+
+_UNSETTLED = {
+    "rejected": "refused; no invoice was made",
+    "invalid": "breaks the documented limits; not sent",
+    "not_sent": "never left or was refused for now; safe to send again",
+    "in_doubt": "may have been made: settle it before it is sent again",
+}
+_PLANNED = {"planned": "taken in; nothing of it was sent"}
+
+SUBMISSIONS = Kind(
+    title="E-invoices",
+    name="key",
+    columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", "path", "size", "sha256"),
+    outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
+    good=frozenset({"submitted", "success", "duplicate"}),
+)
+
+_ITEM = (
+    "key",
+    "state",
+    "request_id",
+    "invoice_id",
+    "path",
+    "size",
+    "sha256",
+    "code",
+    "error",
+    "attempt",
+    "sent_at",
+    "updated",
+)
+
+DOCUMENT_ITEMS = Kind(
+    title="Order documents",
+    name="key",
+    columns=_ITEM,
+    outcomes={
+        "planned": "not asked for yet, or to be fetched anew",
+        "saved": "whole PDFs, proved and published",
+        "skipped": "there before it was asked for, whole",
+        "deferred": "the order is not eligible yet (ORDER_021)",
+        "failed": "no document; the error says why",
+    },
+    good=frozenset({"saved", "skipped"}),
+)
+
+INVOICE_ITEMS = Kind(
+    title="E-invoices",
+    name="key",
+    columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", *_SAID, "payload_sha256"),
+    outcomes={
+        **_PLANNED,
+        "in_flight": "on its way at this moment, in the process that holds the run",
+        "not_sent": _UNSETTLED["not_sent"],
+        **_STATES,
+        "rejected": _UNSETTLED["rejected"],
+        "in_doubt": _UNSETTLED["in_doubt"],
+        "invalid": _UNSETTLED["invalid"],
+    },
+    good=frozenset({"submitted", "success"}),
+)
+
+CHECKS = Kind(
+    title="Files of the run",
+    name="key",
+    columns=("key", "outcome", "path", "error"),
+    outcomes={
+        "whole": "size and hash are as recorded",
+        "missing": "recorded, and not there",
+        "broken": "there, and not what was recorded",
+    },
+    good=frozenset({"whole"}),
+)
+
+REFRESHES = Kind(
+    title="E-invoices at the tax authority",
+    name="key",
+    columns=("key", "outcome", *_INVOICE),
+    outcomes={"refreshed": "asked for again", "unknown": "could not be asked for; as recorded before"},
+    good=frozenset({"refreshed"}),
+)
+
+WAITS = Kind(
+    title="E-invoice requests",
+    name="request_id",
+    columns=("request_id", "outcome", *_INVOICE[1:]),
+    outcomes={**_STATES, "duplicate": "stood in the input before"},
+    good=frozenset({"success", "duplicate"}),
+)
+
+
+def download_row(outcome: DownloadOutcome) -> Row:
+    """Give a download's outcome."""
+    match outcome:
+        case Saved(order_id, document) | Skipped(order_id, document):
+            return {
+                "order_id": order_id,
+                "outcome": "saved" if isinstance(outcome, Saved) else "skipped",
+                "path": str(document.path),
+                "size": document.size,
+                "sha256": document.sha256,
+                "request_id": document.request_id,
+                "attempts": document.attempts,
+            }
+        case Duplicate(order_id):
+            return {"order_id": order_id, "outcome": "duplicate"}
+        case Deferred(order_id, error):
+            return {"order_id": order_id, "outcome": "deferred", **_error(error), **_call_id(error)}
+        case Failed(order_id, error):
+            return {"order_id": order_id, "outcome": "failed", **_error(error), **_call_id(error)}
+        case NotStarted(order_id, error):
+            return {"order_id": order_id, "outcome": "not_started", **_error(error)}
+
+
+def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
+    """Give a submission's outcome; a request that was terminal at once stands as what it ended in."""
+    row: Row = {"key": outcome.draft.key, "line": line}
+    match outcome:
+        case Submitted(_, request):
+            return row | request_row(request)
+        case Duplicate():
+            return row | {"outcome": "duplicate"}
+        case Rejected(_, error):
+            return row | {"outcome": "rejected", **_error(error)}
+        case InDoubt(_, error):
+            return row | {"outcome": "in_doubt", **_error(error), **_evidence(error)}
+        case NotSent(_, error):
+            return row | {"outcome": "not_sent", **_error(error)}
+        case Invalid(_, error):
+            return row | {"outcome": "invalid", **_error(error)}
+
+
+def request_row(request: InvoiceRequest | Unsettled) -> Row:
+    """Give a request's state; one whose wait ended first is `submitted`, with the reason as its error."""
+    ends: dict[object, str] = {RequestStatus.SUCCESS: "success", RequestStatus.FAILED: "failed"}
+    row: Row = {
+        "request_id": request.request_id,
+        "outcome": ends.get(request.status, "submitted"),
+        "status": str(request.status),
+    }
+    if isinstance(request, Unsettled):
+        return row | _error(request.error)
+    if request.status == RequestStatus.FAILED:
+        row |= {"error": request.reason, "code": request.code}
+    if request.data is not None:
+        data = request.data
+        row |= {
+            "invoice_id": data.id,
+            "authority_status": None if data.authority_status is None else str(data.authority_status),
+            "lookup_code": data.code,
+            "serial_number": data.serial_number,
+        }
+    return row
+
+
+_AUTHORITY = re.compile(r'"authority_status":"([A-Za-z_]{1,40})"')
+"""The tax authority's status in a recorded answer; inside a text of it the quotes would be escaped."""
+
+
+def authority_status(item: Item) -> str | None:
+    """Give the tax authority's status of a finished e-invoice, in a tenth of the time of reading the whole answer."""
+    found = _AUTHORITY.findall(item.result or "")
+    if len(found) > 1:
+        word: str | None = _last_word(item).get("authority_status")
+        return word
+    return found[0] if found else None
+
+
+def refused_by_authority(row: Row) -> bool:
+    """Tell whether an invoice was made and does not stand with the tax authority."""
+    return AuthorityStatus.refuses(row.get("authority_status"))
+
+
+def _error(error: BaseException) -> Row:
+    row: Row = {"error": str(error) or type(error).__name__}
+    if isinstance(error, InvoicingError):
+        row |= {"hint": error.hint, "attempts": len(error.attempts)}
+    if isinstance(error, (ApiError, SubmissionInDoubtError)):
+        row["code"] = getattr(error, "code", None)
+    return row
+
+
+def _call_id(error: BaseException) -> Row:
+    """The service's own id of the refused call, for its support."""
+    return {"request_id": error.request_id} if isinstance(error, ApiError) else {}
+
+
+def _evidence(error: BaseException) -> Row:
+    """What a submission in doubt is looked up by."""
+    if not isinstance(error, SubmissionInDoubtError):
+        return {}
+    head: bytes = getattr(error, "answer", b"")
+    said = {
+        "http_status": getattr(error, "status", None),
+        "request_ids": " ".join(getattr(error, "request_ids", ())) or None,
+        "answer": head.decode("utf-8", "replace") or None,
+    }
+    return {"body_sha256": error.body_sha256, "sent_at": at(error.sent_at), **said}
+
+
+def at(seconds: float | None) -> str | None:
+    """Give a moment, in epoch seconds, as ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def clock_time(seconds: float | None) -> str:
+    """Give a moment, in epoch seconds, as a person reads it here, with the offset from UTC."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
+
+
+def state_of(state: str, *, held: bool = False) -> str:
+    """Give the word users know a recorded state by: what was being sent is in doubt once its process is gone."""
+    if state != State.SENDING:
+        return state
+    return "in_flight" if held else str(State.IN_DOUBT)
+
+
+def item_row(item: Item, *, held: bool = False) -> Row:
+    """Give an item of a run as it stands; `held` says that a process is at work on it."""
+    return {
+        "key": item.key,
+        "state": state_of(item.state, held=held),
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        **_why(item),
+        "attempt": item.attempt,
+        "sent_at": at(item.sent_at),
+        "updated": at(item.updated),
+        **_answer(item),
+    }
+
+
+def _why(item: Item) -> Row:
+    """Give what is wrong with an item: what was recorded of it, else what the service's last word says."""
+    row = _last_word(item) if item.error is None and item.state == State.FAILED else {}
+    return {"code": item.code or row.get("code"), "error": item.error or row.get("error")}
+
+
+def _answer(item: Item) -> Row:
+    """Give what the service said of an invoice, and what it is looked up by; nothing for a document."""
+    if item.payload_sha256 is None:
+        return {}
+    row = _last_word(item)
+    return {
+        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number", *_SAID)},
+        "payload_sha256": item.payload_sha256,
+    }
+
+
+def _last_word(item: Item) -> Row:
+    """Give what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
+    if item.result is None:
+        return {}
+    if item.state in {State.IN_DOUBT, State.SENDING}:
+        return doubtful_answer(item)
+    if item.request_id is None:
+        return {}
+    try:
+        return request_row(decode_request(item.result.encode(), request_id=item.request_id))
+    except ProtocolError:  # it was read once; the run file holds it whole
+        return {}
+
+
+def doubtful_answer(item: Item) -> Row:
+    """Give the answer that left an item in doubt, as it was recorded; empty if none came."""
+    try:
+        found = json.loads(item.result or "null")
+    except ValueError:  # not ours
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    ids = found.get("request_ids")
+    return {
+        "http_status": found.get("status"),
+        "request_ids": " ".join(map(str, ids)) or None if isinstance(ids, list) else None,
+        "answer": found.get("answer") or None,
+    }
+
+
+def document_row(item: Item) -> Row:
+    """Give a document of a run as an outcome."""
+    return {
+        "order_id": item.key,
+        "outcome": "not_started" if item.state == DocumentState.PLANNED else item.state,
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+        "request_id": item.request_id,
+        "error": item.error,
+        "code": item.code,
+        "attempts": item.attempt,
+    }
+
+
+def invoice_row(item: Item, *, line: int | None = None) -> Row:
+    """Give an e-invoice of a run as an outcome; `line` is where its draft stands in the input."""
+    return {
+        "key": item.key,
+        "line": line,
+        **_last_word(item),
+        "outcome": state_of(item.state),
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        **_why(item),
+        "attempts": item.attempt,
+        "sent_at": at(item.sent_at),
+        "path": item.path,
+        "size": item.size,
+        "sha256": item.sha256,
+    }
+
+
+def refresh_row(item: Item) -> Row:
+    """Give an e-invoice that was asked for again; `item` as the run gave it, with an error if it could not be."""
+    return {
+        "key": item.key,
+        "outcome": "refreshed" if item.error is None else "unknown",
+        **{name: value for name, value in _last_word(item).items() if name != "outcome"},
+        "request_id": item.request_id,
+        "invoice_id": item.invoice_id,
+        "error": item.error,
+        "code": item.code,
+    }
+
+
+def check_row(checked: Checked) -> Row:
+    """Give what a look at a recorded file came to."""
+    gone = f"cannot be read: {os.strerror(errno.ENOENT)}"
+    fault = checked.fault
+    outcome = "whole" if fault is None else "missing" if fault == gone else "broken"
+    return {"key": checked.key, "outcome": outcome, "path": str(checked.path), "error": fault}

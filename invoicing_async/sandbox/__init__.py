@@ -1,0 +1,307 @@
+"""The two services of API.md in miniature: a `Transport` that answers as they do, and fails as it is told.
+
+Used in-process without a socket, or served on a port with `_server.serve`. It has its own mind: it verifies
+what arrives with `_signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
+ids in the request, so the same requests get the same answers in any order and at any concurrency. Service A is
+in `_sandbox_orders`, service B in `_sandbox_invoices`, what they share in `_sandbox_world`, the answers of a
+script in `_sandbox_answers`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from urllib.parse import unquote, urlsplit
+
+from attrs import evolve, frozen
+
+from .._core.clock import Clock, RealClock
+from .._core.http import Exchange, Request, Response
+from .answers import (
+    Answer,
+    DropBeforeAnswer,
+    Endless,
+    Genuine,
+    Hang,
+    JsonUnder200,
+    NotEligible,
+    NotPdf,
+    RateLimited,
+    Reply,
+    Reset,
+    Scripted,
+    Slow,
+    Truncated,
+    Unavailable,
+)
+from .einvoices import Created, Einvoices
+from .orders import Orders
+from .world import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, World
+
+__all__ = [
+    "ALLOWED_SUBSTATUSES",
+    "Answer",
+    "Created",
+    "DropBeforeAnswer",
+    "Endless",
+    "Faults",
+    "Genuine",
+    "Hang",
+    "JsonUnder200",
+    "LogEntry",
+    "NotEligible",
+    "NotPdf",
+    "Operation",
+    "RateLimited",
+    "Reset",
+    "Sandbox",
+    "SandboxCredentials",
+    "SandboxSettings",
+    "Scripted",
+    "Slow",
+    "Truncated",
+    "Unavailable",
+    "demo_orders",
+]
+
+CREDENTIAL_HEADERS = (
+    "authorization",
+    "cookie",
+    "x-partner-client-id",
+    "x-signature",
+    "x-store-client-id",
+    "x-store-token",
+)
+"""Headers that identify a caller; none of them may reach a download link."""
+
+
+@frozen(kw_only=True)
+class LogEntry:
+    """One request as it arrived; it holds no secret (a signature is none).
+
+    `at` is epoch seconds of arrival. `status` is None if no answer left. `verified` tells whether its credential
+    was right, `credentials` names the credential headers it carried. `timestamp` and `signature` are the values
+    of `x-timestamp` and `x-signature`.
+    """
+
+    at: float
+    operation: Operation
+    method: str
+    path: str
+    status: int | None
+    verified: bool
+    credentials: tuple[str, ...] = ()
+    timestamp: str | None = None
+    signature: str | None = None
+
+
+def demo_orders(n: int, *, seed: int = 0) -> tuple[str, ...]:
+    """Give `n` order ids that look like the service's, the same ones for the same seed."""
+    dice = Dice(seed)
+    return tuple(dice.uuid("demo order", index) for index in range(n))
+
+
+@frozen
+class _Endpoint:
+    """One operation: where it is, who may call it, what a stranger is told, what it does."""
+
+    operation: Operation
+    method: str
+    pattern: re.Pattern[str]
+    objection: Callable[[Call], str]
+    refuse: Callable[[Call], Reply]
+    handle: Callable[[Call], Reply]
+
+
+def _endpoints(orders: Orders, invoices: Einvoices) -> tuple[_Endpoint, ...]:
+    at = re.compile
+    bearer = (invoices.objection, invoices.refuse)
+    return (
+        _Endpoint(
+            Operation.DOCUMENT,
+            "POST",
+            at(r"/partner/stores/orders/([^/]+)/documents/invoice"),
+            orders.objection,
+            orders.refuse,
+            orders.document,
+        ),
+        _Endpoint(
+            Operation.TOKEN,
+            "POST",
+            at(r"/v2/oauth/token"),
+            invoices.client_objection,
+            invoices.refuse_client,
+            invoices.token,
+        ),
+        _Endpoint(Operation.SUBMIT, "POST", at(r"/v2/ob/invoices"), *bearer, invoices.submit),
+        _Endpoint(Operation.STATUS, "POST", at(r"/v2/ob/invoices/by-request-id/([^/]+)"), *bearer, invoices.status),
+        _Endpoint(Operation.EXPORT, "POST", at(r"/v2/ob/invoices/([^/]+)/export"), *bearer, invoices.export),
+        _Endpoint(
+            Operation.FILE,
+            "GET",
+            at(r"(?:/.*)?/files/([^/]+)\.(pdf|xml)"),
+            invoices.file_objection,
+            invoices.refuse_file,
+            invoices.file,
+        ),
+    )
+
+
+@frozen
+class _Stage:
+    """The services behind one scripted answer."""
+
+    world: World
+    call: Call
+    handle: Callable[[Call], Reply]
+
+    @property
+    def clock(self) -> Clock:
+        return self.world.clock
+
+    def genuine(self) -> Reply:
+        return self.handle(self.call)
+
+    def unavailable(self, status: int | None = None) -> Reply:
+        return self.world.unavailable(self.call, status)
+
+    def not_eligible(self, status: int | None = None) -> Reply:
+        return self.world.not_eligible(self.call, status)
+
+    def rate_limited(self, retry_after: str | None) -> Reply:
+        return self.world.rate_limited(self.call, retry_after)
+
+
+class Sandbox:
+    """Both services as one `Transport`.
+
+    `log` holds the latest requests, `counts` how many there were of each (operation, status), `in_flight` how
+    many are between arrival and the end of their body, `peak` the most there were. One event loop at a time.
+    """
+
+    def __init__(
+        self, settings: SandboxSettings | None = None, *, faults: Faults | None = None, clock: Clock | None = None
+    ) -> None:
+        self.settings = settings or SandboxSettings()
+        self.clock: Clock = clock or RealClock()
+        self.log: deque[LogEntry] = deque(maxlen=self.settings.log_size)
+        self.counts: Counter[tuple[Operation, int | None]] = Counter()
+        self.in_flight = 0
+        self.peak = 0
+        self._world = World(self.settings, faults or Faults(), self.clock, Dice(self.settings.seed))
+        self._einvoices = Einvoices(self._world)
+        self._endpoints = _endpoints(Orders(self._world), self._einvoices)
+        self._scripts: dict[str, deque[Scripted]] = {}
+
+    def __repr__(self) -> str:
+        return f"Sandbox(seed={self.settings.seed}, {self.counts.total()} requests)"
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong."""
+        return self._world.faults
+
+    @property
+    def credentials(self) -> SandboxCredentials:
+        """Who may call."""
+        return self.settings.credentials
+
+    @property
+    def created(self) -> Mapping[str, Created]:
+        """Every e-invoice that was made, by its request id, oldest first."""
+        return MappingProxyType(self._einvoices.created)
+
+    def calls(self, operation: str) -> int:
+        """Count the requests of an operation, whatever was answered."""
+        return sum(number for (kind, _), number in self.counts.items() if kind == operation)
+
+    def script(self, key: str, answers: Iterable[Scripted]) -> None:
+        """Answer the next requests of `key` with these, one each, then as usual again.
+
+        `key` is an `Operation`, a path below the base URL as it is sent, or an id in it as the caller gave it
+        (order, request or invoice). A path's script goes before an id's, and that before an operation's.
+        """
+        self._scripts.setdefault(str(key), deque()).extend(answers)
+
+    def revoke_tokens(self) -> None:
+        """Refuse every token issued so far, as a service that restarted would."""
+        self._einvoices.revoke()
+
+    @asynccontextmanager
+    async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
+        """Answer one request. Raises `TransportError` where a fault says so."""
+        exchange.leave()
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            yield await self._answer(request)
+        finally:
+            self.in_flight -= 1
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    async def _answer(self, request: Request) -> Response:
+        call, handle = self._received(request)
+        status: int | None = None
+        try:
+            answer = await self._next_scripted(call).play(_Stage(self._world, call, handle))
+            status = answer.status
+        finally:
+            self._note(call, status)
+        if self.settings.latency:
+            await self.clock.sleep(self.settings.latency)
+        return answer
+
+    def _received(self, request: Request) -> tuple[Call, Callable[[Call], Reply]]:
+        """Decide what is asked for and by whom, on arrival."""
+        path = (request.path or urlsplit(request.base_url).path).removeprefix(self.settings.base_path)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        call = Call(request=request, path=path, headers=headers, at=self.clock.now())
+        for endpoint in self._endpoints:
+            if found := endpoint.pattern.fullmatch(path):
+                ids = tuple(unquote(group) for group in found.groups())
+                call = evolve(call, operation=endpoint.operation, ids=ids)
+                call = evolve(call, objection=endpoint.objection(call))
+                return call, self._handler(endpoint, call)
+        return call, self._unknown
+
+    def _handler(self, endpoint: _Endpoint, call: Call) -> Callable[[Call], Reply]:
+        if call.request.method != endpoint.method:
+            return self._wrong_method
+        if call.media_type == "application/octet-stream":
+            return self._wrong_media
+        return endpoint.refuse if call.objection else endpoint.handle
+
+    def _unknown(self, call: Call) -> Reply:
+        return self._world.refused(call, 404, "SANDBOX_404", "There is nothing at this path")
+
+    def _wrong_method(self, call: Call) -> Reply:
+        return self._world.refused(call, 405, "SANDBOX_405", "This path has another method")
+
+    def _wrong_media(self, call: Call) -> Reply:
+        return self._world.refused(call, 415, "SANDBOX_415", "application/octet-stream is never asked for")
+
+    def _next_scripted(self, call: Call) -> Scripted:
+        for key in (call.path, call.subject, call.operation.value):
+            if script := self._scripts.get(key):
+                return script.popleft()
+        return Genuine()
+
+    def _note(self, call: Call, status: int | None) -> None:
+        self.counts[call.operation, status] += 1
+        entry = LogEntry(
+            at=call.at,
+            operation=call.operation,
+            method=call.request.method,
+            path=call.path,
+            status=status,
+            verified=not call.objection,
+            credentials=tuple(name for name in CREDENTIAL_HEADERS if name in call.headers),
+            timestamp=call.headers.get("x-timestamp"),
+            signature=call.headers.get("x-signature"),
+        )
+        self.log.append(entry)
