@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sized
+from contextvars import ContextVar
+from typing import Generic, TypeVar
 
 from attrs import frozen
 
 from ._ramp import Cause, Ramp, Streak, Verdict
 from ._slots import Slots
+from ._tasks import current, started
 from .errors import BatchStoppedError
 
-__all__ = ["Careful", "bounded"]
+__all__ = ["Careful", "bounded", "in_batch"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -27,7 +29,17 @@ Sleep = Callable[[float], Awaitable[None]]
 
 PARKED = 8
 
+READ_ON = 10_000
+"""Items of an input that may be endless that are still read after an error has ended the batch."""
+
+READ_ON_FOR = 2.0
+"""Seconds that such an input may take for them in all."""
+
+IDLE = 0.5
+"""Seconds for which one item of it is waited for."""
+
 _log = logging.getLogger("invoicing_async")
+_working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
 
 
 @frozen
@@ -54,11 +66,13 @@ async def bounded(
 ) -> AsyncGenerator[Outcome]:
     """Give the outcome of `work` for each item, in the order in which they finish.
 
-    `work` gets the item and a `sleep` to back off with. What it raises ends the whole: what is in flight is
-    cancelled (or with `cancel` false, finishes), every item not finished is given as `abandoned(item, error)`, then
-    the error is raised. Whatever ends the input but its exhaustion is raised after what is in flight has finished. An
-    asynchronous input is read, and closed, by one task. Leaving early cancels what is in flight. `careful` begins with
-    one item and ends the batch, as an error does, when the same trouble meets the first of them.
+    `work` gets the item and a `sleep` to back off with. What it raises ends the whole: what is in flight is cancelled
+    (or with `cancel` false, finishes), every item not finished is given as `abandoned(item, error)`, then the error is
+    raised. Of an input without a length, which may be endless or idle, only what comes at once is still read for that:
+    `READ_ON` items, for `READ_ON_FOR` seconds. Whatever ends the input but its exhaustion is raised after what is in
+    flight has finished. An asynchronous input is read, and closed, by one task. Leaving early cancels what is in
+    flight. `careful` begins with one item and ends the batch, as an error does, when the same trouble meets the first
+    of them.
     """
     batch = _Batch(items, work, concurrency, sleep, abandoned, cancel, careful)
     try:
@@ -70,15 +84,9 @@ async def bounded(
         await batch.cancel()
 
 
-def _started(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Begin a task in the loop's next turn, whatever task factory it has: an eager one would run into the others."""
-    return asyncio.Task(work, loop=asyncio.get_running_loop())
-
-
-def _current() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a batch works in tasks; for the type checker
-    return task
+def in_batch() -> bool:
+    """Tell whether a batch's work runs here: a `sleep` may take longer then, since it waits for a place at its end."""
+    return _working.get()
 
 
 class _Batch(Generic[Item, Outcome]):
@@ -129,9 +137,10 @@ class _Batch(Generic[Item, Outcome]):
     async def rest(self) -> AsyncGenerator[Outcome]:
         """Give what was not begun, then raise what ended the batch."""
         if self._error is not None:
+            left = _Left(self._source)
             while True:
                 try:
-                    item = await self._source.read()
+                    item = await left.read()
                 except StopAsyncIteration:
                     break
                 yield self._abandoned(item, self._error)
@@ -166,7 +175,7 @@ class _Batch(Generic[Item, Outcome]):
         """Start a worker if there may be more to read and every present one has an item."""
         if self._source.ended or self._error is not None or len(self._workers) >= self._concurrency + self._parked:
             return
-        worker = _started(self._worked())
+        worker = started(self._worked())
         self._workers.add(worker)
         worker.add_done_callback(self._ended)
 
@@ -180,18 +189,23 @@ class _Batch(Generic[Item, Outcome]):
     def _end(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
+            self._source.dismiss()
             # Whoever backs off has nothing in flight.
             ending = self._workers if self._cancel else self._resting
             for other in ending - {asyncio.current_task()}:
                 other.cancel()
 
     async def _worked(self) -> None:
+        _working.set(True)
         while not self._source.ended and not self._is_over():
             if self._crowded:
                 self._leave()
                 return
             if not self._places.take_now():
                 await self._places.take()
+                if self._is_over():
+                    self._places.give()
+                    return
             try:
                 item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
@@ -226,7 +240,7 @@ class _Batch(Generic[Item, Outcome]):
 
     def _leave(self) -> None:
         # At once, not when the loop calls `_ended`: others that finish in the same step must not leave for it too.
-        self._workers -= {_current()}
+        self._workers -= {current()}
 
     def _is_over(self) -> bool:
         return self._error is not None
@@ -236,7 +250,7 @@ class _Batch(Generic[Item, Outcome]):
         return exc if self._error is None else self._error
 
     async def _park(self, seconds: float) -> None:
-        worker = _current()
+        worker = current()
         self._resting.add(worker)
         try:
             await self._rest(seconds)
@@ -257,6 +271,32 @@ class _Batch(Generic[Item, Outcome]):
         await self._places.take()
 
 
+class _Left(Generic[Item]):
+    """What of an input is still read when the batch has ended, so that each item has an outcome."""
+
+    def __init__(self, source: _Source[Item] | _Reader[Item]) -> None:
+        self._source = source
+        self._number = 0
+        self._seconds = READ_ON_FOR
+
+    async def read(self) -> Item:
+        """Give the next item. Raises `StopAsyncIteration` at the end, and when no more is to be waited for."""
+        if self._source.is_finite:
+            return await self._source.read()
+        self._number += 1
+        if self._number > READ_ON or self._seconds <= 0:
+            raise StopAsyncIteration
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(min(self._seconds, IDLE)):
+                return await self._source.read()
+        except TimeoutError:
+            raise StopAsyncIteration from None
+        finally:
+            self._seconds -= loop.time() - begun
+
+
 class _Source(Generic[Item]):
     """One iterator over a plain input."""
 
@@ -264,6 +304,7 @@ class _Source(Generic[Item]):
     """True if the next item has to be awaited."""
 
     def __init__(self, items: Iterable[Item]) -> None:
+        self.is_finite = isinstance(items, Sized)
         self.ended = False
         self.error: BaseException | None = None
         self._items = iter(items)
@@ -286,6 +327,9 @@ class _Source(Generic[Item]):
         """Give the next item, as `next`."""
         return self.next()
 
+    def dismiss(self) -> None:
+        """Send away who waits for an item: nobody does."""
+
     async def close(self) -> None:
         """Leave the input: an iterator of the caller's own needs nothing."""
 
@@ -298,6 +342,7 @@ class _Reader(Generic[Item]):
     """
 
     waits = True
+    is_finite = False
 
     def __init__(self, items: AsyncIterable[Item]) -> None:
         self._through = False
@@ -334,6 +379,14 @@ class _Reader(Generic[Item]):
                 self._kept.append(asking.result())
             raise
 
+    def dismiss(self) -> None:
+        """Send away who waits for an item; what is read meanwhile is kept."""
+        for asking in self._asking:
+            if not asking.done():
+                asking.set_exception(StopAsyncIteration())
+                asking.exception()
+        self._asking.clear()
+
     async def close(self) -> None:
         """End the reading and close the input, in the task that read it."""
         if self._task is not None:
@@ -343,7 +396,7 @@ class _Reader(Generic[Item]):
 
     def _wake(self) -> None:
         if self._task is None:
-            self._task = _started(self._served())
+            self._task = started(self._served())
         if self._asked is not None and not self._asked.done():
             self._asked.set_result(None)
 
@@ -394,8 +447,4 @@ class _Reader(Generic[Item]):
 
     def _end(self) -> None:
         self._through = True
-        for asking in self._asking:
-            if not asking.done():
-                asking.set_exception(StopAsyncIteration())
-                asking.exception()
-        self._asking.clear()
+        self.dismiss()

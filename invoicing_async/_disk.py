@@ -33,6 +33,7 @@ from ._clock import token
 from ._existing import MakesProof, Published, difference, set_aside, whole_document
 from ._naming import is_temp, numbered, temp_name
 from ._pdf import Checker
+from .errors import SessionError
 
 if sys.platform != "win32":
     import fcntl
@@ -597,14 +598,22 @@ class DiskWriter:
             return await job.future
         except asyncio.CancelledError:
             job.abandoned = True
-            undoing = _Action(self._loop.create_future(), job.undo)
-            self._put(undoing)
-            await _uninterrupted(undoing.future)
+            await self._undone(job)
             raise
+
+    async def _undone(self, job: _Job[Any]) -> None:
+        """Take back, behind what is queued, what nobody waits for any more."""
+        if self._ended is not None:
+            await _uninterrupted(self._ended)
+            job.undo()
+            return
+        undoing = _Action(self._loop.create_future(), job.undo)
+        self._put(undoing)
+        await _uninterrupted(undoing.future)
 
     def _put(self, job: _Job[Any]) -> None:
         if self._ended is not None:
-            raise RuntimeError("the writer is closed")
+            raise SessionError("the session is closed")
         if self._thread is None:
             self._thread = Thread(target=self._work, name="invoicing-disk", daemon=True)
             self._thread.start()
@@ -691,8 +700,11 @@ class Spool:
         )
 
     async def discard(self) -> None:
-        """Remove the temporary file; nothing happens after a publish."""
-        await self._writer.run(self._temp.discard)
+        """Remove the temporary file, also when the writer is closed; nothing happens after a publish."""
+        try:
+            await self._writer.run(self._temp.discard)
+        except SessionError:
+            self._temp.discard()
 
 
 def prepare_folder(folder: Path, *, durable: bool = False) -> bool:

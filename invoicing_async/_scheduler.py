@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 from ._clock import Clock
 from ._poll_errors import Meaning, meaning, status_of
-from .errors import ApiError, PollTimeoutError
+from ._tasks import started
+from .errors import ApiError, PollTimeoutError, SessionError
 from .models import InvoiceRequest
 from .polling import ERROR_TIME, NOT_FOUND_GRACE
 
@@ -114,6 +115,8 @@ class _Operation:
 class Scheduler:
     """Polls what is watched until it is terminal. `fatal` tells which errors every other poll would meet too.
 
+    `sleep` waits until the next poll is due; its `SessionError` ends every wait.
+
     Several watchers of one operation share its polls: the most eager schedule places the next, and each watcher has
     its own timeout and its own budget of errors.
     """
@@ -126,12 +129,14 @@ class Scheduler:
         concurrency: int,
         fatal: Callable[[Exception], bool],
         heard: Callable[[InvoiceRequest, int], None],
+        sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._poll = poll
         self._clock = clock
         self._concurrency = concurrency
         self._fatal = fatal
         self._heard = heard
+        self._sleep = sleep or clock.sleep
         self._operations: dict[str, _Operation] = {}
         self._heap: list[tuple[float, str]] = []
         self._active = 0
@@ -225,7 +230,7 @@ class Scheduler:
             if due is None:
                 return
             self._active += 1
-            task = due[1].task = asyncio.create_task(self._work(*due))
+            task = due[1].task = started(self._work(*due))
             # Not a `finally` of its own: a task that is cancelled before it begins runs none.
             task.add_done_callback(self._worked)
 
@@ -266,10 +271,13 @@ class Scheduler:
         if self._timer is not None:
             self._end(self._timer)
         self._timer_due = due
-        self._timer = asyncio.create_task(self._tick(due - now))
+        self._timer = started(self._tick(due - now))
 
     async def _tick(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
+        try:
+            await self._sleep(seconds)
+        except SessionError as error:
+            self._end_all(error)
         self._timer = None
         self._pump()
 

@@ -22,9 +22,11 @@ from . import _signing
 from ._characters import stuck
 from ._clock import Clock
 from ._http import Request, Response
+from ._secrecy import Hidden, hidden, quiet
 from ._signing import SigningRules
+from ._tasks import started
 from ._wire import Token, decode_token
-from .errors import ApiError, AuthenticationError, InvoicingError
+from .errors import ApiError, AuthenticationError, InvoicingError, ProtocolError, TransportError
 from .policies import not_negative, positive
 
 __all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
@@ -84,6 +86,8 @@ def _secret(instance: object, attribute: Attribute[Any], value: object) -> None:
         raise ValueError(f"{name} must be text that is not empty")
     if fault := stuck(value):
         raise ValueError(f"{name} {fault}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"{name} must be text; it holds bytes that are not UTF-8")
 
 
 def _optional_secret(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -91,6 +95,7 @@ def _optional_secret(instance: object, attribute: Attribute[Any], value: object)
         _secret(instance, attribute, value)
 
 
+@quiet
 @frozen(kw_only=True)
 class HmacAuth:
     """The HMAC partner signature of service A (API.md A.2), made anew for every attempt.
@@ -100,9 +105,9 @@ class HmacAuth:
     """
 
     partner_client_id: str = field(validator=_header_text)
-    secret_key: str = field(repr=False, validator=_secret)
+    secret_key: str = field(repr=False, converter=hidden, validator=_secret)
     store_client_id: str | None = field(default=None, validator=_optional_header_text)
-    store_token: str | None = field(default=None, repr=False, validator=_optional_header_text)
+    store_token: str | None = field(default=None, repr=False, converter=hidden, validator=_optional_header_text)
     rules: SigningRules = Factory(SigningRules)
     _identity: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
@@ -123,11 +128,13 @@ class HmacAuth:
         """Give the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
         signed = self.identity(int(now * 1000))
         path = _signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
-        text = _signing.base_string(
-            request.method, path, headers=signed.items(), body_hash=_signing.body_sha256(request.body)
+        text = Hidden(
+            _signing.base_string(
+                request.method, path, headers=signed.items(), body_hash=_signing.body_sha256(request.body)
+            )
         )
         signature = _signing.header_value(_signing.digest(self.secret_key, text), rules=self.rules)
-        return {**signed, "x-signature": signature}
+        return {**signed, "x-signature": Hidden(signature)}
 
     def identity(self, timestamp_ms: int) -> dict[str, str]:
         """Give the signed headers in the order of the base string."""
@@ -138,11 +145,12 @@ class HmacAuth:
         return False
 
 
+@quiet
 @frozen
 class StaticToken:
     """A bearer token that somebody else renews."""
 
-    token: str = field(repr=False, validator=_header_text)
+    token: str = field(repr=False, converter=hidden, validator=_header_text)
 
     def ready(self, clock: Clock) -> bool:
         """A token that is given needs nothing of the service."""
@@ -153,7 +161,7 @@ class StaticToken:
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
         """Give the `Authorization` header."""
-        return {"Authorization": f"Bearer {self.token}"}
+        return {"Authorization": Hidden(f"Bearer {self.token}")}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
         """A given token has no renewal."""
@@ -185,7 +193,7 @@ class _Held:
         return chance * min(CONTEST_CEILING, CONTEST_FIRST * 2.0 ** (self.contested - 1)) if young else 0.0
 
     def begin(self, renewal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        self.renewal = asyncio.create_task(renewal)
+        self.renewal = started(renewal)
         self.waiters = 0
         return self.renewal
 
@@ -220,6 +228,7 @@ def _give_up_as(task: asyncio.Task[None]) -> None:
     task.result()
 
 
+@quiet
 @frozen(kw_only=True, eq=False)
 class OAuthClientCredentials:
     """The client credentials grant of service B (API.md B.4).
@@ -230,7 +239,7 @@ class OAuthClientCredentials:
     """
 
     client_id: str = field(validator=_secret)
-    client_secret: str = field(repr=False, validator=_secret)
+    client_secret: str = field(repr=False, converter=hidden, validator=_secret)
     tenant_connection_code: str = field(validator=_secret)
     scope: str | None = field(default=None, validator=_optional_secret)
     path: str = "/v2/oauth/token"
@@ -297,13 +306,13 @@ class OAuthClientCredentials:
 
     def _basic(self) -> str:
         # RFC 6749 section 2.3.1: both parts are form-encoded first.
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        return "Basic " + b64encode(pair.encode()).decode()
+        pair = Hidden(f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}")
+        return Hidden("Basic " + b64encode(pair.encode()).decode())
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
         """Give the `Authorization` header with the token held now."""
         token = self._held.token
-        return {"Authorization": f"Bearer {token.access_token}"} if token else {}
+        return {"Authorization": Hidden(f"Bearer {token.access_token}")} if token else {}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
         """Drop the token unless a newer one is held already; a new one can always be asked for."""
@@ -332,4 +341,12 @@ def _refusal(error: ApiError) -> AuthenticationError:
 
 
 async def _read_token(response: Response) -> Token:
-    return decode_token(await response.read(TOKEN_LIMIT))
+    try:
+        return decode_token(await response.read(TOKEN_LIMIT))
+    except TransportError as error:
+        failed: InvoicingError = error
+    except ProtocolError as error:
+        # Without what came: it may hold the token.
+        failed = ProtocolError(error.message, status=response.status)
+    # And without the frames in which it was read.
+    raise failed.with_traceback(None)

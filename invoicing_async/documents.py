@@ -282,10 +282,10 @@ class OrderDocuments:
         No more than `concurrency` ids are read ahead, and a slow consumer slows the reading down. By default it is the
         session's limit, and above 32 an eighth more: while some documents are at the disk, others are awaited. An id
         that comes again is given as `Duplicate`. The error of one document is its outcome; a refused credential or a
-        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised. So does one
-        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a
-        code and is about that order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in
-        flight is cancelled.
+        full disk ends the batch: what was not finished is given as `NotStarted`, then the error is raised at once: of
+        ids without a length, which may be endless, no more than come at once. So does one and the same trouble that
+        meets the first `Limits.stop_after`, with a `BatchStoppedError`; a refusal that has a code and is about that
+        order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
         places = _places(order_ids, self.concurrency if concurrency is None else concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)

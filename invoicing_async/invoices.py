@@ -43,6 +43,7 @@ from ._ramp import Cause, Verdict
 from ._rules import JUDGED, UUID, canonical_key, rounding_unit
 from ._scheduler import Result, Schedule, Scheduler
 from ._seen import Seen
+from ._tasks import started
 from ._wire import (
     Export,
     WireNames,
@@ -137,6 +138,7 @@ class AsyncInvoices:
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
             heard=self._heard,
+            sleep=session.sleep,
         )
 
     async def submit(
@@ -331,7 +333,7 @@ class AsyncInvoices:
         """
         self._session.check_usable()
         collector = _Collector(_schedule(poller, many=True), self._scheduler)
-        reader = asyncio.create_task(collector.read(request_ids))
+        reader = started(collector.read(request_ids))
         try:
             async with aclosing(collector.results(reader)) as results:
                 async for result in results:
@@ -383,7 +385,7 @@ class AsyncInvoices:
             read=self._read_export,
             place=Place(folder=Path(folder), target=target, on_existing=existing, durable=durable),
             max_bytes=self._max_bytes,
-            sleep=sleep or self._session.clock.sleep,
+            sleep=sleep or self._session.sleep,
         )
         return _saved(number, await exporting.saved(_schedule(poller)), attempts=1)
 
@@ -402,12 +404,12 @@ class AsyncInvoices:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
 
         One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
-        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the
-        batch (one stray 401 does not), and so does one
-        and the same trouble that meets the first `Limits.stop_after`, with a `BatchStoppedError`: what is in flight
-        finishes, the rest is given as `NotSent`, then the error is raised. Once one was taken, it takes that many more
-        than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is raised
-        after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
+        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the batch
+        (one stray 401 does not), and so does one and the same trouble that meets the first `Limits.stop_after`, with a
+        `BatchStoppedError`: what is in flight finishes, the rest is given as `NotSent` (of drafts without a length,
+        which may be endless, no more than come at once), then the error is raised. Once one was taken, it takes that
+        many more than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is
+        raised after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
         account of that.
         """
         batch = _Submissions(self)

@@ -51,6 +51,7 @@ from ._store import (
     SqliteLedger,
     SqliteReader,
 )
+from ._tasks import started
 from ._wire import dump_draft, load_draft
 from .documents import DownloadOutcome, OrderDocuments, Saver, judged
 from .errors import (
@@ -1174,7 +1175,7 @@ async def _merged(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
         else:
             await ready.put(_Through())
 
-    pouring = [asyncio.create_task(pour(source)) for source in sources]
+    pouring = [started(pour(source)) for source in sources]
     errors: list[Exception | None] = []
     try:
         while len(errors) < len(sources):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -19,13 +19,16 @@ from attrs import evolve, frozen
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from ._aiohttp import AiohttpTransport
+from ._batch import in_batch
 from ._clock import Bound, Clock, RealClock
 from ._credential_watch import CredentialWatch
 from ._governor import Pacer
 from ._http import Exchange, Repeat, Request, Response, Transport
 from ._outcomes import may_repeat
 from ._refusals import read_into
+from ._secrecy import trim
 from ._slots import Slots
+from ._tasks import Lifetime
 from ._wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
@@ -34,6 +37,7 @@ from .errors import (
     AuthenticationError,
     DeadlineError,
     InvoicingError,
+    ProtocolError,
     Sent,
     SessionError,
     TransportError,
@@ -129,6 +133,8 @@ class Session:
         self._turn = Slots(1)
         self._pacer = Pacer(self.limits.per_second) if self.limits.per_second else None
         self._resources: dict[type[Any], Any] = {}
+        self._lifetime = Lifetime()
+        self._kept: set[_Call[Any]] = set()
         self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
@@ -148,17 +154,32 @@ class Session:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections and what features hold. Closing twice does nothing."""
+        """End what is under way with `SessionError`, close the connections and what features hold.
+
+        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
+        `SessionError` in another event loop than the session's.
+        """
         if self._state is not _State.OPEN:
             self._state = _State.CLOSED
             return
+        self._check_loop()
         self._state = _State.CLOSED
         try:
-            for resource in reversed(self._resources.values()):
-                await resource.close()
+            await self._lifetime.end()
+            await self._release_kept()
         finally:
-            if self._transport is not None and self._given_transport is None:
-                await self._transport.close()
+            try:
+                for resource in reversed(self._resources.values()):
+                    await resource.close()
+            finally:
+                if self._transport is not None and self._given_transport is None:
+                    await self._transport.close()
+
+    async def _release_kept(self) -> None:
+        """Cut the answers that are still open; those of a given transport are their owner's."""
+        if self._given_transport is None:
+            for call in tuple(self._kept):
+                await call.release()
 
     def resource(self, kind: type[R]) -> R:
         """Give the one `kind` of this session, made at first use and closed with the session."""
@@ -172,8 +193,21 @@ class Session:
         """Raise `SessionError` unless the session is open and this is its event loop."""
         if self._state is not _State.OPEN:
             raise SessionError(f"the session is {self._state.value}")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise SessionError("the session belongs to another event loop; make one for each loop")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
+        self.check_usable()
+        with self._lifetime.scope():
+            await self.clock.sleep(seconds)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Return a context that ends with `SessionError` when the session is closed meanwhile."""
+        return self._lifetime.scope()
 
     def call(
         self,
@@ -204,9 +238,15 @@ class Session:
         The place in the concurrency limit is held as long. Nothing is retried once the block has begun.
         """
         call = _Call(self, request, read, keep=True)
+        self._kept.add(call)
         try:
             yield await call.run()
+        except (ProtocolError, TransportError) as exc:
+            if self._state is _State.OPEN:
+                raise
+            raise SessionError("the session was closed meanwhile") from exc
         finally:
+            self._kept.discard(call)
             await call.release()
 
     def tell(self, event: Event) -> None:
@@ -381,16 +421,19 @@ class _Call(Generic[T]):
         self._stop_at = None if deadline is None else self._started + deadline
 
     async def run(self) -> T:
-        self._session.check_usable()
+        session = self._session
+        session.check_usable()
         try:
-            try:
-                value = await self._exchange_once()
-            except InvoicingError as error:
-                value = await self._again(error)
+            with session.lasting():
+                try:
+                    value = await self._exchange_once()
+                except InvoicingError as error:
+                    value = await self._again(error)
         except InvoicingError as error:
+            if isinstance(error, SessionError):
+                self._cut_off(error)
             error.attempts = self._history
             raise
-        session = self._session
         if self._request.authorised:
             session.credentials.accepted()
         if session.on_event is not None:
@@ -404,6 +447,13 @@ class _Call(Generic[T]):
                 )
             )
         return value
+
+    def _cut_off(self, error: SessionError) -> None:
+        """Say of a call that its session's end cut off whether its request may have arrived."""
+        if self._exchange.sent:
+            error.sent = "unknown"
+        if self._begun is not None:
+            self._note(error)
 
     def _remaining(self) -> float | None:
         return None if self._stop_at is None else self._stop_at - self._session.clock.monotonic()
@@ -482,6 +532,11 @@ class _Call(Generic[T]):
         self._session.tell(RetryScheduled(operation=request.operation, path=request.path, attempt=number, delay=delay))
 
     async def _slept(self, seconds: float) -> None:
+        if in_batch():
+            begun = self._session.clock.monotonic()
+            await self._sleep(seconds)
+            self._count_queue(begun + seconds)
+            return
         try:
             await self._in_time(self._sleep(seconds))
         except DeadlineError as error:
@@ -553,10 +608,12 @@ class _Call(Generic[T]):
             except TimeoutError as exc:
                 raise self._timed_out(bound, exc, seconds=seconds, is_last=is_last)  # noqa: B904 - it brings its cause
         except InvoicingError as error:
+            trim(error)
             await self.release()
             self._note(error)
             raise
-        except BaseException:
+        except BaseException as error:
+            trim(error)
             await self.release()
             raise
         if not self._keep:
@@ -571,7 +628,7 @@ class _Call(Generic[T]):
         return self._slot
 
     async def _admitted(self) -> None:
-        """Get ready within the deadline, and take a place; it bounds the call, not the queue before it."""
+        """Get ready within the deadline, and take a place."""
         self._ready = False
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
@@ -579,8 +636,12 @@ class _Call(Generic[T]):
         await self._in_time(self._prepare())
         begun = self._session.clock.monotonic()
         await self._queue()
+        self._count_queue(begun)
+
+    def _count_queue(self, since: float) -> None:
+        """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
         if self._stop_at is not None:
-            self._stop_at += self._session.clock.monotonic() - begun
+            self._stop_at += max(0.0, self._session.clock.monotonic() - since)
 
     async def _prepare(self) -> None:
         session = self._session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections.abc import Callable, Iterator
@@ -24,6 +25,60 @@ from invoicing_async.sandbox import Sandbox
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")
+
+BATCHES = frozenset(
+    f"test_{name}"
+    for name in (
+        "auth",
+        "batch",
+        "careful",
+        "closing",
+        "credential_watch",
+        "disk",
+        "documents",
+        "intents",
+        "invoices",
+        "poll_errors",
+        "polling",
+        "repair",
+        "runs",
+        "scheduler",
+        "secrecy",
+        "session",
+        "submission_fates",
+        "submit_one",
+    )
+)
+"""The tests of what runs side by side: `-m batches`, for a run with other tasks or another loop."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of batches."""
+    for item in items:
+        if item.path.stem in BATCHES:
+            item.add_marker("batches")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--eager-tasks` runs every loop of the tests with eager tasks (Python 3.12 and later)."""
+    parser.addoption("--eager-tasks", action="store_true", help="give every event loop asyncio's eager task factory")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every loop eager tasks where they are asked for."""
+    if not config.getoption("--eager-tasks"):
+        return
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        raise pytest.UsageError("--eager-tasks needs Python 3.12 or later")
+    loop: Any = asyncio.BaseEventLoop
+    made = loop.__init__
+
+    def eager(self: asyncio.BaseEventLoop) -> None:
+        made(self)
+        self.set_task_factory(factory)
+
+    loop.__init__ = eager
 
 
 class LeftLoopbackError(AssertionError):

@@ -14,7 +14,8 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._batch import PARKED, Sleep, bounded
+from invoicing_async import _batch as batch_module
+from invoicing_async._batch import IDLE, PARKED, READ_ON, Sleep, bounded
 
 pytestmark = pytest.mark.asyncio
 
@@ -434,3 +435,75 @@ class TestLeavingEarly:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert gate.inside == {}
+
+
+class TestAnErrorBesideAnInputThatDoesNotEnd:
+    """It is raised at once; of the input only what comes at once is still given, so that each item has an outcome."""
+
+    @staticmethod
+    async def fails_at_two(item: int, sleep: Sleep) -> Given:
+        await asyncio.sleep(0)
+        if item == 2:
+            raise FatalError
+        return "done", item
+
+    async def given(self, items: Any, **named: Any) -> Counter[str]:
+        found: Counter[str] = Counter()
+        try:
+            async with aclosing(run(items, self.fails_at_two, **named)) as outcomes:
+                async for kind, _ in outcomes:
+                    found[kind] += 1
+        except FatalError:
+            return found
+        raise AssertionError("nothing was raised")
+
+    @pytest.mark.parametrize("cancel", [True, False])
+    async def test_an_idle_one(self, *, cancel: bool) -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        closed = False
+
+        async def feed() -> AsyncIterator[int]:
+            nonlocal closed
+            try:
+                while True:
+                    yield await queue.get()
+            finally:
+                closed = True
+
+        for number in range(3):
+            queue.put_nowait(number)
+        begun = asyncio.get_running_loop().time()
+        found = await asyncio.wait_for(self.given(feed(), cancel=cancel), 5)
+        assert asyncio.get_running_loop().time() - begun < IDLE + 1.0
+        assert found.total() == 3
+        assert closed
+
+    @pytest.mark.parametrize("cancel", [True, False])
+    @pytest.mark.parametrize("is_async", [True, False])
+    async def test_an_endless_one(self, *, is_async: bool, cancel: bool) -> None:
+        async def feed() -> AsyncIterator[int]:
+            for number in Counted():
+                yield number
+
+        source = feed() if is_async else Counted()
+        found = await asyncio.wait_for(self.given(source, cancel=cancel), 5)
+        assert 3 <= found.total() <= READ_ON + 10
+
+    async def test_a_slow_one_has_no_more_than_its_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(batch_module, "READ_ON_FOR", 0.3)
+
+        async def feed() -> AsyncIterator[int]:
+            for number in Counted():
+                yield number
+                await asyncio.sleep(0 if number < 3 else 0.1)
+
+        found = await asyncio.wait_for(self.given(feed()), 5)
+        assert 3 <= found.total() <= 8
+
+    @pytest.mark.parametrize("number", [3, 50, READ_ON])
+    @pytest.mark.parametrize("source", [iter, list])
+    async def test_one_that_ends_is_given_to_its_end(self, number: int, source: Callable[[Any], Any]) -> None:
+        assert (await self.given(source(range(number)))).total() == number
+
+    async def test_one_with_a_length_is_given_to_its_end_however_long(self) -> None:
+        assert (await self.given(range(READ_ON * 2))).total() == READ_ON * 2

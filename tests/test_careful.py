@@ -192,7 +192,7 @@ async def timed(closed: list[str]) -> AsyncIterator[int]:
     try:
         async with asyncio.timeout(0.05):
             for number in range(10_000):
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002 if number else 0)
                 yield number
     finally:
         closed.append("closed")
@@ -207,7 +207,7 @@ async def grouped(closed: list[str]) -> AsyncIterator[int]:
         async with asyncio.TaskGroup() as group:
             group.create_task(broken())
             for number in range(10_000):
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.002 if number else 0)
                 yield number
     finally:
         closed.append("closed")

@@ -144,3 +144,35 @@ def test_a_wait_ends_for_all_when_the_credential_is_refused() -> None:
     assert len(found) == 500
     assert {type(end.error) for end in found} == {AuthenticationError}  # type: ignore[attr-defined]
     assert peer.calls < 70
+
+
+@pytest.mark.parametrize("given_first", [2, 7])
+def test_a_refused_credential_is_raised_beside_a_feed_that_is_idle(given_first: int) -> None:
+    """Within a second, with an outcome for each draft that was given; the feed is closed."""
+    closed = False
+
+    async def feed() -> AsyncIterator[InvoiceDraft]:
+        nonlocal closed
+        try:
+            for number in range(given_first):
+                yield draft(number)
+            await asyncio.sleep(3600)
+        finally:
+            closed = True
+
+    async def main() -> tuple[Counter[str], float]:
+        found: Counter[str] = Counter()
+        session = Session(
+            "http://x/api", auth=StaticToken("t"), transport=Peer(lambda *_: True), clock=vtime.VirtualClock()
+        )
+        async with session:
+            try:
+                async for outcome in AsyncInvoices(session).submit_many(feed()):
+                    found[type(outcome).__name__] += 1
+            except AuthenticationError:
+                found["raised"] += 1
+            return found, asyncio.get_running_loop().time()
+
+    found, seconds = vtime.run(main())
+    assert (found, closed) == ({"NotSent": given_first, "raised": 1}, True)
+    assert seconds < 1

@@ -34,6 +34,8 @@ LEVELS = (
         "_wal",
         "_seen",
         "_slots",
+        "_tasks",
+        "_secrecy",
         "_ramp",
         "_claims",
         "_learning",
@@ -81,6 +83,7 @@ SIDEWAYS = {
     ("_scheduler", "_poll_errors"),  # what a failed poll means is decided apart from when the next one comes
     ("polling", "_learning"),  # a Poller that learns is a schedule over the learned distribution
     ("auth", "_signing"),  # a signature is what HmacAuth is made of
+    ("_tasks", "errors"),  # what a closing session cuts off ends with its error
     ("errors", "_text"),  # an error's message holds a service's words
     ("auth", "_wire"),  # a token's answer is decoded where all answers are
     ("_wire", "_answers"),  # an answer is read as JSON before it is a value

@@ -1,0 +1,100 @@
+"""What keeps secrets out of tracebacks, whose locals some tools show: a text that hides itself, and frames left out.
+
+A frame of this library holds a secret only as `Hidden`. One of the packages beneath holds the request's head as bytes,
+and a proxy's URL with its password: an error keeps its words and this library's frames, and loses theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from types import TracebackType
+from typing import Any, TypeVar
+
+__all__ = ["Hidden", "hidden", "quiet", "trim"]
+
+C = TypeVar("C")
+
+BENEATH = frozenset({"aiohttp", "aiohappyeyeballs", "multidict", "yarl"})
+"""The packages beneath the door to the network: their locals, and of what they call, are not ours to keep clean."""
+
+BETWEEN = frozenset({"asyncio", "ssl", "uvloop"})
+"""What stands between frames of ours."""
+
+
+class Hidden(str):
+    """A secret text that is used as any other and shown as nothing."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def hidden(value: Any) -> Any:
+    """Hide a text; give anything else as it is, for the validator to refuse."""
+    return Hidden(value) if type(value) is str else value
+
+
+def quiet(cls: type[C]) -> type[C]:
+    """Let a class refuse its arguments without keeping them in the locals of the error's frames."""
+    made: Callable[..., None] = cls.__init__
+
+    @wraps(made)
+    def __init__(self: C, *args: Any, **named: Any) -> None:  # noqa: N807 - it takes the place of one
+        try:
+            made(self, *args, **named)
+        except (TypeError, ValueError) as exc:
+            kind, text = TypeError if isinstance(exc, TypeError) else ValueError, str(exc)
+        else:
+            return
+        # Half made, it may have no repr, or one that shows what was refused.
+        del self, args, named
+        raise kind(text)
+
+    cls.__init__ = __init__  # type: ignore[assignment] # the same, but for what its errors hold
+    return cls
+
+
+def trim(error: BaseException) -> None:
+    """Take the frames of the packages beneath out of an error and of all that it comes from.
+
+    An error of theirs keeps none: it begins where bytes of the wire are held.
+    """
+    for link in _links(error):
+        link.__traceback__ = None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__)
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    met: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in met:
+            continue
+        met.add(id(link))
+        yield link
+        waiting += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions
+
+
+def _ours(trace: TracebackType | None) -> TracebackType | None:
+    kept = []
+    while trace is not None and (package := _package_of(trace)) not in BENEATH:
+        if package not in BETWEEN:
+            kept.append(trace)
+        trace = trace.tb_next
+    inner = None
+    for entry in reversed(kept):
+        entry.tb_next = inner
+        inner = entry
+    return inner
+
+
+def _package_of(trace: TracebackType) -> str:
+    return _package(str(trace.tb_frame.f_globals.get("__name__", "")))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
