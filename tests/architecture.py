@@ -65,8 +65,8 @@ YET = {
 """Imports that break the rules until what they are for is moved."""
 
 HIDDEN = {
-    "_cells", "_characters", "_clock", "_disk", "_http", "_links", "_lock", "_naming", "_proxies", "_rules", "_run_settings",
-    "_server", "_signing", "_spreadsheet", "_states", "_store", "_table", "_wire",
+    "_cells", "_characters", "_clock", "_disk", "_http", "_links", "_lock", "_naming", "_proxies", "_rules",
+    "_run_settings", "_server", "_signing", "_spreadsheet", "_states", "_store", "_table", "_wire",
 }  # fmt: skip
 """Private modules that the command line imports until the library does for it what it uses them for."""
 
