@@ -178,6 +178,40 @@ class _Counted:
         await self._sleep(seconds)
 
 
+@frozen
+class _Fetching:
+    """Saves one document: what stands there already, or what the service gives."""
+
+    session: Session
+    receiver: Receiver
+
+    @property
+    def disk(self) -> DiskWriter:
+        return self.session.resource(DiskWriter)
+
+    async def kept(self, order_id: str, saving: _Saving) -> SavedDocument | None:
+        """Return the whole document that stands under the id's name; None if there is none."""
+        target = saving.place(order_id).target
+        found = await self.disk.run(lambda: whole_document(target))
+        return None if found is None else _saved(order_id, found, attempts=0)
+
+    async def fetched(
+        self, order_id: str, request: Request, saving: _Saving, sleep: Sleep, *, replace: Path | None = None
+    ) -> SavedDocument:
+        """Ask for the document and save it."""
+        disk = self.disk
+        counted = _Counted(sleep)
+        reading = _Reading(self.receiver, disk, saving, order_id, saving.known_place(order_id, replace))
+        received = await self.session.call(request, reading, sleep=counted)
+        published = received.body if isinstance(received.body, Published) else await _stored(received, disk)
+        if published.kept:
+            return _saved(order_id, published, attempts=0)
+        document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
+        if self.session.on_event is not None:
+            self.session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
+        return document
+
+
 class OrderDocuments:
     """The invoices of marketplace orders. `max_bytes` is the largest document taken.
 
@@ -194,7 +228,7 @@ class OrderDocuments:
             raise ValueError(f"max_bytes must be 1 or more, got {max_bytes!r}")
         self._session = session
         kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
-        self._receiver = Receiver(kind, session.clock, session.timeouts, max_bytes)
+        self._fetching = _Fetching(session, Receiver(kind, session.clock, session.timeouts, max_bytes))
 
     @asynccontextmanager
     async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
@@ -219,7 +253,7 @@ class OrderDocuments:
 
     async def _opened(self, order_id: str, response: Response) -> tuple[str, bytes | Body]:
         served = _served(response)
-        return safe_name(served) if served else file_name(order_id), await self._receiver.open(response)
+        return safe_name(served) if served else file_name(order_id), await self._fetching.receiver.open(response)
 
     async def download(
         self,
@@ -248,10 +282,10 @@ class OrderDocuments:
         request = _request(order_id)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         if saving.looks_first:
-            kept = await self._kept(order_id, saving)
+            kept = await self._fetching.kept(order_id, saving)
             if kept is not None:
                 return kept
-        return await self._fetched(order_id, request, saving, self._session.clock.sleep)
+        return await self._fetching.fetched(order_id, request, saving, self._session.clock.sleep)
 
     async def download_many(
         self,
@@ -311,7 +345,7 @@ class OrderDocuments:
 
     async def _saver(self, saving: _Saving, seen: Seen | None) -> Saver:
         fresh = await self.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
-        return Saver(self, saving, seen, looks_first=saving.looks_first and not fresh)
+        return Saver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     @property
     def concurrency(self) -> int:
@@ -358,32 +392,12 @@ class OrderDocuments:
             day=day or datetime.fromtimestamp(self._session.clock.now(), UTC).date(),
         )
 
-    async def _kept(self, order_id: str, saving: _Saving) -> SavedDocument | None:
-        target = saving.place(order_id).target
-        found = await self.disk.run(lambda: whole_document(target))
-        return None if found is None else _saved(order_id, found, attempts=0)
-
-    async def _fetched(
-        self, order_id: str, request: Request, saving: _Saving, sleep: Sleep, *, replace: Path | None = None
-    ) -> SavedDocument:
-        disk = self.disk
-        counted = _Counted(sleep)
-        reading = _Reading(self._receiver, disk, saving, order_id, saving.known_place(order_id, replace))
-        received = await self._session.call(request, reading, sleep=counted)
-        published = received.body if isinstance(received.body, Published) else await _stored(received, disk)
-        if published.kept:
-            return _saved(order_id, published, attempts=0)
-        document = _saved(order_id, published, attempts=counted.attempts, request_id=received.request_id)
-        if self._session.on_event is not None:
-            self._session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
-        return document
-
 
 @frozen
 class Saver:
     """Decides the fate of one id of a batch after the other."""
 
-    _documents: OrderDocuments
+    _fetching: _Fetching
     _saving: _Saving
     _seen: Seen | None
     _looks_first: bool = field(kw_only=True)
@@ -393,22 +407,22 @@ class Saver:
 
         `sleep` waits between attempts; `replace` is a file of this id that is missing or broken.
         """
-        documents, saving = self._documents, self._saving
+        fetching, saving = self._fetching, self._saving
         try:
             request = _request(order_id)
             if self._seen is not None and not self._seen.add(order_id):
                 return Duplicate(order_id, None)
             if self._looks_first and replace is None:
-                kept = await documents._kept(order_id, saving)  # noqa: SLF001 - the batch's other half
+                kept = await fetching.kept(order_id, saving)
                 if kept is not None:
                     return Skipped(order_id, kept)
-            fetched = await documents._fetched(order_id, request, saving, sleep, replace=replace)  # noqa: SLF001
+            fetched = await fetching.fetched(order_id, request, saving, sleep, replace=replace)
             # Somebody else's stood there when it came.
             return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
         except InvoicingError as error:
-            if documents.ends_batch(error):
+            if fetching.session.ends_batch(error):
                 raise
             return Failed(order_id, error)
         except OSError as error:
@@ -421,7 +435,7 @@ class Saver:
     async def _is_for_all(self) -> bool:
         """Tell whether the next document would meet this trouble too, by saving one for a moment."""
         try:
-            await self._documents.disk.run(partial(probe, self._saving.folder))
+            await self._fetching.disk.run(partial(probe, self._saving.folder))
         except OSError:
             return True
         return False

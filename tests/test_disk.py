@@ -146,8 +146,8 @@ class TestStore:
         bodies = [b"%d" % number for number in range(80)]
         jobs = [store(writer, tmp_path / "a.pdf", body) for writer, body in zip(writers * 20, bodies, strict=True)]
         published = await asyncio.gather(*jobs)
-        for writer in writers:
-            await writer.close()
+        for each in writers:
+            await each.close()
         assert len({one.path for one in published}) == 80
         assert [one.path.read_bytes() for one in published] == bodies
         assert len(names(tmp_path)) == 80

@@ -93,7 +93,8 @@ class Stage(Protocol):
     """What a scripted answer may use: the services behind it, for this one request."""
 
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock:
+        """The clock that the services go by."""
 
     def genuine(self) -> Reply:
         """Process the request as the service would, with all its effects, and give its answer."""
