@@ -15,6 +15,8 @@ from attrs import frozen
 
 from ._core.batch import bounded
 from ._core.clock import Clock
+from ._durable.ledger import SqliteReader
+from ._durable.records import Change, Item
 from ._durable.sheet import (
     COLUMNS,
     Answer,
@@ -30,7 +32,6 @@ from ._durable.sheet import (
     sheet_line,
 )
 from ._durable.states import Event, State
-from ._durable.store import Change, Item, SqliteReader
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
 from .invoices import AsyncInvoices

@@ -31,9 +31,8 @@ from ._core.order_ids import OrderId, texts
 from ._core.ramp import Cause, Verdict
 from ._core.tasks import started
 from ._durable.claims import Claims
-from ._durable.run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
-from ._durable.states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
-from ._durable.store import (
+from ._durable.ledger import SqliteLedger, SqliteReader
+from ._durable.records import (
     Change,
     DamagedRunError,
     DraftConflictError,
@@ -45,9 +44,9 @@ from ._durable.store import (
     RunChangedError,
     RunFileError,
     RunLockedError,
-    SqliteLedger,
-    SqliteReader,
 )
+from ._durable.run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
+from ._durable.states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
 from ._einvoices.poll_scheduler import Schedule
 from ._einvoices.rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
 from ._einvoices.wire import dump_draft, load_draft

@@ -120,11 +120,11 @@ def test_an_import_within_a_package_is_found(tmp_path: Path, line: str, expected
     ("name", "other", "wrong"),
     [
         ("session", "_core.http", False),
-        ("_durable.store", "documents", False),
+        ("_durable.ledger", "documents", False),
         ("_core.http", "_transport.client", True),
         ("_files.writer", "_einvoices.decode", True),
         ("documents", "invoices", True),
-        ("_durable.store", "cli.app", True),
+        ("_durable.ledger", "cli.app", True),
     ],
 )
 def test_an_arrow_is_right_only_downward(name: str, other: str, *, wrong: bool) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import Service, drafts, listed, opened
 
+from invoicing_async._durable.records import Item
 from invoicing_async._durable.states import Event
-from invoicing_async._durable.store import Item
 from invoicing_async.cli.terminal.rows import authority_status
 from invoicing_async.errors import AuthenticationError
 from invoicing_async.models import AuthorityStatus

@@ -25,8 +25,9 @@ from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
+from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
-from invoicing_async._durable.store import NewDraft, SqliteLedger
 from invoicing_async._einvoices.wire import dump_draft
 from invoicing_async._files.naming import file_name
 from invoicing_async.cli import run_summary

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import Service, draft, drafts, listed, number_of, opened
 
+from invoicing_async._durable.records import Item
 from invoicing_async._durable.sheet import _entry
-from invoicing_async._durable.store import Item
 from invoicing_async._einvoices.wire import dump_draft
 from invoicing_async._values.cells import BOM
 from invoicing_async.errors import ResolutionTooEarlyError

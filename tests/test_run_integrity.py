@@ -16,8 +16,8 @@ from fakes import FakeClock
 from forked import python
 
 from invoicing_async._durable import integrity
+from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
-from invoicing_async._durable.store import Change
 from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import (
     DamagedRunError,

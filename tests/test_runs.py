@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 
 from invoicing_async._core.clock import Clock, RealClock
 from invoicing_async._core.http import Exchange, Request, Response, Transport
+from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
-from invoicing_async._durable.store import Change, SqliteLedger
 from invoicing_async._einvoices.wire import WireNames, dump_draft, load_draft
 from invoicing_async._files.pdf import fault_of
 from invoicing_async._files.writer import DiskWriter

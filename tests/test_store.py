@@ -24,7 +24,18 @@ from forked import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._durable import store
+from invoicing_async._durable import database, intake, records, transaction, transitions, writer
+from invoicing_async._durable.ledger import SqliteLedger, SqliteReader
+from invoicing_async._durable.records import (
+    Change,
+    DamagedRunError,
+    DraftConflictError,
+    Intake,
+    Ledger,
+    NewDraft,
+    RunFileError,
+    RunLockedError,
+)
 from invoicing_async._durable.states import (
     NEEDS_REQUEST_ID,
     TABLE,
@@ -35,21 +46,9 @@ from invoicing_async._durable.states import (
     next_state,
     replay,
 )
-from invoicing_async._durable.store import (
-    Change,
-    DamagedRunError,
-    DraftConflictError,
-    Intake,
-    Ledger,
-    NewDraft,
-    RunFileError,
-    RunLockedError,
-    SqliteLedger,
-    SqliteReader,
-)
 
 DOCUMENTS, INVOICES = RunKind.DOCUMENTS, RunKind.INVOICES
-Item = store.Item
+Item = records.Item
 
 
 def draft(key: str, text: str = "", error: str | None = None) -> NewDraft:
@@ -212,7 +211,7 @@ async def test_many_writers_share_a_commit(tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_group_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "GROUP", 10)
+    monkeypatch.setattr(writer, "GROUP", 10)
     async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS) as ledger:
         await documents(ledger, 100)
         statements = await traced(ledger)
@@ -382,9 +381,9 @@ def test_a_thread_whose_loop_is_gone_still_ends(tmp_path: Path) -> None:
         asked.set()
         gate.wait()
 
-    async def leave() -> store._Worker:
-        enter = partial(store._writing, path, DOCUMENTS, None, create=True, clock=FakeClock())
-        worker = store._Worker(path, enter, "BEGIN", FakeClock())
+    async def leave() -> writer.Writer:
+        enter = partial(database.open_to_write, path, DOCUMENTS, None, create=True, clock=FakeClock())
+        worker = writer.Writer(path, enter, "BEGIN", FakeClock())
         waiting = asyncio.create_task(worker.run(wait))
         await asyncio.to_thread(asked.wait)
         waiting.cancel()
@@ -401,7 +400,7 @@ def test_a_thread_whose_loop_is_gone_still_ends(tmp_path: Path) -> None:
 
 HOLD = """
 import asyncio, sys
-from invoicing_async._durable.store import SqliteLedger
+from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.states import RunKind
 async def main():
     async with SqliteLedger.open(sys.argv[1], kind=RunKind.DOCUMENTS):
@@ -527,7 +526,7 @@ async def test_a_run_killed_in_the_middle_of_a_checkpoint_is_not_taken_for_damag
     with image.open("r+b") as file:
         file.write(path.read_bytes()[:4096])
     with pytest.raises(sqlite3.DatabaseError, match="malformed"):
-        store._header(image, "immutable=1")
+        database._header(image, "immutable=1")
     async with SqliteLedger.open(image) as ledger:
         assert (await ledger.counts())["planned"] == 3000
 
@@ -597,7 +596,7 @@ def test_a_disk_without_a_write_ahead_log_is_named_as_the_cause(tmp_path: Path) 
     path = tmp_path / "run.db"
     connection = sqlite3.connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True)
     with pytest.raises(RunFileError, match=r"does not work on a network file system .*'delete'"):
-        store._write_ahead(connection, path)
+        database._write_ahead(connection, path)
     connection.close()
 
 
@@ -615,7 +614,7 @@ def test_a_disk_without_a_write_ahead_log_is_named_as_the_cause(tmp_path: Path) 
 def test_errors_of_the_database_are_said_in_our_words(code: int, kind: type[Exception], text: str) -> None:
     error = sqlite3.OperationalError("why")
     error.sqlite_errorcode = code
-    ours = store._translated(error, Path("run.db"))
+    ours = database.translate_error(error, Path("run.db"))
     assert type(ours) is kind
     assert ours.__cause__ is error
     with pytest.raises(kind, match=text):
@@ -683,7 +682,7 @@ async def test_a_reader_sees_what_a_writer_committed_and_can_change_nothing(tmp_
     ("writable", "log", "mode"), [(True, True, "mode=ro"), (False, True, "mode=ro"), (False, False, "immutable=1")]
 )
 def test_a_reader_asks_for_no_more_than_it_may(writable: bool, log: bool, mode: str) -> None:  # noqa: FBT001 - a table
-    assert store._reading_mode(writable=writable, log=log) == mode
+    assert database._reading_mode(writable=writable, log=log) == mode
 
 
 # -- drafts ------------------------------------------------------------------------------------------------------
@@ -806,7 +805,8 @@ def test_drafts_taken_in_together_are_what_they_are_one_by_one(commands: list[li
                 assert {state: count for state, count in (await ledger.counts()).items() if count} == counted
 
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as name:
-        patch.setattr(store, "TOGETHER", together)
+        for module in (transaction, transitions, intake):
+            patch.setattr(module, "TOGETHER", together)
         asyncio.run(check(Path(name)))
 
 
@@ -948,7 +948,7 @@ async def test_the_journal_is_append_only(tmp_path: Path) -> None:
         await ledger.transition("a", Event.INTENT)
         for sql in ("DELETE FROM journal", "UPDATE journal SET event = 'lost'"):
             with pytest.raises(RunFileError, match="the journal is append-only"):
-                await ledger._worker.run(partial(store._Desk.one, sql=sql))
+                await ledger._worker.run(partial(transaction.Transaction.one, sql=sql))
         assert len(await ledger.journal()) == 1
 
 
@@ -1048,7 +1048,8 @@ def test_a_crash_after_every_prefix_of_the_journal_ends_in_the_same_place(
 
 WRITE = """
 import asyncio, sys
-from invoicing_async._durable.store import NewDraft, SqliteLedger
+from invoicing_async._durable.records import NewDraft
+from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.states import Event, RunKind
 async def main():
     async with SqliteLedger.open(sys.argv[1], kind=RunKind.INVOICES) as ledger:

@@ -129,7 +129,7 @@ BUSY = """
 import asyncio, sys
 sys.path.append(sys.argv[2])
 from test_run_integrity import draft
-from invoicing_async._durable.store import Change
+from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
 from invoicing_async.runs import InvoiceRun
 

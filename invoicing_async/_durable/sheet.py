@@ -22,8 +22,9 @@ from .._einvoices.rules import UUID
 from .._values.cells import BOM, csv_line, original
 from ..drafts import LineFault
 from ..errors import InvoicingError, Sent
+from .ledger import SqliteReader
+from .records import Item
 from .states import State
-from .store import Item, SqliteReader
 
 __all__ = [
     "COLUMNS",

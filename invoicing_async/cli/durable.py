@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
+from .._durable.records import NewDraft
 from .._durable.states import Event
-from .._durable.store import NewDraft
 from .._einvoices.rules import KEY_LENGTH
 from .._files.writer import DiskWriter
 from ..documents import OrderDocuments, Saver

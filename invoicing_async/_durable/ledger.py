@@ -1,0 +1,266 @@
+"""The door to the run database: a small `Ledger` protocol and its SQLite form.
+
+One thread owns the one connection. It takes whatever was queued while its last commit ran, does all of it in one
+transaction and answers every waiter with one call into the loop (natural group commit: DESIGN.md, "Facts
+measured"). Nothing is answered before it is on disk. An operation that fails undoes itself and nothing else; a file
+that fails (a full disk) fails the whole group, and then nothing of the group is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from .._core.clock import Clock, RealClock
+from .database import open_to_read, open_to_write, resolve_path
+from .intake import add_drafts, chunks, stage, take_ids, unstage
+from .integrity import Log
+from .opening import OpenedRun, describe_run, open_run
+from .queries import at_least_one, count_states, list_duplicates, read_entries, read_history, read_items, to_send
+from .records import ID_BATCH, Change, Intake, Item, JournalEntry, NewDraft, json_text
+from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
+from .transaction import Transaction, find_item, one_line
+from .transitions import Transitions, keep_late, record_document, undo
+from .writer import Writer
+
+__all__ = ["SqliteLedger", "SqliteReader"]
+
+
+def _store_settings(transaction: Transaction, text: str) -> None:
+    transaction.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (text,))
+
+
+class SqliteReader:
+    """A run file open for reading, also while another process writes it.
+
+    `kind`, `settings` and `created` (epoch seconds) are those of the file; `late` is how many seconds after its intent
+    a submission may still arrive at the service, 0 before the first.
+    """
+
+    def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
+        self.path = path
+        self.kind = opened.kind
+        self.created = opened.created
+        self.late = opened.late
+        self._settings = opened.settings
+        self._worker = worker
+
+    @classmethod
+    @asynccontextmanager
+    async def read(cls, path: str | os.PathLike[str], *, clock: Clock | None = None) -> AsyncIterator[SqliteReader]:
+        """Open for reading. Raises `FileNotFoundError`, and `RunFileError` for a file that is not a run file."""
+        resolved = resolve_path(path)
+        worker = Writer(resolved, partial(open_to_read, resolved), "BEGIN", clock or RealClock())
+        try:
+            yield SqliteReader(resolved, worker, await worker.run(partial(describe_run, path=resolved)))
+        finally:
+            await worker.stop()
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was begun with, as the caller gave it; it must hold no secret."""
+        return self._settings
+
+    async def close(self) -> None:
+        """Do what is queued, then leave the file as one file. Closing twice does nothing."""
+        await self._worker.stop()
+
+    async def get(self, ref: int | str) -> Item | None:
+        """The item with this `seq` or key, its payload included; None if there is none."""
+        return await self._worker.run(partial(find_item, ref=ref))
+
+    async def rows(
+        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
+    ) -> list[Item]:
+        """Up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
+        at_least_one("limit", limit)
+        wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
+        return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
+
+    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
+        """Up to `limit` items that are still to be done, behind `seq` `after`.
+
+        Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
+        planned and not sent, with their payload.
+        """
+        if self.kind is RunKind.INVOICES:
+            return await self._worker.run(partial(to_send, after=after, limit=limit))
+        return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
+
+    async def counts(self) -> dict[str, int]:
+        """How many items stand in each state, zeros included. Kept up with every change, so it costs nothing."""
+        return await self._worker.run(partial(count_states, kind=self.kind))
+
+    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        """Ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
+        at_least_one("limit", limit)
+        return await self._worker.run(partial(list_duplicates, after=after, limit=limit))
+
+    async def history(self, ref: int | str) -> list[JournalEntry]:
+        """Everything that ever happened to an invoice item, oldest first.
+
+        Reads the whole journal: an index for this would cost every submission what it saves here.
+        """
+        return await self._worker.run(partial(read_history, ref=ref))
+
+    async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
+        """Up to `limit` entries of the whole run's journal, behind entry `after`."""
+        at_least_one("limit", limit)
+        return await self._worker.run(partial(read_entries, after=after, limit=limit))
+
+
+class SqliteLedger(SqliteReader):
+    """A run file open for writing: a `Ledger`. `recovered` counts the items a crash left in doubt at this opening."""
+
+    def __init__(self, path: Path, worker: Writer, opened: OpenedRun, clock: Clock) -> None:
+        super().__init__(path, worker, opened)
+        self.now = clock.now
+        self.recovered = opened.recovered
+        self._taking = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        kind: RunKind | None = None,
+        settings: Mapping[str, Any] | None = None,
+        create: bool = True,
+        accept_lost_log: bool = False,
+        clock: Clock | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open a run file for writing and hold it; with `create`, make it if it is not there.
+
+        A file that was in use and has lost its write-ahead log is refused (`DamagedRunError`); with `accept_lost_log`
+        it is taken as it is, and all that may have been sent meanwhile is in doubt.
+
+        `kind` may be None to take an existing file as it is; `settings` (JSON, no secrets) are kept when the file is
+        made, an existing one keeps its own. Raises `RunLockedError` if another process holds it, `RunFileError` if it
+        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`.
+        """
+        resolved, ticks = resolve_path(path), clock or RealClock()
+        kind = None if kind is None else RunKind(kind)
+        log = Log()
+        enter = partial(
+            open_to_write,
+            resolved,
+            kind,
+            settings,
+            create=create,
+            accept_lost_log=accept_lost_log,
+            log=log,
+            clock=ticks,
+        )
+        worker = Writer(resolved, enter, "BEGIN IMMEDIATE", ticks, log)
+        try:
+            begun = await worker.run(partial(open_run, path=resolved, kind=kind))
+            yield cls(resolved, worker, begun, ticks)
+        finally:
+            await worker.stop()
+
+    async def update_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace the settings of the run."""
+        text = json_text(settings)
+        await self._worker.run(partial(_store_settings, text=text))
+        self._settings = json.loads(text)
+
+    async def keep_late(self, late: float) -> None:
+        """Keep how many seconds after its intent a submission may arrive; the longest counts."""
+        if late > self.late:
+            await self._worker.run(partial(keep_late, late=late))
+            self.late = late
+
+    async def undo(self, ref: int | str) -> None:
+        """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
+        self._only(RunKind.INVOICES, "undo")
+        await self._worker.run(partial(undo, ref=ref))
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
+
+        The input is read `batch` at a time, the next only when the last is on disk.
+        """
+        self._only(RunKind.DOCUMENTS, "add_ids")
+        at_least_one("batch", batch)
+        async with self._taking:
+            await self._worker.run(unstage)
+            async for chunk in chunks(ids, batch):
+                await self._worker.run(partial(stage, ids=chunk))
+            return await self._worker.run(take_ids)
+
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
+        """Take in the drafts of one command in one transaction: all of them or none.
+
+        A key with the same content is known and changes nothing. Raises `DraftConflictError` for keys with other
+        content; only a draft that is invalid, so never sent, may be replaced by another.
+        """
+        self._only(RunKind.INVOICES, "add_drafts")
+        return await self._worker.run(partial(add_drafts, drafts=tuple(drafts)))
+
+    async def record_document(
+        self,
+        ref: int | str,
+        state: DocumentState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        attempt: int = 0,
+    ) -> None:
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        self._only(RunKind.DOCUMENTS, "record_document")
+        values = (attempt, request_id, path, size, sha256, code, one_line(error))
+        await self._worker.run(partial(record_document, ref=ref, state=DocumentState(state).value, values=values))
+
+    async def transition(
+        self,
+        ref: int | str,
+        event: Event,
+        *,
+        request_id: str | None = None,
+        invoice_id: str | None = None,
+        result: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> State:
+        """Let an event happen to an invoice item, journal it and give the state that follows. `Change` has the fields.
+
+        Raises `ValueError` if the table refuses the event, the item is unknown or its request id is missing.
+        """
+        change = Change(
+            ref=ref,
+            event=event,
+            request_id=request_id,
+            invoice_id=invoice_id,
+            result=result,
+            code=code,
+            error=error,
+            path=path,
+            size=size,
+            sha256=sha256,
+        )
+        self._only(RunKind.INVOICES, "transition")
+        [state] = await self._worker.run(Transitions((change,)))
+        return state
+
+    async def transition_many(self, changes: Iterable[Change]) -> list[State]:
+        """Let events happen in turn, all of them or none."""
+        self._only(RunKind.INVOICES, "transition_many")
+        return await self._worker.run(Transitions(tuple(changes)))
+
+    def _only(self, kind: RunKind, name: str) -> None:
+        if self.kind is not kind:
+            raise ValueError(f"{name} is for a run of {kind.value}; {self.path} is one of {self.kind.value}")

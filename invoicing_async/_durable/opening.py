@@ -1,0 +1,103 @@
+"""What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+
+from .integrity import fault
+from .records import Change, DamagedRunError, RunFileError, states_of
+from .schema import COUNT, LATE, MOVE, MOVES, SOME
+from .states import FINAL, Event, RunKind, State
+from .transaction import Transaction
+from .transitions import move_items
+
+__all__ = ["OpenedRun", "describe_run", "open_run"]
+
+
+@frozen
+class OpenedRun:
+    kind: RunKind
+    settings: Mapping[str, Any]
+    created: float
+    recovered: int
+    late: float
+
+
+def describe_run(transaction: Transaction, path: Path) -> OpenedRun:
+    _must_be_sound(transaction, path)
+    meta = dict(transaction.execute("SELECT name, value FROM meta").fetchall())
+    late = float(meta.get(LATE, 0.0))
+    return OpenedRun(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0, late)
+
+
+def _must_be_sound(transaction: Transaction, path: Path) -> None:
+    states = [state.value for kind in RunKind for state in states_of(kind)]
+    try:
+        wrong = fault(transaction.connection, path, states)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise DamagedRunError(f"{path} is damaged ({error})") from error
+    if wrong is not None:
+        raise DamagedRunError(f"{path} is damaged: {wrong}")
+
+
+def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> OpenedRun:
+    opened = describe_run(transaction, path)
+    if kind not in {None, opened.kind}:
+        raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
+    if opened.kind is RunKind.INVOICES:
+        for statement in (MOVES, MOVE, COUNT):
+            transaction.execute(statement)
+        _index_requests(transaction)
+    transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
+    if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
+        _forget(transaction)
+    recovered = _recover(transaction)
+    transaction.log.sound = True
+    return evolve(opened, recovered=recovered)
+
+
+def _index_requests(transaction: Transaction) -> None:
+    """See to it that no two items have one request id; a file of before, in which two have, keeps them."""
+    if transaction.one("SELECT 1 FROM sqlite_master WHERE name = 'items_request'") is None:
+        unique = "UNIQUE "
+        twice = (
+            "SELECT 1 FROM items WHERE request_id IS NOT NULL "
+            "GROUP BY request_id COLLATE NOCASE HAVING count(*) > 1 LIMIT 1"
+        )
+        if transaction.one(twice):
+            unique = ""
+        transaction.execute(
+            f"CREATE {unique}INDEX items_request ON items (request_id COLLATE NOCASE) WHERE request_id IS NOT NULL"
+        )
+
+
+def _forget(transaction: Transaction) -> None:
+    """Put in doubt whatever may have been sent while the lost log was written: all that is not final or accepted.
+
+    As far as is known each left at this moment: none of them is settled before nothing can arrive any more.
+    """
+    text = "the run's log was lost, and with it whether this was sent"
+    open_states = [state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}]
+    for state in open_states:
+        while seqs := [seq for (seq,) in transaction.execute(SOME, (state,)).fetchall()]:
+            move_items(transaction, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
+    now = transaction.now()
+    transaction.execute("UPDATE items SET sent_at = ?, updated = ? WHERE state = ?", (now, now, State.IN_DOUBT.value))
+
+
+def _recover(transaction: Transaction) -> int:
+    sending = transaction.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
+    move_items(
+        transaction,
+        [
+            Change(ref=seq, event=Event.CRASHED, error="the process ended while this was being sent")
+            for (seq,) in sending
+        ],
+    )
+    return len(sending)

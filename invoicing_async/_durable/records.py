@@ -1,0 +1,246 @@
+"""What a run file holds, as values: items, drafts, changes and journal entries; and its errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from ..errors import InvoicingError
+from .states import DocumentState, Event, RunKind, State
+
+__all__ = [
+    "ID_BATCH",
+    "Change",
+    "DamagedRunError",
+    "DraftConflictError",
+    "Intake",
+    "Item",
+    "JournalEntry",
+    "Ledger",
+    "NewDraft",
+    "RequestIdTakenError",
+    "RunChangedError",
+    "RunFileError",
+    "RunLockedError",
+    "json_text",
+    "quote",
+    "states_of",
+]
+
+ID_BATCH = 10_000
+"""Ids taken from the input at a time: what `add_ids` keeps in memory."""
+
+
+SHOWN = 10
+"""Keys that the text of an error names."""
+
+
+class RunFileError(InvoicingError):
+    """A run file cannot be used: not ours, of another kind or version, or closed. It was not changed."""
+
+    hint: str = "Name the run's own file: with another one every draft of the run would be sent again."
+
+
+class DamagedRunError(RunFileError):
+    """A run file is damaged, or its write-ahead log is gone. Nothing was sent and nothing was changed."""
+
+    hint: str = (
+        "Put the file and its log (FILE-wal) back as they were, from a copy if need be. A new run file would send "
+        "again all that this one has sent; what it sent must be looked up at the service first."
+    )
+
+
+class RunChangedError(RunFileError):
+    """Somebody else changed the run file while it was held: nothing more is done with it."""
+
+    hint: str = "Find out what else works on the file; then go on with `runs resume`, which reads it anew."
+
+
+class RequestIdTakenError(InvoicingError, ValueError):
+    """A request id that another item of the run has: one request makes one invoice. `key` is the other item's."""
+
+    hint: str = "Look both up at the service; each invoice has a request id of its own."
+
+    def __init__(self, message: str = "", *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class RunLockedError(RunFileError):
+    """Another process holds the run file. `pid`, `host` and `since` name it; None or empty if it has not said."""
+
+    hint: str = "Wait until that process ends, or stop it; a run file has one writer at a time."
+
+    def __init__(self, message: str = "", *, pid: int | None = None, host: str = "", since: str = "") -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.host = host
+        self.since = since
+
+
+class DraftConflictError(InvoicingError):
+    """Drafts bear keys that this run knows with other content; nothing of the command was taken in.
+
+    `keys` are all of them, in the order of the input. A key is submitted once per run file, ever.
+    """
+
+    hint: str = "Give a changed invoice a new key, or submit it to another run file."
+
+    def __init__(self, keys: tuple[str, ...] = ()) -> None:
+        named = ", ".join(repr(key) for key in keys[:SHOWN])
+        more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
+        super().__init__(f"known in this run with other content: {named}{more}")
+        self.keys = keys
+
+
+@frozen
+class Item:
+    """One item of a run as last recorded.
+
+    `seq` counts from 1 in the order of the input and pages through a run; `key` is the order id or the draft's key;
+    `state` a value of `State` or `DocumentState`. `attempt` counts intents, or the tries of a download. `path`, `size`
+    in bytes and `sha256` are of the file on disk (an invoice's: the exported one). `error` is one line, `code` the
+    service's. `result` is the last answer as JSON text. `sent_at` is when the last intent was recorded (after a
+    lost log: when that was found), `updated` the last change, in epoch seconds. `payload`, the draft's JSON text, is
+    there only when it was asked for.
+    """
+
+    seq: int
+    key: str
+    state: str
+    attempt: int = 0
+    request_id: str | None = None
+    invoice_id: str | None = None
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    code: str | None = None
+    error: str | None = None
+    result: str | None = None
+    payload_sha256: str | None = None
+    sent_at: float | None = None
+    updated: float = 0.0
+    payload: str | None = field(default=None, repr=False)
+
+
+@frozen(kw_only=True)
+class NewDraft:
+    """A draft to be taken in: its JSON text and the digest of it. With `error` it is taken in as invalid."""
+
+    key: str
+    payload: str = field(repr=False)
+    payload_sha256: str
+    error: str | None = None
+
+
+@frozen(kw_only=True)
+class Intake:
+    """What became of the input of one command: `given` = `added` + `known` + `duplicates`.
+
+    `known` were in the run before; `duplicates` stood in this input more than once, the first not counted.
+    """
+
+    given: int
+    added: int
+    known: int
+    duplicates: int
+
+
+@frozen(kw_only=True)
+class Change:
+    """An event of one invoice item, with what is learned from it.
+
+    `ref` is the item's `seq` or its key. `error` and `code` replace what stood there, None included; the others
+    are kept when None. `path`, `size` and `sha256` come with `Event.EXPORTED`.
+    """
+
+    ref: int | str
+    event: Event
+    request_id: str | None = None
+    invoice_id: str | None = None
+    result: str | None = None
+    code: str | None = None
+    error: str | None = None
+    path: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+
+@frozen
+class JournalEntry:
+    """One line of the journal: the event of an item (by its `seq`), when in epoch seconds, and what was learned."""
+
+    seq: int
+    item: int
+    event: Event
+    at: float
+    detail: Mapping[str, Any]
+
+
+class Ledger(Protocol):
+    """Where a run is recorded. Every method returns when what it did is durable."""
+
+    @property
+    def kind(self) -> RunKind: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def recovered(self) -> int: ...
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake: ...
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake: ...
+    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]: ...
+    async def rows(
+        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
+    ) -> list[Item]: ...
+    async def get(self, ref: int | str) -> Item | None: ...
+    async def counts(self) -> dict[str, int]: ...
+    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]: ...
+    async def history(self, ref: int | str) -> list[JournalEntry]: ...
+    async def record_document(
+        self,
+        ref: int | str,
+        state: DocumentState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        attempt: int = 0,
+    ) -> None: ...
+    async def transition(
+        self,
+        ref: int | str,
+        event: Event,
+        *,
+        request_id: str | None = None,
+        invoice_id: str | None = None,
+        result: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> State: ...
+    async def transition_many(self, changes: Iterable[Change]) -> list[State]: ...
+    async def update_settings(self, settings: Mapping[str, Any]) -> None: ...
+    async def close(self) -> None: ...
+
+
+def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
+    return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+quote = json.encoder.encode_basestring
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    return _encode(dict(value))
