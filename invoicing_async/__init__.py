@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._core.signing import SigningRules
-    from ._einvoices.wire import WireNames
+    from ._einvoices.shape import WireNames
     from ._files.naming import Layout
     from ._files.writer import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
@@ -144,7 +144,7 @@ _NAMES = {
     "_files.writer": "OnExisting",
     "_files.naming": "Layout",
     "_core.signing": "SigningRules",
-    "_einvoices.wire": "WireNames",
+    "_einvoices.shape": "WireNames",
     "auth": "Auth HmacAuth OAuthClientCredentials StaticToken",
     "documents": "DownloadOutcome OpenDocument OrderDocuments",
     "errors": (

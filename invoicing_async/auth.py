@@ -24,7 +24,7 @@ from ._core.http import Request, Response
 from ._core.secrecy import Hidden, hidden, quiet
 from ._core.signing import SigningRules
 from ._core.tasks import started
-from ._einvoices.wire import Token, decode_token
+from ._einvoices.decode import Token, decode_token
 from ._values.characters import stuck
 from .errors import ApiError, AuthenticationError, InvoicingError, ProtocolError, TransportError
 from .policies import not_negative, positive

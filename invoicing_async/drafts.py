@@ -36,9 +36,10 @@ from typing import Any
 from attrs import define, evolve, field, fields_dict, frozen
 
 from ._einvoices import rules
+from ._einvoices.draft_json import load_draft
+from ._einvoices.encode import dump_draft
 from ._einvoices.shape import WireNames
 from ._einvoices.spreadsheet import DecimalMark, addresses, code_fault, formula_fault, is_grouped, number, vat_rate
-from ._einvoices.wire import dump_draft, load_draft
 from ._values.table import BOM, Head, LineFault, Numbered, decoded, ended, head_of
 from .errors import DraftError, Fault
 from .models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, unchecked

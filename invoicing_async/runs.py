@@ -47,9 +47,10 @@ from ._durable.records import (
 )
 from ._durable.run_settings import BY_KEY, ExportTo, RunPace, RunSettings, export_layout, named
 from ._durable.states import ON_DISK, SENDABLE, DocumentState, Event, RunKind, State
+from ._einvoices.draft_json import load_draft
+from ._einvoices.encode import dump_draft
 from ._einvoices.poll_scheduler import Schedule
 from ._einvoices.rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
-from ._einvoices.wire import dump_draft, load_draft
 from ._files.existing import difference
 from ._files.naming import Layout, parsed
 from ._files.writer import DiskWriter

@@ -21,7 +21,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from ._core.batch import in_batch
 from ._core.clock import Bound, Clock, RealClock
 from ._core.credential_watch import CredentialWatch
+from ._core.envelope import error_from
 from ._core.error_bodies import read_into
+from ._core.exact_json import unexpected
 from ._core.hold import Hold
 from ._core.http import Exchange, Repeat, Request, Response, Transport
 from ._core.outcomes import may_repeat
@@ -30,7 +32,6 @@ from ._core.secrecy import trim
 from ._core.semaphore import Slots
 from ._core.tasks import Lifetime
 from ._einvoices.links import checked_base_url
-from ._einvoices.wire import error_from, unexpected
 from .auth import Auth
 from .errors import (
     ApiError,

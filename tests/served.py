@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._files.pdf import Checker
 from invoicing_async.cli import serving
 from invoicing_async.cli.input import drafts

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._core.answers import canonical_id, code_of, named_ids, read_answer, says_submitted, words_of
-from invoicing_async._einvoices.wire import decode_request, error_from
+from invoicing_async._core.envelope import error_from
+from invoicing_async._einvoices.decode import decode_request
 from invoicing_async._values.text import harmless, harmless_tree, one_line
 from invoicing_async.errors import ApiError, InvoicingError, ProtocolError
 

@@ -15,7 +15,7 @@ from attrs import define, field
 from fakes import START, FakeClock, FakeResponse
 
 from invoicing_async._core.http import Request, Response
-from invoicing_async._einvoices.wire import Token
+from invoicing_async._einvoices.decode import Token
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import ProtocolError, TransportError
 

@@ -36,8 +36,9 @@ from invoicing_async import (
     SubmissionInDoubtError,
 )
 from invoicing_async import __main__ as entry
+from invoicing_async._einvoices.encode import dump_draft
+from invoicing_async._einvoices.shape import WireNames
 from invoicing_async._einvoices.spreadsheet import code_fault
-from invoicing_async._einvoices.wire import WireNames, dump_draft
 from invoicing_async.cli import app as application
 from invoicing_async.cli import stop
 from invoicing_async.cli import summary as accounts

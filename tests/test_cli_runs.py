@@ -28,7 +28,7 @@ from served import SECRETS, Cli, aged, command, json_lines, signals, whole, writ
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
-from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._files.naming import file_name
 from invoicing_async.cli import run_summary
 from invoicing_async.cli.app import run

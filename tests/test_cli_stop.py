@@ -21,7 +21,7 @@ import pytest
 from forked import Forked, forked
 from served import command, json_lines, whole, write_drafts, write_ids
 
-from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async.cli import stop
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input.drafts import example

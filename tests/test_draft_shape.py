@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from invoicing_async import AsyncInvoices, Invalid, Session, StaticToken, WireNames
 from invoicing_async._core.http import Request
+from invoicing_async._einvoices.draft_json import load_draft
+from invoicing_async._einvoices.encode import dump_draft, encode_draft
 from invoicing_async._einvoices.rules import JUDGED, faults, rounding_unit, rounds_to
-from invoicing_async._einvoices.wire import dump_draft, encode_draft, load_draft
 from invoicing_async.drafts import DraftsFileError, read_csv, read_jsonl
 from invoicing_async.errors import DraftError
 from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate

@@ -18,9 +18,10 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.rules import canonical_key
+from invoicing_async._einvoices.shape import WireNames
 from invoicing_async._einvoices.spreadsheet import code_fault
-from invoicing_async._einvoices.wire import WireNames, dump_draft
 from invoicing_async._values.table import ended
 from invoicing_async.drafts import DraftAt, DraftsFileError, LineFault, read_csv, read_jsonl
 from invoicing_async.errors import DraftError, Fault

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async import HmacAuth, OAuthClientCredentials, StaticToken
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.rules import canonical_key, faults, key_faults
-from invoicing_async._einvoices.wire import dump_draft
 from invoicing_async._values.characters import unseen
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input.settings import load

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from peers import Connection, Peer, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, RetryPolicy, Session, StaticToken
+from invoicing_async._core.envelope import error_from
 from invoicing_async._core.http import Repeat
 from invoicing_async._core.outcomes import OUTCOMES, Fate, Shape, fate, may_repeat, outcome, table
-from invoicing_async._einvoices.wire import decode_request, error_from
+from invoicing_async._einvoices.decode import decode_request
 from invoicing_async.errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError, TransportError
 
 README = Path(__file__).parent.parent / "README.md"

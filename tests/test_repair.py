@@ -19,7 +19,7 @@ from services import Service, draft, drafts, listed, number_of, opened
 
 from invoicing_async._durable.records import Item
 from invoicing_async._durable.sheet import _entry
-from invoicing_async._einvoices.wire import dump_draft
+from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._values.cells import BOM
 from invoicing_async.errors import ResolutionTooEarlyError
 from invoicing_async.models import Consumer, InvoiceLine

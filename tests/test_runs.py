@@ -28,7 +28,9 @@ from invoicing_async._core.http import Exchange, Request, Response, Transport
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
-from invoicing_async._einvoices.wire import WireNames, dump_draft, load_draft
+from invoicing_async._einvoices.draft_json import load_draft
+from invoicing_async._einvoices.encode import dump_draft
+from invoicing_async._einvoices.shape import WireNames
 from invoicing_async._files.pdf import fault_of
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async._transport.server import serve

@@ -22,8 +22,8 @@ from peers import OK, Connection, Peer, answering, listening, silent
 
 from invoicing_async._core import signing
 from invoicing_async._core.batch import bounded
+from invoicing_async._core.envelope import error_from
 from invoicing_async._core.http import Exchange, Repeat, Request, Response, path
-from invoicing_async._einvoices.wire import error_from
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.errors import (

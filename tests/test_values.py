@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 import invoicing_async as ia
-from invoicing_async._einvoices.wire import decode_request
+from invoicing_async._einvoices.decode import decode_request
 from invoicing_async.auth import OAuthClientCredentials
 from invoicing_async.errors import DraftError
 from invoicing_async.models import unchecked

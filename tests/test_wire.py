@@ -15,20 +15,11 @@ from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._einvoices.wire import (
-    Export,
-    Token,
-    WireNames,
-    decode_export,
-    decode_request,
-    decode_token,
-    dump_draft,
-    encode_draft,
-    encode_dumped,
-    error_from,
-    load_draft,
-    retry_after,
-)
+from invoicing_async._core.envelope import error_from, retry_after
+from invoicing_async._einvoices.decode import Export, Token, decode_export, decode_request, decode_token
+from invoicing_async._einvoices.draft_json import load_draft
+from invoicing_async._einvoices.encode import dump_draft, encode_draft, encode_dumped
+from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.errors import (
     ApiError,
     AuthenticationError,

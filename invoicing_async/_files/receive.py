@@ -14,10 +14,10 @@ from attrs import frozen
 
 from .._core.clock import Clock
 from .._core.codings import CodingError, DecodedSizeError, decoder, is_coded
+from .._core.envelope import error_from
 from .._core.error_bodies import error_body
 from .._core.hold import Hold
 from .._core.http import Response
-from .._einvoices.wire import error_from
 from .._values.text import one_line
 from ..errors import (
     HEAD_LIMIT,

@@ -34,22 +34,17 @@ from attrs import define, evolve, field, frozen
 from .._core.answers import named_ids
 from .._core.batch import Careful, bounded
 from .._core.causes import of_submission
+from .._core.envelope import error_from
 from .._core.http import Repeat, Request, Response
 from .._core.outcomes import Fate, fate
 from .._core.ramp import Cause, Verdict
 from .._core.tasks import started
+from .._einvoices.decode import Export, decode_export, decode_request
+from .._einvoices.draft_json import load_draft
+from .._einvoices.encode import encode_draft, encode_dumped
 from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
 from .._einvoices.rules import JUDGED, UUID, canonical_key, rounding_unit
-from .._einvoices.wire import (
-    Export,
-    WireNames,
-    decode_export,
-    decode_request,
-    encode_draft,
-    encode_dumped,
-    error_from,
-    load_draft,
-)
+from .._einvoices.shape import WireNames
 from .._files.existing import Published, whole_document
 from .._files.naming import file_name, parsed
 from .._files.receive import Kind, Place

@@ -13,9 +13,9 @@ from typing import TypeAlias
 from attrs import frozen
 
 from .._core.http import Request, Response
+from .._einvoices.decode import Export
 from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
-from .._einvoices.wire import Export
 from .._files.existing import Published
 from .._files.receive import GENERIC, PDF_TYPES, Kind, Pdf, Place, Receiver, Xml
 from .._files.writer import DiskWriter

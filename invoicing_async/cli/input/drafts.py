@@ -14,7 +14,7 @@ from attrs import evolve, field, fields_dict, frozen
 from cyclopts import Group, Parameter
 
 from ..._einvoices.rules import rounding_unit
-from ..._einvoices.wire import WireNames
+from ..._einvoices.shape import WireNames
 from ..._values.table import Head, Numbered, head_of
 from ...drafts import COLUMNS, DecimalMark, LineFault, read_csv, read_jsonl
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate

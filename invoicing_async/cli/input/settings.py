@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
 from ..._core.signing import SigningRules
-from ..._einvoices.wire import WireNames
+from ..._einvoices.shape import WireNames
 from ..._transport.proxies import Environment, Proxy, has_credential, proxy_fault
 from ..._values.characters import stuck
 from ...auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from ..._einvoices.wire import decode_request
+from ..._einvoices.decode import decode_request
 from ...documents import DownloadOutcome
 from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
 from ...invoices import SubmitOutcome

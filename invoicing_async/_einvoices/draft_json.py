@@ -1,0 +1,254 @@
+"""Drafts from JSON, strictly: every fault with its path; the only user of cattrs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from enum import StrEnum
+from types import NoneType
+from typing import Any, TypeAlias
+
+from attrs import NOTHING, fields_dict
+from attrs import has as is_attrs
+from cattrs import (
+    ClassValidationError,
+    Converter,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from .._core.exact_json import JSON_NUMBER, json_reader, parse_json
+from ..errors import DraftError, Fault
+from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
+from . import rules
+from .encode import SERVICE_NAMES
+from .shape import INVOICE_DATA, SUBMIT_TO_TAX, WireNames, modelled, wire_path
+
+__all__ = ["load_draft"]
+
+_Hook: TypeAlias = Callable[[Any, Any], Any]
+
+
+_KINDS: Mapping[type, str] = {
+    NoneType: "null",
+    bool: "true or false",
+    str: "text",
+    Decimal: "a number",
+    list: "a list",
+    dict: "an object",
+}
+"""Everything `parse_json` can give, in the words of JSON."""
+
+
+def _wrong(needed: str, value: object) -> TypeError:
+    return TypeError(f"must be {needed}, not {_KINDS[type(value)]}")
+
+
+def _exactly(kind: type) -> _Hook:
+    """Make a hook that takes one JSON type and converts nothing: cattrs of itself would make text of null."""
+
+    def hook(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise _wrong(_KINDS[kind], value)
+        return value
+
+    return hook
+
+
+def _exact_number(value: Any, _: Any) -> Decimal:
+    if isinstance(value, str) and JSON_NUMBER.fullmatch(value):
+        return Decimal(value)
+    if not isinstance(value, Decimal):
+        raise _wrong("a number, or one written as text", value)
+    return value
+
+
+def _one_of(kind: type[StrEnum]) -> _Hook:
+    def hook(value: Any, _: Any) -> StrEnum:
+        if not isinstance(value, str) or value not in kind.__members__:
+            shown = repr(value[:40]) if isinstance(value, str) else _KINDS[type(value)]
+            raise TypeError(f"must be one of {', '.join(kind)}, not {shown}")
+        return kind[value]
+
+    return hook
+
+
+def _list_of(items: Any, converter: Converter) -> _Hook:
+    def hook(value: Any, _: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _wrong("a list", value)
+        return tuple(converter.structure(value, items))
+
+    return hook
+
+
+def _model(kind: Any, converter: Converter) -> _Hook:
+    structure: _Hook = make_dict_structure_fn(
+        kind, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
+    )
+
+    def hook(value: Any, expected: Any) -> Any:
+        if not isinstance(value, dict):
+            raise _wrong("an object", value)
+        return structure(value, expected)
+
+    return hook
+
+
+def _strict_converter() -> Converter:
+    converter = Converter(detailed_validation=True, forbid_extra_keys=True)
+    classes: dict[type, _Hook] = {
+        str: _exactly(str),
+        bool: _exactly(bool),
+        Decimal: _exact_number,
+        VatRate: _one_of(VatRate),
+        PaymentMethod: _one_of(PaymentMethod),
+    }
+    for kind, hook in classes.items():
+        converter.register_structure_hook(kind, hook)
+    generics: dict[Any, _Hook] = {
+        tuple[str, ...]: _list_of(list[str], converter),
+        tuple[InvoiceLine, ...]: _list_of(list[InvoiceLine], converter),
+        Mapping[str, Any]: _exactly(dict),
+    }
+    converter.register_structure_hook_factory(lambda kind: kind in generics, lambda kind: generics[kind])
+    converter.register_structure_hook_factory(is_attrs, lambda kind: _model(kind, converter))
+    return converter
+
+
+_STRICT = _strict_converter()
+
+
+def load_draft(
+    data: bytes | str, *, path: str = "", names: WireNames = SERVICE_NAMES, rounding: Decimal | None = None
+) -> InvoiceDraft:
+    """Read a draft from JSON: one object under the model's field names; `invoice_lines` may stand for `lines`.
+
+    An object with `invoice_data` is read as the service's own (API.md B.1), with `key` and `submit_to_tax_request`
+    beside it, under the wire's `names`; fields of `invoice_data` that the library does not know go to `extra`.
+    Numbers are exact and may be written as text. An unknown or repeated field, a wrong type and a broken limit
+    are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`.
+    `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`.
+    """
+    document = _document(data, path)
+    if INVOICE_DATA in document:
+        return _load_wire(document, path, names, rounding)
+    if "invoice_lines" in document and "lines" not in document:
+        document["lines"] = document.pop("invoice_lines")
+    draft, found = _structured(document, path, names, rounding)
+    if draft is None or found:
+        raise _draft_error(document, found)
+    return draft
+
+
+def _structured(
+    document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None
+) -> tuple[InvoiceDraft | None, tuple[Fault, ...]]:
+    """Give the draft, unless a type is wrong, and every fault."""
+    try:
+        draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
+    except ClassValidationError as error:
+        types = tuple(_type_faults(error, path))
+        loose = _loose_draft(document)
+        limits = rules.faults(loose, prefix=path, reserved=names.reserved, rounding=rounding)
+        return None, (*types, *_not_below(limits, types))
+    return draft, rules.faults(draft, prefix=path, reserved=names.reserved, rounding=rounding)
+
+
+def _draft_error(document: dict[str, Any], faults: tuple[Fault, ...]) -> DraftError:
+    key = document.get("key")
+    return DraftError(faults, key=key if isinstance(key, str) else "")
+
+
+def _document(data: bytes | str, path: str) -> dict[str, Any]:
+    try:
+        document = parse_json(data, _read_once)
+    except ValueError as error:
+        raise DraftError((Fault(path or "draft", f"is not JSON: {error}"),)) from None
+    if not isinstance(document, dict):
+        raise DraftError((Fault(path or "draft", str(_wrong("an object", document))),))
+    return document
+
+
+def _load_wire(document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None) -> InvoiceDraft:
+    """Read the service's own object with a key beside it. Raises `DraftError` with the paths of that object."""
+    where = f"{path}." if path else ""
+    strange = sorted({*document} - {"key", INVOICE_DATA, SUBMIT_TO_TAX})
+    found = [Fault(rules.step(where, name), "is not a field that is known here") for name in strange]
+    if not isinstance(document[INVOICE_DATA], dict):
+        found.append(Fault(where + INVOICE_DATA, str(_wrong("an object", document[INVOICE_DATA]))))
+        raise _draft_error(document, tuple(found))
+    if names.nested_submit_to_tax and SUBMIT_TO_TAX in document:
+        found.append(Fault(where + SUBMIT_TO_TAX, "must stand in invoice_data (nested_submit_to_tax)"))
+    draft, faults = _structured(modelled(document, names), "", names, rounding)
+    found += [Fault(where + wire_path(fault.path, names), fault.message) for fault in faults]
+    if draft is None or found:
+        raise _draft_error(document, tuple(found))
+    return draft
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has one name twice: parsers disagree about which of the two counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {rules.step('', twice)} stands twice in one object")
+    return found
+
+
+_read_once = json_reader(object_pairs_hook=_once)
+
+
+def _type_faults(error: ClassValidationError | IterableValidationError, path: str) -> Iterator[Fault]:
+    """Walk cattrs' tree of errors and give each leaf with its path."""
+    noted, others = error.group_exceptions()
+    for inner, note in noted:
+        yield from _leaf(inner, _below(path, note))
+    unknown = {name for inner in others if isinstance(inner, ForbiddenExtraKeysError) for name in inner.extra_fields}
+    for name in sorted(unknown):
+        yield Fault(rules.step(f"{path}." if path else "", name), "is not a field that is known here")
+
+
+def _below(path: str, note: Any) -> str:
+    if isinstance(note, IterableValidationNote):
+        return f"{path}[{note.index}]"
+    return f"{path}.{note.name}" if path else str(note.name)
+
+
+def _leaf(error: Exception, path: str) -> Iterator[Fault]:
+    if isinstance(error, (ClassValidationError, IterableValidationError)):
+        yield from _type_faults(error, path)
+    else:
+        yield Fault(path, "is required" if isinstance(error, KeyError) else str(error))
+
+
+def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
+    """Build a draft from what is there, wrong types included, so that the limits of the rest can be checked."""
+    known: dict[str, Any] = _known(InvoiceDraft, document)
+    known["consumer"] = _loose(Consumer, known.get("consumer"))
+    known["submit_to_tax"] = _loose(SubmitToTax, known.get("submit_to_tax"))
+    if isinstance(lines := known["lines"], list):
+        known["lines"] = [_loose(InvoiceLine, line) for line in lines]
+    return unchecked(InvoiceDraft, **known)
+
+
+def _loose(kind: type[Any], value: Any) -> Any:
+    return unchecked(kind, **_known(kind, value)) if isinstance(value, dict) else value
+
+
+def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a model that an object has, with None for a required one that it lacks."""
+    names = fields_dict(kind)
+    required = {name: None for name, attribute in names.items() if attribute.default is NOTHING}
+    return required | {name: value[name] for name in names if name in value}
+
+
+def _not_below(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fault]:
+    """Leave out what a type fault explains already: the same path, or one inside it."""
+    above = tuple(fault.path for fault in known)
+    for fault in faults:
+        if not any(fault.path == path or fault.path.startswith((f"{path}.", f"{path}[")) for path in above):
+            yield fault
