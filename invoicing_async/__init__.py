@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._core.signing import SigningRules
     from ._einvoices.shape import WireNames
     from ._files.naming import Layout
-    from ._files.writer import OnExisting
+    from ._files.publish import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
     from .documents import DownloadOutcome, OpenDocument, OrderDocuments
     from .errors import (

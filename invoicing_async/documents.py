@@ -22,8 +22,10 @@ from ._core.ramp import Cause, Verdict
 from ._files.existing import Published, whole_document
 from ._files.naming import Layout, child, content_disposition, file_name, from_content_disposition, safe_name
 from ._files.pdf import Checker
+from ._files.publish import OnExisting
 from ._files.receive import GENERIC, PDF_TYPES, Body, Pdf, Place, Receiver
-from ._files.writer import DiskWriter, OnExisting, prepare_folder, probe
+from ._files.tempfile import prepare_folder, probe
+from ._files.writer import DiskWriter
 from ._values.digest_set import Seen
 from .errors import InvoicingError, OrderStatusError
 from .events import DocumentSaved

@@ -18,10 +18,12 @@ import pytest
 import pytest_asyncio
 from forked import Forked, python
 
-from invoicing_async._files import writer
+from invoicing_async._files import folders, tempfile, writer
 from invoicing_async._files.existing import Published
 from invoicing_async._files.naming import is_temp, temp_name
-from invoicing_async._files.writer import DiskWriter, OnExisting, prepare_folder, sweep
+from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.tempfile import prepare_folder, sweep
+from invoicing_async._files.writer import DiskWriter
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,7 +33,7 @@ BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both kinds of temporary file: without a name, where the system makes such, and with one."""
-    works: bool = request.param and writer._UNNAMED_WORK
+    works: bool = request.param and tempfile._UNNAMED_WORK
     monkeypatch.setattr(writer, "_UNNAMED_WORK", works)
     return works
 
@@ -245,7 +247,7 @@ class TestDurable:
     async def test_a_folder_whose_fsync_fails_takes_its_files_back_and_no_others(
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = writer._sync_folder
+        real = folders.sync_folder
         monkeypatch.setattr(writer, "_sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
         targets = [tmp_path / "bad" / "a.pdf", tmp_path / "good" / "b.pdf"]
         (tmp_path / "bad").mkdir()
@@ -488,7 +490,7 @@ class TestTheWriter:
 HOLDER = """
 import sys
 from pathlib import Path
-from invoicing_async._files.writer import _Temp
+from invoicing_async._files.tempfile import Temp
 temp = _Temp(Path(sys.argv[1]))
 temp.write(b"half a document")
 print(temp.path, flush=True)
@@ -533,7 +535,7 @@ class TestSweep:
     ) -> None:
         """Between the making of a file and its lock a sweep may take it for a dead one's."""
         monkeypatch.setattr(writer, "_UNNAMED_WORK", False)
-        real = writer._lock
+        real = tempfile._lock
         swept: list[int] = []
 
         def lock(fd: int, *, wait: bool) -> None:
@@ -569,11 +571,11 @@ class TestSweep:
         assert len(names(tmp_path)) == 300
 
     async def test_a_forked_child_takes_names_of_its_own(self, tmp_path: Path) -> None:
-        mine = writer._Temp(tmp_path)
+        mine = tempfile.Temp(tmp_path)
         pid = os.getpid()
-        assert writer._Temp._token[0] == pid
-        writer._Temp._token = (pid + 1, "ab12")
-        other = writer._Temp(tmp_path)
+        assert tempfile.Temp._token[0] == pid
+        tempfile.Temp._token = (pid + 1, "ab12")
+        other = tempfile.Temp(tmp_path)
         assert Path(other.path).name.split("-")[1] not in {"ab12", Path(mine.path).name.split("-")[1]}
         mine.discard()
         other.discard()
@@ -626,11 +628,11 @@ class TestWithoutAName:
 
     async def test_a_kill_leaves_nothing_behind(self, tmp_path: Path, *, unnamed: bool) -> None:
         """A process killed in the middle of a document leaves nothing, or only what the next sweep takes."""
-        code = HOLDER.replace("temp = _Temp", "temp = writer._temp").replace(
+        code = HOLDER.replace("temp = _Temp", "temp = tempfile._temp").replace(
             "import _Temp", "import _Temp\nfrom invoicing_async import _disk"
         )
         if not unnamed:
-            code = code.replace("temp =", "writer._UNNAMED_WORK = False\ntemp =")
+            code = code.replace("temp =", "tempfile._UNNAMED_WORK = False\ntemp =")
         with python(code, tmp_path) as dying:
             dying.line()
             dying.kill()

@@ -29,7 +29,9 @@ from peers import Connection, Peer, listening
 from invoicing_async._files.existing import Published
 from invoicing_async._files.naming import Layout, is_temp, temp_name
 from invoicing_async._files.pdf import fault_of
-from invoicing_async._files.writer import DiskWriter, OnExisting, probe
+from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.tempfile import probe
+from invoicing_async._files.writer import DiskWriter
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import HmacAuth, StaticToken
 from invoicing_async.documents import DownloadOutcome, OrderDocuments

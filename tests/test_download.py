@@ -17,6 +17,7 @@ from fakes import FakeClock, FakeResponse
 
 from invoicing_async._core.hold import Hold
 from invoicing_async._core.semaphore import Slots
+from invoicing_async._files.existing import Published
 from invoicing_async._files.receive import (
     GENERIC,
     HEAD_SIZE,
@@ -32,7 +33,7 @@ from invoicing_async._files.receive import (
     refuse_unless,
     sent_length,
 )
-from invoicing_async._files.writer import DiskWriter, Published, Spool
+from invoicing_async._files.writer import DiskWriter, Spool
 from invoicing_async.errors import (
     ApiError,
     IncompleteDocumentError,

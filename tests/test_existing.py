@@ -15,11 +15,13 @@ import pytest
 import pytest_asyncio
 from forked import python
 
-from invoicing_async._files import existing, writer
+from invoicing_async._files import existing, tempfile, writer
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
 from invoicing_async._files.naming import child, is_temp
 from invoicing_async._files.pdf import Checker
-from invoicing_async._files.writer import DiskWriter, OnExisting, prepare_folder, probe, sweep
+from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.tempfile import prepare_folder, probe, sweep
+from invoicing_async._files.writer import DiskWriter
 
 BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 OTHER = BODY.replace(b"some", b"else")
@@ -28,7 +30,7 @@ OTHER = BODY.replace(b"some", b"else")
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of temporary file."""
-    monkeypatch.setattr(writer, "_UNNAMED_WORK", request.param and writer._UNNAMED_WORK)
+    monkeypatch.setattr(writer, "_UNNAMED_WORK", request.param and tempfile._UNNAMED_WORK)
     monkeypatch.setattr(writer, "_LINKLESS", set())
     monkeypatch.setattr(writer, "_NAMED_ONLY", set())
 
@@ -112,7 +114,8 @@ class TestKeeping:
 KEEPER = """
 import asyncio, sys
 from pathlib import Path
-from invoicing_async._files.writer import DiskWriter, OnExisting
+from invoicing_async._files.writer import DiskWriter
+from invoicing_async._files.publish import OnExisting
 
 async def main():
     writer, made = DiskWriter(), 0
@@ -213,7 +216,7 @@ class TestAnotherVolume:
 
         for name in real:
             monkeypatch.setattr(os, name, of_one_volume(name))
-        body = BODY[:9] + b"%" * (3 * writer.COPIED) + BODY[9:]
+        body = BODY[:9] + b"%" * (3 * tempfile.COPIED) + BODY[9:]
         done = await disk.store(tmp_path, tmp_path / "sub" / "a.pdf", body, on_existing=on_existing)
         assert done.path.read_bytes() == body
         assert done.sha256 == sha256(body).hexdigest()

@@ -36,7 +36,7 @@ from invoicing_async import (
     StaticToken,
 )
 from invoicing_async._core.http import Request, Response
-from invoicing_async._files.writer import OnExisting
+from invoicing_async._files.publish import OnExisting
 from invoicing_async._transport.server import serve
 from invoicing_async.errors import (
     ApiError,

@@ -31,7 +31,8 @@ from ..errors import (
 from ..policies import Timeouts
 from .existing import MakesProof, Proof, Published
 from .pdf import HEAD_WINDOW, Checker, fault_of, head_fault
-from .writer import DiskWriter, OnExisting, Spool
+from .publish import OnExisting
+from .writer import DiskWriter, Spool
 from .xml import XmlProof
 
 __all__ = ["GENERIC", "PDF_TYPES", "Body", "Kind", "Pdf", "Place", "Receiver", "Xml", "refuse_unless", "sent_length"]

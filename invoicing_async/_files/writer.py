@@ -12,385 +12,34 @@ sweep can tell a dead run's leavings from a living one's work. Trouble with the 
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from enum import Enum
-from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-from attrs import evolve
-
-from .._core.clock import token
 from ..errors import SessionError
-from .existing import MakesProof, Published, difference, set_aside, whole_document
-from .naming import is_temp, numbered, temp_name
+from .existing import MakesProof, Published, difference
+from .folders import sync_folder
 from .pdf import Checker
+from .publish import OnExisting, Publisher, published
+from .tempfile import Temp, temp_in
 
-if sys.platform != "win32":
-    import fcntl
-
-__all__ = ["DiskWriter", "OnExisting", "Published", "Spool"]
+__all__ = ["DiskWriter", "Spool"]
 
 T = TypeVar("T")
-_log = logging.getLogger("invoicing_async")
+
+
+if sys.platform != "win32":
+    pass
+
 
 BATCH = 256
 """Jobs done at most before their callers hear of it."""
-
-_UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-_UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""How file systems say that they make no files without a name; the named kind then meets any other trouble."""
-
-
-class OnExisting(Enum):
-    """What to do when the name is taken: leave a whole document there, take a free name, or replace it."""
-
-    KEEP = "keep"
-    NEW_NAME = "new name"
-    REPLACE = "replace"
-
-
-class _Temp:
-    """A locked temporary file with a name, that ends published or removed."""
-
-    __slots__ = ("_digest", "_fd", "folder", "path", "size")
-
-    _numbers = count()
-    _token = (0, "")
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._digest = sha256()
-        self.size = 0
-        self.path, self._fd = self._created(folder)
-
-    @classmethod
-    def _created(cls, folder: Path) -> tuple[str, int]:
-        pid = os.getpid()
-        if cls._token[0] != pid:
-            # A forked child must not go on with its parent's names.
-            cls._token = (pid, token())
-        while True:
-            path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
-            if _locked(fd):
-                return path, fd
-            os.close(fd)
-
-    def write(self, data: bytes) -> None:
-        self._digest.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        self.size += len(data)
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
-
-    def flush(self) -> None:
-        """Hear what a file system says only when a file is closed (NFS, quotas), while there is no name yet."""
-        os.close(os.dup(self._fd))
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def published(self, path: Path, *, aside: Path | None = None) -> Published:
-        """Say where it stands now, and let go of it."""
-        self.close()
-        return Published(path, self.size, self.sha256, set_aside=aside)
-
-    def link(self, target: Path) -> None:
-        """Give it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
-        os.link(self.path, target, follow_symlinks=True)
-        os.unlink(self.path)
-
-    def claim(self, target: Path) -> None:
-        """Do as `link` where there are no hard links: claim the name with an empty file, then rename over that."""
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        try:
-            os.replace(self.path, target)
-        except BaseException:
-            os.unlink(target)
-            raise
-
-    def replace(self, target: Path) -> None:
-        os.replace(self.path, target)
-
-    def copied(self, folder: Path) -> _Temp:
-        """Make a named copy elsewhere and remove this one."""
-        copy = _Temp(folder)
-        try:
-            for begin in range(0, self.size, COPIED):
-                copy.write(os.pread(self._fd, COPIED, begin))
-        except BaseException:
-            copy.discard()
-            raise
-        self.discard()
-        return copy
-
-    def discard(self) -> None:
-        """Remove the file, whatever state it is in."""
-        if self._fd >= 0:
-            with suppress(OSError):
-                os.unlink(self.path)
-            self.close()
-
-    def close(self) -> None:
-        """Let go of it. What a file system has to say at a close it said at `flush`."""
-        fd, self._fd = self._fd, -1
-        with suppress(OSError):
-            os.close(fd)
-
-
-class _Unnamed(_Temp):
-    """A temporary file that has no name before it is published (Linux): a dead run leaves nothing to be swept.
-
-    It takes half the system calls of a named one, each of which hands the interpreter lock to and fro.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def _created(cls, folder: Path) -> tuple[str, int]:
-        fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
-        return f"/proc/self/fd/{fd}", fd
-
-    def link(self, target: Path) -> None:
-        # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
-        os.link(self.path, target, src_dir_fd=self._fd, follow_symlinks=True)
-
-    def replace(self, target: Path) -> None:
-        name = f"{self.folder}{os.sep}{temp_name(token(), 0)}"
-        # Locked before it has a name: a sweep must never find a living file free.
-        with suppress(OSError):
-            _lock(self._fd, wait=True)
-        os.link(self.path, name, src_dir_fd=self._fd, follow_symlinks=True)
-        try:
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
-
-    def discard(self) -> None:
-        if self._fd >= 0:
-            self.close()
-
-
-_NAMED_ONLY: set[Path] = set()
-"""Folders whose file system makes no files without a name."""
-
-_LINKLESS: set[Path] = set()
-"""Folders whose file system has no hard links."""
-
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-COPIED = 2**20
-"""Bytes copied at a time to another volume."""
-
-TRIES = 100
-"""How often a broken file is set aside before somebody else's bad files are an error."""
-
-PROBED = 2**16
-"""Bytes that a probe of a folder writes."""
-
-
-def _lock(fd: int, *, wait: bool) -> None:
-    # Windows has no flock and needs none: it refuses to unlink a file that is open.
-    if sys.platform != "win32":
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _locked(fd: int) -> bool:
-    """Lock a new temporary file; false if a sweep took it for a dead one's just before."""
-    # On a file system without locks this fails, and so does every sweep's try: nothing is swept there.
-    with suppress(OSError):
-        _lock(fd, wait=True)
-    return os.fstat(fd).st_nlink > 0
-
-
-class _Publisher:
-    """Gives one temporary file its final name."""
-
-    def __init__(self, temp: _Temp, target: Path, on_existing: OnExisting, proof: MakesProof | None) -> None:
-        self.temp = temp
-        self._target = target
-        self._on_existing = on_existing
-        self._proof = proof
-
-    def publish(self) -> Published:
-        """Publish it, or give what stands there and is kept instead."""
-        self.temp.flush()
-        if self._on_existing is OnExisting.REPLACE:
-            self._step(self._replaced, self._target)
-            return self.temp.published(self._target)
-        if self._on_existing is OnExisting.KEEP:
-            return self._in_its_place() if self._proof is not None else self._beside(self._same)
-        return self._beside(lambda _: None)
-
-    def _in_its_place(self) -> Published:
-        """Take the one name this document may have; a broken file there is set aside, a whole one is kept."""
-        assert self._proof is not None  # noqa: S101 - for the type checker
-        aside: Path | None = None
-        for _ in range(TRIES):
-            if self._step(self._named, self._target):
-                return self.temp.published(self._target, aside=aside)
-            found = whole_document(self._target, self._proof())
-            if found is not None:
-                self.temp.discard()
-                return evolve(found, set_aside=aside)
-            if not os.path.lexists(self._target):
-                continue  # it is gone again
-            if os.path.islink(self._target) and not self._target.exists():
-                raise OSError(errno.EEXIST, "a link to nowhere stands there; move it away", str(self._target))
-            aside = set_aside(self._target, self._proof) or aside
-        raise OSError(errno.EEXIST, "broken files keep appearing there", str(self._target))
-
-    def _beside(self, keeps: Callable[[Path], Published | None]) -> Published:
-        """Take the first name that is free, unless what stands under one before that is to be kept."""
-        free = self._target
-        for number in count(2):
-            if self._step(self._named, free):
-                return self.temp.published(free)
-            kept = keeps(free)
-            if kept is not None:
-                self.temp.discard()
-                return kept
-            free = self._target.with_name(numbered(self._target.name, number))
-        raise AssertionError  # pragma: no cover - count() does not end
-
-    def _same(self, path: Path) -> Published | None:
-        """Give a file there if it has the very same content."""
-        same = difference(path, size=self.temp.size, digest=self.temp.sha256) is None
-        return Published(path, self.temp.size, self.temp.sha256, kept=True) if same else None
-
-    def _step(self, step: Callable[[Path], bool], path: Path) -> bool:
-        """Do what needs the temporary file to be on the name's own volume; if it is on another, bring it there."""
-        try:
-            return step(path)
-        except OSError as exc:
-            if exc.errno != errno.EXDEV:
-                raise
-        self.temp = self.temp.copied(path.parent)
-        self.temp.flush()
-        return step(path)
-
-    def _replaced(self, path: Path) -> bool:
-        self.temp.replace(path)
-        return True
-
-    def _named(self, path: Path) -> bool:
-        """Give the file this name; false if it is taken."""
-        try:
-            if path.parent in _LINKLESS:
-                self._claimed(path)
-            else:
-                self._linked(path)
-        except FileExistsError:
-            return False
-        return True
-
-    def _linked(self, path: Path) -> None:
-        try:
-            self.temp.link(path)
-        except OSError as exc:
-            if exc.errno not in _NO_LINKS:
-                raise
-            self._claimed(path)
-            _LINKLESS.add(path.parent)
-            _log.warning("%s has no hard links: names are claimed there before they are filled", path.parent)
-
-    def _claimed(self, path: Path) -> None:
-        if isinstance(self.temp, _Unnamed):
-            self.temp = self.temp.copied(path.parent)
-            self.temp.flush()
-        self.temp.claim(path)
-
-
-def probe(folder: Path) -> None:
-    """Do all that saving a document takes and leave nothing. Raises the `OSError` that the next one would meet too."""
-    temp = _temp_in(folder)
-    try:
-        temp.write(bytes(PROBED))
-        temp.flush()
-    finally:
-        temp.discard()
-
-
-def sweep(folder: Path) -> int:
-    """Remove the temporary files of dead runs in this folder and give their number."""
-    with os.scandir(folder) as entries:
-        return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
-
-
-def _swept(path: str) -> bool:
-    """Remove a temporary file if nobody holds it any more; a living writer's lock says somebody does."""
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        _lock(fd, wait=False)
-        # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
-        os.unlink(path)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(fd)
-
-
-def _published(publisher: _Publisher, folder: Path, *, durable: bool) -> Published:
-    try:
-        return publisher.publish()
-    except FileNotFoundError:
-        _make_folder(folder, durable=durable)
-        return publisher.publish()
-
-
-def _temp_in(folder: Path) -> _Temp:
-    try:
-        return _temp(folder)
-    except FileNotFoundError:
-        _make_folder(folder, durable=True)
-        return _temp(folder)
-
-
-def _temp(folder: Path) -> _Temp:
-    if not _UNNAMED_WORK or folder in _NAMED_ONLY:
-        return _Temp(folder)
-    try:
-        return _Unnamed(folder)
-    except OSError as exc:
-        if exc.errno not in _UNNAMED_REFUSED:
-            raise
-        _NAMED_ONLY.add(folder)
-        return _Temp(folder)
-
-
-def _make_folder(folder: Path, *, durable: bool) -> None:
-    """Make a folder and those above it; a durable one's name is on the disk as its files are."""
-    missing = [made for made in (folder, *folder.parents) if not made.is_dir()] if durable else []
-    os.makedirs(folder, exist_ok=True)
-    for made in missing:
-        _sync_folder(made.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class _Job(Generic[T]):
@@ -452,7 +101,7 @@ class _Publication(_Job[Published]):
         future: asyncio.Future[Published],
         folder: Path,
         target: Path,
-        body: bytes | _Temp,
+        body: bytes | Temp,
         on_existing: OnExisting,
         proof: MakesProof | None,
         durable: bool,  # noqa: FBT001 - private, called in one place
@@ -461,7 +110,7 @@ class _Publication(_Job[Published]):
         self._proof = proof
         self.folder = folder
         self.target = target
-        self.temp = body if isinstance(body, _Temp) else None
+        self.temp = body if isinstance(body, Temp) else None
         self._body = body if isinstance(body, bytes) else b""
         self._on_existing = on_existing
         self.durable = durable
@@ -469,7 +118,7 @@ class _Publication(_Job[Published]):
     def begin(self) -> None:
         try:
             if self.temp is None:
-                self.temp = _temp_in(self.folder)
+                self.temp = temp_in(self.folder)
                 self.temp.write(self._body)
                 self._body = b""
             if not self.durable:
@@ -484,9 +133,9 @@ class _Publication(_Job[Published]):
 
     def finish(self) -> None:
         if self.temp is not None and not self.abandoned:
-            publisher = _Publisher(self.temp, self.target, self._on_existing, self._proof)
+            publisher = Publisher(self.temp, self.target, self._on_existing, self._proof)
             try:
-                self.result = _published(publisher, self.target.parent, durable=self.durable)
+                self.result = published(publisher, self.target.parent, durable=self.durable)
             finally:
                 self.temp = publisher.temp
         else:
@@ -540,7 +189,7 @@ def _finish_durably(jobs: list[_Publication]) -> None:
 
 def _sync_for(folder: Path, jobs: list[_Publication]) -> None:
     try:
-        _sync_folder(folder)
+        sync_folder(folder)
     except OSError as exc:
         for job in jobs:
             if job.result is not None and job.result.path.parent == folder:
@@ -565,7 +214,7 @@ class DiskWriter:
         self,
         folder: Path,
         target: Path,
-        body: bytes | _Temp,
+        body: bytes | Temp,
         *,
         on_existing: OnExisting = OnExisting.NEW_NAME,
         proof: MakesProof | None = Checker,
@@ -585,7 +234,7 @@ class DiskWriter:
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
-        temp = await self.run(lambda: _temp_in(folder), undo=lambda made: made.discard())
+        temp = await self.run(lambda: temp_in(folder), undo=lambda made: made.discard())
         return Spool(self, folder, temp)
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
@@ -682,7 +331,7 @@ async def _uninterrupted(future: asyncio.Future[Any]) -> None:
 class Spool:
     """A document on its way to the disk in pieces; ends with `publish` or `discard`."""
 
-    def __init__(self, writer: DiskWriter, folder: Path, temp: _Temp) -> None:
+    def __init__(self, writer: DiskWriter, folder: Path, temp: Temp) -> None:
         self._writer = writer
         self._folder = folder
         self._temp = temp
@@ -705,11 +354,3 @@ class Spool:
             await self._writer.run(self._temp.discard)
         except SessionError:
             self._temp.discard()
-
-
-def prepare_folder(folder: Path, *, durable: bool = False) -> bool:
-    """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
-    _make_folder(folder, durable=durable)
-    sweep(folder)
-    with os.scandir(folder) as entries:
-        return next(entries, None) is None

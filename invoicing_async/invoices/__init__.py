@@ -47,8 +47,9 @@ from .._einvoices.rules import JUDGED, UUID, canonical_key, rounding_unit
 from .._einvoices.shape import WireNames
 from .._files.existing import Published, whole_document
 from .._files.naming import file_name, parsed
+from .._files.publish import OnExisting
 from .._files.receive import Kind, Place
-from .._files.writer import DiskWriter, OnExisting
+from .._files.writer import DiskWriter
 from .._values.digest_set import Seen
 from ..errors import (
     ApiError,

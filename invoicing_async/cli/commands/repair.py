@@ -14,7 +14,8 @@ from attrs import frozen
 from cyclopts import App, Parameter
 
 from ..._durable.lock import holder_of
-from ..._files.writer import DiskWriter, OnExisting
+from ..._files.publish import OnExisting
+from ..._files.writer import DiskWriter
 from ..._values.cells import BOM
 from ...errors import ResolutionTooEarlyError
 from ...invoices import AsyncInvoices

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ..._files.writer import DiskWriter, OnExisting, Spool
+from ..._files.publish import OnExisting
+from ..._files.writer import DiskWriter, Spool
 from ..._values.cells import BOM, csv_line
 from ..exits import CommandError
 from .rows import Kind, Row

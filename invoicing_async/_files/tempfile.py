@@ -1,0 +1,239 @@
+"""Temporary files: nameless where the file system can, locked while they live, swept when their process is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+
+from .._core.clock import token
+from .existing import Published
+from .folders import make_folder
+from .naming import is_temp, temp_name
+
+__all__ = ["Temp", "Unnamed", "temp_in"]
+
+_UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+
+
+_UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""How file systems say that they make no files without a name; the named kind then meets any other trouble."""
+
+
+class Temp:
+    """A locked temporary file with a name, that ends published or removed."""
+
+    __slots__ = ("_digest", "_fd", "folder", "path", "size")
+
+    _numbers = count()
+    _token = (0, "")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._digest = sha256()
+        self.size = 0
+        self.path, self._fd = self._created(folder)
+
+    @classmethod
+    def _created(cls, folder: Path) -> tuple[str, int]:
+        pid = os.getpid()
+        if cls._token[0] != pid:
+            # A forked child must not go on with its parent's names.
+            cls._token = (pid, token())
+        while True:
+            path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
+            if _locked(fd):
+                return path, fd
+            os.close(fd)
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.size += len(data)
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def flush(self) -> None:
+        """Hear what a file system says only when a file is closed (NFS, quotas), while there is no name yet."""
+        os.close(os.dup(self._fd))
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def published(self, path: Path, *, aside: Path | None = None) -> Published:
+        """Say where it stands now, and let go of it."""
+        self.close()
+        return Published(path, self.size, self.sha256, set_aside=aside)
+
+    def link(self, target: Path) -> None:
+        """Give it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
+        os.link(self.path, target, follow_symlinks=True)
+        os.unlink(self.path)
+
+    def claim(self, target: Path) -> None:
+        """Do as `link` where there are no hard links: claim the name with an empty file, then rename over that."""
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+        try:
+            os.replace(self.path, target)
+        except BaseException:
+            os.unlink(target)
+            raise
+
+    def replace(self, target: Path) -> None:
+        os.replace(self.path, target)
+
+    def copied(self, folder: Path) -> Temp:
+        """Make a named copy elsewhere and remove this one."""
+        copy = Temp(folder)
+        try:
+            for begin in range(0, self.size, COPIED):
+                copy.write(os.pread(self._fd, COPIED, begin))
+        except BaseException:
+            copy.discard()
+            raise
+        self.discard()
+        return copy
+
+    def discard(self) -> None:
+        """Remove the file, whatever state it is in."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.unlink(self.path)
+            self.close()
+
+    def close(self) -> None:
+        """Let go of it. What a file system has to say at a close it said at `flush`."""
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):
+            os.close(fd)
+
+
+class Unnamed(Temp):
+    """A temporary file that has no name before it is published (Linux): a dead run leaves nothing to be swept.
+
+    It takes half the system calls of a named one, each of which hands the interpreter lock to and fro.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def _created(cls, folder: Path) -> tuple[str, int]:
+        fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
+        return f"/proc/self/fd/{fd}", fd
+
+    def link(self, target: Path) -> None:
+        # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
+        os.link(self.path, target, src_dir_fd=self._fd, follow_symlinks=True)
+
+    def replace(self, target: Path) -> None:
+        name = f"{self.folder}{os.sep}{temp_name(token(), 0)}"
+        # Locked before it has a name: a sweep must never find a living file free.
+        with suppress(OSError):
+            _lock(self._fd, wait=True)
+        os.link(self.path, name, src_dir_fd=self._fd, follow_symlinks=True)
+        try:
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def discard(self) -> None:
+        if self._fd >= 0:
+            self.close()
+
+
+_NAMED_ONLY: set[Path] = set()
+"""Folders whose file system makes no files without a name."""
+
+
+COPIED = 2**20
+"""Bytes copied at a time to another volume."""
+
+
+PROBED = 2**16
+"""Bytes that a probe of a folder writes."""
+
+
+def _lock(fd: int, *, wait: bool) -> None:
+    # Windows has no flock and needs none: it refuses to unlink a file that is open.
+    if sys.platform != "win32":
+        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _locked(fd: int) -> bool:
+    """Lock a new temporary file; false if a sweep took it for a dead one's just before."""
+    # On a file system without locks this fails, and so does every sweep's try: nothing is swept there.
+    with suppress(OSError):
+        _lock(fd, wait=True)
+    return os.fstat(fd).st_nlink > 0
+
+
+def probe(folder: Path) -> None:
+    """Do all that saving a document takes and leave nothing. Raises the `OSError` that the next one would meet too."""
+    temp = temp_in(folder)
+    try:
+        temp.write(bytes(PROBED))
+        temp.flush()
+    finally:
+        temp.discard()
+
+
+def sweep(folder: Path) -> int:
+    """Remove the temporary files of dead runs in this folder and give their number."""
+    with os.scandir(folder) as entries:
+        return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
+
+
+def _swept(path: str) -> bool:
+    """Remove a temporary file if nobody holds it any more; a living writer's lock says somebody does."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(fd, wait=False)
+        # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
+        os.unlink(path)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def temp_in(folder: Path) -> Temp:
+    try:
+        return _temp(folder)
+    except FileNotFoundError:
+        make_folder(folder, durable=True)
+        return _temp(folder)
+
+
+def _temp(folder: Path) -> Temp:
+    if not _UNNAMED_WORK or folder in _NAMED_ONLY:
+        return Temp(folder)
+    try:
+        return Unnamed(folder)
+    except OSError as exc:
+        if exc.errno not in _UNNAMED_REFUSED:
+            raise
+        _NAMED_ONLY.add(folder)
+        return Temp(folder)
+
+
+def prepare_folder(folder: Path, *, durable: bool = False) -> bool:
+    """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
+    make_folder(folder, durable=durable)
+    sweep(folder)
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
