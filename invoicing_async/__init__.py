@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._core.signing import SigningRules
     from ._einvoices.shape import WireNames
-    from ._files.naming import Layout
+    from ._files.layout import Layout
     from ._files.publish import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
     from .documents import DownloadOutcome, OpenDocument, OrderDocuments

@@ -52,7 +52,8 @@ from ._einvoices.encode import dump_draft
 from ._einvoices.poll_scheduler import Schedule
 from ._einvoices.rules import JUDGED, UUID, canonical_key, check, faults, rounding_unit
 from ._files.existing import difference
-from ._files.naming import Layout, parsed
+from ._files.layout import Layout
+from ._files.names import parsed
 from ._files.writer import DiskWriter
 from .documents import DownloadOutcome, OrderDocuments, Saver, judged
 from .errors import DraftError, Fault, InvoicingError, ResolutionTooEarlyError, Sent, SubmissionInDoubtError

@@ -29,7 +29,7 @@ from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
 from invoicing_async._einvoices.encode import dump_draft
-from invoicing_async._files.naming import file_name
+from invoicing_async._files.names import file_name
 from invoicing_async.cli import run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit

@@ -20,7 +20,7 @@ from forked import Forked, python
 
 from invoicing_async._files import folders, tempfile, writer
 from invoicing_async._files.existing import Published
-from invoicing_async._files.naming import is_temp, temp_name
+from invoicing_async._files.names import is_temp, temp_name
 from invoicing_async._files.publish import OnExisting
 from invoicing_async._files.tempfile import prepare_folder, sweep
 from invoicing_async._files.writer import DiskWriter

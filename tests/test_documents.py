@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from peers import Connection, Peer, listening
 
 from invoicing_async._files.existing import Published
-from invoicing_async._files.naming import Layout, is_temp, temp_name
+from invoicing_async._files.layout import Layout
+from invoicing_async._files.names import is_temp, temp_name
 from invoicing_async._files.pdf import fault_of
 from invoicing_async._files.publish import OnExisting
 from invoicing_async._files.tempfile import probe

@@ -17,7 +17,7 @@ from forked import python
 
 from invoicing_async._files import existing, tempfile, writer
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
-from invoicing_async._files.naming import child, is_temp
+from invoicing_async._files.names import child, is_temp
 from invoicing_async._files.pdf import Checker
 from invoicing_async._files.publish import OnExisting
 from invoicing_async._files.tempfile import prepare_folder, probe, sweep

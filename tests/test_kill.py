@@ -27,7 +27,7 @@ import pytest
 from attrs import define, field
 from fakes import LaterClock
 
-from invoicing_async._files.naming import is_temp
+from invoicing_async._files.names import is_temp
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
 

@@ -21,13 +21,13 @@ from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._files.naming import (
+from invoicing_async._files.disposition import from_content_disposition
+from invoicing_async._files.layout import Layout
+from invoicing_async._files.names import (
     DIGEST_DIGITS,
-    Layout,
-    _clean,
     child,
+    cleaned,
     file_name,
-    from_content_disposition,
     is_temp,
     numbered,
     parsed,
@@ -212,7 +212,7 @@ def test_any_id_gives_one_safe_component(order_id: str, suffix: str, limit: int)
     name = file_name(order_id, suffix=suffix, limit=limit)
     assert name.endswith(suffix)
     assert_safe(name, limit)
-    assert _clean(name) == name
+    assert cleaned(name) == name
 
 
 @given(st.lists(IDS, min_size=2, max_size=8, unique=True))

@@ -24,7 +24,7 @@ from served import Cli, json_lines, whole, write_drafts, write_ids
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Poller, RetryPolicy, Session, StaticToken
 from invoicing_async._core.http import Request
 from invoicing_async._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
-from invoicing_async._files.naming import file_name
+from invoicing_async._files.names import file_name
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input.settings import Settings
 from invoicing_async.policies import Limits

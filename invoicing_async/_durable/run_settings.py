@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 
-from .._files.naming import EXPORT, Layout
+from .._files.layout import EXPORT, Layout
 from ..policies import Limits, RetryPolicy
 
 __all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]

@@ -17,7 +17,7 @@ from typing import Protocol
 from attrs import frozen
 
 from .._core.clock import token
-from .naming import marked
+from .names import marked
 from .pdf import Checker
 
 __all__ = ["MakesProof", "Proof", "Published", "difference", "set_aside", "whole_document"]

@@ -14,7 +14,7 @@ from attrs import evolve
 
 from .existing import MakesProof, Published, difference, set_aside, whole_document
 from .folders import make_folder
-from .naming import numbered
+from .names import numbered
 from .tempfile import Temp, Unnamed
 
 __all__ = ["OnExisting", "Publisher", "published"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from .._core.clock import token
 from .existing import Published
 from .folders import make_folder
-from .naming import is_temp, temp_name
+from .names import is_temp, temp_name
 
 __all__ = ["Temp", "Unnamed", "temp_in"]
 

@@ -46,7 +46,7 @@ from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
 from .._einvoices.rules import JUDGED, UUID, canonical_key, rounding_unit
 from .._einvoices.shape import WireNames
 from .._files.existing import Published, whole_document
-from .._files.naming import file_name, parsed
+from .._files.names import file_name, parsed
 from .._files.publish import OnExisting
 from .._files.receive import Kind, Place
 from .._files.writer import DiskWriter

@@ -14,7 +14,7 @@ from attrs import frozen
 from cyclopts import App, Parameter
 
 from ..._durable.lock import Holder, holder_of
-from ..._files.naming import Layout
+from ..._files.layout import Layout
 from ..._files.writer import DiskWriter
 from ...polling import Poller
 from ...repair import lateness
