@@ -19,13 +19,14 @@ from ._core.causes import of_document
 from ._core.http import Repeat, Request, Response, path
 from ._core.order_ids import OrderId, as_text, texts
 from ._core.ramp import Cause, Verdict
+from ._files.body import Body, Place, Receiver
 from ._files.disposition import content_disposition, from_content_disposition
 from ._files.existing import Published, whole_document
+from ._files.kinds import GENERIC, PDF_TYPES, Pdf
 from ._files.layout import Layout
 from ._files.names import child, file_name, safe_name
 from ._files.pdf import Checker
 from ._files.publish import OnExisting
-from ._files.receive import GENERIC, PDF_TYPES, Body, Pdf, Place, Receiver
 from ._files.tempfile import prepare_folder, probe
 from ._files.writer import DiskWriter
 from ._values.digest_set import Seen

@@ -17,22 +17,10 @@ from fakes import FakeClock, FakeResponse
 
 from invoicing_async._core.hold import Hold
 from invoicing_async._core.semaphore import Slots
+from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, Place, Receiver
 from invoicing_async._files.existing import Published
-from invoicing_async._files.receive import (
-    GENERIC,
-    HEAD_SIZE,
-    PDF_TYPES,
-    SMALL,
-    Body,
-    Kind,
-    Pdf,
-    Place,
-    Receiver,
-    Xml,
-    is_declared,
-    refuse_unless,
-    sent_length,
-)
+from invoicing_async._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
+from invoicing_async._files.verify import is_declared, refuse_unless, sent_length
 from invoicing_async._files.writer import DiskWriter, Spool
 from invoicing_async.errors import (
     ApiError,

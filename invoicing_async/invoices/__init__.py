@@ -45,10 +45,11 @@ from .._einvoices.encode import encode_draft, encode_dumped
 from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
 from .._einvoices.rules import JUDGED, UUID, canonical_key, rounding_unit
 from .._einvoices.shape import WireNames
+from .._files.body import Place
 from .._files.existing import Published, whole_document
+from .._files.kinds import Kind
 from .._files.names import file_name, parsed
 from .._files.publish import OnExisting
-from .._files.receive import Kind, Place
 from .._files.writer import DiskWriter
 from .._values.digest_set import Seen
 from ..errors import (

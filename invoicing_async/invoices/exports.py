@@ -16,8 +16,9 @@ from .._core.http import Request, Response
 from .._einvoices.decode import Export
 from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
+from .._files.body import Place, Receiver
 from .._files.existing import Published
-from .._files.receive import GENERIC, PDF_TYPES, Kind, Pdf, Place, Receiver, Xml
+from .._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Session, Sleep

@@ -1,14 +1,10 @@
-"""From an answer to a whole document: the proof that a body is complete, small ones in memory, large ones on disk.
-
-A body becomes a file only after its content type, its head, its tail and its length are as documented (API.md
-A.1). What breaks that proof is an `IncompleteDocumentError`, which the session repeats as a whole call.
-"""
+"""One body on its way: small ones in memory, large ones on disk, proved at its end."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from attrs import frozen
 
@@ -18,7 +14,6 @@ from .._core.envelope import error_from
 from .._core.error_bodies import error_body
 from .._core.hold import Hold
 from .._core.http import Response
-from .._values.text import one_line
 from ..errors import (
     HEAD_LIMIT,
     IncompleteDocumentError,
@@ -30,99 +25,24 @@ from ..errors import (
 )
 from ..policies import Timeouts
 from .existing import MakesProof, Proof, Published
-from .pdf import HEAD_WINDOW, Checker, fault_of, head_fault
+from .kinds import Kind
+from .pdf import HEAD_WINDOW, Checker
 from .publish import OnExisting
+from .verify import is_declared, is_framed, refuse_unless, sent_length
 from .writer import DiskWriter, Spool
-from .xml import XmlProof
 
-__all__ = ["GENERIC", "PDF_TYPES", "Body", "Kind", "Pdf", "Place", "Receiver", "Xml", "refuse_unless", "sent_length"]
+__all__ = ["Body", "Place", "Receiver"]
 
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
 
-PARTIAL = 206
-NOT_WHOLE = frozenset({204, 205, PARTIAL})
-"""What is a success and no document: no content, or a part."""
+
 GZIP = b"\x1f\x8b"
 """How a gzip stream begins."""
 
-TYPE_LIMIT = 100
-"""Characters of another content type that an error shows."""
 
 HEAD_SIZE = HEAD_WINDOW
 """Bytes of a large body that are there before it is passed on: enough to judge its head."""
-
-
-GENERIC = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download",
-     "application/download", "application/gzip", "application/x-gzip"}
-)  # fmt: skip
-"""What is said of bytes that nobody knows anything about, or that a browser is to save: the bytes decide."""
-
-PDF_TYPES = frozenset({"application/pdf", "application/x-pdf"})
-
-
-class Kind(Protocol):
-    """What a document must be."""
-
-    @property
-    def documented(self) -> str:
-        """What the content type of one is, in the words of an error."""
-
-    @property
-    def content_types(self) -> frozenset[str]:
-        """The content types whose bytes are judged; what has another is not looked at. Lower case, "" for none."""
-
-    def head_fault(self, head: bytes) -> str | None:
-        """Say what is wrong with a body that begins so; None while nothing is."""
-
-    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        """Say what is wrong with a whole body, None if nothing."""
-
-    def proof(self) -> Proof: ...
-
-
-@frozen
-class Pdf:
-    """A PDF, proved by its head and its tail. `setting` is what a user may say to have other content types judged."""
-
-    content_types: frozenset[str] = PDF_TYPES
-    setting: str = ""
-
-    @property
-    def documented(self) -> str:
-        return "application/pdf is documented" + (f"; {self.setting}" if self.setting else "")
-
-    def head_fault(self, head: bytes) -> str | None:
-        return head_fault(head)
-
-    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        return fault_of(body, content_length=content_length, framed=framed)
-
-    def proof(self) -> Proof:
-        return Checker()
-
-
-@frozen
-class Xml:
-    """An XML invoice, proved by a parser that reaches its end and by what is known not to be one."""
-
-    content_types: frozenset[str] = frozenset({"application/xml", "text/xml"})
-
-    @property
-    def documented(self) -> str:
-        return "application/xml or text/xml is documented"
-
-    def head_fault(self, head: bytes) -> str | None:
-        return None
-
-    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        proof = self.proof()
-        proof.feed(body)
-        return proof.fault(content_length=content_length)
-
-    def proof(self) -> Proof:
-        return XmlProof()
 
 
 @frozen(kw_only=True)
@@ -137,53 +57,6 @@ class Place:
     on_existing: OnExisting = OnExisting.NEW_NAME
     proof: MakesProof | None = Checker
     durable: bool = False
-
-
-def sent_length(response: Response) -> int | None:
-    """Return the Content-Length of an answer; None if it has none that is a number. A framing overrides it."""
-    if _is_framed(response):
-        return None
-    value = response.header("Content-Length")
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
-
-
-def _is_framed(response: Response) -> bool:
-    """Tell whether the transfer marks the body's end itself, so that one that ended is complete (RFC 9112, 7.1)."""
-    return (response.header("Transfer-Encoding") or "").strip().lower().endswith("chunked")
-
-
-def _content_type(response: Response) -> str:
-    return (response.header("Content-Type") or "").partition(";")[0].strip().lower()
-
-
-def is_declared(response: Response, kind: Kind) -> bool:
-    """Tell whether a 2xx answer says that it is a whole document of this kind, or may be one for all that it says."""
-    if response.status in NOT_WHOLE:
-        return False
-    named, known = _content_type(response), kind.content_types
-    if "," not in named:
-        return named in known
-    # A header that was sent twice comes as one.
-    several = list(filter(None, map(str.strip, named.split(","))))
-    return bool(several) and known.issuperset(several)
-
-
-async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
-    """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
-    if is_declared(response, kind):
-        return
-    if response.status == PARTIAL:
-        raise IncompleteDocumentError("206: a part of a document, which nobody asked for", status=PARTIAL)
-    content_type = _content_type(response)
-    body = await error_body(response.chunks())
-    error = error_from(response.status, response.header, body, now=now)
-    if error is not None:
-        raise error
-    if response.status in NOT_WHOLE:
-        raise ProtocolError(f"{response.status}: an answer that has no content", status=response.status)
-    shown = one_line(content_type, TYPE_LIMIT) or "none"
-    text = f"the answer has content type {shown!r} where {kind.documented}"
-    raise ProtocolError(text, head=body, status=response.status)
 
 
 @frozen
@@ -234,7 +107,7 @@ class Body:
         coding = response.header("Content-Encoding")
         self._coding = coding if is_coded(coding) else None
         self._length = None if self._coding else sent_length(response)
-        self._framed = _is_framed(response)
+        self._framed = is_framed(response)
         self._begun = self._paused = receiver.clock.monotonic()
         self._pieces: list[bytes] = []
         self._first = b""
