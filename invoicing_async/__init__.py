@@ -141,8 +141,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "_files.writer": "OnExisting",
-    "_files.naming": "Layout",
+    "_files.publish": "OnExisting",
+    "_files.layout": "Layout",
     "_core.signing": "SigningRules",
     "_einvoices.shape": "WireNames",
     "auth": "Auth HmacAuth OAuthClientCredentials StaticToken",

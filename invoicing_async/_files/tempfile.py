@@ -15,10 +15,12 @@ from .existing import Published
 from .folders import make_folder
 from .names import is_temp, temp_name
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["Temp", "Unnamed", "temp_in"]
 
 _UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-
 
 _UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.EOPNOTSUPP})
 """How file systems say that they make no files without a name; the named kind then meets any other trouble."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -32,10 +31,6 @@ from .tempfile import Temp, temp_in
 __all__ = ["DiskWriter", "Spool"]
 
 T = TypeVar("T")
-
-
-if sys.platform != "win32":
-    pass
 
 
 BATCH = 256
