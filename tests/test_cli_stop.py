@@ -22,7 +22,7 @@ from forked import Forked, forked
 from served import command, json_lines, whole, write_drafts, write_ids
 
 from invoicing_async._wire import dump_draft
-from invoicing_async.cli import stop
+from invoicing_async.cli import screen, stop
 from invoicing_async.cli.drafts import example
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
@@ -154,6 +154,17 @@ def test_a_terminal_that_is_gone_does_not_break_the_end(services: Callable[..., 
     counts = shown("i.db")
     assert "in_doubt" not in counts
     assert counts["submitted"] == len(sandbox.created) < 60
+
+
+def test_a_console_on_a_terminal_that_is_gone_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of trouble must not end what is in flight, though the signal of the hang-up has not come yet."""
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        console = screen.stderr()
+        console.print("whoever read stdout has left")
+        assert console.quiet
 
 
 @pytest.mark.asyncio
