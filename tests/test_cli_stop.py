@@ -13,6 +13,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async.cli import stop
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input.drafts import example
+from invoicing_async.cli.terminal import output
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 pytestmark = pytest.mark.process
@@ -154,6 +156,17 @@ def test_a_terminal_that_is_gone_does_not_break_the_end(services: Callable[..., 
     counts = shown("i.db")
     assert "in_doubt" not in counts
     assert counts["submitted"] == len(sandbox.created) < 60
+
+
+def test_a_console_on_a_terminal_that_is_gone_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of trouble must not end what is in flight, though the signal of the hang-up has not come yet."""
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with suppress(OSError), os.fdopen(theirs, "w") as terminal:  # its end writes once more
+        monkeypatch.setattr("sys.stderr", terminal)
+        console = output.stderr()
+        console.print("whoever read stdout has left")
+    assert console.quiet
 
 
 @pytest.mark.asyncio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -145,6 +146,15 @@ def complain(console: Console, message: str, *hints: str) -> None:
 
 class _Console(Console):
     """A console whose reader may leave without ending the command: it goes on in silence."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print, unless the terminal has closed, which says so by EIO as a pipe does by EPIPE."""
+        try:
+            super().print(*objects, **how)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.quiet = True
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
