@@ -15,6 +15,8 @@ from attrs import frozen
 
 from ._core.batch import bounded
 from ._core.clock import Clock
+from ._durable.doubts import UNKNOWN_LATE
+from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
 from ._durable.records import Change, Item
 from ._durable.sheet import (
@@ -36,7 +38,6 @@ from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
 from .invoices import AsyncInvoices
 from .models import InvoiceRequest
-from .runs import UNKNOWN_LATE, InvoiceRun
 from .session import Sleep
 
 __all__ = [

@@ -25,9 +25,11 @@ from hypothesis import strategies as st
 
 from invoicing_async._core.clock import Clock, RealClock
 from invoicing_async._core.http import Exchange, Request, Response, Transport
+from invoicing_async._durable.drafts import _restored
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
+from invoicing_async._durable.streams import merge_sources
 from invoicing_async._einvoices.draft_json import load_draft
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.shape import WireNames
@@ -72,8 +74,6 @@ from invoicing_async.runs import (
     RunFileError,
     SqliteReader,
     State,
-    _merged,
-    _restored,
     check_files,
 )
 from invoicing_async.sandbox import (
@@ -1447,8 +1447,8 @@ async def numbers(count: int, error: Exception | None = None) -> AsyncGenerator[
 @pytest.mark.asyncio
 async def test_merging_gives_all_and_then_the_first_error() -> None:
     """One source's error does not cut the other short."""
-    assert sorted(await listed(_merged(numbers(3), numbers(200)))) == sorted([*range(3), *range(200)])
-    given, error = await until_error(_merged(numbers(2, KeyError("first")), numbers(150)))
+    assert sorted(await listed(merge_sources(numbers(3), numbers(200)))) == sorted([*range(3), *range(200)])
+    given, error = await until_error(merge_sources(numbers(2, KeyError("first")), numbers(150)))
     assert len(given) == 152
     assert isinstance(error, KeyError)
 

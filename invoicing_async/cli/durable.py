@@ -11,6 +11,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
+from .._durable.checking import check_files
+from .._durable.document_run import DocumentRun
+from .._durable.invoice_run import InvoiceRun
 from .._durable.records import NewDraft
 from .._durable.states import Event
 from .._einvoices.rules import KEY_LENGTH
@@ -20,19 +23,7 @@ from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
-from ..runs import (
-    DocumentRun,
-    DocumentState,
-    DraftConflictError,
-    ExportTo,
-    InvoiceRun,
-    Item,
-    RunFileError,
-    RunPace,
-    State,
-    check_files,
-    export_layout,
-)
+from ..runs import DocumentState, DraftConflictError, ExportTo, Item, RunFileError, RunPace, State, export_layout
 from .exits import CommandError, Exit, checked
 from .input.drafts import BadDraft, Drafts
 from .input.options import Pace

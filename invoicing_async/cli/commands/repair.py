@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
+from ..._durable.invoice_run import InvoiceRun
 from ..._durable.lock import holder_of
 from ..._files.publish import OnExisting
 from ..._files.writer import DiskWriter
@@ -33,7 +34,7 @@ from ...repair import (
     sheet_head,
     sheet_line,
 )
-from ...runs import InvoiceRun, RunKind, SqliteReader, State
+from ...runs import RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
+from ..._durable.checking import Checked
 from ..._einvoices.decode import decode_request
 from ...documents import DownloadOutcome
 from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
@@ -33,7 +34,7 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import Checked, DocumentState, Item, State
+from ...runs import DocumentState, Item, State
 
 __all__ = [
     "CHECKS",

@@ -1,0 +1,217 @@
+"""A durable download: each order's outcome with path, size and hash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from datetime import date, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+from .._core.batch import Careful, bounded
+from .._core.clock import Clock, RealClock
+from .._core.order_ids import OrderId, texts
+from .._core.ramp import Cause, Verdict
+from .._files.layout import Layout
+from .._files.writer import DiskWriter
+from ..documents import DownloadOutcome, OrderDocuments, Saver, judged
+from ..models import Deferred, Failed, NotStarted, Saved, Skipped
+from ..session import Sleep
+from .checking import Checked, compare_files
+from .items import absolute_path, checked_places, error_line, page_items, recorded_path, saved_document
+from .ledger import SqliteLedger
+from .records import Intake, Item
+from .run_settings import RunSettings
+from .states import DocumentState, RunKind
+from .stop import StoppedError, StopToken
+
+__all__ = ["DocumentRun"]
+
+
+class DocumentRun:
+    """A durable download of many order documents. `ledger` is its run file."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self.ledger = ledger
+        self._stop = StopToken()
+        self._placed()
+
+    def _placed(self) -> None:
+        settings = self.ledger.settings
+        self.folder = Path(settings["folder"])
+        self.layout = Layout(settings["layout"])
+        self.day = date.fromisoformat(settings["day"])
+        self.served_name: bool = settings["served_name"]
+        self.durable: bool = settings["durable"]
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        file: str | PathLike[str],
+        *,
+        folder: str | PathLike[str] | None = None,
+        layout: str = "{order_id}",
+        day: date | None = None,
+        served_name: bool = False,
+        durable: bool = False,
+        move: bool = False,
+        clock: Clock | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open a run file and hold it; with `folder`, make it if it is not there.
+
+        The settings are those of the first time: later only `folder` is compared, and `move` changes it. Raises
+        `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
+        `FileNotFoundError`, `ValueError` for another folder than the recorded one.
+        """
+        where = None if folder is None else absolute_path(folder)
+        today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
+        settings = {
+            "folder": str(where),
+            "layout": Layout(layout).pattern,
+            "day": (day or today).isoformat(),
+            "served_name": served_name,
+            "durable": durable,
+        }
+        kind = RunKind.DOCUMENTS
+        async with SqliteLedger.open(
+            file, kind=kind, settings=settings, create=where is not None, clock=clock
+        ) as ledger:
+            recorded = ledger.settings["folder"]
+            is_other = where is not None and recorded != str(where)
+            if is_other and not move:
+                raise ValueError(f"folder must be {recorded}, which this run was begun with, got {where}")
+            run = cls(ledger)
+            if is_other:
+                await run.move(folder=where)
+            yield run
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run keeps for whoever goes on with it; its place is `folder` and `layout`."""
+        return RunSettings.read(self.ledger.settings)
+
+    async def keep(self, settings: RunSettings) -> None:
+        """Keep other settings from now on. Raises `ValueError` for an export, which is for e-invoices."""
+        if settings.export is not None:
+            raise ValueError("export is for a run of e-invoices")
+        await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    async def move(self, *, folder: str | PathLike[str] | None = None, layout: str | None = None) -> None:
+        """Save what is still to be had elsewhere, or under other names, from now on.
+
+        What was saved stays where it is and is verified there; what of it is missing or broken is fetched anew into
+        the new place. Raises `ValueError` for a layout that is none.
+        """
+        changed = {
+            "folder": str(self.folder if folder is None else absolute_path(folder)),
+            "layout": self.layout.pattern if layout is None else Layout(layout).pattern,
+        }
+        await self.ledger.update_settings({**self.ledger.settings, **changed})
+        self._placed()
+
+    def stop(self) -> None:
+        """Let what is in flight finish and begin nothing more, for as long as the file is open."""
+        self._stop.ask()
+
+    async def add(self, order_ids: Iterable[OrderId] | AsyncIterable[OrderId]) -> Intake:
+        """Take in ids, all of them or, after an error or a crash, none. One that is known or comes again counts once.
+
+        Raises `ValueError` for one that is not text, a UUID or an int.
+        """
+        return await self.ledger.add_ids(texts(order_ids))
+
+    async def verify(self, disk: DiskWriter) -> AsyncGenerator[Checked]:
+        """Hash every recorded file; one that is missing or broken is planned again."""
+        async with aclosing(self._verified(disk)) as verified:
+            async for item, fault in verified:
+                yield Checked(item.key, recorded_path(item), fault)
+
+    async def _verified(self, disk: DiskWriter) -> AsyncGenerator[tuple[Item, str | None]]:
+        async with aclosing(compare_files(self.ledger, disk, self._stop)) as compared:
+            async for item, fault in compared:
+                if fault is not None:
+                    # A file that was there before this library asked is not ours to replace.
+                    path = item.path if item.state == DocumentState.SAVED else None
+                    await self.ledger.record_document(item.seq, DocumentState.PLANNED, path=path, error=fault)
+                yield item, fault
+
+    async def download(
+        self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
+    ) -> AsyncGenerator[DownloadOutcome]:
+        """Do what is left and give an outcome for each id, as `download_many`; each is on disk before it is given.
+
+        With `verify` what was saved before is hashed first and given as `Skipped`; what is missing or broken is
+        fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
+        does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
+        """
+        places = checked_places(concurrency, documents.concurrency)
+        failed: set[str] = set()
+
+        def judge(outcome: DownloadOutcome) -> Cause | Verdict:
+            if isinstance(outcome, Failed) and outcome.order_id in failed:
+                failed.discard(outcome.order_id)
+                return Verdict.SILENT
+            return judged(outcome)
+
+        async def fetched(item: Item, sleep: Sleep) -> DownloadOutcome:
+            if item.state == DocumentState.FAILED:
+                failed.add(item.key)
+            return await self._fetched(saver, item, sleep)
+
+        saver = await documents.saver(
+            self.folder, durable=self.durable, layout=self.layout, served_name=self.served_name, day=self.day
+        )
+        if verify:
+            async with aclosing(self._verified(documents.disk)) as verified:
+                async for item, fault in verified:
+                    if fault is None:
+                        yield Skipped(item.key, saved_document(item))
+        async with aclosing(page_items(self.ledger.pending, self._stop)) as items:
+            outcomes = bounded(
+                items,
+                fetched,
+                concurrency=places,
+                sleep=documents.sleep,
+                abandoned=lambda item, error: NotStarted(item.key, error),
+                careful=Careful(judge, documents.stop_after),
+            )
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    yield outcome
+
+    async def _fetched(self, saver: Saver, item: Item, sleep: Sleep) -> DownloadOutcome:
+        # A path of ours whose file is gone or broken: nobody else's is replaced, nor anything where the run was before.
+        is_here = item.path is not None and recorded_path(item).is_relative_to(self.folder)
+        replace = recorded_path(item) if is_here else None
+        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=replace)
+        if isinstance(outcome, Failed) and isinstance(outcome.error, StoppedError):
+            return NotStarted(item.key, outcome.error)
+        await self._record(item, outcome)
+        return outcome
+
+    async def _record(self, item: Item, outcome: DownloadOutcome) -> None:
+        match outcome:
+            case Saved(_, document) | Skipped(_, document):
+                state = DocumentState.SAVED if isinstance(outcome, Saved) else DocumentState.SKIPPED
+                await self.ledger.record_document(
+                    item.seq,
+                    state,
+                    path=str(document.path),
+                    size=document.size,
+                    sha256=document.sha256,
+                    request_id=document.request_id,
+                    attempt=document.attempts,
+                )
+            case Deferred(_, error) | Failed(_, error):
+                state = DocumentState.DEFERRED if isinstance(outcome, Deferred) else DocumentState.FAILED
+                await self.ledger.record_document(
+                    item.seq,
+                    state,
+                    path=item.path,
+                    request_id=getattr(error, "request_id", None),
+                    code=getattr(error, "code", None),
+                    error=error_line(error),
+                    attempt=len(getattr(error, "attempts", ())),
+                )

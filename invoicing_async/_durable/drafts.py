@@ -1,0 +1,83 @@
+"""Drafts as a run keeps them, and whether they are still what was taken in."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+from attrs import evolve
+
+from .._einvoices.draft_json import load_draft
+from .._einvoices.encode import dump_draft
+from .._einvoices.rules import JUDGED, canonical_key
+from ..errors import DraftError, Fault
+from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from .records import Item, NewDraft, RunFileError
+
+__all__ = ["DAMAGED_DRAFT", "has_key", "is_whole", "new_draft", "sent_draft"]
+
+DAMAGED_DRAFT = (
+    "is damaged: the run file does not hold what was taken in, so it was not sent; give the same draft again to mend it"
+)
+
+
+def has_key(wrong: tuple[Fault, ...]) -> bool:
+    return not any(fault.path in {"draft", "key"} for fault in wrong)
+
+
+def new_draft(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
+    key = canonical_key(draft.key)
+    if key != draft.key:
+        draft = evolve(draft, key=key)
+    # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
+    payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
+    return NewDraft(
+        key=canonical_key(draft.key),
+        payload=payload,
+        payload_sha256=sha256(payload.encode()).hexdigest(),
+        error=str(DraftError(wrong)) if wrong else None,
+    )
+
+
+def is_whole(item: Item) -> bool:
+    """Tell whether the run file holds a draft as it was taken in; of an invalid one it holds the faults."""
+    text = item.payload
+    return text is not None and text[:1] == "{" and sha256(text.encode()).hexdigest() == item.payload_sha256
+
+
+def sent_draft(item: Item) -> InvoiceDraft:
+    """Read the draft of an item in doubt. Raises `DraftError` if it is not what was sent."""
+    if not is_whole(item):
+        text = "is damaged: the run file does not hold what was sent; look the invoice up by its key, and resolve it"
+        raise DraftError((Fault("draft", text),), key=item.key)
+    return stored_draft(item)
+
+
+def stored_draft(item: Item) -> InvoiceDraft:
+    """Read the draft of an item. Raises `DraftError` if it is none that this version knows."""
+    if item.payload is None:
+        raise RunFileError(f"the draft of {item.key!r} is not in the run file")
+    try:
+        return _restored(item.payload)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return load_draft(item.payload, rounding=JUDGED)
+
+
+def _restored(payload: str) -> InvoiceDraft:
+    """Read what `dump_draft` wrote of a draft without faults, in a fraction of the time of `load_draft`."""
+    found = json.loads(payload, parse_float=Decimal, parse_int=Decimal)
+    for name, kind in (("consumer", Consumer), ("submit_to_tax", SubmitToTax)):
+        if name in found:
+            found[name] = kind(**found[name])
+    if "payment_method" in found:
+        found["payment_method"] = PaymentMethod(found["payment_method"])
+    found["lines"] = tuple(map(_restored_line, found["lines"]))
+    return InvoiceDraft(**found)
+
+
+def _restored_line(found: dict[str, Any]) -> InvoiceLine:
+    if "vat_rate" in found:
+        found["vat_rate"] = VatRate(found["vat_rate"])
+    return InvoiceLine(**found)

@@ -1,0 +1,112 @@
+"""The documents of a run's finished items."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from functools import partial
+from pathlib import PurePosixPath
+
+from attrs import evolve, frozen
+
+from .._core.batch import bounded
+from .._einvoices.poll_scheduler import Schedule
+from ..errors import InvoicingError
+from ..invoices import AsyncInvoices
+from ..session import Sleep
+from .items import absolute_path, current_item, error_line, filter_by_file, page_items
+from .ledger import SqliteLedger
+from .records import Item, RunFileError
+from .run_settings import ExportTo, named
+from .states import Event, State
+from .stop import StoppedError, StopToken
+from .streams import each_of
+
+__all__ = ["Exporting", "export_name"]
+
+
+@frozen
+class Exporting:
+    """The documents of finished items, saved below one folder."""
+
+    _ledger: SqliteLedger
+    _stop: StopToken
+    _invoices: AsyncInvoices
+    _to: ExportTo
+    _poller: Schedule | None
+
+    async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Save what has no file yet; `also` gives items that finish meanwhile."""
+        async with aclosing(self._without_file(also)) as items:
+            outcomes = bounded(
+                items,
+                self._tried,
+                concurrency=self._invoices.concurrency,
+                sleep=self._invoices.sleep,
+                abandoned=lambda item, _: item,
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
+
+    async def _tried(self, item: Item, sleep: Sleep) -> Item:
+        await self._exported(item, self._stop.sleep(sleep))
+        return await current_item(self._ledger, item.seq)
+
+    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Give the finished items that have no file, each once: those of the run file, then those that finish."""
+        given: set[int] = set()
+        finished = page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
+        async with aclosing(filter_by_file(finished, has=False)) as items:
+            async for item in items:
+                given.add(item.seq)
+                yield item
+        if also is None:
+            return
+        async with aclosing(self._stop.until(each_of(also))) as later:
+            async for item in later:
+                if item.state == State.SUCCESS and item.seq not in given:
+                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
+                    finished_item = await current_item(self._ledger, item.seq)
+                    if finished_item.path is None:
+                        yield finished_item
+
+    async def _exported(self, item: Item, sleep: Sleep) -> None:
+        invoices, to = self._invoices, self._to
+        try:
+            number = item.invoice_id or await _looked_up(invoices, item)
+            name = export_name(evolve(item, invoice_id=number), to, created=self._ledger.created)
+            since = begun_at(item, self._ledger.created)
+            saved = await invoices.export(
+                number, to.folder, format=to.format, name=name, since=since, poller=self._poller, sleep=sleep
+            )
+        except StoppedError:
+            return  # its turn comes again
+        except InvoicingError as error:
+            if invoices.ends_batch(error):
+                raise
+            await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
+        else:
+            path = str(absolute_path(saved.path))
+            await self._ledger.transition(
+                item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
+            )
+
+
+def begun_at(item: Item, created: float) -> float:
+    return item.sent_at or created
+
+
+def export_name(item: Item, to: ExportTo, *, created: float) -> PurePosixPath:
+    if item.invoice_id is None:
+        raise ValueError(f"no invoice is known of {item.key!r}")
+    ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
+    return named(ids, sent_at=begun_at(item, created), to=to)
+
+
+async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
+    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (API.md B.1)."""
+    found = await invoices.status(item.request_id) if item.request_id is not None else None
+    if found is None or found.data is None:
+        raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
+    return found.data.id

@@ -1,0 +1,240 @@
+"""A durable submission: intent before the first byte, answer after it came, and what people say of a doubt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from decimal import Decimal
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from .._core.clock import Clock
+from .._einvoices.poll_scheduler import Schedule
+from .._einvoices.rules import canonical_key, check, faults, rounding_unit
+from ..errors import DraftError, Fault
+from ..invoices import AsyncInvoices
+from ..models import InvoiceDraft
+from .claims import Claims
+from .doubts import Doubts, Reconcile
+from .drafts import has_key, new_draft
+from .exporting import Exporting, export_name
+from .items import PAGE, current_item
+from .ledger import SqliteLedger
+from .records import Intake, Item, NewDraft
+from .run_settings import BY_KEY, ExportTo, RunSettings
+from .settlement import Settlement
+from .states import Event, RunKind, State
+from .stop import StopToken
+from .streams import drain_queue, merge_sources
+from .submission import Submission
+
+__all__ = ["InvoiceRun"]
+
+
+class InvoiceRun:
+    """A durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        self.ledger = ledger
+        self._stop = StopToken()
+        self._claims: Claims[Item] = Claims()
+        self._doubts = Doubts(ledger)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        file: str | PathLike[str],
+        *,
+        create: bool = True,
+        accept_lost_log: bool = False,
+        clock: Clock | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open a run file and hold it. What a crash left between intent and answer is now in doubt.
+
+        Raises `RunLockedError` if another process holds the file, under whatever name, `DamagedRunError` if it is
+        damaged or its write-ahead log is gone, `RunFileError` if it is something else. With `accept_lost_log` a file
+        without its log is taken as it is, and everything that may have been sent meanwhile is in doubt.
+        """
+        opening = SqliteLedger.open(
+            file,
+            kind=RunKind.INVOICES,
+            settings={},
+            create=create,
+            accept_lost_log=accept_lost_log,
+            clock=clock,
+        )
+        async with opening as ledger:
+            yield cls(ledger)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run keeps for whoever goes on with it."""
+        return RunSettings.read(self.ledger.settings)
+
+    async def keep(self, settings: RunSettings) -> None:
+        """Keep other settings from now on. What was exported before stays where it is."""
+        await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    def stop(self) -> None:
+        """Let what is in flight finish and begin nothing more, for as long as the file is open.
+
+        What is submitted and not awaited to its end stays submitted, and is not given.
+        """
+        self._stop.ask()
+
+    async def add(
+        self, drafts: Iterable[InvoiceDraft], *, skip_invalid: bool = False, rounding: Decimal | None = None
+    ) -> Intake:
+        """Take in drafts in one transaction: all of them or none.
+
+        `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
+        A draft whose key and content are known changes nothing, so giving the same drafts again resumes the run.
+        Raises `DraftError` with every fault of every draft, as in `[12].lines[0].price`, unless `skip_invalid`
+        takes those in as invalid, for which they need a key; `DraftConflictError` for known keys with other content.
+        """
+        new: list[NewDraft] = []
+        found: list[Fault] = []
+        unit = rounding_unit(rounding)
+        for number, draft in enumerate(drafts):
+            wrong = faults(draft, rounding=unit)
+            if wrong and not (skip_invalid and has_key(wrong)):
+                found += faults(draft, prefix=f"[{number}]", rounding=unit)
+            elif not found:
+                new.append(new_draft(draft, wrong))
+            if number % PAGE == PAGE - 1:
+                await asyncio.sleep(0)
+        if found:
+            raise DraftError(tuple(found))
+        return await self.ledger.add_drafts(new)
+
+    def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
+        """Send what is planned or was provably not created, and give each item as it then stands.
+
+        `concurrency` is how many items are on their way at once, by default half as many again as the session has
+        calls in flight: while some answers are being recorded, others are awaited.
+
+        It begins with one and has one more under way with each that is taken. Raises `AuthenticationError` when the
+        credential is refused, and `BatchStoppedError` when the same trouble meets the first `Limits.stop_after` (see
+        `AsyncInvoices.submit_many`); what was in flight is recorded first, the rest stays planned. Left early, what is
+        in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
+        and an item that another has under way is given when it ends.
+        """
+        return Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
+
+    async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
+        """Take a draft in, submit it, and give its item as it then stands: for a web service.
+
+        Any number at once, also of one key and beside `submit`: a key is sent once, and whoever asks for it meanwhile
+        gets the same outcome. A key that was submitted before, or is in doubt, is given as it stands; after `stop`
+        nothing is sent. Cancelled, what is in flight is recorded as in doubt. Raises as `add` does, and
+        `AuthenticationError` when the credential is refused.
+        """
+        check(draft)
+        with self._claims.at_work():
+            await self.add([draft])
+            submission = Submission(self.ledger, self._stop, self._claims, invoices)
+            return await submission.sent(await current_item(self.ledger, canonical_key(draft.key)), invoices.sleep)
+
+    def settle(
+        self, invoices: AsyncInvoices, *, poller: Schedule | None = None, also: AsyncIterable[Item] | None = None
+    ) -> AsyncGenerator[Item]:
+        """Wait for every submitted item, and for those `also` goes on giving, and give each as it ends.
+
+        An item whose wait ends without an answer stays submitted and is given with the reason as its `error`. Raises
+        `AuthenticationError` when the credential is refused.
+        """
+        return Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
+
+    async def run(
+        self, invoices: AsyncInvoices, *, poller: Schedule | None = None, concurrency: int | None = None
+    ) -> AsyncGenerator[Item]:
+        """Submit what is left and wait for it at the same time; give an item each time it comes to rest."""
+        accepted: asyncio.Queue[Item | None] = asyncio.Queue()
+
+        async def submitted() -> AsyncGenerator[Item]:
+            try:
+                async with aclosing(self.submit(invoices, concurrency=concurrency)) as items:
+                    async for item in items:
+                        if item.state == State.SUBMITTED:
+                            accepted.put_nowait(item)
+                        else:
+                            yield item
+            finally:
+                accepted.put_nowait(None)
+
+        settled = self.settle(invoices, poller=poller, also=drain_queue(accepted))
+        async with aclosing(merge_sources(submitted(), settled)) as items:
+            async for item in items:
+                yield item
+
+    def export(
+        self,
+        invoices: AsyncInvoices,
+        folder: str | PathLike[str],
+        *,
+        format: str = "pdf",  # noqa: A002 - the service's own name
+        layout: str = BY_KEY,
+        poller: Schedule | None = None,
+        also: AsyncIterable[Item] | None = None,
+    ) -> AsyncGenerator[Item]:
+        """Save the document of every SUCCESS item that has none yet, and give each item as it then stands.
+
+        `layout` names the file below `folder`: `{key}`, `{request_id}`, `{invoice_id}`, `{date:%Y/%m}` (the day it was
+        sent, UTC), `{shard}`. `also` may go on giving items that finish while others are exported. An item that has a
+        file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
+        `poller` bounds how long it is asked for.
+        """
+        to = ExportTo(folder=Path(folder), format=format, layout=layout)
+        return Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
+
+    def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
+        """Give the file of an item below the export's folder, the same whenever it is asked for.
+
+        Raises `ValueError` for an item that no invoice is known of.
+        """
+        return export_name(item, to, created=self.ledger.created)
+
+    def refresh(self, invoices: AsyncInvoices) -> AsyncGenerator[Item]:
+        """Ask the service again about every SUCCESS item, record what it says and give each item as it then stands.
+
+        The tax authority's status goes on changing after an invoice was made. `error` of what is given is None, or
+        why the service could not be asked or did not say; then nothing of the item is recorded. Raises
+        `AuthenticationError` when the credential is refused.
+        """
+        return Settlement(self.ledger, self._stop, invoices).refreshed()
+
+    async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
+        """Settle an item in doubt by what was found at the service; `undo` takes that back.
+
+        `created` with its `request_id`: it is polled by the next run. Not created: the next run sends it again.
+        Raises `ResolutionTooEarlyError` for the latter while the submission may still arrive, `ValueError` if the item
+        is not in doubt, is unknown, or the request id is missing, no UUID, or another item's.
+        """
+        return await self._doubts.resolve(key, created=created, request_id=request_id)
+
+    async def remaining(self, key: str) -> float:
+        """Return the seconds until an item in doubt may be settled as not created; 0 if it may be now."""
+        return await self._doubts.remaining(key)
+
+    async def undo(self, key: str) -> Item:
+        """Put an item in doubt again that `resolve` settled, as long as nothing followed from that.
+
+        Raises `ValueError` if it was not settled by hand, or was sent again, or has ended since.
+        """
+        return await self._doubts.undo(key)
+
+    async def retry(self, key: str) -> Item:
+        """Let a rejected item be sent again by the next run."""
+        await self.ledger.transition(canonical_key(key), Event.RETRY_ASKED)
+        return await current_item(self.ledger, canonical_key(key))
+
+    def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
+        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
+
+        An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`. So
+        is the damage of an item whose draft the run file no longer holds as it was: it is not asked about.
+        """
+        return self._doubts.reconcile(look_up, self._stop)

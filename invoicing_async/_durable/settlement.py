@@ -1,0 +1,132 @@
+"""What becomes of submitted items, asked from the service and recorded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import aclosing
+from functools import partial
+
+from attrs import evolve, frozen
+
+from .._core.batch import bounded
+from .._einvoices.poll_scheduler import Schedule
+from ..errors import InvoicingError
+from ..invoices import AsyncInvoices
+from ..models import RequestStatus, Unsettled
+from ..session import Sleep
+from .answers import End, result_text, status_of
+from .items import current_item, error_line, page_items
+from .ledger import SqliteLedger
+from .records import Change, Item
+from .states import Event, State
+from .stop import StopToken
+from .streams import MERGED
+
+__all__ = ["Settlement"]
+
+_log = logging.getLogger("invoicing_async")
+
+
+_POLLED = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, RequestStatus.FAILED: Event.POLL_FAILED}
+
+
+@frozen
+class Settlement:
+    """What becomes of the items that were submitted, asked from the service and recorded."""
+
+    _ledger: SqliteLedger
+    _stop: StopToken
+    _invoices: AsyncInvoices
+
+    async def of_submitted(self, poller: Schedule | None, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        waiting: dict[str, list[int]] = {}
+
+        async def record(end: End, _: Sleep) -> tuple[End, list[Item]]:
+            return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
+
+        async with aclosing(
+            self._stop.until(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
+        ) as ends:
+            # Side by side, so that the ends of one moment share a commit.
+            recorded = bounded(
+                ends,
+                record,
+                concurrency=MERGED,
+                sleep=self._invoices.sleep,
+                abandoned=lambda end, _: (end, []),
+                cancel=False,
+            )
+            async with aclosing(recorded):
+                async for end, items in recorded:
+                    for item in items:
+                        yield item
+                    if isinstance(end, Unsettled) and self._invoices.ends_batch(end.error):
+                        raise end.error
+
+    async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
+        """Give the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
+        recorded: set[int] = set()
+        async with aclosing(page_items(partial(self._ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
+            async for item in items:
+                recorded.add(item.seq)
+                yield _noted(item, waiting)
+        if also is not None:
+            async for item in also:
+                if item.seq not in recorded:
+                    yield _noted(item, waiting)
+
+    async def _ended(self, seq: int, end: End) -> Item:
+        try:
+            await self._ledger.transition_many([_polled(seq, end)])
+        except ValueError as error:
+            # Settled otherwise meanwhile: that is this item's affair.
+            _log.warning("what became of item %d could not be recorded: %s", seq, error)
+        return await current_item(self._ledger, seq)
+
+    async def refreshed(self) -> AsyncGenerator[Item]:
+        async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
+            outcomes = bounded(
+                items,
+                self._refreshed,
+                concurrency=self._invoices.concurrency,
+                sleep=self._invoices.sleep,
+                abandoned=lambda item, error: evolve(item, error=error_line(error)),
+            )
+            async with aclosing(outcomes):
+                async for item in outcomes:
+                    yield item
+
+    async def _refreshed(self, item: Item, _: Sleep) -> Item:
+        try:
+            async with self._stop.cuts():
+                now = await self._invoices.status(item.request_id or "")
+        except InvoicingError as error:
+            if self._invoices.ends_batch(error):
+                raise
+            return evolve(item, error=error_line(error))
+        if now.status != RequestStatus.SUCCESS:
+            return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
+        await self._ledger.transition(
+            item.seq,
+            Event.REFRESHED,
+            invoice_id=now.data.id if now.data else None,
+            result=result_text(now),
+            code=item.code,
+            error=item.error,
+        )
+        return evolve(await current_item(self._ledger, item.seq), error=None)
+
+
+def _polled(seq: int, end: End) -> Change:
+    if isinstance(end, Unsettled):
+        return Change(ref=seq, event=Event.POLL_NEW, error=error_line(end.error))
+    invoice_id = end.data.id if end.data else None
+    event = _POLLED.get(status_of(end), Event.POLL_NEW)
+    return Change(ref=seq, event=event, invoice_id=invoice_id, result=result_text(end), code=end.code, error=end.reason)
+
+
+def _noted(item: Item, waiting: dict[str, list[int]]) -> str:
+    request_id = item.request_id or ""
+    waiting.setdefault(request_id, []).append(item.seq)
+    return request_id

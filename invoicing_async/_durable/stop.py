@@ -1,0 +1,76 @@
+"""A run asked to stop: what is in flight finishes, what waits begins nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from ..errors import InvoicingError, Sent
+from ..session import Sleep
+
+__all__ = ["StopToken", "StoppedError"]
+
+T = TypeVar("T")
+
+
+class StoppedError(InvoicingError):
+    """Ends a wait of a run that was asked to stop."""
+
+    sent: Sent = "no"
+
+
+class StopToken:
+    """Tells a run, and whoever of it waits for nothing but time, to begin nothing more."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._waits: set[asyncio.Timeout] = set()
+
+    def ask(self) -> None:
+        if not self.asked:
+            self.asked = True
+            for wait in self._waits:
+                wait.reschedule(0)
+
+    @asynccontextmanager
+    async def cuts(self) -> AsyncIterator[None]:
+        """Raise `StoppedError` in place of what is awaited in the block."""
+        if self.asked:
+            raise StoppedError("the run was asked to stop")
+        wait = asyncio.timeout(None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                yield
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise StoppedError("the run was asked to stop") from None
+        finally:
+            self._waits.discard(wait)
+
+    def sleep(self, sleep: Sleep) -> Sleep:
+        """Give a sleep that is cut short."""
+
+        async def cut(seconds: float) -> None:
+            async with self.cuts():
+                await sleep(seconds)
+
+        return cut
+
+    async def until(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Give what a generator gives, until then."""
+        nothing: Any = object()
+        async with aclosing(source):
+            value = await self._next(source, nothing)
+            while value is not nothing:
+                yield value
+                value = await self._next(source, nothing)
+
+    async def _next(self, source: AsyncGenerator[T], nothing: T) -> T:
+        with suppress(StoppedError):
+            async with self.cuts():
+                return await anext(source, nothing)
+        return nothing

@@ -1,0 +1,69 @@
+"""Several sources of items read as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
+
+from attrs import frozen
+
+from .._core.tasks import started
+from .records import Item
+
+__all__ = ["MERGED", "drain_queue", "each_of", "merge_sources"]
+
+T = TypeVar("T")
+
+
+MERGED = 64
+"""What `run` keeps ready for a consumer that is slow."""
+
+
+async def each_of(items: AsyncIterable[T]) -> AsyncGenerator[T]:
+    async for item in items:
+        yield item
+
+
+async def drain_queue(queue: asyncio.Queue[Item | None]) -> AsyncIterator[Item]:
+    while (item := await queue.get()) is not None:
+        yield item
+
+
+@frozen
+class _Through:
+    """A source of `merge_sources` that has ended."""
+
+    error: Exception | None = None
+
+
+async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """Give what several generators give, as it comes; the first error is raised after the others have ended."""
+    ready: asyncio.Queue[T | _Through] = asyncio.Queue(MERGED)
+
+    async def pour(source: AsyncGenerator[T]) -> None:
+        try:
+            async with aclosing(source):
+                async for value in source:
+                    await ready.put(value)
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            await ready.put(_Through(error))
+        else:
+            await ready.put(_Through())
+
+    pouring = [started(pour(source)) for source in sources]
+    errors: list[Exception | None] = []
+    try:
+        while len(errors) < len(sources):
+            value = await ready.get()
+            if isinstance(value, _Through):
+                errors.append(value.error)
+            else:
+                yield value
+    finally:
+        for task in pouring:
+            task.cancel()
+        await asyncio.wait(pouring)
+    for error in filter(None, errors):
+        raise error
