@@ -48,10 +48,10 @@ from invoicing_async.sandbox import (
     Slow,
     Truncated,
     Unavailable,
+    _pdf_page,
     demo_orders,
-    pdf_page,
 )
-from invoicing_async.sandbox.schema import Shape, encode, parse, total
+from invoicing_async.sandbox._schema import Shape, encode, parse, total
 
 ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
 BASE = "http://sandbox.test/api/v1"
@@ -826,33 +826,33 @@ class TestSandbox:
 
 
 class TestPage:
-    SHEET = pdf_page.Sheet(
+    SHEET = _pdf_page.Sheet(
         number="1",
         issued=datetime(2025, 9, 17, tzinfo=UTC),
-        seller=pdf_page.Party("Seller"),
-        buyer=pdf_page.Party("Buyer", ("1 Street", "Town")),
-        lines=tuple(pdf_page.SheetLine("x" * 400, Decimal(1), Decimal(n), Decimal(n)) for n in range(60)),
+        seller=_pdf_page.Party("Seller"),
+        buyer=_pdf_page.Party("Buyer", ("1 Street", "Town")),
+        lines=tuple(_pdf_page.SheetLine("x" * 400, Decimal(1), Decimal(n), Decimal(n)) for n in range(60)),
     )
 
     def test_a_long_invoice_is_whole_on_several_pages(self) -> None:
-        body = pdf_page.render(self.SHEET)
+        body = _pdf_page.render(self.SHEET)
         assert pdf.fault_of(body) is None
         assert body.count(b"/Type /Page\n") > 1
 
     @settings(deadline=None)  # the first one draws the page
     @given(st.text(max_size=80))
     def test_any_number_can_be_stamped(self, number: str) -> None:
-        body = pdf_page.stamp(self.SHEET, number)
+        body = _pdf_page.stamp(self.SHEET, number)
         assert pdf.fault_of(body) is None
-        assert len(body) == len(pdf_page.stamp(self.SHEET, ""))
+        assert len(body) == len(_pdf_page.stamp(self.SHEET, ""))
 
     @pytest.mark.parametrize(
         ("value", "text"), [("1234.5", "1,234.50"), ("0.125", "0.125"), ("1E+3", "1,000.00"), ("NaN", "NaN")]
     )
     def test_money_is_never_rounded(self, value: str, text: str) -> None:
-        assert pdf_page.money(Decimal(value)) == text
+        assert _pdf_page.money(Decimal(value)) == text
 
     def test_a_missing_fpdf2_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "fpdf", None)
         with pytest.raises(ImportError, match=r"invoicing-async\[sandbox\]"):
-            pdf_page.render.__wrapped__(self.SHEET)
+            _pdf_page.render.__wrapped__(self.SHEET)

@@ -78,7 +78,7 @@ from ..models import (
 from ..policies import RetryPolicy, Timeouts
 from ..polling import Poller
 from ..session import Session, Sleep
-from .exports import KINDS, Exporting
+from ._exports import KINDS, Exporting
 
 __all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
 

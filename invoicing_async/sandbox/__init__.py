@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 
 from .._core.clock import Clock, RealClock
 from .._core.http import Exchange, Request, Response
-from .answers import (
+from ._answers import (
     Answer,
     DropBeforeAnswer,
     Endless,
@@ -37,9 +37,9 @@ from .answers import (
     Truncated,
     Unavailable,
 )
-from .einvoices import Created, Einvoices
-from .orders import Orders
-from .world import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, World
+from ._einvoices import Created, Einvoices
+from ._orders import Orders
+from ._world import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, World
 
 __all__ = [
     "ALLOWED_SUBSTATUSES",

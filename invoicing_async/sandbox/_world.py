@@ -16,8 +16,8 @@ from .._core.clock import Clock
 from .._core.http import Request
 from .._core.signing import SigningRules
 from ..policies import count, not_negative, positive
-from .answers import Reply, reply
-from .schema import OPEN_NAMES, encode
+from ._answers import Reply, reply
+from ._schema import OPEN_NAMES, encode
 
 __all__ = [
     "ALLOWED_SUBSTATUSES",

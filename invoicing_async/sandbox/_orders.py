@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from attrs import define, field
 
 from .._core import signing
-from . import pdf_page
-from .answers import Reply
-from .world import Call, Dice, World, file_reply
+from . import _pdf_page
+from ._answers import Reply
+from ._world import Call, Dice, World, file_reply
 
 __all__ = ["Orders"]
 
@@ -84,7 +84,7 @@ class Orders:
         if planned is not None:
             return planned
         order_id = call.subject
-        return file_reply(pdf_page.stamp(self._sheet(order_id), order_id), f"invoice-{order_id}.pdf", "pdf")
+        return file_reply(_pdf_page.stamp(self._sheet(order_id), order_id), f"invoice-{order_id}.pdf", "pdf")
 
     def _planned(self, call: Call) -> Reply | None:
         faults, chance, order_id = self.world.faults, self.world.dice.chance, call.subject
@@ -99,21 +99,21 @@ class Orders:
             return self.world.not_eligible(call)
         return None
 
-    def _sheet(self, order_id: str) -> pdf_page.Sheet:
+    def _sheet(self, order_id: str) -> _pdf_page.Sheet:
         return _order_sheet(self.world.dice, self.world.dice.between(0, SHEETS - 1, "sheet", order_id))
 
 
 @lru_cache(maxsize=1024)
-def _order_sheet(dice: Dice, number: int) -> pdf_page.Sheet:
+def _order_sheet(dice: Dice, number: int) -> _pdf_page.Sheet:
     """Make up one of the pages that orders share."""
     pick = dice.between
     town, buyer = (TOWNS[pick(0, len(TOWNS) - 1, role, number)] for role in ("seller", "buyer"))
     lines = tuple(_goods(dice, number, row) for row in range(pick(1, 6, "rows", number)))
-    return pdf_page.Sheet(
+    return _pdf_page.Sheet(
         number="",
         issued=datetime(2025, pick(1, 12, "month", number), pick(1, 28, "day", number), tzinfo=UTC),
-        seller=pdf_page.Party(f"Sandbox Store {number + 1:02}", (f"Jl. Merdeka {number + 7}", town)),
-        buyer=pdf_page.Party(
+        seller=_pdf_page.Party(f"Sandbox Store {number + 1:02}", (f"Jl. Merdeka {number + 7}", town)),
+        buyer=_pdf_page.Party(
             PEOPLE[pick(0, len(PEOPLE) - 1, "person", number)], (f"Jl. Melati {number * 3 + 1}", buyer)
         ),
         lines=lines,
@@ -121,7 +121,7 @@ def _order_sheet(dice: Dice, number: int) -> pdf_page.Sheet:
     )
 
 
-def _goods(dice: Dice, number: int, row: int) -> pdf_page.SheetLine:
+def _goods(dice: Dice, number: int, row: int) -> _pdf_page.SheetLine:
     name, price = GOODS[dice.between(0, len(GOODS) - 1, "goods", number, row)]
     quantity = dice.between(1, 5, "quantity", number, row)
-    return pdf_page.SheetLine(name, Decimal(quantity), Decimal(price), Decimal(price * quantity))
+    return _pdf_page.SheetLine(name, Decimal(quantity), Decimal(price), Decimal(price * quantity))

@@ -15,10 +15,10 @@ from attrs import define, field, frozen
 
 from ..errors import TransportError
 from ..models import AuthorityStatus, RequestStatus
-from . import pdf_page
-from .answers import Reply, reply
-from .schema import Shape, line_amount, parse, total
-from .world import Call, World, file_reply, iso, json_reply
+from . import _pdf_page
+from ._answers import Reply, reply
+from ._schema import Shape, line_amount, parse, total
+from ._world import Call, World, file_reply, iso, json_reply
 
 __all__ = ["Created", "Einvoices"]
 
@@ -221,7 +221,7 @@ class Einvoices:
         if progress is None:
             return self.world.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
         form, created = call.ids[1], progress.created
-        body = pdf_page.render(_invoice_sheet(created)) if form == "pdf" else _invoice_xml(created)
+        body = _pdf_page.render(_invoice_sheet(created)) if form == "pdf" else _invoice_xml(created)
         return file_reply(body, f"{created.invoice_id}.{form}", form)
 
 
@@ -250,18 +250,18 @@ def _data(created: Created) -> dict[str, Any]:
     }
 
 
-def _invoice_sheet(created: Created) -> pdf_page.Sheet:
+def _invoice_sheet(created: Created) -> _pdf_page.Sheet:
     data = _data(created)
     consumer = data["consumer"]
     name = consumer.get("name") or consumer.get("buyer_name") or "Unnamed buyer"
     details = tuple(consumer[key] for key in ("address", "tax_code", "phone") if consumer.get(key))
     lines = data["invoice_lines"]
-    rows = (pdf_page.SheetLine(line["name"], line["quantity"], line["price"], line["amount"]) for line in lines)
-    return pdf_page.Sheet(
+    rows = (_pdf_page.SheetLine(line["name"], line["quantity"], line["price"], line["amount"]) for line in lines)
+    return _pdf_page.Sheet(
         number=data["serial_number"],
         issued=datetime.fromtimestamp(int(created.at), UTC),
-        seller=pdf_page.Party("Sandbox Seller", ("1 Trang Tien", "Ha Noi")),
-        buyer=pdf_page.Party(name, details),
+        seller=_pdf_page.Party("Sandbox Seller", ("1 Trang Tien", "Ha Noi")),
+        buyer=_pdf_page.Party(name, details),
         lines=tuple(rows),
         tax=data["invoice_amount"]["tax_amount"],
         currency="VND",
