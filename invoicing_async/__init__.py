@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         SubmissionInDoubtError,
         TransportError,
     )
-    from .invoices import AsyncInvoices, Endpoints, SubmitOutcome
+    from .invoices._calls import Endpoints
+    from .invoices._client import AsyncInvoices
+    from .invoices._submissions import SubmitOutcome
     from .models import (
         AuthorityStatus,
         Consumer,

@@ -36,7 +36,7 @@ from ._durable.sheet import (
 from ._durable.states import Event, State
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
-from .invoices import AsyncInvoices
+from .invoices._client import AsyncInvoices
 from .models import InvoiceRequest
 from .session import Sleep
 

@@ -52,7 +52,9 @@ from invoicing_async.errors import (
     TransportError,
 )
 from invoicing_async.events import Event, OperationPolled, UnknownStatus
-from invoicing_async.invoices import Endpoints, SubmitOutcome, WireNames, _Single
+from invoicing_async.invoices import SubmitOutcome, WireNames
+from invoicing_async.invoices._calls import Endpoints
+from invoicing_async.invoices._waiting import Single
 from invoicing_async.models import InDoubt, Invalid, InvoiceRequest, NotSent, Rejected, Submitted, Unsettled
 from invoicing_async.sandbox import (
     Answer,
@@ -876,7 +878,7 @@ class TestExport:
 
 
 async def test_a_waiter_that_is_leaving_is_told_nothing_more() -> None:
-    single = _Single(STEADY)
+    single = Single(STEADY)
     single.future.cancel()
     single.deliver(STRANGER, ProtocolError("nobody listens"))
     assert single.future.cancelled()

@@ -20,7 +20,7 @@ from .._einvoices.rules import KEY_LENGTH
 from .._files.writer import DiskWriter
 from ..documents import OrderDocuments, Saver
 from ..errors import InvoicingError
-from ..invoices import AsyncInvoices
+from ..invoices._client import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
 from ..runs import DocumentState, DraftConflictError, ExportTo, Item, RunFileError, RunPace, State, export_layout

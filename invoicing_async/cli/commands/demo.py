@@ -15,7 +15,7 @@ from ..._core.clock import RealClock
 from ...auth import HmacAuth, OAuthClientCredentials
 from ...documents import OrderDocuments
 from ...errors import InvoicingError
-from ...invoices import AsyncInvoices
+from ...invoices._client import AsyncInvoices
 from ...models import InvoiceDraft
 from ...policies import Limits, RetryPolicy
 from ...polling import Poller

@@ -15,7 +15,8 @@ from cyclopts import App, Parameter
 from ..._durable.invoice_run import InvoiceRun
 from ..._einvoices.encode import dump_draft
 from ...errors import SubmissionInDoubtError
-from ...invoices import AsyncInvoices, SubmitOutcome
+from ...invoices._client import AsyncInvoices
+from ...invoices._submissions import SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts

@@ -19,7 +19,7 @@ from ..._files.publish import OnExisting
 from ..._files.writer import DiskWriter
 from ..._values.cells import BOM
 from ...errors import ResolutionTooEarlyError
-from ...invoices import AsyncInvoices
+from ...invoices._client import AsyncInvoices
 from ...repair import (
     Answer,
     AnswersError,

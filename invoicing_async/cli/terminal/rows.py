@@ -16,7 +16,7 @@ from ..._durable.checking import Checked
 from ..._einvoices.decode import decode_request
 from ...documents import DownloadOutcome
 from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
-from ...invoices import SubmitOutcome
+from ...invoices._submissions import SubmitOutcome
 from ...models import (
     AuthorityStatus,
     Deferred,

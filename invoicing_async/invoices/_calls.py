@@ -1,0 +1,194 @@
+"""Each call of service B: its request, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from decimal import Decimal
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+from attrs import define, field, frozen
+
+from .._core.answers import named_ids
+from .._core.envelope import error_from
+from .._core.http import Repeat, Request, Response
+from .._core.outcomes import Fate, fate
+from .._einvoices.decode import Export, decode_export, decode_request
+from .._einvoices.draft_json import load_draft
+from .._einvoices.encode import encode_draft, encode_dumped
+from .._einvoices.rules import JUDGED
+from .._einvoices.shape import WireNames
+from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ..models import InvoiceDraft, InvoiceRequest
+from ..policies import RetryPolicy
+from ..session import Session, Sleep
+
+__all__ = ["Calls", "Endpoints"]
+
+_JSON = {"Accept": "application/json"}
+
+
+ANSWER_LIMIT = 16 * 2**20
+"""The longest JSON answer that is read: an invoice of some ten thousand lines."""
+
+
+@frozen(kw_only=True)
+class Endpoints:
+    """The methods and paths of service B, `{}` standing for the id; the first document names no status endpoint."""
+
+    create: str = "/v2/ob/invoices"
+    status_method: str = "POST"
+    status: str = "/v2/ob/invoices/by-request-id/{}"
+    export: str = "/v2/ob/invoices/{}/export"
+
+
+class Calls:
+    """Each call of service B: its request, and how its answer is read. `rounding` is None where amounts are exact."""
+
+    def __init__(self, session: Session, *, names: WireNames, endpoints: Endpoints, rounding: Decimal | None) -> None:
+        self.session = session
+        self._names = names
+        self._endpoints = endpoints
+        self._rounding = rounding
+
+    def encode(self, draft: InvoiceDraft) -> bytes:
+        """Return the body that a submission sends. Raises `DraftError` with every fault."""
+        return encode_draft(draft, names=self._names, rounding=self._rounding)
+
+    def encode_dumped(self, dump: str) -> bytes:
+        """Return the same of a draft without faults, given as the text that `dump_draft` wrote of it."""
+        return encode_dumped(dump, names=self._names) or encode_draft(
+            load_draft(dump, rounding=JUDGED), names=self._names, rounding=JUDGED
+        )
+
+    async def submit(
+        self,
+        body: bytes,
+        key: str,
+        sleep: Sleep | None,
+        before: Callable[[], Awaitable[None]] | None,
+        leaves: Callable[[], None] | None,
+    ) -> InvoiceRequest:
+        """Create an invoice, or say that it may exist; see `AsyncInvoices.submit`."""
+        heard = _Heard()
+
+        def leaving() -> None:
+            heard.begin(self.session.clock.now())
+            if leaves is not None:
+                leaves()
+
+        read = partial(self._read_creation, heard)
+        try:
+            return await self.session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
+        except InvoicingError as error:
+            if fate(error) is not Fate.IN_DOUBT:
+                raise
+            raise _in_doubt(error, key, body, heard) from error
+
+    def _creation(self, body: bytes) -> Request:
+        return Request(
+            method="POST",
+            path=self._endpoints.create,
+            headers=_JSON | {"Content-Type": "application/json"},
+            body=body,
+            repeat=Repeat.IF_NOT_SENT,
+            operation="create_invoice",
+        )
+
+    def status(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Ask once what became of a request."""
+        request = Request(
+            method=self._endpoints.status_method,
+            path=self._endpoints.status.format(request_id),
+            headers=_JSON,
+            operation="invoice_status",
+        )
+        return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
+
+    def exportation(self, invoice_id: str, kind: str) -> Request:
+        """Return the request for the link of a document."""
+        return Request(
+            method="POST",
+            path=self._endpoints.export.format(invoice_id),
+            query=f"format={kind}",
+            headers=_JSON,
+            operation="export_invoice",
+        )
+
+    async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_request(body, request_id=request_id, status=response.status)
+
+    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
+        """Read what a submission was answered, keeping what comes of it before anything can fail."""
+        heard.status = response.status
+        body = response.arrived()
+        if body is None:
+            await heard.read(response.chunks())
+        else:
+            heard.body += body
+        try:
+            self._refuse(response, bytes(heard.body))
+            return decode_request(bytes(heard.body), status=response.status)
+        except InvoicingError:
+            raise
+        except Exception as error:
+            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
+            raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
+
+    async def read_export(self, response: Response) -> Export:
+        """Read whether the document is there, and where."""
+        body = await response.read(ANSWER_LIMIT)
+        self._refuse(response, body)
+        return decode_export(body)
+
+    def _refuse(self, response: Response, body: bytes) -> None:
+        """Raise the error envelope that may come under a 2xx."""
+        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
+            return
+        error = error_from(response.status, response.header, body, now=self.session.clock.now())
+        if error is not None:
+            raise error
+
+
+@define
+class _Heard:
+    """What came of an answer to a submission so far, whatever becomes of the rest; of the last attempt only."""
+
+    sent_at: float | None = None
+    status: int | None = None
+    body: bytearray = field(factory=bytearray)
+
+    def begin(self, now: float) -> None:
+        """Forget the attempt before: another begins now."""
+        self.sent_at, self.status, self.body = now, None, bytearray()
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read on to the end. Raises `ProtocolError` beyond the limit."""
+        async for chunk in chunks:
+            self.body += chunk
+            if len(self.body) > ANSWER_LIMIT:
+                text, head = f"the answer is longer than {ANSWER_LIMIT:,} bytes", bytes(self.body)
+                raise ProtocolError(text, head=head, request_ids=named_ids(head))
+
+
+def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> SubmissionInDoubtError:
+    """Say that an invoice may exist, with everything that the answer said of it."""
+    answer = bytes(heard.body) or error.answer
+    # An answer that came whole was read; of one that broke off its beginning is searched.
+    ids = error.request_ids if isinstance(error, (ApiError, ProtocolError)) else named_ids(answer)
+    named = f"; the answer names {', '.join(ids)}" if ids else ""
+    doubt = SubmissionInDoubtError(
+        f"invoice {key!r} may or may not have been created: {error}{named}",
+        key=key,
+        body_sha256=sha256(body).hexdigest(),
+        sent_at=heard.sent_at,
+        status=heard.status or getattr(error, "status", None),
+        code=getattr(error, "code", None),
+        request_ids=ids,
+        answer=answer,
+    )
+    doubt.attempts = error.attempts
+    return doubt

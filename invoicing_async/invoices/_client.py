@@ -1,0 +1,267 @@
+"""The client of service B."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from decimal import Decimal
+from os import PathLike
+from pathlib import Path, PurePath
+
+from .._core.batch import Careful, bounded
+from .._core.tasks import started
+from .._einvoices.poll_scheduler import Schedule, Scheduler
+from .._einvoices.rules import rounding_unit
+from .._einvoices.shape import WireNames
+from .._files.body import Place
+from .._files.existing import Published
+from .._files.kinds import Kind
+from .._files.names import file_name, parsed
+from .._files.publish import OnExisting
+from .._files.writer import DiskWriter
+from ..errors import InvoicingError
+from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
+from ..policies import RetryPolicy, Timeouts
+from ..session import Session, Sleep
+from ._calls import Calls, Endpoints
+from ._exports import KINDS, Exporting
+from ._kept import MAX_BYTES, beside, kept_document, saved_export
+from ._submissions import Submissions, SubmitOutcome, judge_outcome
+from ._waiting import AnyUuid, Collector, Polls, Single, checked_uuid
+from ._waits import schedule_of
+
+__all__ = ["AsyncInvoices"]
+
+
+class AsyncInvoices:
+    """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
+
+    `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
+    Cancelling a wait leaves the operation alone; cancelling a submission leaves it in doubt.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        names: WireNames | None = None,
+        endpoints: Endpoints | None = None,
+        max_bytes: int = MAX_BYTES,
+        rounding: Decimal | None = None,
+    ) -> None:
+        self._session = session
+        self._calls = Calls(
+            session,
+            names=names or WireNames(),
+            endpoints=endpoints or Endpoints(),
+            rounding=rounding_unit(rounding),
+        )
+        self._max_bytes = max_bytes
+        polls = Polls(self._calls)
+        self._scheduler = Scheduler(
+            polls.ask,
+            clock=session.clock,
+            concurrency=session.limits.concurrency,
+            fatal=session.ends_batch,
+            heard=polls.heard,
+            sleep=session.sleep,
+        )
+
+    async def submit(
+        self,
+        draft: InvoiceDraft,
+        *,
+        sleep: Sleep | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
+    ) -> InvoiceRequest:
+        """Submit a draft once and give the service's request, which may be terminal at once.
+
+        Tried again only if the draft provably was not sent, or a declared answer refused it for now (SYS_DEP_503,
+        429). Raises `DraftError` with every fault before anything is sent, `SubmissionInDoubtError` if the
+        invoice may exist, `ApiError` for a refusal, `TransportError` (`sent` is "no") if it never left.
+        `before` is awaited before each attempt's first byte and `leaves` called when that is about to leave; `sleep`
+        replaces the wait between attempts.
+        """
+        return await self._calls.submit(self.encode(draft), draft.key, sleep, before, leaves)
+
+    async def submit_dumped(
+        self,
+        dump: str,
+        key: str,
+        *,
+        sleep: Sleep | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
+    ) -> InvoiceRequest:
+        """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
+        return await self._calls.submit(self._calls.encode_dumped(dump), key, sleep, before, leaves)
+
+    @property
+    def concurrency(self) -> int:
+        """The session's limit, which batches take for their own."""
+        return self._session.limits.concurrency
+
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
+
+    @property
+    def stop_after(self) -> int | None:
+        """How many of one cause end a batch, as the session's limits say."""
+        return self._session.limits.stop_after
+
+    @property
+    def sleep(self) -> Sleep:
+        """How the session waits."""
+        return self._session.clock.sleep
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The session's bounds, which say how long a submission may be on its way."""
+        return self._session.timeouts
+
+    def encode(self, draft: InvoiceDraft) -> bytes:
+        """Give the body that a submission sends. Raises `DraftError` with every fault."""
+        return self._calls.encode(draft)
+
+    async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
+        """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
+        return await self._calls.status(checked_uuid(request_id, "request_id"), retry)
+
+    async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
+        """Submit a draft and wait for its end; raises as `submit` and `wait` do.
+
+        What the wait raises carries the request that was made, as `created_request_id`: wait for that, never submit
+        the draft again.
+        """
+        request = await self.submit(draft)
+        if request.terminal:
+            return request
+        try:
+            return await self.wait(request.request_id, poller=poller)
+        except InvoicingError as error:
+            # The same error may be told to others who wait for the same request: it is theirs too.
+            error.created_request_id = request.request_id
+            raise
+
+    async def wait(self, request_id: AnyUuid, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
+        """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
+
+        `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
+        polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. A poll
+        that fails is made up for by later ones, further and further apart. Raises `PollTimeoutError` when the time is
+        spent, the last error when too many polls failed for too long (`Poller.errors`, `Poller.error_time`), and what
+        polling again cannot mend: a declared refusal (400, 410, 422 and the like), a 403 or, after
+        `Poller.not_found_grace`, a 404 that two polls in a row meet, and `AuthenticationError` when the credential is
+        refused for good.
+        """
+        self._session.check_usable()
+        number = checked_uuid(request_id, "request_id")
+        single = Single(schedule_of(poller))
+        self._scheduler.watch(number, single)
+        try:
+            return await single.future
+        finally:
+            await self._scheduler.unwatch(number, single)
+
+    async def wait_many(
+        self,
+        request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid],
+        *,
+        poller: Schedule | Iterable[float] | None = None,
+    ) -> AsyncGenerator[InvoiceRequest | Unsettled]:
+        """Wait for any number of requests and give each one's end, as they finish.
+
+        An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
+        answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
+        over the first wait, but for a schedule that learns. An id given twice counts once. Raises `ValueError` for what
+        is neither text nor a UUID when it is come to, after the waits that were begun.
+        """
+        self._session.check_usable()
+        collector = Collector(schedule_of(poller, many=True), self._scheduler)
+        reader = started(collector.read(request_ids))
+        try:
+            async with aclosing(collector.results(reader)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            await collector.leave(reader)
+
+    async def export(
+        self,
+        invoice_id: AnyUuid,
+        folder: str | PathLike[str],
+        *,
+        format: str = "pdf",  # noqa: A002 - the service's own name
+        poller: Schedule | Iterable[float] | None = None,
+        on_existing: OnExisting | str = OnExisting.KEEP,
+        durable: bool = False,
+        name: str | PurePath | None = None,
+        since: float | None = None,
+        sleep: Sleep | None = None,
+    ) -> SavedDocument:
+        """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
+
+        Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
+        that leads; a link that has expired or is not there yet is asked for again, for ten seconds and five
+        times in a row, all within the poller's time.
+        `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
+        that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
+        `sleep` replaces every wait.
+
+        Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
+        when the poller's time is spent before there was a link, otherwise as a download does.
+        """
+        if format not in KINDS:
+            raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
+        number = checked_uuid(invoice_id, "invoice_id")
+        below = file_name(number, suffix=f".{format}") if name is None else name
+        target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
+        place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
+        kept = await self._standing(place, KINDS[format], since) if place.on_existing is OnExisting.KEEP else None
+        if kept is not None:
+            return saved_export(number, kept, attempts=0)
+        exporting = Exporting(
+            session=self._session,
+            invoice_id=number,
+            format=format,
+            request=self._calls.exportation(number, format),
+            read=self._calls.read_export,
+            place=beside(place),
+            max_bytes=self._max_bytes,
+            sleep=sleep or self._session.sleep,
+        )
+        return saved_export(number, await exporting.saved(schedule_of(poller)), attempts=1)
+
+    async def _standing(self, place: Place, kind: Kind, since: float | None) -> Published | None:
+        return await self._session.resource(DiskWriter).run(lambda: kept_document(place.target, kind, since))
+
+    async def submit_many(
+        self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
+    ) -> AsyncGenerator[SubmitOutcome]:
+        """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
+
+        One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
+        under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the batch
+        (one stray 401 does not), and so does one and the same trouble that meets the first `Limits.stop_after`, with a
+        `BatchStoppedError`: what is in flight finishes, the rest is given as `NotSent` (of drafts without a length,
+        which may be endless, no more than come at once), then the error is raised. Once one was taken, it takes that
+        many more than `concurrency` side by side, or ten times `stop_after` refusals of drafts. What `drafts` raises is
+        raised after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
+        account of that.
+        """
+        batch = Submissions(self._calls)
+        outcomes = bounded(
+            drafts,
+            batch.submitted,
+            concurrency=concurrency or self._session.limits.concurrency,
+            sleep=self._session.clock.sleep,
+            abandoned=batch.abandoned,
+            cancel=False,
+            careful=Careful(judge_outcome, self._session.limits.stop_after),
+        )
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome

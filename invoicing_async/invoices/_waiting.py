@@ -1,0 +1,155 @@
+"""Waiting for requests: their polls, and where their ends are collected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
+from .._einvoices.rules import UUID
+from .._values.digest_set import Seen
+from ..errors import PollTimeoutError
+from ..events import OperationPolled, UnknownStatus
+from ..models import InvoiceRequest, RequestStatus, Unsettled
+from ..policies import RetryPolicy
+from ._calls import Calls
+
+__all__ = ["AnyUuid", "Collector", "Polls", "Single", "checked_uuid"]
+
+_log = logging.getLogger("invoicing_async")
+
+
+AnyUuid: TypeAlias = str | uuid.UUID
+"""An id of the service's, as it gives it or as a database does."""
+
+
+BREATH = 500
+"""Ids read in one go."""
+
+
+class Polls:
+    """The polls of status that the scheduler asks for, and what is told of their answers."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._unknown: set[str] = set()
+
+    def ask(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Poll once, for so many seconds at most."""
+        return self._calls.status(request_id, _one_poll(seconds))
+
+    def heard(self, answer: InvoiceRequest, polls: int) -> None:
+        """Tell of an answer; a status that no document names is logged once."""
+        session = self._calls.session
+        if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
+            self._unknown.add(answer.status)
+            _log.warning("unknown request status %r is treated as not terminal", answer.status)
+            session.tell(UnknownStatus(request_id=answer.request_id, status=answer.status))
+        if session.on_event is not None:
+            session.tell(OperationPolled(request_id=answer.request_id, status=str(answer.status), polls=polls))
+
+
+@lru_cache(maxsize=16)
+def _one_poll(seconds: float) -> RetryPolicy:
+    # A failed poll is made up for by the next one on the schedule, not by a retry of its own.
+    return RetryPolicy(attempts=1, deadline=seconds)
+
+
+def checked_uuid(given: object, name: str) -> str:
+    text = str(given) if isinstance(given, uuid.UUID) else given
+    if not isinstance(text, str) or not UUID.fullmatch(text):
+        raise ValueError(f"{name} must be a UUID (8-4-4-4-12 hex digits), got {text!r}")
+    return text
+
+
+class Single:
+    """One task that waits for one operation."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.future: asyncio.Future[InvoiceRequest] = asyncio.get_running_loop().create_future()
+
+    def deliver(self, request_id: str, result: Result) -> None:
+        if self.future.done():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+class Collector:
+    """Gathers the ends of many operations for one consumer."""
+
+    def __init__(self, schedule: Schedule, scheduler: Scheduler) -> None:
+        self.schedule = schedule
+        self._scheduler = scheduler
+        self._ready: deque[InvoiceRequest | Unsettled] = deque()
+        self._outstanding = 0
+        self._seen = Seen()
+        self._news: asyncio.Future[None] | None = None
+
+    def deliver(self, request_id: str, result: Result) -> None:
+        self._outstanding -= 1
+        self._give(_unsettled(request_id, result) if isinstance(result, Exception) else result)
+
+    def _give(self, result: InvoiceRequest | Unsettled) -> None:
+        self._ready.append(result)
+        self._tell()
+
+    def _tell(self, _: object = None) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def read(self, request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid]) -> None:
+        """Watch what is given, leaving the loop a breath now and then."""
+        if isinstance(request_ids, AsyncIterable):
+            async for request_id in request_ids:
+                self._watch(request_id)
+            return
+        for count, request_id in enumerate(request_ids, 1):
+            self._watch(request_id)
+            if count % BREATH == 0:
+                await asyncio.sleep(0)
+
+    def _watch(self, request_id: AnyUuid) -> None:
+        try:
+            number = checked_uuid(request_id, "request_id")
+        except ValueError as error:
+            if not isinstance(request_id, str):
+                raise
+            self._give(Unsettled(request_id, error))
+            return
+        if self._seen.add(number):
+            self._outstanding += 1
+            self._scheduler.watch(number, self, spread=True)
+
+    async def results(self, reader: asyncio.Task[None]) -> AsyncGenerator[InvoiceRequest | Unsettled]:
+        """Give what ends until the reader is through and nothing is outstanding. Raises what the reader raised."""
+        reader.add_done_callback(self._tell)
+        while self._ready or self._outstanding or not reader.done():
+            if self._ready:
+                yield self._ready.popleft()
+            else:
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+        reader.result()
+
+    async def leave(self, reader: asyncio.Task[None]) -> None:
+        """Stop reading and watching."""
+        reader.cancel()
+        await asyncio.wait([reader])
+        if not reader.cancelled():
+            # Raised by `results` already, or nobody is left to hear it.
+            reader.exception()
+        await self._scheduler.unwatch_all(self)
+
+
+def _unsettled(request_id: str, error: Exception) -> Unsettled:
+    last = error.last if isinstance(error, PollTimeoutError) else None
+    return Unsettled(request_id, error, last.status if isinstance(last, InvoiceRequest) else RequestStatus.NEW)
