@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async._core import batch as batch_module
-from invoicing_async._core.batch import IDLE, PARKED, READ_ON, Sleep, bounded
+from invoicing_async._core.batch import PARKED, bounded
+from invoicing_async._core.batch_source import IDLE, READ_ON, Sleep
 
 pytestmark = pytest.mark.asyncio
 
