@@ -12,7 +12,7 @@ from attrs import AttrsInstance, fields_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._einvoices import rules
+from invoicing_async._einvoices import checks, rules
 from invoicing_async.errors import DraftError
 from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
 
@@ -342,7 +342,7 @@ def test_a_foreign_field_name_is_tamed_in_a_path() -> None:
     (path,) = found(with_extra({LONG: {1}}))
     assert path.startswith("extra.x.'kkk")
     assert len(path) < 60
-    assert rules.step("a.", "b\n") == "a.'b\\n'"
+    assert checks.step("a.", "b\n") == "a.'b\\n'"
 
 
 @pytest.mark.parametrize("name", sorted(rules.RESERVED))

@@ -176,7 +176,7 @@ def _load_wire(document: dict[str, Any], path: str, names: WireNames, rounding: 
     """Read the service's own object with a key beside it. Raises `DraftError` with the paths of that object."""
     where = f"{path}." if path else ""
     strange = sorted({*document} - {"key", INVOICE_DATA, SUBMIT_TO_TAX})
-    found = [Fault(rules.step(where, name), "is not a field that is known here") for name in strange]
+    found = [Fault(step(where, name), "is not a field that is known here") for name in strange]
     if not isinstance(document[INVOICE_DATA], dict):
         found.append(Fault(where + INVOICE_DATA, str(_wrong("an object", document[INVOICE_DATA]))))
         raise _draft_error(document, tuple(found))
@@ -195,7 +195,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {rules.step('', twice)} stands twice in one object")
+        raise ValueError(f"the field {step('', twice)} stands twice in one object")
     return found
 
 
@@ -209,7 +209,7 @@ def _type_faults(error: ClassValidationError | IterableValidationError, path: st
         yield from _leaf(inner, _below(path, note))
     unknown = {name for inner in others if isinstance(inner, ForbiddenExtraKeysError) for name in inner.extra_fields}
     for name in sorted(unknown):
-        yield Fault(rules.step(f"{path}." if path else "", name), "is not a field that is known here")
+        yield Fault(step(f"{path}." if path else "", name), "is not a field that is known here")
 
 
 def _below(path: str, note: Any) -> str:
