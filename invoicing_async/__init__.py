@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ._files.layout import Layout
     from ._files.publish import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
-    from .documents import DownloadOutcome, OpenDocument, OrderDocuments
+    from .documents._client import OrderDocuments
+    from .documents._opening import OpenDocument
+    from .documents._saving import DownloadOutcome
     from .errors import (
         ApiError,
         AuthenticationError,

@@ -18,7 +18,8 @@ from .._durable.records import NewDraft
 from .._durable.states import Event
 from .._einvoices.rules import KEY_LENGTH
 from .._files.writer import DiskWriter
-from ..documents import OrderDocuments, Saver
+from ..documents._client import OrderDocuments
+from ..documents._saving import Saver
 from ..errors import InvoicingError
 from ..invoices._client import AsyncInvoices
 from ..models import NotStarted

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from ..._core.clock import RealClock
 from ...auth import HmacAuth, OAuthClientCredentials
-from ...documents import OrderDocuments
+from ...documents._client import OrderDocuments
 from ...errors import InvoicingError
 from ...invoices._client import AsyncInvoices
 from ...models import InvoiceDraft

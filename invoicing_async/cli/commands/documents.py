@@ -11,7 +11,7 @@ from cyclopts import App
 
 from ..._durable.document_run import DocumentRun
 from ..._files.layout import Layout
-from ...documents import OrderDocuments
+from ...documents._client import OrderDocuments
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids

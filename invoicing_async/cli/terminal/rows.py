@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ..._durable.checking import Checked
 from ..._einvoices.decode import decode_request
-from ...documents import DownloadOutcome
+from ...documents._saving import DownloadOutcome
 from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
 from ...invoices._submissions import SubmitOutcome
 from ...models import (
