@@ -1,0 +1,167 @@
+"""One invoice line a row: rows to drafts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from .._einvoices import rules
+from .._values.table import BOM, Head, LineFault, Numbered, head_of
+from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax, unchecked
+from ._csv_cells import COLUMNS, EXTRA, INVOICE, LINE, LINE_PATH, NAMELESS, Numbers, Row, Table, converted
+from ._records import SHOWN, Record, canonical
+
+__all__ = ["csv_records"]
+
+_REQUIRED = ("key", "invoice_template_id", "name", "unit", "price", "quantity")
+
+
+def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
+    source = Numbered(lines)
+    head = head_of(source)
+    faults = source.taken()
+    if isinstance(head, LineFault) or faults:
+        yield Record(1, faults=tuple(faults) or (head,))  # type: ignore[arg-type] # without faults it is one
+        return
+    table.numbers.points_may_group = head.delimiter != ","
+    header = [_column(name) for name in head.names]
+    yield Record(head.line, faults=tuple(_header_faults(header, head.line)))
+    missing = frozenset(_REQUIRED) - set(header)
+    for group in _groups(_rows(source, head, header, table)):
+        yield _grouped(group, missing, table)
+    yield Record(head.line, faults=table.numbers.fault(head.line))
+
+
+def _column(name: str) -> str:
+    """Give a column by the name that is known, which may be written in any case."""
+    lower = name.lower()
+    if lower.startswith(EXTRA):
+        return EXTRA + name[len(EXTRA) :]
+    return lower if lower in COLUMNS else name
+
+
+def _header_faults(header: list[str], line: int) -> Iterator[LineFault]:
+    for column in filter(None, dict.fromkeys(header)):
+        shown = column[:SHOWN]
+        if header.count(column) > 1:
+            yield LineFault("", "stands twice in the row of column names", line, shown)
+        if not _is_known(column):
+            near = get_close_matches(column.lower(), sorted(COLUMNS), 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            yield LineFault("", f"is not a column that is known here{meant}", line, shown)
+    for column in _REQUIRED:
+        if column not in header:
+            yield LineFault("", "is required and is not among the columns", line, column)
+
+
+def _is_known(column: str) -> bool:
+    return column in COLUMNS or (column.startswith(EXTRA) and column != EXTRA)
+
+
+def _rows(source: Numbered, head: Head, header: list[str], table: Table) -> Iterator[Row]:
+    """Give the rows that are not blank. A row may span lines; it counts as the one on which it begins."""
+    reader = csv.reader(source, delimiter=head.delimiter, strict=True)
+    while True:
+        row = Row(source.number + 1)
+        try:
+            cells = [cell.strip() for cell in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row.fault(None, f"cannot be read as CSV: {error}; is a quote not closed or not doubled?")
+            row.faults += source.taken()
+            yield row
+            continue
+        broken = source.taken()
+        if any(cells) and not _is_head(cells, head):
+            _fill(row, header, cells, table.numbers)
+            # What could be told by its column was; a byte in a cell beyond the header, say, could not.
+            if broken and not any("UTF-8" in fault.message for fault in row.faults):
+                row.faults += broken
+            yield row
+
+
+def _is_head(cells: list[str], head: Head) -> bool:
+    """Tell whether a row is the row of column names again, as it is where two files were put together."""
+    return cells[-1] == head.names[-1] and [cells[0].removeprefix(BOM), *cells[1:]] == [*head.names]
+
+
+def _fill(row: Row, header: list[str], cells: list[str], numbers: Numbers) -> None:
+    while len(cells) > len(header) and not cells[-1]:
+        cells.pop()
+    if len(cells) != len(header):
+        row.fault(None, f"has {len(cells)} cells, the row of column names has {len(header)}")
+    for column, text in zip(header, cells, strict=False):
+        if text and not column:
+            row.fault(NAMELESS, f"holds {text[:SHOWN]!r} in a column that has no name")
+        elif text and _is_known(column):
+            row.cells[column] = converted(row, column, text, numbers)
+
+
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Put rows that follow one another and have the same key together; one without a key stands alone.
+
+    A row that could not be read counts to the invoice in which it stands.
+    """
+    group: list[Row] = []
+    for row in rows:
+        key = row.cells.get("key")
+        if group and row.cells and (key is None or key != group[0].cells.get("key")):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
+    """Make one invoice of its rows, with every fault at its row and column."""
+    first = group[0]
+    sound = [row for row in group if row.sound]
+    for row in sound[1:]:
+        _same(row, first)
+    found = [fault for row in group for fault in row.faults]
+    if not first.sound:
+        return Record(first.line, faults=tuple(found))
+    draft = _draft(sound)
+    told = {(fault.line, fault.column) for fault in found}
+    for fault in rules.faults(draft, reserved=table.names.reserved, rounding=table.rounding):
+        line, column = _place(fault.path, sound)
+        if (line, column) not in told and column not in missing:
+            told.add((line, column))
+            found.append(LineFault(fault.path, fault.message, line, column))
+    bad = found or missing
+    return Record(first.line, None if bad else canonical(draft), tuple(found), "key")
+
+
+def _same(row: Row, first: Row) -> None:
+    for column, value in row.cells.items():
+        if column not in LINE and value != first.cells.get(column):
+            row.fault(column, f"differs from line {first.line}, where this invoice begins")
+
+
+def _draft(group: list[Row]) -> InvoiceDraft:
+    cells = group[0].cells
+    return unchecked(
+        InvoiceDraft,
+        **{name: cells.get(name) for name in INVOICE},
+        lines=[unchecked(InvoiceLine, **{name: row.cells.get(name) for name in LINE}) for row in group],
+        consumer=_part(cells, "consumer_", Consumer),
+        submit_to_tax=_part(cells, "submit_to_tax_", SubmitToTax),
+        extra={name.removeprefix(EXTRA): value for name, value in cells.items() if name.startswith(EXTRA)},
+    )
+
+
+def _part(cells: dict[str, Any], prefix: str, kind: type) -> Any:
+    given = {name.removeprefix(prefix): value for name, value in cells.items() if name.startswith(prefix)}
+    return kind(**given) if given else None
+
+
+def _place(path: str, group: list[Row]) -> tuple[int, str]:
+    """Find the row and the column of a path such as `lines[1].price` or `consumer.tax_code`."""
+    if at := LINE_PATH.fullmatch(path):
+        return group[int(at[1])].line, at[2]
+    column = path.partition("[")[0].replace(".", "_", 1)
+    return group[0].line, column
