@@ -23,6 +23,7 @@ from .._core.exact_json import JSON_NUMBER, json_reader, parse_json
 from ..errors import DraftError, Fault
 from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
 from . import rules
+from .checks import step
 from .encode import SERVICE_NAMES
 from .shape import INVOICE_DATA, SUBMIT_TO_TAX, WireNames, modelled, wire_path
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ._einvoices.spreadsheet import DecimalMark
-from ._values.table import LineFault
-from .drafts._csv_cells import COLUMNS
-from .drafts._files import read_csv, read_jsonl
-from .drafts._records import DraftAt, DraftsFileError
+from .._einvoices.spreadsheet import DecimalMark
+from .._values.table import LineFault
+from ._csv_cells import COLUMNS
+from ._files import read_csv, read_jsonl
+from ._records import DraftAt, DraftsFileError
 
 __all__ = ["COLUMNS", "DecimalMark", "DraftAt", "DraftsFileError", "LineFault", "read_csv", "read_jsonl"]

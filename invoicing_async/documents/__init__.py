@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .documents._client import OrderDocuments
-from .documents._opening import OpenDocument
-from .documents._saving import DownloadOutcome, Saver, judged
+from ._client import OrderDocuments
+from ._opening import OpenDocument
+from ._saving import DownloadOutcome, Saver, judged
 
 __all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments", "Saver", "judged"]
