@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ._files.layout import Layout
     from ._files.publish import OnExisting
     from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
-    from .documents._client import OrderDocuments
-    from .documents._opening import OpenDocument
-    from .documents._saving import DownloadOutcome
+    from .documents import DownloadOutcome, OpenDocument, OrderDocuments
     from .errors import (
         ApiError,
         AuthenticationError,
@@ -42,9 +40,7 @@ if TYPE_CHECKING:
         SubmissionInDoubtError,
         TransportError,
     )
-    from .invoices._calls import Endpoints
-    from .invoices._client import AsyncInvoices
-    from .invoices._submissions import SubmitOutcome
+    from .invoices import AsyncInvoices, Endpoints, SubmitOutcome
     from .models import (
         AuthorityStatus,
         Consumer,

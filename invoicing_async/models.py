@@ -1,6 +1,6 @@
 """What goes in and what comes out, as frozen values without JSON.
 
-Field limits stand in API.md B.1 and are checked by `_rules`, all at once and before anything is sent, so a
+Field limits stand in API.md B.1 and are checked by `_einvoices.rules`, all at once and before anything is sent, so a
 draft with faults can be built, shown and reported. A line and a draft refuse wrong types where they are made; who
 reads them from a file, and reports every fault of it at once, builds them `unchecked`.
 """

@@ -15,10 +15,7 @@ from attrs import frozen
 
 from ._core.batch import bounded
 from ._core.clock import Clock
-from ._durable.doubts import UNKNOWN_LATE
-from ._durable.invoice_run import InvoiceRun
-from ._durable.ledger import SqliteReader
-from ._durable.records import Change, Item
+from ._durable.records import Change
 from ._durable.sheet import (
     COLUMNS,
     Answer,
@@ -33,11 +30,12 @@ from ._durable.sheet import (
     sheet_head,
     sheet_line,
 )
-from ._durable.states import Event, State
+from ._durable.states import Event
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
-from .invoices._client import AsyncInvoices
+from .invoices import AsyncInvoices
 from .models import InvoiceRequest
+from .runs import UNKNOWN_LATE, InvoiceRun, Item, SqliteReader, State
 from .session import Sleep
 
 __all__ = [

@@ -24,8 +24,9 @@ _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(
     [
         *("aiohttp", "cyclopts", "pytest", "rich.console", "uvloop"),
-        *(f"invoicing_async.{name}" for name in ("_aiohttp", "documents", "invoices", "runs")),
-        *(f"invoicing_async.cli.{name}" for name in ("app", "documents", "invoices", "runs")),
+        *(f"invoicing_async.{name}" for name in ("_transport.client", "documents", "invoices", "runs")),
+        "invoicing_async.cli.app",
+        *(f"invoicing_async.cli.commands.{name}" for name in ("demo", "documents", "invoices", "repair", "runs")),
     ]
 )
 

@@ -14,7 +14,7 @@ from fakes import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async._core import batch as batch_module
+from invoicing_async._core import batch_source as batch_module
 from invoicing_async._core.batch import PARKED, bounded
 from invoicing_async._core.batch_source import IDLE, READ_ON, Sleep
 

@@ -79,7 +79,7 @@ def test_help_needs_no_network(tokens: tuple[str, ...]) -> None:
     assert "aiohttp" not in packages(modules)
     if not tokens or tokens == ("--help",):
         assert not modules & {"asyncio.tasks", "tenacity", "cattrs", "sqlite3"}
-        assert not modules & {f"invoicing_async.cli.{name}" for name in COMMANDS}
+        assert not modules & {f"invoicing_async.cli.commands.{name}" for name in COMMANDS}
 
 
 def test_a_signature_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_the_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
     """The line is the first of the command's own description, and the rest of that is not lost."""
     where, line = COMMANDS[name]
     module, attribute = where.split(":")
-    found = getattr(import_module(f"invoicing_async.cli.{module}"), attribute)
+    found = getattr(import_module(f"invoicing_async.cli.commands.{module}"), attribute)
     if inspect.isfunction(found):
         said = (inspect.getdoc(found) or "").split("\n\nParameters\n")[0]
         assert said == line

@@ -19,7 +19,7 @@ from peers import OK, Connection, Peer, answering, listening
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, OrderDocuments
 from invoicing_async._core.http import Repeat, Request, Response
 from invoicing_async._core.tasks import Lifetime, started
-from invoicing_async._files import writer as disk_module
+from invoicing_async._files import tempfile as disk_module
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError, SessionError, SubmissionInDoubtError

@@ -34,7 +34,7 @@ BODY = b"%PDF-1.7\nsome text\nstartxref\n9\n%%EOF\n"
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Both kinds of temporary file: without a name, where the system makes such, and with one."""
     works: bool = request.param and tempfile._UNNAMED_WORK
-    monkeypatch.setattr(writer, "_UNNAMED_WORK", works)
+    monkeypatch.setattr(tempfile, "_UNNAMED_WORK", works)
     return works
 
 
@@ -534,7 +534,7 @@ class TestSweep:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Between the making of a file and its lock a sweep may take it for a dead one's."""
-        monkeypatch.setattr(writer, "_UNNAMED_WORK", False)
+        monkeypatch.setattr(tempfile, "_UNNAMED_WORK", False)
         real = tempfile._lock
         swept: list[int] = []
 

@@ -30,7 +30,7 @@ OTHER = BODY.replace(b"some", b"else")
 @pytest.fixture(params=[True, False], ids=["unnamed", "named"], autouse=True)
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of temporary file."""
-    monkeypatch.setattr(writer, "_UNNAMED_WORK", request.param and tempfile._UNNAMED_WORK)
+    monkeypatch.setattr(tempfile, "_UNNAMED_WORK", request.param and tempfile._UNNAMED_WORK)
     monkeypatch.setattr(writer, "_LINKLESS", set())
     monkeypatch.setattr(writer, "_NAMED_ONLY", set())
 

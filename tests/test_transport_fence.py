@@ -244,6 +244,10 @@ def test_every_inner_name_is_there(owner: str) -> None:
 
 def test_nobody_else_takes_it() -> None:
     """Only the transport knows of the short cut."""
-    package = Path(pooled.__file__).parent
-    importing = {file.stem for file in package.rglob("*.py") if re.search(r"from \.+_pooled import", file.read_text())}
-    assert importing == {"_aiohttp"}
+    package = Path(pooled.__file__).parent.parent
+    importing = {
+        file.stem
+        for file in package.rglob("*.py")
+        if re.search(r"from \.+(_transport\.)?pooled import", file.read_text())
+    }
+    assert importing == {"client"}

@@ -1,6 +1,6 @@
 """What an answer says, however it says it: its JSON, the service's own words, its code, the ids that it names.
 
-Every text that is read here is harmless (`_text`), so nothing that is recorded or shown later can fail on it.
+Every text that is read here is harmless (`_values.text`), so nothing that is recorded or shown later can fail on it.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
 class Careful(Generic[Outcome]):
     """A batch that starts with a few and may stop early: `judge` says what an outcome tells of the service.
 
-    It ends with `BatchStoppedError` when so many outcomes had the same cause, as `_ramp.limit` says; a
+    It ends with `BatchStoppedError` when so many outcomes had the same cause, as `_core.ramp.limit` says; a
     `stop_after` of None starts with all at once and goes on whatever comes.
     """
 

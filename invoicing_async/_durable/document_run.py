@@ -15,8 +15,7 @@ from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.writer import DiskWriter
-from ..documents._client import OrderDocuments
-from ..documents._saving import DownloadOutcome, Saver, judged
+from ..documents import DownloadOutcome, OrderDocuments, Saver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from .._core.batch import bounded
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
-from ..invoices._client import AsyncInvoices
+from ..invoices import AsyncInvoices
 from ..session import Sleep
 from .items import absolute_path, current_item, error_line, filter_by_file, page_items
 from .ledger import SqliteLedger

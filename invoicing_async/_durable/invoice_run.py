@@ -14,7 +14,7 @@ from .._core.clock import Clock
 from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.rules import canonical_key, check, faults, rounding_unit
 from ..errors import DraftError, Fault
-from ..invoices._client import AsyncInvoices
+from ..invoices import AsyncInvoices
 from ..models import InvoiceDraft
 from .claims import Claims
 from .doubts import Doubts, Reconcile

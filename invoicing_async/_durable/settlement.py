@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from .._core.batch import bounded
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
-from ..invoices._client import AsyncInvoices
+from ..invoices import AsyncInvoices
 from ..models import RequestStatus, Unsettled
 from ..session import Sleep
 from .answers import End, result_text, status_of

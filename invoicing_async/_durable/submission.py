@@ -14,8 +14,7 @@ from .._core.batch import Careful, bounded
 from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
-from ..invoices import Fate, fate
-from ..invoices._client import AsyncInvoices
+from ..invoices import AsyncInvoices, Fate, fate
 from ..models import InvoiceRequest
 from ..session import Sleep
 from .answers import ACCEPTED, result_text, status_of

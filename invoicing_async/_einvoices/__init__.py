@@ -1,1 +1,17 @@
-"""TODO."""
+"""What service B reads and says (API.md B), the rules of a draft, and when to poll.
+
+- `checks`: Checks of one value each: text, numbers, addresses, and JSON of the user's own.
+- `decode`: What service B answers, as values.
+- `draft_json`: Drafts from JSON, strictly: every fault with its path; the only user of cattrs.
+- `encode`: A draft as the JSON that the service takes, and as the JSON that a run file keeps.
+- `links`: URLs: the base URL that a user gives, and download links (API.md B.3), where they and their redirects lead.
+  Pure.
+- `poll_errors`: What the failure of a poll means for the wait: one table and one pure function.
+- `poll_scheduler`: One scheduler for any number of operations that are awaited: a heap of due times and one timer.
+- `rules`: The limits of API.md B.1, as a table and pure functions: every fault of a draft at once, each with its
+  path.
+- `shape`: The service's own shape of a draft: the names its document leaves open, and an object of it in the model's
+  names.
+- `spreadsheet`: What a cell of a spreadsheet means: numbers, tax rates, addresses, and what a spreadsheet does to a
+  code.
+"""

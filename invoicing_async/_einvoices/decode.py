@@ -135,7 +135,7 @@ def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
 class Export:
     """Where an exported invoice stands (API.md B.3): NEW, BUILDING, DONE or FAIL, or a status we do not know.
 
-    `download_url` is what the service said, if it was text: `_links` judges it.
+    `download_url` is what the service said, if it was text: `_einvoices.links` judges it.
     """
 
     download_url: str | None

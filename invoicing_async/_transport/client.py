@@ -3,7 +3,7 @@
 Nothing here retries or follows a redirect: custom credential headers would follow it to another host.
 
 Requests go through aiohttp's client, with whatever listens to it. What may always be repeated and asks for nothing of
-the client takes a short cut to its pool (`_pooled`).
+the client takes a short cut to its pool (`_transport.pooled`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connections: how one is made, how it is looked at before it is used again, and how its answers are parsed.
 
-Each forgets at its end what was not delivered (`_sockets`), so that a submission that was given up does not arrive
-later. That ends at the next machine: a proxy or a gateway that stores and forwards cannot be called back.
+Each forgets at its end what was not delivered (`_transport.sockets`), so that a submission that was given up does not
+arrive later. That ends at the next machine: a proxy or a gateway that stores and forwards cannot be called back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ INFORMATIONAL = 1
 
 
 class _Parser:
-    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_heads`).
+    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_transport.heads`).
 
     It is then given the head and the body apart, as if they had come apart: what an answer means does not hang on how
     the network cut it, and a body that is complete is not lost for what follows it.

@@ -11,20 +11,28 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
-from .._durable.checking import check_files
-from .._durable.document_run import DocumentRun
-from .._durable.invoice_run import InvoiceRun
 from .._durable.records import NewDraft
 from .._durable.states import Event
 from .._einvoices.rules import KEY_LENGTH
 from .._files.writer import DiskWriter
-from ..documents._client import OrderDocuments
-from ..documents._saving import Saver
+from ..documents import OrderDocuments, Saver
 from ..errors import InvoicingError
-from ..invoices._client import AsyncInvoices
+from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
-from ..runs import DocumentState, DraftConflictError, ExportTo, Item, RunFileError, RunPace, State, export_layout
+from ..runs import (
+    DocumentRun,
+    DocumentState,
+    DraftConflictError,
+    ExportTo,
+    InvoiceRun,
+    Item,
+    RunFileError,
+    RunPace,
+    State,
+    check_files,
+    export_layout,
+)
 from .exits import CommandError, Exit, checked
 from .input.drafts import BadDraft, Drafts
 from .input.options import Pace

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from attrs import frozen
 
-from .._transport.server import serve
 from ..sandbox import Sandbox
+from ..transport import serve
 from .exits import CommandError
 from .input.settings import DOCUMENTS, INVOICES
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .._core.outcomes import Fate, fate
 from .._einvoices.shape import WireNames
+from ._calls import Endpoints
 from ._client import AsyncInvoices
 from ._submissions import SubmitOutcome
 
-__all__ = ["AsyncInvoices", "Fate", "SubmitOutcome", "WireNames", "fate"]
+__all__ = ["AsyncInvoices", "Endpoints", "Fate", "SubmitOutcome", "WireNames", "fate"]

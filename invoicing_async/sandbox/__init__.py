@@ -1,10 +1,10 @@
 """The two services of API.md in miniature: a `Transport` that answers as they do, and fails as it is told.
 
-Used in-process without a socket, or served on a port with `_server.serve`. It has its own mind: it verifies
-what arrives with `_signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
+Used in-process without a socket, or served on a port with `_transport.server.serve`. It has its own mind: it verifies
+what arrives with `_core.signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
 ids in the request, so the same requests get the same answers in any order and at any concurrency. Service A is
-in `_sandbox_orders`, service B in `_sandbox_invoices`, what they share in `_sandbox_world`, the answers of a
-script in `_sandbox_answers`.
+in `sandbox.orders`, service B in `sandbox.einvoices`, what they share in `sandbox._world`, the answers of a
+script in `sandbox._answers`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sandbox's own reading of API.md B.1: exact JSON and a strict check of the shape of a submission.
 
-Written apart from `_wire` and `_rules`, so that the client and the sandbox cannot be wrong together.
+Written apart from `_einvoices` and `_einvoices.rules`, so that the client and the sandbox cannot be wrong together.
 """
 
 from __future__ import annotations

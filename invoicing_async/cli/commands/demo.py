@@ -13,9 +13,9 @@ from attrs import evolve, frozen
 
 from ..._core.clock import RealClock
 from ...auth import HmacAuth, OAuthClientCredentials
-from ...documents._client import OrderDocuments
+from ...documents import OrderDocuments
 from ...errors import InvoicingError
-from ...invoices._client import AsyncInvoices
+from ...invoices import AsyncInvoices
 from ...models import InvoiceDraft
 from ...policies import Limits, RetryPolicy
 from ...polling import Poller

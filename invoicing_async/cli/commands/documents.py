@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from attrs import frozen
 from cyclopts import App
 
-from ..._durable.document_run import DocumentRun
 from ..._files.layout import Layout
-from ...documents._client import OrderDocuments
+from ...documents import OrderDocuments
+from ...runs import DocumentRun
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids

@@ -12,13 +12,12 @@ from uuid import UUID
 from attrs import define, field
 from cyclopts import App, Parameter
 
-from ..._durable.invoice_run import InvoiceRun
 from ..._einvoices.encode import dump_draft
 from ...errors import SubmissionInDoubtError
-from ...invoices._client import AsyncInvoices
-from ...invoices._submissions import SubmitOutcome
+from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
+from ...runs import InvoiceRun
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts

@@ -13,13 +13,12 @@ from typing import Annotated, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.invoice_run import InvoiceRun
 from ..._durable.lock import holder_of
 from ..._files.publish import OnExisting
 from ..._files.writer import DiskWriter
 from ..._values.cells import BOM
 from ...errors import ResolutionTooEarlyError
-from ...invoices._client import AsyncInvoices
+from ...invoices import AsyncInvoices
 from ...repair import (
     Answer,
     AnswersError,
@@ -34,7 +33,7 @@ from ...repair import (
     sheet_head,
     sheet_line,
 )
-from ...runs import RunKind, SqliteReader, State
+from ...runs import InvoiceRun, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened

@@ -13,15 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.checking import check_files
-from ..._durable.document_run import DocumentRun
-from ..._durable.invoice_run import InvoiceRun
 from ..._durable.lock import Holder, holder_of
 from ..._files.layout import Layout
 from ..._files.writer import DiskWriter
 from ...polling import Poller
 from ...repair import lateness
-from ...runs import DocumentState, Item, RunKind, SqliteReader, State
+from ...runs import DocumentRun, DocumentState, InvoiceRun, Item, RunKind, SqliteReader, State, check_files
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, Pace

@@ -16,9 +16,7 @@ from cyclopts import Group, Parameter
 from ..._einvoices.rules import rounding_unit
 from ..._einvoices.shape import WireNames
 from ..._values.table import Head, Numbered, head_of
-from ...drafts import DecimalMark, LineFault
-from ...drafts._csv_cells import COLUMNS
-from ...drafts._files import read_csv, read_jsonl
+from ...drafts import COLUMNS, DecimalMark, LineFault, read_csv, read_jsonl
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
 from ..exits import CommandError, checked
 from ..terminal.output import plain

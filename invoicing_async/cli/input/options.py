@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from attrs import field, frozen
 from cyclopts import Group, Parameter
 
-from ..._durable.run_settings import RunPace
 from ...policies import Limits, RetryPolicy
+from ...runs import RunPace
 
 if TYPE_CHECKING:
     from .settings import Settings

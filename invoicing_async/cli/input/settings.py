@@ -20,7 +20,7 @@ from ..._transport.proxies import Environment, Proxy, has_credential, proxy_faul
 from ..._values.characters import stuck
 from ...auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
 from ...events import Observer
-from ...invoices._calls import Endpoints
+from ...invoices import Endpoints
 from ...policies import Limits, RetryPolicy, Timeouts
 from ...session import Session
 from ..exits import CommandError

@@ -12,11 +12,10 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from ..._durable.checking import Checked
 from ..._einvoices.decode import decode_request
-from ...documents._saving import DownloadOutcome
+from ...documents import DownloadOutcome
 from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
-from ...invoices._submissions import SubmitOutcome
+from ...invoices import SubmitOutcome
 from ...models import (
     AuthorityStatus,
     Deferred,
@@ -34,7 +33,7 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import DocumentState, Item, State
+from ...runs import Checked, DocumentState, Item, State
 
 __all__ = [
     "CHECKS",
