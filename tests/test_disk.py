@@ -232,7 +232,8 @@ class TestDurable:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         synced: list[Path] = []
-        monkeypatch.setattr(writer, "_sync_folder", synced.append)
+        for module in (folders, writer):
+            monkeypatch.setattr(module, "sync_folder", synced.append)
         await disk.store(tmp_path, tmp_path / "2025" / "09" / "a.pdf", BODY, durable=True)
         assert set(synced) == {tmp_path, tmp_path / "2025", tmp_path / "2025" / "09"}
 
@@ -248,7 +249,7 @@ class TestDurable:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = folders.sync_folder
-        monkeypatch.setattr(writer, "_sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
+        monkeypatch.setattr(writer, "sync_folder", lambda at: failing(errno.EIO)() if at.name == "bad" else real(at))
         targets = [tmp_path / "bad" / "a.pdf", tmp_path / "good" / "b.pdf"]
         (tmp_path / "bad").mkdir()
         async with Held(disk):
@@ -491,7 +492,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from invoicing_async._files.tempfile import Temp
-temp = _Temp(Path(sys.argv[1]))
+temp = Temp(Path(sys.argv[1]))
 temp.write(b"half a document")
 print(temp.path, flush=True)
 sys.stdin.read()
@@ -543,7 +544,7 @@ class TestSweep:
                 swept.append(sweep(tmp_path))
             real(fd, wait=wait)
 
-        monkeypatch.setattr(writer, "_lock", lock)
+        monkeypatch.setattr(tempfile, "_lock", lock)
         published = await store(disk, tmp_path / "a.pdf")
         assert swept == [1]
         assert published.path.read_bytes() == BODY
@@ -552,7 +553,7 @@ class TestSweep:
     async def test_without_locks_nothing_is_swept_and_documents_are_still_saved(
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writer, "_lock", failing(errno.ENOLCK))
+        monkeypatch.setattr(tempfile, "_lock", failing(errno.ENOLCK))
         (tmp_path / temp_name("abc", 2)).write_bytes(b"dead or alive")
         assert sweep(tmp_path) == 0
         assert (await store(disk, tmp_path / "a.pdf")).path.read_bytes() == BODY
@@ -628,8 +629,8 @@ class TestWithoutAName:
 
     async def test_a_kill_leaves_nothing_behind(self, tmp_path: Path, *, unnamed: bool) -> None:
         """A process killed in the middle of a document leaves nothing, or only what the next sweep takes."""
-        code = HOLDER.replace("temp = _Temp", "temp = tempfile._temp").replace(
-            "import _Temp", "import _Temp\nfrom invoicing_async import _disk"
+        code = HOLDER.replace("temp = Temp", "temp = tempfile._temp").replace(
+            "import Temp", "import Temp\nfrom invoicing_async._files import tempfile"
         )
         if not unnamed:
             code = code.replace("temp =", "tempfile._UNNAMED_WORK = False\ntemp =")

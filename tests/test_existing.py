@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from forked import python
 
-from invoicing_async._files import existing, tempfile, writer
+from invoicing_async._files import existing, publish, tempfile
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
 from invoicing_async._files.names import child, is_temp
 from invoicing_async._files.pdf import Checker
@@ -31,7 +31,7 @@ OTHER = BODY.replace(b"some", b"else")
 def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both kinds of temporary file."""
     monkeypatch.setattr(tempfile, "_UNNAMED_WORK", request.param and tempfile._UNNAMED_WORK)
-    monkeypatch.setattr(writer, "_LINKLESS", set())
+    monkeypatch.setattr(publish, "_LINKLESS", set())
     monkeypatch.setattr(writer, "_NAMED_ONLY", set())
 
 

@@ -10,9 +10,9 @@ from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from ...policies import Limits, RetryPolicy
-from ...runs import RunPace
 
 if TYPE_CHECKING:
+    from ...runs import RunPace
     from .settings import Settings
 
 __all__ = ["FLAG", "Common", "Pace", "Picking"]
@@ -83,7 +83,9 @@ class Pace:
 
     @property
     def given(self) -> RunPace:
-        """Give what was asked for. Raises `ValueError` for a value outside its limits."""
+        """Return what was asked for. Raises `ValueError` for a value outside its limits."""
+        from ...runs import RunPace  # help is shown without what a run needs
+
         return RunPace(
             concurrency=self.concurrency,
             per_second=self.per_second,
