@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from forked import python
 
-from invoicing_async._files import existing, publish, tempfile
+from invoicing_async._files import existing, folders, publish, tempfile
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
 from invoicing_async._files.names import child, is_temp
 from invoicing_async._files.pdf import Checker
@@ -32,7 +32,7 @@ def unnamed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Both kinds of temporary file."""
     monkeypatch.setattr(tempfile, "_UNNAMED_WORK", request.param and tempfile._UNNAMED_WORK)
     monkeypatch.setattr(publish, "_LINKLESS", set())
-    monkeypatch.setattr(writer, "_NAMED_ONLY", set())
+    monkeypatch.setattr(tempfile, "_NAMED_ONLY", set())
 
 
 @pytest_asyncio.fixture
@@ -244,7 +244,7 @@ class TestTroubleAtTheClose:
             real(descriptor)
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-        monkeypatch.setattr(writer, "os", _Closing(close))
+        monkeypatch.setattr(tempfile, "os", _Closing(close))
         with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
             await disk.store(tmp_path, tmp_path / "a.pdf", BODY, on_existing=on_existing, durable=durable)
         assert names(tmp_path) == []
@@ -290,7 +290,7 @@ class TestProbing:
 
 def test_a_durable_folders_own_name_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(writer, "_sync_folder", synced.append)
+    monkeypatch.setattr(folders, "sync_folder", synced.append)
     prepare_folder(tmp_path / "a" / "b", durable=True)
     assert synced == [tmp_path / "a", tmp_path]
 
