@@ -24,6 +24,7 @@ from fakes import FakeClock
 from forked import forked
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import signing_vectors
 from rich.console import Console
 from served import SECRETS, clean, command, json_lines, signals, whole, write_drafts, write_ids
 
@@ -72,7 +73,7 @@ from invoicing_async.models import (
 )
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox, SandboxCredentials
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
+VECTORS = signing_vectors()
 ANSI = "\x1b["
 
 

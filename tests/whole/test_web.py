@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 import uvicorn
 from aiohttp import ClientSession, TCPConnector, web
-from test_readme import example
+from readme_blocks import example
 
 from invoicing_async import HmacAuth
 from invoicing_async._files.pdf import fault_of

@@ -19,12 +19,13 @@ import pytest
 import trustme
 from attrs import define, field, frozen
 from network_work import ADDRESS, GIVEN_UP, PORTS
+from places import SUPPORT
 
 HEALED = 12.0 if os.environ.get("INVOICING_SHORT") else 30.0
 """Seconds to wait after the network is whole again: a kernel would send again within ten."""
 
 PATIENCE = 60.0
-WORK = Path(__file__).with_name("network_work.py")
+WORK = SUPPORT / "network_work.py"
 
 
 @frozen

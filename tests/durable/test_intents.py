@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve
 from fakes import FakeClock, FakeResponse, FakeTransport
 from peers import OK, answering, listening
+from places import SUPPORT
 
 from invoicing_async._core.http import Exchange, Repeat, Request, Response
 from invoicing_async._transport.client import AiohttpTransport
@@ -141,7 +142,6 @@ class TestAtTheConnection:
         assert peer.requests[0].endswith(b"\r\n\r\n{}")
 
 
-HERE = str(Path(__file__).parent)
 STOPPED = """
 import asyncio, sys
 from contextlib import aclosing
@@ -199,7 +199,7 @@ asyncio.run(main())
 def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(tmp_path: Path, loop: str) -> None:
     """Each submission arrives within the limit of the intent that is recorded for it, and once."""
     file, arrived = tmp_path / "run.db", dict[str, list[float]]()
-    with started(SERVICE) as service, started(STOPPED, HERE, port_of(service), str(file), loop) as run:
+    with started(SERVICE) as service, started(STOPPED, str(SUPPORT), port_of(service), str(file), loop) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         for _ in range(3):

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
+from readme_blocks import blocks, example
 
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
 from invoicing_async._transport.server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 
 README = Path(__file__).parent.parent / "README.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def example(name: str) -> Any:
-    """The function of that name, from the block that defines it."""
-    block = next(block for block in blocks("python") if f"def {name}(" in block)
-    module = ModuleType("readme")
-    # FastAPI looks names up in the module a function says it is from.
-    sys.modules["readme"] = module
-    exec(compile(block, "README.md", "exec", dont_inherit=True), module.__dict__)
-    return getattr(module, name)
 
 
 @pytest.mark.asyncio

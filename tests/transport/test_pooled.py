@@ -18,6 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage, StreamWriter
 from attrs import evolve
+from places import ROOT, SUPPORT
 
 from invoicing_async._core.http import Exchange, Repeat, Request
 from invoicing_async._transport import pooled
@@ -127,18 +128,18 @@ async def test_not_while_the_clients_request_is_replaced(monkeypatch: pytest.Mon
 def test_not_where_it_was_replaced_before_this_package_was_imported() -> None:
     """An agent that a process begins with is there first."""
     code = """
-import aiohttp, asyncio, functools
+import aiohttp, asyncio, functools, sys
 real = aiohttp.ClientSession._request
 @functools.wraps(real)
 async def watched(*args, **kwargs):
     return await real(*args, **kwargs)
 aiohttp.ClientSession._request = watched
-from test_transport_fence import takes_it
+sys.path += sys.argv[1:]
+from test_pooled import takes_it
 print(asyncio.run(takes_it()))
 """
-    out = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(SUPPORT)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True)
     assert out.stdout == "False\n"
 
 
@@ -156,7 +157,7 @@ def test_the_installed_aiohttp_is_a_tested_one() -> None:
 
 
 def test_the_lowest_aiohttp_that_is_allowed_is_a_tested_one() -> None:
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (lowest,) = (found[1] for name in project["dependencies"] if (found := re.match(r"aiohttp>=([\d.]+)", name)))
     assert is_tested(lowest)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import SUPPORT
 
-WORK = Path(__file__).with_name("agents_work.py")
+WORK = SUPPORT / "agents_work.py"
 ATTEMPTS: dict[str, list[int | None]] = {
     "first": [200], "second": [503, 200], "submission": [200, 200], "refused": [None, None],
 }  # fmt: skip

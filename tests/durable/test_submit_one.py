@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs import Service, draft, invoice_run
+from run_services import Service, draft, invoice_run
 
 from invoicing_async._durable.claims import Claims
 from invoicing_async.errors import BatchStoppedError, DraftError

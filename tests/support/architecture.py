@@ -1,7 +1,7 @@
 """The package as a stranger sees it at a glance: its rooms, which floor each is on, and the drawing of its imports.
 
-`python tests/architecture.py` prints the block for the README, with `--all` every arrow, with `--rules` the imports
-that point up or sideways.
+`python tests/support/architecture.py` prints the block for the README, with `--all` every arrow, with `--rules` the
+imports that point up or sideways.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Imports = Mapping[str, frozenset[str]]
 Arrows = frozenset[tuple[str, str]]
 """Who imports whom."""
 
-PACKAGE = Path(__file__).resolve().parent.parent / "invoicing_async"
+PACKAGE = Path(__file__).resolve().parents[2] / "invoicing_async"
 ROOT = "__init__"
 
 FLOORS = {

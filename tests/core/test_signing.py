@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from places import signing_vectors
 
 from invoicing_async._core import signing
 from invoicing_async._core.http import Request
 from invoicing_async._core.signing import SIGNED_HEADERS, SigningRules
 from invoicing_async.auth import HmacAuth
 
-VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text("utf-8"))
+VECTORS = signing_vectors()
 SECRET = "sk_test_51Hq"
 NAMES = [vector["name"] for vector in VECTORS]
 

@@ -7,6 +7,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from places import TESTS
+
 from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.session import Session
 
@@ -30,7 +32,7 @@ def kept_in_frames(error: BaseException) -> str:
             continue
         seen.add(id(link))
         for frame, _ in traceback.walk_tb(link.__traceback__):
-            if Path(frame.f_code.co_filename).parent != Path(__file__).parent:
+            if not Path(frame.f_code.co_filename).is_relative_to(TESTS):
                 parts += [f"{frame.f_code.co_qualname}.{name} = {value!r}" for name, value in frame.f_locals.items()]
         beneath += [found for found in (link.__cause__, link.__context__) if found is not None]
     return "\n".join(parts)

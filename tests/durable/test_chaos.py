@@ -2,7 +2,7 @@
 
 In full (300 mishaps over runs of 500 drafts), in some minutes:
 
-    pytest -m slow tests/test_chaos.py
+    pytest -m slow tests/durable/test_chaos.py
 
 `INVOICING_SHORT=1` before it gives the short form.
 """

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
@@ -20,6 +19,7 @@ from attrs import evolve
 from fakes import START, FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import signing_vectors
 
 from invoicing_async._core import signing
 from invoicing_async._core.http import Exchange, Request, Response, path
@@ -229,7 +229,7 @@ class TestOrders:
     @pytest.mark.asyncio
     async def test_the_clients_own_vector_is_accepted(self) -> None:
         """A signature that another tool computed passes, so client and sandbox cannot be wrong together."""
-        vectors = json.loads((Path(__file__).parent / "vectors" / "signing.json").read_text())
+        vectors = signing_vectors()
         one = next(vector for vector in vectors if vector["name"] == "invoice")
         names = ("secret_key", "partner_client_id", "store_client_id", "store_token")
         clock = FakeClock()

@@ -2,7 +2,7 @@
 
 In full (100 kills of 2,000-document runs, 200 of 1,000-draft runs), in some minutes:
 
-    pytest -m slow tests/test_kill.py
+    pytest -m slow tests/durable/test_kill.py
 
 `INVOICING_SHORT=1` before it gives the short form. The default test run kills a few times.
 """

@@ -13,7 +13,8 @@ from random import Random
 import pytest
 from fakes import FakeClock
 from forked import python
-from test_run_integrity import HERE, KILLED, begun, content, draft, opened, shown
+from killed_runs import KILLED, begun, content, draft, opened, shown
+from places import SUPPORT
 
 from invoicing_async._durable import wal
 from invoicing_async._durable.states import Event
@@ -30,7 +31,7 @@ REQUEST = "5a1e0000-0000-4000-8000-{:012x}"
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the file, log and index of a run that was killed while it sent."""
     folder = tmp_path_factory.mktemp("original")
-    with python(KILLED, folder / "run.db", HERE) as killed:
+    with python(KILLED, folder / "run.db", SUPPORT) as killed:
         assert killed.wait(30) == 9
     assert {path.name for path in folder.iterdir()} >= {"run.db", "run.db-wal", "run.db-shm"}
     return folder
@@ -128,7 +129,7 @@ def test_a_damaged_log_can_be_accepted_and_puts_all_that_may_have_been_sent_in_d
 BUSY = """
 import asyncio, sys
 sys.path.append(sys.argv[2])
-from test_run_integrity import draft
+from killed_runs import draft
 from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
 from invoicing_async.runs import InvoiceRun
@@ -151,7 +152,7 @@ def test_what_a_kill_leaves_is_never_taken_for_damage(tmp_path: Path) -> None:
     """Killed at any moment, with checkpoints among them and readers beside it, a run goes on."""
     random = Random(8)
     for _ in range(6):
-        with python(BUSY, tmp_path / "run.db", HERE) as process:
+        with python(BUSY, tmp_path / "run.db", SUPPORT) as process:
             assert process.line() == "begun\n"
             until = time.monotonic() + random.random() * 1.5
             while time.monotonic() < until:

@@ -22,8 +22,8 @@ from architecture import (
     hidden_from_cli,
     imports,
 )
+from places import README
 
-README = Path(__file__).parent.parent / "README.md"
 FOUND = imports()
 ARROWS = arrows(FOUND)
 
@@ -59,9 +59,9 @@ def test_there_are_few_rooms_at_first_sight() -> None:
 
 
 def test_the_readme_shows_the_drawing() -> None:
-    """It is as `python tests/architecture.py` prints it."""
+    """It is as `python tests/support/architecture.py` prints it."""
     drawn = re.findall(r"^```mermaid\n(flowchart.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert drawn == [drawing(ARROWS)], "print it anew: python tests/architecture.py"
+    assert drawn == [drawing(ARROWS)], "print it anew: python tests/support/architecture.py"
 
 
 def test_the_command_prints_the_drawing_for_the_readme(

@@ -14,15 +14,14 @@ from random import Random
 import pytest
 from fakes import FakeClock
 from forked import python
+from killed_runs import KILLED, REQUEST, accepted, begun, content, draft, opened, shown
+from places import SUPPORT
 
 from invoicing_async._durable import integrity
-from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
-from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import (
     DamagedRunError,
     InvoiceRun,
-    Item,
     RequestIdTakenError,
     RunChangedError,
     RunFileError,
@@ -30,49 +29,12 @@ from invoicing_async.runs import (
     SqliteReader,
 )
 
-HERE = Path(__file__).parent
-TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
-REQUEST = "5a1e0000-0000-4000-8000-{:012d}"
-
-
-def draft(number: int) -> InvoiceDraft:
-    line = InvoiceLine(name=f"K-{number}", unit="piece", price="9.90", quantity=1)
-    return InvoiceDraft(key=f"K-{number}", invoice_template_id=TEMPLATE, lines=(line,))
-
-
-async def begun(run: InvoiceRun, *numbers: int) -> None:
-    """Record that these are being sent."""
-    await run.ledger.transition_many([Change(ref=f"K-{number}", event=Event.INTENT) for number in numbers])
-
-
-async def accepted(run: InvoiceRun, *numbers: int) -> None:
-    for number in numbers:
-        request_id = REQUEST.format(number)
-        await run.ledger.transition(f"K-{number}", Event.ACCEPTED_NEW, request_id=request_id)
-
-
-KILLED = """
-import asyncio, os, sys
-sys.path.append(sys.argv[2])
-from test_run_integrity import accepted, begun, draft
-from invoicing_async.runs import InvoiceRun
-
-async def main():
-    async with InvoiceRun.open(sys.argv[1]) as run:
-        await run.add(map(draft, range(40)))
-        await begun(run, *range(20))
-        await accepted(run, *range(10))
-        os._exit(9)
-
-asyncio.run(main())
-"""
-
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the file, log and index of a run that was killed while it sent."""
     folder = tmp_path_factory.mktemp("original")
-    with python(KILLED, folder / "run.db", HERE) as killed:
+    with python(KILLED, folder / "run.db", SUPPORT) as killed:
         assert killed.wait(30) == 9
     return folder
 
@@ -89,22 +51,6 @@ def closed(killed: Path) -> Path:
     asyncio.run(opened(killed))
     assert sorted(path.name for path in killed.parent.iterdir()) == ["run.db"]
     return killed
-
-
-async def opened(file: Path, *, accept_lost_log: bool = False) -> dict[str, int]:
-    async with InvoiceRun.open(file, create=False, accept_lost_log=accept_lost_log) as run:
-        return {state: count for state, count in (await run.ledger.counts()).items() if count}
-
-
-async def shown(file: Path) -> dict[str, Item]:
-    async with SqliteReader.read(file) as reader:
-        return {item.key: item for item in await reader.rows()}
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """What stands in a folder; an index or a log without anything in it means nothing."""
-    files = [path for path in folder.iterdir() if not path.name.endswith(("-shm", ".lock"))]
-    return {path.name: path.read_bytes() for path in files if path.suffix == ".db" or path.stat().st_size}
 
 
 def test_a_file_with_its_log_goes_on(killed: Path) -> None:
@@ -320,7 +266,7 @@ async def test_a_reader_that_outlives_a_killed_writer_leaves_its_log(tmp_path: P
         await run.add(map(draft, range(40)))
     async with SqliteReader.read(file) as reader:
         await reader.rows()
-        with python(KILLED, file, HERE) as killed:
+        with python(KILLED, file, SUPPORT) as killed:
             assert await asyncio.to_thread(killed.wait, 30) == 9
         await reader.rows()
     assert integrity.has_log(file)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import Connection, Peer, listening
+from places import README
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, RetryPolicy, Session, StaticToken
 from invoicing_async._core.envelope import error_from
@@ -19,7 +19,6 @@ from invoicing_async._core.outcomes import OUTCOMES, Fate, Shape, fate, may_repe
 from invoicing_async._einvoices.decode import decode_request
 from invoicing_async.errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError, TransportError
 
-README = Path(__file__).parent.parent / "README.md"
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 STATUSES = range(200, 600)
 CODES = (None, "SYS_DEP_503", "ORDER_021", "SYS_TIMEOUT_504", "BAD_GATEWAY", "sys_dep_503")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from itertools import chain
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
 HOOKS = (ROOT / ".pre-commit-config.yaml").read_text()
 TOOLS = {"python", "pre-commit", "ruff", "mypy"}
