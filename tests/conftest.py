@@ -29,24 +29,36 @@ settings.load_profile("shared machine")
 BATCHES = frozenset(
     f"test_{name}"
     for name in (
+        "attempts",
         "auth",
         "batch",
-        "ramp",
+        "bounds",
         "closing",
+        "crashes",
         "credential_watch",
-        "writer",
+        "document_run",
         "documents",
+        "download_many",
         "intents",
         "invoices",
+        "opening",
         "poll_errors",
+        "poll_scheduler",
         "polling",
+        "ramp",
         "repair",
         "runs",
-        "poll_scheduler",
+        "runs_on_sockets",
+        "saving",
         "secrecy",
         "session",
+        "stored_drafts",
+        "streams",
         "submission_fates",
         "submit_one",
+        "transitions",
+        "waiting",
+        "writer",
     )
 )
 """The tests of what runs side by side: `-m batches`, for a run with other tasks or another loop."""
@@ -139,6 +151,12 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
         monkeypatch.setattr(command, "Poller", partial(Poller, first=0.05))  # what is done is done at once here
     with starting() as start:
         yield start
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take what may be set for the command line out of the environment."""
+    clean(monkeypatch)
 
 
 @pytest.fixture
