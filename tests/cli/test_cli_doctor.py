@@ -1,0 +1,138 @@
+"""What `sign` and `doctor` show: every stage of a signature, and what is missing, misspelled or off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_screens import client, partner
+from places import signing_vectors
+from served import SECRETS, json_lines
+
+from invoicing_async.cli.app import run
+from invoicing_async.cli.commands import doctor
+from invoicing_async.cli.exits import Exit
+from invoicing_async.cli.input import settings as configured
+from invoicing_async.sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+VECTORS = signing_vectors()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["name"]))
+def test_sign_shows_every_stage_of_the_vectors(
+    vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Body hash, base string, digest and header are those another tool computed; secrets are masked."""
+    names = ("secret_key", "partner_client_id", "store_client_id", "store_token")
+    if any(not vector.get(name) for name in names):
+        return
+    for name, value in partner(**{name: vector[name] for name in names}).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "body").write_bytes(vector["body"].encode())
+    tokens = ["sign", "--path", vector["path"], "--method", vector["method"], "--body", str(tmp_path / "body")]
+    tokens += ["--timestamp", str(vector["timestamp_ms"])]
+    assert run([*tokens, "--json"]) == Exit.DONE
+    found = json.loads(capsys.readouterr().out)
+    token = vector["store_token"]
+    masked = vector["base_string"].replace(token, f"**** ({len(token)} characters)")
+    assert found["base_string"] == masked
+    assert found["body_sha256"] == vector["body_sha256"]
+    assert found["hmac_sha256"] == vector["signature_hex"]
+    assert found["headers"]["x-signature"] == vector["header"]
+    assert run(tokens) == Exit.DONE
+    out = capsys.readouterr().out
+    for line in masked.split("\n"):
+        assert f"     {line}\n" in out
+    assert token not in out
+    assert vector["secret_key"] not in out
+
+
+def test_sign_refuses_what_it_cannot_sign(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id that is no path segment and a body that is not there are usage errors."""
+    for name, value in partner(sign_full_path="true", signature_prefix="").items():
+        monkeypatch.setenv(name, value)
+    assert run(["sign", ".."]) == Exit.USAGE
+    assert run(["sign", "--body", "absent"]) == Exit.USAGE
+    assert run(["sign"]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert "/api/v1/partner/stores/orders/" in out
+    assert "no prefix" in out
+
+
+def findings(values: dict[str, str]) -> dict[str, tuple[str, str]]:
+    return {found.subject: (found.grade, found.text) for found in doctor.findings(configured.Settings(values))}
+
+
+def test_doctor_names_what_is_missing_and_what_is_misspelled() -> None:
+    """Each variable is set or not; nothing of a value is shown."""
+    assert findings({})["all"][0] == "bad"
+    found = findings(partner(store_token="", secret_key=" padded ") | {"INVOICING_DOCUMENTS_STORE_TOKN": "x"})
+    assert found["INVOICING_DOCUMENTS_STORE_TOKEN"] == ("bad", "not set: x-store-token")
+    assert found["INVOICING_DOCUMENTS_SECRET_KEY"][0] == "note"
+    assert found["INVOICING_DOCUMENTS_STORE_TOKN"][0] == "bad"
+    assert found["all"] == ("note", "nothing of INVOICING_INVOICES_… is set")
+    assert "settings" not in found
+    assert findings(client())["settings"] == ("ok", "complete")
+    assert findings(client(names="x=y"))["settings"][0] == "bad"
+    for host, grade in (("127.0.0.1", "ok"), ("localhost", "ok"), ("h.test", "bad"), ("10.0.0.1", "bad")):
+        found = findings(client(base_url=f"http://{host}/api"))
+        assert found.get("base URL", found.get("settings", ("", "")))[0] == grade
+
+
+@pytest.mark.parametrize(
+    ("date", "apart"),
+    [("Thu, 01 Jan 1970 00:01:40 GMT", 20.0), ("nonsense", None), (None, None)],
+)
+def test_clock_difference(date: str | None, apart: float | None) -> None:
+    """The service's Date tells how far this machine's clock is ahead."""
+    assert doctor.clock_difference(date, 120.0) == apart
+
+
+@pytest.mark.parametrize(
+    ("date", "grade"),
+    [(None, "note"), ("Thu, 01 Jan 1970 00:02:00 GMT", "ok"), ("Thu, 01 Jan 1970 00:01:00 GMT", "bad")],
+)
+def test_a_clock_that_is_off_is_found(date: str | None, grade: str) -> None:
+    """A few seconds do not matter; more spoil a signature's timestamp."""
+    found = doctor._clocks(configured.DOCUMENTS, date, 120.0)
+    assert found.grade == grade
+
+
+def test_doctor_online(
+    services: Callable[..., Sandbox],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asks both base URLs and for a token; secrets are in nothing it says."""
+    services()
+    file = tmp_path / "env"
+    file.write_text("# nothing\n")
+    file.chmod(0o644)
+    assert run(["doctor", "--online", "--env-file", str(file)]) == Exit.DONE
+    out, err = capsys.readouterr()
+    assert out.count("answers (404") == 2
+    assert "the client is accepted" in out
+    assert "others on this machine may read it" in out
+    for secret in SECRETS:
+        assert secret not in out + err
+    monkeypatch.setenv("INVOICING_INVOICES_CLIENT_SECRET", "wrong")
+    assert run(["doctor", "--online", "--json"]) == Exit.SOME_LEFT
+    found = {row["subject"]: row for row in json_lines(capsys.readouterr().out)}
+    assert found["token"]["grade"] == "bad"
+    monkeypatch.setenv("INVOICING_INVOICES_TOKEN", "t")
+    monkeypatch.setenv("INVOICING_DOCUMENTS_BASE_URL", "http://127.0.0.1:9")
+    assert run(["doctor", "--online"]) == Exit.SOME_LEFT
+    assert "refused" in capsys.readouterr().out
+    monkeypatch.setenv("INVOICING_DOCUMENTS_BASE_URL", "http://127.0.0.1:abc/api")
+    assert run(["doctor", "--online"]) == Exit.SOME_LEFT
+    assert "base_url must have a port from 1 to 65535, got 'abc'" in capsys.readouterr().out
+    monkeypatch.setenv("INVOICING_DOCUMENTS_BASE_URL", "nonsense")
+    monkeypatch.setenv("INVOICING_INVOICES_NAMES", "nonsense")
+    monkeypatch.delenv("INVOICING_INVOICES_TOKEN")
+    assert run(["doctor", "--online"]) == Exit.SOME_LEFT

@@ -1,0 +1,245 @@
+"""What is seen and written of a command: its progress, its rows and its reports."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_screens import screen, shown, unavailable
+from fakes import FakeClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from invoicing_async import (
+    SubmissionInDoubtError,
+)
+from invoicing_async.cli.exits import CommandError
+from invoicing_async.cli.input import drafts
+from invoicing_async.cli.terminal import progress, report, rows
+from invoicing_async.cli.terminal.output import Screen, plain
+from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
+from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
+from invoicing_async.models import (
+    Deferred,
+    Duplicate,
+    Failed,
+    InDoubt,
+    Invalid,
+    InvoiceData,
+    InvoiceRequest,
+    NotSent,
+    NotStarted,
+    Rejected,
+    RequestStatus,
+    Saved,
+    SavedDocument,
+    Skipped,
+    Submitted,
+    Unsettled,
+)
+
+pytestmark = pytest.mark.usefixtures("no_settings")
+
+
+def test_health_needs_several_failures_in_a_row() -> None:
+    """A failure among successes is no trouble; three without an answer between are, since the first of them."""
+    clock = FakeClock()
+    monitor = progress.Monitor(clock)
+
+    def failed(error: Exception) -> None:
+        monitor(AttemptFailed(operation="o", path="/", attempt=1, error=error))
+        clock.advance(1)
+
+    for _ in range(2):
+        failed(unavailable())
+    assert monitor.state() == ("service ok", "green")
+    failed(unavailable())
+    assert re.fullmatch(r"unavailable since \d\d:\d\d:\d\d", monitor.state()[0])
+    failed(TransportError("gone"))
+    assert monitor.state()[0].startswith("no answer since")
+    failed(OrderStatusError("later", status=422, code="ORDER_021"))
+    assert monitor.state() == ("service ok", "green")
+    failed(RateLimitError("slow", status=429))
+    assert monitor.state() == ("rate limited", "yellow")
+    clock.advance(progress.LIMITED_FOR)
+    assert monitor.state() == ("service ok", "green")
+
+
+def test_the_monitor_counts_retries() -> None:
+    """Retries are counted, successes end trouble, and the note says both."""
+    monitor = progress.Monitor(FakeClock())
+    for _ in range(3):
+        monitor(RequestStarted(operation="o", path="/", attempt=1))
+        monitor(AttemptFailed(operation="o", path="/", attempt=1, error=unavailable()))
+        monitor(RetryScheduled(operation="o", path="/", attempt=1, delay=1))
+    assert "3 retries" in monitor.note().plain
+    assert "unavailable" in monitor.note().plain
+    monitor(RequestSucceeded(operation="o", path="/", attempts=2, elapsed=1))
+    monitor(DocumentSaved(order_id="o", path=Path("o"), size=1))
+    assert monitor.note().plain.endswith("service ok")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.9, "3 s"), (61, "1:01"), (3_661, "1 h 01"), (90_000, "1 d 01"), (0, "0 s")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    """Two units say enough."""
+    assert progress.span(seconds) == text
+
+
+@pytest.mark.asyncio
+async def test_bars_show_counts_rates_and_the_service() -> None:
+    """A picture has the title, done of total, and the note; nothing is drawn where nobody looks."""
+    clock, done = FakeClock(), Counter[str]()
+    bars = [
+        progress.Bar("Documents", 1_200, lambda: done["n"], progress.Monitor(clock).note),
+        progress.Bar("Unknown", None, lambda: 7),
+    ]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    async with progress.live(console, bars, shown=True):
+        for _ in range(3):
+            done["n"] += 400
+            await asyncio.sleep(0.12)
+    text = shown(console)
+    assert "1,200/1,200" in text
+    assert "Documents" in text
+    assert "0 retries" in text
+    silent = Console(file=io.StringIO(), force_terminal=True)
+    async with progress.live(silent, bars, shown=False):
+        done["n"] += 1
+    assert shown(silent) == ""
+
+
+def test_progress_is_for_a_person_at_a_terminal() -> None:
+    """It is shown on a terminal only, never with --quiet, and not between JSON lines on the same one."""
+    terminal, pipe = Console(file=io.StringIO(), force_terminal=True), Console(file=io.StringIO())
+    assert Screen(out=pipe, err=terminal).lively
+    assert Screen(out=pipe, err=terminal, json=True).lively
+    assert not Screen(out=terminal, err=terminal, json=True).lively
+    assert not Screen(out=terminal, err=pipe).lively
+    assert not Screen(out=terminal, err=terminal, quiet=True).lively
+
+
+def test_text_of_any_origin_cannot_move_the_cursor() -> None:
+    """Escape sequences, line ends and markup come out as plain characters."""
+    seen = screen()
+    seen.problem("a\x1b[31mb\nc", "[bold]d[/bold]")
+    assert (
+        shown(seen.err)
+        == "invoicing-async: a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}c\n  [bold]d[/bold]\n"
+    )
+    assert plain("\ud800") == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_quiet_shows_only_trouble() -> None:
+    """With --quiet there is no summary, but what went wrong is told."""
+    quiet = screen(quiet=True)
+    quiet.say("x")
+    quiet.counts("t", [])
+    quiet.facts([("a", "b")])
+    assert shown(quiet.out) == ""
+    quiet.problem("trouble")
+    assert "trouble" in shown(quiet.err)
+
+
+DOCUMENT = SavedDocument(order_id="o", path=Path("f/o.pdf"), size=9, sha256="ab", attempts=2, request_id="r")
+REFUSED = OrderStatusError("later", status=422, code="ORDER_021", request_id="r-1")
+DRAFT = drafts.example()
+DONE = InvoiceRequest(request_id="q", status=RequestStatus.SUCCESS, data=InvoiceData(id="i", code="c"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Saved("o", DOCUMENT), {"outcome": "saved", "path": "f/o.pdf", "size": 9, "attempts": 2}),
+        (Skipped("o", DOCUMENT), {"outcome": "skipped", "sha256": "ab"}),
+        (Deferred("o", REFUSED), {"outcome": "deferred", "code": "ORDER_021", "request_id": "r-1"}),
+        (Failed("o", OSError("disk")), {"outcome": "failed", "error": "disk"}),
+        (Duplicate("o"), {"outcome": "duplicate"}),
+        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "KeyboardInterrupt"}),
+    ],
+)
+def test_a_download_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:
+    """Every outcome has its word, and its kind has a column for all it says."""
+    row = rows.download_row(outcome)
+    assert row["order_id"] == "o"
+    assert expected.items() <= row.items()
+    assert row.keys() <= set(rows.DOWNLOADS.columns)
+    assert row["outcome"] in rows.DOWNLOADS.outcomes
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Submitted(DRAFT, DONE), {"outcome": "success", "invoice_id": "i", "lookup_code": "c", "request_id": "q"}),
+        (Submitted(DRAFT, InvoiceRequest(request_id="q", status="NEW")), {"outcome": "submitted", "status": "NEW"}),
+        (Rejected(DRAFT, REFUSED), {"outcome": "rejected", "code": "ORDER_021"}),
+        (NotSent(DRAFT, TransportError("x", sent="no")), {"outcome": "not_sent"}),
+        (Invalid(DRAFT, ValueError("x")), {"outcome": "invalid"}),
+        (InDoubt(DRAFT, SubmissionInDoubtError("x", body_sha256="ff")), {"outcome": "in_doubt", "body_sha256": "ff"}),
+        (InDoubt(DRAFT, OSError("x")), {"outcome": "in_doubt"}),
+    ],
+)
+def test_a_submission_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:
+    """The states are those of the documentation; a refusal's own call id is not the invoice's request id."""
+    row = rows.submission_row(outcome, line=4)
+    assert (row["key"], row["line"]) == (DRAFT.key, 4)
+    assert expected.items() <= row.items()
+    assert row.keys() <= set(rows.SUBMISSIONS.columns)
+    assert row["outcome"] in rows.SUBMISSIONS.outcomes
+
+
+def test_a_wait_that_ended_first_stays_submitted() -> None:
+    """The operation goes on at the service, and the row says why the wait did not."""
+    row = rows.request_row(Unsettled("q", TransportError("gone")))
+    assert (row["outcome"], row["error"], row["status"]) == ("submitted", "gone", "NEW")
+    assert rows.request_row(InvoiceRequest(request_id="q", status=RequestStatus.FAILED))["outcome"] == "failed"
+
+
+async def write_report(path: Path, written: list[rows.Row]) -> None:
+    async with report.Report(path, rows.DOWNLOADS) as paper:
+        for row in written:
+            await paper.add(row)
+        await paper.publish({"taken": len(written)})
+
+
+ROWS = st.fixed_dictionaries(
+    {"order_id": st.text(max_size=20), "outcome": st.just("failed"), "error": st.text(max_size=20)}
+)
+
+
+@given(st.lists(ROWS, max_size=10))
+@settings(max_examples=20, deadline=None)
+def test_a_json_report_reads_back(written: list[rows.Row]) -> None:
+    """Whatever an id or an error holds, the report is JSON with every row."""
+    form = report._Json(rows.DOWNLOADS)
+    text = form.head() + "".join(map(form.row, written)) + form.tail({"taken": len(written)})
+    found = json.loads(text.encode("utf-8", "backslashreplace"))
+    assert [{name: item[name] for name in ("order_id", "outcome", "error")} for item in found["items"]] == written
+    assert found["taken"] == len(written)
+
+
+@pytest.mark.asyncio
+async def test_reports_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """CSV and JSON by the ending; a report that was not finished leaves nothing."""
+    many = [{"order_id": f"o{number}", "outcome": "saved", "error": "x" * 100} for number in range(1_000)]
+    await write_report(tmp_path / "r.csv", many)
+    with (tmp_path / "r.csv").open(newline="", encoding="utf-8-sig") as file:
+        assert [row["order_id"] for row in csv.DictReader(file)] == [row["order_id"] for row in many]
+    await write_report(tmp_path / "new" / "r.JSON", [])
+    assert json.loads((tmp_path / "new" / "r.JSON").read_text()) == {"items": [], "taken": 0}
+    (tmp_path / "old.csv").write_text("old")
+    async with report.Report(tmp_path / "old.csv", rows.DOWNLOADS) as paper:
+        await paper.add(many[0])
+    assert (tmp_path / "old.csv").read_text() == "old"
+    with pytest.raises(CommandError, match="cannot write the report"):
+        await write_report(tmp_path / "r.csv" / "r.csv", [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old.csv", "r.csv"]
