@@ -1,0 +1,58 @@
+"""Requests to the sandbox, signed or with its token, and what they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fakes import FakeClock
+
+from invoicing_async._core.http import Exchange, Request
+from invoicing_async.sandbox import (
+    Faults,
+    Sandbox,
+    SandboxSettings,
+)
+
+BASE = "http://sandbox.test/api/v1"
+LIMIT = 1_000_000
+TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
+LINE = {"name": "Tea", "unit": "box", "price": 10.50, "quantity": 3, "discount_amount": 0.5, "amount": 31.00}
+
+
+class Seen:
+    """An answer that was read to its end."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(sandbox: Sandbox, request: Request) -> Seen:
+    async with sandbox.send(request, Exchange()) as response:
+        return Seen(response.status, response.headers, await response.read(LIMIT))
+
+
+def bearer(sandbox: Sandbox, target: str, *, body: bytes = b"", query: str = "", token: str = "") -> Request:
+    headers = {"Authorization": f"Bearer {token or sandbox.credentials.token}"}
+    kind = {"Content-Type": "application/json; charset=utf-8"} if body else {}
+    return Request(method="POST", path=target, query=query, base_url=BASE, headers={**headers, **kind}, body=body)
+
+
+def draft(**data: Any) -> bytes:
+    fields = {"invoice_template_id": TEMPLATE, "invoice_lines": [LINE]} | data
+    return json.dumps({"invoice_data": fields}).encode()
+
+
+def submission(sandbox: Sandbox, body: bytes | None = None) -> Request:
+    return bearer(sandbox, "/v2/ob/invoices", body=draft() if body is None else body)
+
+
+def made(clock: FakeClock | None = None, *, faults: Faults | None = None, **fields: Any) -> Sandbox:
+    return Sandbox(SandboxSettings(**fields), faults=faults, clock=clock or FakeClock())
