@@ -9,14 +9,13 @@ invisible stuck to it is refused where it is given, without being shown.
 from __future__ import annotations
 
 import asyncio
-import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from copy import copy
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote_plus, urlencode
 
-from attrs import Attribute, Factory, define, field, fields, frozen
+from attrs import Factory, define, field, fields, frozen
 
 from ._core import signing
 from ._core.clock import Clock
@@ -25,9 +24,8 @@ from ._core.secrecy import Hidden, hidden, quiet
 from ._core.signing import SigningRules
 from ._core.tasks import started
 from ._einvoices.decode import Token, decode_token
-from ._values.characters import stuck
+from ._values.validators import header_text, not_negative, optional, positive, secret
 from .errors import ApiError, AuthenticationError, InvoicingError, ProtocolError, TransportError
-from .policies import not_negative, positive
 
 __all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
 
@@ -48,7 +46,6 @@ REFUSED_FOR = 10.0
 
 _NOT_REFUSALS = frozenset({408, 425, 429})
 _CLIENT_ERRORS = 4
-_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 
 
 class Auth(Protocol):
@@ -67,34 +64,6 @@ class Auth(Protocol):
         """Hear that the service refused `sent` with 401; true if a new credential can be had."""
 
 
-def _header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if not isinstance(value, str) or not _HEADER_TEXT.fullmatch(value):
-        fault = stuck(value) if isinstance(value, str) else ""
-        said = f"{name} must be text of printable ASCII characters without spaces"
-        raise ValueError(f"{said}; it {fault}" if fault else said)
-
-
-def _optional_header_text(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None:
-        _header_text(instance, attribute, value)
-
-
-def _secret(instance: object, attribute: Attribute[Any], value: object) -> None:
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be text that is not empty")
-    if fault := stuck(value):
-        raise ValueError(f"{name} {fault}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"{name} must be text; it holds bytes that are not UTF-8")
-
-
-def _optional_secret(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None:
-        _secret(instance, attribute, value)
-
-
 @quiet
 @frozen(kw_only=True)
 class HmacAuth:
@@ -104,10 +73,10 @@ class HmacAuth:
     the points the guide leaves open.
     """
 
-    partner_client_id: str = field(validator=_header_text)
-    secret_key: str = field(repr=False, converter=hidden, validator=_secret)
-    store_client_id: str | None = field(default=None, validator=_optional_header_text)
-    store_token: str | None = field(default=None, repr=False, converter=hidden, validator=_optional_header_text)
+    partner_client_id: str = field(validator=header_text)
+    secret_key: str = field(repr=False, converter=hidden, validator=secret)
+    store_client_id: str | None = field(default=None, validator=optional(header_text))
+    store_token: str | None = field(default=None, repr=False, converter=hidden, validator=optional(header_text))
     rules: SigningRules = Factory(SigningRules)
     _identity: Mapping[str, str] = field(init=False, repr=False, eq=False)
 
@@ -150,7 +119,7 @@ class HmacAuth:
 class StaticToken:
     """A bearer token that somebody else renews."""
 
-    token: str = field(repr=False, converter=hidden, validator=_header_text)
+    token: str = field(repr=False, converter=hidden, validator=header_text)
 
     def ready(self, clock: Clock) -> bool:
         """A token that is given needs nothing of the service."""
@@ -238,10 +207,10 @@ class OAuthClientCredentials:
     without `expires_in` is kept for `lifetime` seconds.
     """
 
-    client_id: str = field(validator=_secret)
-    client_secret: str = field(repr=False, converter=hidden, validator=_secret)
-    tenant_connection_code: str = field(validator=_secret)
-    scope: str | None = field(default=None, validator=_optional_secret)
+    client_id: str = field(validator=secret)
+    client_secret: str = field(repr=False, converter=hidden, validator=secret)
+    tenant_connection_code: str = field(validator=secret)
+    scope: str | None = field(default=None, validator=optional(secret))
     path: str = "/v2/oauth/token"
     early: float = field(default=30.0, validator=not_negative)
     lifetime: float = field(default=300.0, validator=positive)

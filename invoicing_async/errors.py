@@ -13,32 +13,16 @@ from typing import Any, ClassVar, Literal, Self
 
 from attrs import field, frozen
 
-from ._values.text import one_line
+from ._values.skew import skew_words
+from ._values.text import bounded
 
 __all__ = [
-    "ApiError",
-    "Attempt",
-    "AuthenticationError",
-    "BatchStoppedError",
-    "DeadlineError",
-    "DraftError",
-    "ExportError",
-    "Fault",
-    "IncompleteDocumentError",
-    "InterruptedDocumentError",
-    "InvoicingError",
-    "OrderStatusError",
-    "OversizedDocumentError",
-    "PermissionDeniedError",
-    "PollTimeoutError",
-    "ProtocolError",
-    "RateLimitError",
-    "ResolutionTooEarlyError",
-    "ServiceUnavailableError",
-    "SessionError",
-    "SubmissionInDoubtError",
+    "ApiError", "Attempt", "AuthenticationError", "BatchStoppedError", "DeadlineError", "DraftError", "ExportError",
+    "Fault", "IncompleteDocumentError", "InterruptedDocumentError", "InvoicingError", "OrderStatusError",
+    "OversizedDocumentError", "PermissionDeniedError", "PollTimeoutError", "ProtocolError", "RateLimitError",
+    "ResolutionTooEarlyError", "ServiceUnavailableError", "SessionError", "SubmissionInDoubtError",
     "TransportError",
-]
+]  # fmt: skip
 
 Sent = Literal["no", "unknown"]
 """Whether a request may have reached the service: provably not, or not known."""
@@ -46,31 +30,20 @@ Sent = Literal["no", "unknown"]
 HEAD_LIMIT = 200
 """Bytes of an unexpected body that an error keeps for its reader."""
 
-MESSAGE_LIMIT = 2_000
-"""Characters of an error's text, whatever went into it: a log and a report hold one line for each."""
-
-SKEW = 30.0
-"""Seconds between this machine's clock and the service's that are worth a word; delays alone make a few."""
-
-
-def _bounded(text: str) -> str:
-    # Nearly every text is fit already, and its blanks may be those of a name.
-    return text if len(text) <= MESSAGE_LIMIT and text.isprintable() else one_line(text, MESSAGE_LIMIT)
-
 
 @frozen(kw_only=True)
 class Attempt:
     """One failed attempt of a call.
 
     `number` counts from 1, `at` is epoch seconds, `elapsed` and `waited` (the backoff that followed, 0 after
-    the last attempt) are seconds. `error` is the error's text in one line of `MESSAGE_LIMIT` characters at most; it
-    never holds a secret.
+    the last attempt) are seconds. `error` is the error's text in one line of 2,000 characters at most; it never
+    holds a secret.
     """
 
     number: int
     at: float
     elapsed: float
-    error: str = field(converter=_bounded)
+    error: str = field(converter=bounded)
     status: int | None = None
     code: str | None = None
     request_id: str | None = None
@@ -101,7 +74,7 @@ class InvoicingError(Exception):
     `hint` says what to do; `attempts` is the history of the call, oldest first. `sent` is "no" if the request
     it ended provably never left this machine. `answer` is the start of the answer's body (`HEAD_LIMIT` bytes) and
     `request_ids` the ids of requests that it named, where an answer came. Whatever a service's words hold, the
-    message is one printable line of `MESSAGE_LIMIT` characters at most.
+    message is one printable line of 2,000 characters at most.
     """
 
     hint: str = "See the error's type and its cause."
@@ -113,7 +86,7 @@ class InvoicingError(Exception):
     """The request that was made before the call failed: the invoice is on its way, wait for it by this id."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_bounded(message))
+        super().__init__(bounded(message))
 
     @property
     def message(self) -> str:
@@ -121,12 +94,10 @@ class InvoicingError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {key: _picklable(value) for key, value in self.__dict__.items()}
+        # Pickle takes no read-only mapping: it goes as the dict it was made of.
+        plain = {name: dict(value) for name, value in self.__dict__.items() if isinstance(value, MappingProxyType)}
+        state = self.__dict__ | plain
         return _rebuild, (type(self), self.args, state)
-
-
-def _picklable(value: object) -> object:
-    return dict(value) if isinstance(value, MappingProxyType) else value
 
 
 class SessionError(InvoicingError, RuntimeError):
@@ -210,14 +181,7 @@ class ApiError(InvoicingError):
             parts.insert(0, self.code)
         if self.request_id:
             parts.append(f"request {self.request_id}")
-        return f"{self.message or type(self).__name__} ({', '.join(parts)}){self._skew()}"
-
-    def _skew(self) -> str:
-        apart = self.clock_ahead
-        if apart is None or abs(apart) < SKEW or self.status not in SIGNED_REFUSALS:
-            return ""
-        amount = f"{abs(apart):,.0f} s" if abs(apart) < _MINUTES else f"{abs(apart) / 60:,.0f} min"
-        return f"; this machine's clock is {amount} {'ahead of' if apart > 0 else 'behind'} the service's"
+        return f"{self.message or type(self).__name__} ({', '.join(parts)}){skew_words(self.status, self.clock_ahead)}"
 
 
 class AuthenticationError(ApiError):
@@ -262,12 +226,6 @@ class RateLimitError(ApiError):
     hint = "Lower Limits.per_second or Limits.concurrency; `retry_after` says how long to wait."
 
 
-SIGNED_REFUSALS = frozenset({400, 401, 403})
-"""The statuses with which a signature is refused, and with it a timestamp that is too far off."""
-
-_MINUTES = 120.0
-"""Seconds from which a difference of clocks is said in minutes."""
-
 CODES: Mapping[str, type[ApiError]] = MappingProxyType(
     {"SYS_DEP_503": ServiceUnavailableError, "ORDER_021": OrderStatusError}
 )
@@ -278,9 +236,7 @@ STATUSES: Mapping[int, type[ApiError]] = MappingProxyType(
         401: AuthenticationError,
         403: PermissionDeniedError,
         429: RateLimitError,
-        502: ServiceUnavailableError,
-        503: ServiceUnavailableError,
-        504: ServiceUnavailableError,
+        **dict.fromkeys((502, 503, 504), ServiceUnavailableError),
     }
 )
 """The class of an error answer whose code is unknown or absent, by its HTTP status."""

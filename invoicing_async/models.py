@@ -8,42 +8,33 @@ reads them from a file, and reports every fault of it at once, builds them `unch
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import NoneType
 from typing import Any, Generic, TypeVar
 
-from attrs import NOTHING, Attribute, AttrsInstance, Factory, field, fields, frozen
+from attrs import field, frozen
 
+from ._values.checked import (
+    as_tuple,
+    exact,
+    exact_or_none,
+    frozen_mapping,
+    mistyped,
+    plain_state,
+    refuse_types,
+    restore,
+    unchecked,
+)
 from .errors import DraftError, Fault
 
 __all__ = [
-    "AuthorityStatus",
-    "Consumer",
-    "Deferred",
-    "Duplicate",
-    "Failed",
-    "InDoubt",
-    "Invalid",
-    "InvoiceData",
-    "InvoiceDraft",
-    "InvoiceLine",
-    "InvoiceRequest",
-    "NotSent",
-    "NotStarted",
-    "PaymentMethod",
-    "Rejected",
-    "RequestStatus",
-    "Saved",
-    "SavedDocument",
-    "Skipped",
-    "SubmitToTax",
-    "Submitted",
-    "Unsettled",
-    "VatRate",
+    "AuthorityStatus", "Consumer", "Deferred", "Duplicate", "Failed", "InDoubt", "Invalid", "InvoiceData",
+    "InvoiceDraft", "InvoiceLine", "InvoiceRequest", "NotSent", "NotStarted", "PaymentMethod", "Rejected",
+    "RequestStatus", "Saved", "SavedDocument", "Skipped", "SubmitToTax", "Submitted", "Unsettled", "VatRate",
     "unchecked",
-]
+]  # fmt: skip
 
 
 class VatRate(StrEnum):
@@ -98,115 +89,17 @@ class AuthorityStatus(StrEnum):
 _REFUSES = frozenset({AuthorityStatus.REJECTED, AuthorityStatus.ERROR})
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    if isinstance(value, str):
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            return value
-    return value
-
-
-# What these take is what the type checker lets a caller give. Each passes on what it does not know: the constructor
-# refuses a wrong type by the field's name, and the rules name the rest.
-
-
-def _exact(value: Decimal | int | str) -> Decimal:
-    """Turn whole numbers and digits in text into Decimal."""
-    return _number(value)  # type: ignore[no-any-return] # other text stays, for the rules to name
-
-
-def _exact_or_none(value: Decimal | int | str | None) -> Decimal | None:
-    return _number(value)  # type: ignore[no-any-return] # as above
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else value
-
-
 def _lines(value: Iterable[InvoiceLine]) -> tuple[InvoiceLine, ...]:
-    return _tuple(value)  # type: ignore[no-any-return] # as above
+    return as_tuple(value)  # type: ignore[no-any-return] # what is no list stays, to be refused by the field's name
 
 
 def _texts(value: Iterable[str]) -> tuple[str, ...]:
-    return _tuple(value)  # type: ignore[no-any-return] # as above
+    return as_tuple(value)  # type: ignore[no-any-return] # as above
 
 
-def _frozen_mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    # `dict` first: the check for an abstract class costs as much as the copy.
-    given: Any = value
-    return MappingProxyType(dict(given)) if isinstance(given, (dict, Mapping)) else given
-
-
-_Model = TypeVar("_Model", bound=AttrsInstance)
-
-
-def unchecked(kind: type[_Model], **given: Any) -> _Model:
-    """Build a value whatever the types of its fields, for a reader that names each wrong one as a fault.
-
-    A field that is not given has its default, or None.
-    """
-    made = object.__new__(kind)
-    for attribute in fields(kind):
-        value: Any = given.get(attribute.name, _default(attribute))
-        convert: Any = attribute.converter
-        object.__setattr__(made, attribute.name, value if convert is None else convert(value))
-    return made
-
-
-def _default(attribute: Attribute[Any]) -> Any:
-    default: Any = attribute.default
-    if default is NOTHING:
-        return None
-    return default.factory() if isinstance(default, _FACTORY) else default
-
-
-_FACTORY: Any = Factory
-
-
-def _refuse_types(owner: AttrsInstance, kinds: Mapping[str, tuple[type, ...]]) -> None:
-    """Refuse fields of a wrong type. Raises `DraftError` naming each."""
-    wrong = [name for name, allowed in kinds.items() if not isinstance(getattr(owner, name), allowed)]
-    if wrong:
-        raise DraftError(tuple(Fault(name, _mistyped(getattr(owner, name), kinds[name])) for name in wrong))
-
-
-def _mistyped(value: object, allowed: tuple[type, ...]) -> str:
-    if value is None:
-        return "is required"
-    got = type(value).__name__
-    if Decimal in allowed:
-        why = ": floats are not exact" if isinstance(value, float) else ""
-        return f"must be a Decimal, an int or digits in text, not {got}{why}"
-    return f"must be {_WORDS.get(allowed[0].__name__, allowed[0].__name__)}, not {got}"
-
-
-_WORDS = {
-    "str": "text",
-    "bool": "True, False or None",
-    "tuple": "a list of InvoiceLine",
-    "InvoiceLine": "an InvoiceLine",
-    "Consumer": "a Consumer",
-    "SubmitToTax": "a SubmitToTax",
-}
 _NUMBER = (Decimal, str, NoneType)
 _TEXT = (str, NoneType)
 _FLAG = (bool, NoneType)
-
-
-def _plain_state(self: AttrsInstance) -> dict[str, Any]:
-    """Give the fields for pickle and copy, which take no read-only mapping: it goes as the dict it was made of."""
-    given = {attribute.name: getattr(self, attribute.name) for attribute in fields(type(self))}
-    return {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in given.items()}
-
-
-def _restore(self: AttrsInstance, state: dict[str, Any]) -> None:
-    for attribute in fields(type(self)):
-        value = state[attribute.name]
-        mapping = attribute.converter is _frozen_mapping
-        object.__setattr__(self, attribute.name, _frozen_mapping(value) if mapping else value)
 
 
 @frozen(kw_only=True)
@@ -234,17 +127,17 @@ class InvoiceLine:
 
     name: str
     unit: str
-    price: Decimal = field(converter=_exact)
-    quantity: Decimal = field(converter=_exact)
+    price: Decimal = field(converter=exact)
+    quantity: Decimal = field(converter=exact)
     code: str | None = None
-    tax_amount: Decimal | None = field(default=None, converter=_exact_or_none)
-    discount_amount: Decimal | None = field(default=None, converter=_exact_or_none)
+    tax_amount: Decimal | None = field(default=None, converter=exact_or_none)
+    discount_amount: Decimal | None = field(default=None, converter=exact_or_none)
     vat_rate: VatRate | None = None
-    amount: Decimal | None = field(default=None, converter=_exact_or_none)
+    amount: Decimal | None = field(default=None, converter=exact_or_none)
     is_promotion: bool | None = None
 
     def __attrs_post_init__(self) -> None:
-        _refuse_types(self, _LINE_TYPES)
+        refuse_types(self, _LINE_TYPES)
 
 
 _LINE_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -287,16 +180,16 @@ class InvoiceDraft:
     payment_method: PaymentMethod | None = None
     has_tax_authority_code: bool | None = None
     submit_to_tax: SubmitToTax | None = None
-    extra: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False)
+    extra: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False)
 
     def __attrs_post_init__(self) -> None:
-        _refuse_types(self, _DRAFT_TYPES)
+        refuse_types(self, _DRAFT_TYPES)
         lines: tuple[Any, ...] = self.lines
         wrong = [number for number, line in enumerate(lines) if not isinstance(line, InvoiceLine)]
         if wrong:
-            raise DraftError(tuple(Fault(f"lines[{at}]", _mistyped(lines[at], (InvoiceLine,))) for at in wrong))
+            raise DraftError(tuple(Fault(f"lines[{at}]", mistyped(lines[at], (InvoiceLine,))) for at in wrong))
 
-    __getstate__, __setstate__ = _plain_state, _restore
+    __getstate__, __setstate__ = plain_state, restore
 
 
 _DRAFT_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -324,9 +217,9 @@ class InvoiceData:
     serial_number: str | None = None
     created_date: str | None = None
     date_of_issue: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = _plain_state, _restore
+    __getstate__, __setstate__ = plain_state, restore
 
 
 _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
@@ -345,9 +238,9 @@ class InvoiceRequest:
     data: InvoiceData | None = None
     reason: str | None = None
     code: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=_frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = _plain_state, _restore
+    __getstate__, __setstate__ = plain_state, restore
 
     @property
     def terminal(self) -> bool:

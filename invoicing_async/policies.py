@@ -2,50 +2,11 @@
 
 from __future__ import annotations
 
-from math import isfinite
-from typing import Any
+from attrs import field, frozen
 
-from attrs import Attribute, field, frozen
+from ._values.validators import count, not_negative, optional, positive
 
 __all__ = ["Limits", "RetryPolicy", "Timeouts"]
-
-
-def _number(instance: object, attribute: Attribute[Any], value: object) -> float:
-    name = f"{type(instance).__name__}.{attribute.name}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return value
-
-
-def positive(instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Refuse anything but a finite number above zero."""
-    if _number(instance, attribute, value) <= 0:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be above 0, got {value!r}")
-
-
-def not_negative(instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Refuse anything but a finite number of zero or more."""
-    if _number(instance, attribute, value) < 0:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be 0 or more, got {value!r}")
-
-
-def positive_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Refuse anything but None or a finite number above zero."""
-    if value is not None:
-        positive(instance, attribute, value)
-
-
-def count(instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Refuse anything but a whole number of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        name = f"{type(instance).__name__}.{attribute.name}"
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def count_or_none(instance: object, attribute: Attribute[Any], value: object) -> None:
-    """Refuse anything but None or a whole number of at least one."""
-    if value is not None:
-        count(instance, attribute, value)
 
 
 @frozen(kw_only=True)
@@ -62,7 +23,7 @@ class RetryPolicy:
     attempts: int = field(default=5, validator=count)
     first: float = field(default=0.5, validator=not_negative)
     ceiling: float = field(default=30.0, validator=not_negative)
-    deadline: float | None = field(default=300.0, validator=positive_or_none)
+    deadline: float | None = field(default=300.0, validator=optional(positive))
 
     def delay(self, attempt: int, chance: float, *, retry_after: float | None = None) -> float:
         """Seconds to wait after failed attempt `attempt` (from 1), for `chance` in [0, 1)."""
@@ -102,5 +63,5 @@ class Limits:
     """
 
     concurrency: int = field(default=32, validator=count)
-    per_second: float | None = field(default=None, validator=positive_or_none)
-    stop_after: int | None = field(default=5, validator=count_or_none)
+    per_second: float | None = field(default=None, validator=optional(positive))
+    stop_after: int | None = field(default=5, validator=optional(count))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from attrs import Attribute, define, field, frozen
+from attrs import define, field, frozen
 
 from ._values.adaptive_polling import Learned
+from ._values.validators import factor, not_negative, optional, positive, share, whole
 
 __all__ = ["AdaptivePoller", "Poller"]
 
@@ -16,39 +17,6 @@ ERROR_TIME = 60.0
 
 NOT_FOUND_GRACE = 60.0
 """Seconds for which a request that was just made may be unknown to the part of the service that is asked."""
-
-
-def _finite(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(
-            f"{type(instance).__name__}.{attribute.name} must be a finite number of 0 or more, got {value!r}"
-        )
-
-
-def _at_least_one(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if value < 1:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be 1 or more, got {value!r}")
-
-
-def _above_zero(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if value <= 0:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be above 0, got {value!r}")
-
-
-def _whole(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if not isinstance(value, int):
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be a whole number, got {value!r}")
-
-
-def _share(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if value > 1:
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be between 0 and 1, got {value!r}")
-
-
-def _timeout(instance: object, attribute: Attribute[Any], value: float | None) -> None:
-    if value is not None:
-        _finite(instance, attribute, value)
-        _above_zero(instance, attribute, value)
 
 
 @frozen(kw_only=True)
@@ -63,15 +31,15 @@ class Poller:
     not visible yet. The same schedule may serve any number of operations: it has no state.
     """
 
-    first: float = field(default=1.0, validator=[_finite, _above_zero])
-    factor: float = field(default=1.5, validator=[_finite, _at_least_one])
-    ceiling: float = field(default=30.0, validator=[_finite, _above_zero])
-    jitter: float = field(default=0.2, validator=[_finite, _share])
-    timeout: float | None = field(default=300.0, validator=_timeout)
-    poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
-    errors: int = field(default=10, validator=[_finite, _whole])
-    error_time: float = field(default=ERROR_TIME, validator=_finite)
-    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=_finite)
+    first: float = field(default=1.0, validator=positive)
+    factor: float = field(default=1.5, validator=factor)
+    ceiling: float = field(default=30.0, validator=positive)
+    jitter: float = field(default=0.2, validator=share)
+    timeout: float | None = field(default=300.0, validator=optional(positive))
+    poll_timeout: float = field(default=30.0, validator=positive)
+    errors: int = field(default=10, validator=whole)
+    error_time: float = field(default=ERROR_TIME, validator=not_negative)
+    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=not_negative)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.0) -> float:
         """Seconds to wait before poll `attempt` (from 1), `elapsed` seconds after the wait began.
@@ -97,7 +65,7 @@ class Poller:
         error_time: float = ERROR_TIME,
         not_found_grace: float = NOT_FOUND_GRACE,
     ) -> AdaptivePoller:
-        """Give a schedule that learns how long operations take, and polls where it repays the call.
+        """Return a schedule that learns how long operations take, and polls where it repays the call.
 
         `worth` is what a second of delay in noticing an end is worth to you, in polls; `floor` and `ceiling` bound
         every wait in seconds. One schedule learns from all operations it serves: keep it for the whole run.
@@ -136,19 +104,18 @@ class AdaptivePoller:
     spread: ClassVar[bool] = False
     """A first poll drawn from all of the first wait would be none of the plan's; its own jitter parts the herd."""
 
-    worth: float = 1.0
-    floor: float = 0.1
-    ceiling: float = 60.0
-    timeout: float | None = field(default=300.0, validator=_timeout)
-    poll_timeout: float = field(default=30.0, validator=[_finite, _above_zero])
-    errors: int = field(default=10, validator=[_finite, _whole])
-    error_time: float = field(default=ERROR_TIME, validator=_finite)
-    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=_finite)
+    worth: float = field(default=1.0, validator=positive)
+    floor: float = field(default=0.1, validator=positive)
+    ceiling: float = field(default=60.0, validator=positive)
+    timeout: float | None = field(default=300.0, validator=optional(positive))
+    poll_timeout: float = field(default=30.0, validator=positive)
+    errors: int = field(default=10, validator=whole)
+    error_time: float = field(default=ERROR_TIME, validator=not_negative)
+    not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=not_negative)
     _model: Learned = field(init=False, repr=False)
 
-    @_model.default
-    def _begun(self) -> Learned:
-        return Learned(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
+    def __attrs_post_init__(self) -> None:
+        self._model = Learned(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.5) -> float:
         """Seconds to wait before the next poll of an operation that is `elapsed` seconds old.

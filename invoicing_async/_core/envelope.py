@@ -14,12 +14,9 @@ from ..errors import CODES, STATUSES, ApiError
 from .answers import code_of, named_ids, says_submitted, shown, words_of
 from .exact_json import json_or_none
 
-__all__ = ["HEADER_TEXT", "SECONDS", "WORD_LENGTH", "error_from", "retry_after"]
+__all__ = ["SECONDS", "WORD_LENGTH", "error_from", "retry_after"]
 
 WORD_LENGTH = 100
-
-
-HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
 
 
 SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from .._files.names import parsed
+from .._values.validators import at_least_one
 from ..models import SavedDocument
 from .ledger import SqliteLedger
 from .records import Item
@@ -49,8 +50,8 @@ def recorded_path(item: Item) -> Path:
 
 
 def checked_places(concurrency: int | None, default: int) -> int:
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+    if concurrency is not None:
+        at_least_one("concurrency", concurrency)
     return concurrency or default
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
+from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
 from .opening import OpenedRun, describe_run, open_run
-from .queries import at_least_one, count_states, list_duplicates, read_entries, read_history, read_items, to_send
+from .queries import count_states, list_duplicates, read_entries, read_history, read_items, to_send
 from .records import ID_BATCH, Change, Intake, Item, JournalEntry, NewDraft, json_text
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .transaction import Transaction, find_item, one_line

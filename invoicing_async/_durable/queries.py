@@ -10,7 +10,7 @@ from .schema import BARE, WITH_PAYLOAD
 from .states import SENDABLE, Event, RunKind
 from .transaction import Transaction, standing_of
 
-__all__ = ["at_least_one", "count_states", "list_duplicates", "read_entries", "read_history", "read_items", "to_send"]
+__all__ = ["count_states", "list_duplicates", "read_entries", "read_history", "read_items", "to_send"]
 
 
 def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
@@ -62,8 +62,3 @@ def _entry(row: tuple[int, int, str, float, str | None]) -> JournalEntry:
         return JournalEntry(seq, item, Event(event), at, json.loads(detail) if detail else {})
     except ValueError as error:
         raise DamagedRunError(f"entry {seq} of the journal of item {item} is damaged ({error})") from error
-
-
-def at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")

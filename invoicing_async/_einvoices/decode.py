@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from attrs import field, frozen
 
 from .._core.answers import canonical_id, code_of, read_answer, speaks_against, words_of
-from .._core.envelope import HEADER_TEXT, SECONDS, WORD_LENGTH
+from .._core.envelope import SECONDS, WORD_LENGTH
 from .._core.exact_json import json_object, unexpected
 from .._values.text import one_line
+from .._values.validators import HEADER_TEXT
 from ..errors import ProtocolError
 from ..models import AuthorityStatus, InvoiceData, InvoiceRequest, RequestStatus
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import Attribute, field, fields_dict, frozen
+from attrs import field, fields_dict, frozen
 
+from .._values.validators import printable
 from ..models import InvoiceLine
 
 __all__ = ["INVOICE_DATA", "SUBMIT_TO_TAX", "WireNames", "modelled", "wire_path"]
@@ -23,11 +24,6 @@ _STRANGER = " (not by this name)"
 """Behind a field of the service's object that has a model's name and is not what the model means by it."""
 
 
-def _name(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be printable text that is not empty")
-
-
 @frozen(kw_only=True)
 class WireNames:
     """The JSON names that the service's document leaves open (API.md B.1), with this project's choice of each.
@@ -37,12 +33,12 @@ class WireNames:
     `nested_submit_to_tax`. Raises `ValueError` for a name that is empty, used twice, or taken in its object.
     """
 
-    is_promotion: str = field(default="is_promotion", validator=_name)
-    has_tax_authority_code: str = field(default="has_tax_authority_code", validator=_name)
-    payment_method: str = field(default="payment_method", validator=_name)
-    emails: str = field(default="emails", validator=_name)
-    send_mail: str = field(default="is_send_mail", validator=_name)
-    automatic: str = field(default="auto_submit_to_tax", validator=_name)
+    is_promotion: str = field(default="is_promotion", validator=printable)
+    has_tax_authority_code: str = field(default="has_tax_authority_code", validator=printable)
+    payment_method: str = field(default="payment_method", validator=printable)
+    emails: str = field(default="emails", validator=printable)
+    send_mail: str = field(default="is_send_mail", validator=printable)
+    automatic: str = field(default="auto_submit_to_tax", validator=printable)
     nested_submit_to_tax: bool = False
 
     def __attrs_post_init__(self) -> None:

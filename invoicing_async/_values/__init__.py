@@ -6,9 +6,13 @@
   as it was.
 - `characters`: Characters that nobody sees, and where a text has one: keys, ids, codes, addresses and secrets must
   not.
+- `checked`: Frozen values whose fields are converted and checked where they are made: each wrong type is a fault by its
+  name.
 - `digest_set`: Which ids a batch has met already, in 12 bytes each.
+- `skew`: The words for two clocks that are apart: a signature is refused when this machine's time is too far off.
 - `table`: Lines and rows of a file as people's programs write them: line ends, marks of the encoding, padding,
   delimiters.
-- `text`: The door for text from outside: whatever a service says becomes text that every file, database and terminal
+- `text`: Text from outside made harmless: whatever a service says becomes text that every file, database and terminal
   takes.
+- `validators`: What a setting may be, said in one form: `Class.field must be …, got …`.
 """

@@ -11,7 +11,7 @@ at a later one put T between them. From these, three steps, all on one grid of l
 3. Place the polls by dynamic programming over the grid: the least expected cost from each age onwards. The minimum
    over the next poll is one over lines, so a convex hull makes it linear in the number of bins.
 
-Everything is a function of what was observed: no clock, no chance of its own, nothing imported from this package.
+Everything is a function of what was observed: no clock, no chance of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from operator import mul, sub
 from typing import Any
 
 from attrs import Attribute, Factory, define, field
+
+from .validators import positive
 
 __all__ = ["Learned"]
 
@@ -246,11 +248,6 @@ def _plan(edges: Sequence[float], hazard: Sequence[float], *, worth: float, floo
     return best
 
 
-def _positive(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ValueError(f"{type(instance).__name__}.{attribute.name} must be a finite number above 0, got {value!r}")
-
-
 def _due(seen: float) -> float:
     """The news that repays a replan: a fifth more results at first, in the end a fiftieth."""
     return max(_FEWEST, min(_EARLY * seen, _MANY + _LATE * seen))
@@ -267,9 +264,9 @@ class Learned:
     replan, some milliseconds, ever more rarely.
     """
 
-    worth: float = field(default=1.0, validator=_positive)
-    floor: float = field(default=0.1, validator=_positive)
-    ceiling: float = field(default=60.0, validator=_positive)
+    worth: float = field(default=1.0, validator=positive)
+    floor: float = field(default=0.1, validator=positive)
+    ceiling: float = field(default=60.0, validator=positive)
     _edges: list[float] = field(init=False, repr=False)
     _best: list[float] = field(init=False, repr=False)
     _news: _News = field(init=False, repr=False, factory=_News)

@@ -20,6 +20,7 @@ from .._files.publish import OnExisting
 from .._files.tempfile import prepare_folder
 from .._files.writer import DiskWriter
 from .._values.digest_set import Seen
+from .._values.validators import at_least_one
 from ..models import NotStarted, SavedDocument
 from ..session import WIDE, Session, Sleep
 from ._opening import OpenDocument, Whole
@@ -50,8 +51,7 @@ class OrderDocuments:
     """
 
     def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES, content_types: Iterable[str] = GENERIC) -> None:
-        if max_bytes < 1:
-            raise ValueError(f"max_bytes must be 1 or more, got {max_bytes!r}")
+        at_least_one("max_bytes", max_bytes)
         self._session = session
         kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
         self._fetching = Fetching(session, Receiver(kind, session.clock, session.timeouts, max_bytes))
@@ -140,7 +140,8 @@ class OrderDocuments:
         order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
         ids = texts(order_ids)
-        places = _places(self.concurrency if concurrency is None else concurrency)
+        places = self.concurrency if concurrency is None else concurrency
+        at_least_one("concurrency", places)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         saver = await self._saver(saving, Seen())
         outcomes = bounded(
@@ -223,9 +224,3 @@ def _types(content_types: Iterable[str]) -> frozenset[str]:
     if isinstance(content_types, (str, bytes)):
         raise ValueError("content_types must be several types, not one text")
     return frozenset(name.strip().lower() for name in content_types)
-
-
-def _places(concurrency: int) -> int:
-    if concurrency < 1:
-        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
-    return concurrency

@@ -14,8 +14,8 @@ from attrs import Factory, evolve, field, frozen
 
 from .._core.clock import Clock
 from .._core.http import Response
+from .._values.validators import count, not_negative
 from ..errors import ProtocolError, TransportError
-from ..policies import count, not_negative
 
 __all__ = [
     "Answer",

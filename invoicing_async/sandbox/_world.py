@@ -15,7 +15,7 @@ from attrs import Attribute, Factory, field, frozen
 from .._core.clock import Clock
 from .._core.http import Request
 from .._core.signing import SigningRules
-from ..policies import count, not_negative, positive
+from .._values.validators import count, not_negative, positive, share
 from ._answers import Reply, reply
 from ._schema import OPEN_NAMES, encode
 
@@ -100,15 +100,12 @@ class SandboxSettings:
     log_size: int = field(default=10_000, validator=count)
 
 
-def _share(instance: object, attribute: Attribute[Any], value: float) -> None:
-    not_negative(instance, attribute, value)
-    if value > 1:
-        name = f"{type(instance).__name__}.{attribute.name}"
-        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
-
-
 def _range(instance: object, attribute: Attribute[Any], value: tuple[float, float] | None) -> None:
-    if value is not None and not 0 <= value[0] <= value[1]:
+    try:
+        holds = value is None or 0 <= value[0] <= value[1]
+    except (TypeError, IndexError):
+        holds = False
+    if not holds:
         name = f"{type(instance).__name__}.{attribute.name}"
         raise ValueError(f"{name} must be (least, most) with 0 <= least <= most, got {value!r}")
 
@@ -132,16 +129,16 @@ class Faults:
     """
 
     unavailable: Mapping[str, int] = field(factory=dict, hash=False)
-    unavailable_share: float = field(default=0.0, validator=_share)
+    unavailable_share: float = field(default=0.0, validator=share)
     unavailable_times: int = field(default=1, validator=not_negative)
     unavailable_status: int = 503
-    rate_limited_share: float = field(default=0.0, validator=_share)
+    rate_limited_share: float = field(default=0.0, validator=share)
     retry_after: str = "1"
     not_eligible: frozenset[str] = field(default=(), converter=_ids)
-    not_eligible_share: float = field(default=0.0, validator=_share)
+    not_eligible_share: float = field(default=0.0, validator=share)
     not_eligible_status: int = 422
-    failed_share: float = field(default=0.0, validator=_share)
-    lost_share: float = field(default=0.0, validator=_share)
+    failed_share: float = field(default=0.0, validator=share)
+    lost_share: float = field(default=0.0, validator=share)
     polls_until_done: tuple[int, int] = field(default=(1, 4), validator=_range)
     seconds_until_done: tuple[float, float] | None = field(default=None, validator=_range)
     exports_until_done: tuple[int, int] = field(default=(0, 2), validator=_range)

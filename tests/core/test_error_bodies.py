@@ -27,8 +27,9 @@ from invoicing_async import (
     Timeouts,
 )
 from invoicing_async._core.answers import words_of
+from invoicing_async._values.text import MESSAGE_LIMIT
 from invoicing_async.cli.input.drafts import example
-from invoicing_async.errors import HEAD_LIMIT, MESSAGE_LIMIT, InvoicingError
+from invoicing_async.errors import HEAD_LIMIT, InvoicingError
 
 MARK = "SECRETBODY"
 FILL = "x" * HEAD_LIMIT

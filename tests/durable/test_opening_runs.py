@@ -210,9 +210,9 @@ async def test_a_folder_is_not_a_run_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["rows", "pending", "duplicates", "journal"])
 async def test_a_page_has_at_least_one_row(tmp_path: Path, call: str) -> None:
     async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS) as ledger:
-        with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="limit must be 1 or more, got 0"):
             await getattr(ledger, call)(limit=0)
-        with pytest.raises(ValueError, match="batch must be at least 1"):
+        with pytest.raises(ValueError, match="batch must be 1 or more"):
             await ledger.add_ids([], batch=0)
 
 

@@ -364,7 +364,7 @@ def test_resume_goes_on_at_the_runs_own_pace(services: Callable[..., Sandbox], c
     assert [(limits.concurrency, limits.per_second) for limits in paces] == [(3, 50.0)] * 2 + [(7, 50.0)] * 2
     assert "concurrency 7, per second 50" in cli("runs", "show", "i.db")[1]
     code, _, err = cli("runs", "resume", "i.db", "--per-second", "0")
-    assert (code, "per_second must be above 0" in err) == (Exit.USAGE, True)
+    assert (code, "per_second must be a finite number above 0" in err) == (Exit.USAGE, True)
     assert kept(cli, "i.db")["pace"] == {"concurrency": 7, "per_second": 50.0}
 
 

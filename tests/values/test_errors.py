@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from invoicing_async import errors
+from invoicing_async._values.text import MESSAGE_LIMIT
 from invoicing_async.errors import (
     CODES,
-    MESSAGE_LIMIT,
     STATUSES,
     ApiError,
     Attempt,
