@@ -152,7 +152,17 @@ def _begin(
         os.dup2(handed, number)
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+    if encoding := environment.get("PYTHONIOENCODING"):
+        _write_in(encoding)
     work(*arguments)
+
+
+def _write_in(encoding: str) -> None:
+    """Write as an interpreter does that began with this PYTHONIOENCODING."""
+    name, _, errors = encoding.partition(":")
+    for stream, handling in ((sys.stdout, errors or "strict"), (sys.stderr, "backslashreplace")):
+        assert isinstance(stream, TextIOWrapper)
+        stream.reconfigure(encoding=name, errors=handling)
 
 
 def _run(code: str, arguments: tuple[str, ...]) -> None:
