@@ -16,7 +16,6 @@ from .stop import StopToken
 __all__ = [
     "PAGE",
     "absolute_path",
-    "checked_places",
     "current_item",
     "error_line",
     "filter_by_file",
@@ -46,12 +45,6 @@ def absolute_path(path: str | PathLike[str]) -> Path:
 
 def recorded_path(item: Item) -> Path:
     return parsed(item.path or "")
-
-
-def checked_places(concurrency: int | None, default: int) -> int:
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
-    return concurrency or default
 
 
 def saved_document(item: Item) -> SavedDocument:

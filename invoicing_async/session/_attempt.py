@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -9,14 +10,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import evolve, frozen
 
 from .._core.clock import Bound
-from .._core.envelope import error_from
-from .._core.error_bodies import read_into
-from .._core.exact_json import unexpected
 from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
 from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
 from ..events import RequestStarted
+from ._refusal import Refusal
 
 if TYPE_CHECKING:
     from ._call import Call
@@ -48,12 +47,11 @@ class SingleAttempt(Generic[T]):
 
     __slots__ = (
         "_answer",
-        "_body",
         "_call",
         "_has_left",
         "_has_place",
         "_prepared",
-        "_refused",
+        "_refusal",
         "_until",
         "begun",
         "credential",
@@ -65,8 +63,7 @@ class SingleAttempt(Generic[T]):
     def __init__(self, call: Call[T], *, fresh: bool = False, intended: Moment | None = None) -> None:
         self._call = call
         self._answer: AbstractAsyncContextManager[Response] | None = None
-        self._body: bytearray | None = None
-        self._refused: Response | None = None
+        self._refusal: Refusal | None = None
         self._has_left = self._has_place = self._prepared = False
         self.begun: float | None = None
         """When it began, None before that and once its failure is in the history."""
@@ -80,6 +77,7 @@ class SingleAttempt(Generic[T]):
         call = self._call
         session, request = call.session, call.request
         clock = session.clock
+        handled = sys.exception()
         self.begun = clock.monotonic()
         try:
             self.ready = not request.authorised or session.auth.ready(clock)
@@ -108,12 +106,14 @@ class SingleAttempt(Generic[T]):
                         self._leave()  # also where no transport of ours was there to say so
                     self._answer = answer
                     if response.status // 100 != SUCCESS_CLASS and response.status not in request.answers:
-                        raise await self._refusal(response)
+                        refusal = self._refusal = Refusal(response, clock)
+                        await refusal.read(session.timeouts.read)
+                        raise refusal.error()
                     value = await call.read(response)
             except TimeoutError as exc:
                 raise self._timed_out(bound, exc, is_last=is_last)  # noqa: B904 - it brings its cause
         except BaseException as error:
-            trim(error)
+            trim(error, handled)
             await self.release()
             raise
         if not call.keep:
@@ -143,7 +143,9 @@ class SingleAttempt(Generic[T]):
         call = self._call
         session = call.session
         self.ready = False
-        call.check_deadline()
+        remaining = call.remaining()
+        if remaining is not None and remaining <= 0:
+            raise call.late("no")
         await call.in_time(self._get_ready())
         begun = session.clock.monotonic()
         # One that waited in line for too long begins with its place in hand.
@@ -218,32 +220,14 @@ class SingleAttempt(Generic[T]):
             operation=request.operation,
         )
 
-    async def _refusal(self, response: Response) -> InvoicingError:
-        """Return the error that an answer is by its status, with what its body says if that comes in time."""
-        session = self._call.session
-        self._refused, self._body = response, bytearray()
-        bound = session.clock.timeout(session.timeouts.read)
-        try:
-            async with bound:
-                await read_into(self._body, response.chunks())
-        except TimeoutError:
-            if not bound.expired():
-                raise
-        return self._refused_with(response)
-
-    def _refused_with(self, response: Response) -> InvoicingError:
-        body = bytes(self._body or b"")
-        error = error_from(response.status, response.header, body, now=self._call.session.clock.now())
-        return error or unexpected(f"the service answered {response.status}", body, response.status)
-
     def _timed_out(self, bound: Bound, exc: TimeoutError, *, is_last: bool) -> Exception:
         """Say what a bound that ran out means; another's `TimeoutError` passes through."""
         call = self._call
         if not bound.expired():
             return exc
-        if self._refused is not None:
+        if self._refusal is not None:
             # Its status had come: the answer is what it says, however its body went on.
-            return self._refused_with(self._refused)
+            return self._refusal.error()
         sent: Sent = "unknown" if self.exchange.sent else "no"
         if is_last:
             return call.late(sent)

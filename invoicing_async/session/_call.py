@@ -2,54 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import evolve
-from tenacity import AsyncRetrying, RetryCallState
 
 from .._core.batch import in_batch
 from .._core.hold import Hold
 from .._core.http import Repeat, Request, Response
-from ..errors import Attempt, AuthenticationError, DeadlineError, InvoicingError, Sent, SessionError
+from ..errors import Attempt, DeadlineError, InvoicingError, Sent, SessionError
 from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
 from ._attempt import SingleAttempt, StaleIntentError
-from ._retry import Failure
+from ._retries import Retries
 
 if TYPE_CHECKING:
     from ._session import Session
 
-__all__ = ["CHECKS", "Call", "Sleep"]
+__all__ = ["Call", "Sleep"]
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds; a batch passes its own, which gives its place to another item meanwhile."""
-
-CHECKS = 4
-"""Credentials, each another one, that a call may try after it was refused: others may renew the same tenant's."""
 
 
 class Call(Generic[T]):
     """One call with its attempts: what lasts from one of them to the next."""
 
     __slots__ = (
-        "_checks",
-        "_declined",
         "_error",
-        "_failure",
         "_history",
         "_kept",
-        "_made",
-        "_policy",
+        "_retries",
         "_sleep",
         "_started",
-        "_tries",
         "before",
         "chanceless",
         "guarded",
         "keep",
         "leaves",
+        "policy",
         "read",
         "request",
         "session",
@@ -80,13 +72,11 @@ class Call(Generic[T]):
         self._kept: SingleAttempt[T] | None = None
         self._history: tuple[Attempt, ...] = ()
         self._error: InvoicingError | None = None
-        self._made = self._checks = 0
-        self._declined: Mapping[str, str] | None = None
-        self._tries: tuple[AsyncRetrying, RetryCallState] | None = None
+        self._retries: Retries | None = None
         self._sleep = sleep or session.clock.sleep
-        self._policy = retry or session.retry
+        self.policy = retry or session.retry
         self._started = session.clock.monotonic()
-        deadline = self._policy.deadline
+        deadline = self.policy.deadline
         self.stop_at: float | None = None if deadline is None else self._started + deadline
 
     async def run(self) -> T:
@@ -137,15 +127,9 @@ class Call(Generic[T]):
 
     def late(self, sent: Sent) -> DeadlineError:
         """Return the error of a call whose deadline has come."""
-        late = DeadlineError(f"the deadline of {self._policy.deadline:g} s ended the call", sent=sent)
+        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call", sent=sent)
         late.__cause__ = self._error
         return late
-
-    def check_deadline(self) -> None:
-        """Raise `DeadlineError` if the deadline has come."""
-        remaining = self._remaining()
-        if remaining is not None and remaining <= 0:
-            raise self.late("no")
 
     def put_off(self, since: float) -> None:
         """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
@@ -154,7 +138,7 @@ class Call(Generic[T]):
 
     async def in_time(self, wait: Awaitable[None]) -> None:
         """Await something before or between attempts, but not beyond the deadline."""
-        bound = self.session.clock.timeout(self._remaining())
+        bound = self.session.clock.timeout(self.remaining())
         try:
             async with bound:
                 await wait
@@ -163,59 +147,22 @@ class Call(Generic[T]):
                 raise
             raise self.late("no") from self._error
 
-    def _remaining(self) -> float | None:
+    def remaining(self) -> float | None:
+        """Return the seconds to the deadline, None if there is none."""
         return None if self.stop_at is None else self.stop_at - self.session.clock.monotonic()
 
     async def _next(self, last: SingleAttempt[T], error: InvoicingError) -> tuple[SingleAttempt[T], float | None]:
-        """Return the next attempt and the wait before it, None for a check of the credential; raise if there is none.
-
-        The retry machinery costs as much as a signature, so only a failure that another attempt can mend meets it.
-        """
-        at_once = isinstance(error, StaleIntentError) or last.exchange.stale
-        self.chanceless += at_once
+        """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
+        self.chanceless += isinstance(error, StaleIntentError) or last.exchange.stale
         self._note(last, error)
-        if self._may_check(last, error):
-            self._checks += 1
-            self._declined = last.credential
-            # Part of the same attempt by the policy: its intent stands, and it is not counted.
+        retries = self._retries = self._retries or Retries(self)
+        if retries.checks(last, error):
             return SingleAttempt(self, fresh=last.exchange.fresh, intended=last.intended), None
-        if self._checks and self._is_refusal(last, error):
-            self.session.credentials.failed()
-        self._made += 1
-        self._failure = Failure(
-            error=error,
-            repeat=self.request.repeat,
-            policy=self._policy,
-            made=self._made,
-            chanceless=self.chanceless,
-            at_once=at_once,
-            ready=last.ready,
-            left=self._remaining(),
-        )
-        if not self._failure.repeatable:
-            raise error
-        delay = await self._decided(error)
+        delay = await retries.delay(last, error)
         self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         operation, path, number = self.request.operation, self.request.path, len(self._history)
         self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
         return SingleAttempt(self, fresh=last.exchange.stale), delay
-
-    async def _decided(self, error: InvoicingError) -> float:
-        """Return the wait before the next attempt; raise `error` if there is to be none."""
-        if self._tries is None:
-            retrying = AsyncRetrying(
-                retry=lambda _: self._failure.repeatable,
-                wait=lambda _: self._failure.wait(self.session.clock.random()),
-                stop=lambda state: self._failure.is_last(state.upcoming_sleep),
-                reraise=True,
-            )
-            retrying.begin()
-            self._tries = retrying, RetryCallState(retrying, fn=None, args=(), kwargs={})
-        retrying, state = self._tries
-        state.set_exception((type(error), error, error.__traceback__))
-        delay: Any = await retrying.iter(state)
-        state.prepare_for_next_attempt()
-        return float(delay)
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():
@@ -228,17 +175,6 @@ class Call(Generic[T]):
         except DeadlineError as error:
             self._note(None, error)
             raise
-
-    def _is_refusal(self, last: SingleAttempt[T], error: InvoicingError) -> bool:
-        return isinstance(error, AuthenticationError) and last.ready and self.request.authorised
-
-    def _may_check(self, last: SingleAttempt[T], error: InvoicingError) -> bool:
-        """Tell whether a new credential may be accepted: once, and as often as the next one is another one."""
-        if not self._is_refusal(last, error):
-            return False
-        session, sent = self.session, last.credential
-        allowed = CHECKS if session.auth.refused(sent) else 1
-        return self._checks < allowed and sent != self._declined and not session.credentials.refused
 
     def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
         """Say of a call that its session's end cut off whether its request may have arrived."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import aclosing
 from typing import TypeVar
 
-from .._core.batch import Careful, bounded
+from .._core.batch import Careful, bounded, checked_places
 from .._core.ramp import Cause, Verdict
 from ..policies import Timeouts
 from ._call import Sleep
@@ -47,7 +46,7 @@ class Feature:
         """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
         return self._session.ends_batch(error)
 
-    async def each(
+    def each(
         self,
         items: Iterable[Item] | AsyncIterable[Item],
         work: Callable[[Item, Sleep], Awaitable[Outcome]],
@@ -59,10 +58,10 @@ class Feature:
     ) -> AsyncGenerator[Outcome]:
         """Do `work` for many items at once and give the outcomes as they finish; see `_core.batch.bounded`.
 
-        `concurrency` is by default the client's own. With `judge` the batch begins with one item and ends as
-        `stop_after` says. Raises `ValueError` for a `concurrency` that is no whole number of 1 or more.
+        `concurrency` is by default the client's own; fewer than one is a `ValueError`, at once. With `judge` the batch
+        begins with one item and ends as `stop_after` says. Close what is left early with `contextlib.aclosing`.
         """
-        outcomes = bounded(
+        return bounded(
             items,
             work,
             concurrency=self.places(concurrency),
@@ -71,17 +70,7 @@ class Feature:
             cancel=cancel,
             careful=None if judge is None else Careful(judge, self.stop_after),
         )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
 
     def places(self, concurrency: int | None) -> int:
         """Return how many items a batch has under way. Raises `ValueError` for fewer than one."""
-        return checked_places(self.concurrency if concurrency is None else concurrency)
-
-
-def checked_places(concurrency: object) -> int:
-    """Return it. Raises `ValueError` for what is no whole number of 1 or more."""
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
-    return concurrency
+        return checked_places(concurrency, self.concurrency)
