@@ -21,7 +21,7 @@ from .ramp import Cause, Ramp, Streak, Verdict
 from .semaphore import Slots
 from .tasks import current, started
 
-__all__ = ["Careful", "bounded", "in_batch"]
+__all__ = ["Careful", "bounded", "checked_places", "in_batch"]
 
 Outcome = TypeVar("Outcome")
 
@@ -72,6 +72,13 @@ async def bounded(
             yield outcome
     finally:
         await batch.cancel()
+
+
+def checked_places(concurrency: int | None, default: int) -> int:
+    """Return how many items a batch has under way. Raises `ValueError` for fewer than one."""
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
+    return default if concurrency is None else concurrency
 
 
 def in_batch() -> bool:

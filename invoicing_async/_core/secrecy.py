@@ -56,17 +56,21 @@ def quiet(cls: type[C]) -> type[C]:
     return cls
 
 
-def trim(error: BaseException) -> None:
+def trim(error: BaseException, handled: BaseException | None, *, through: bool = False) -> None:
     """Take the frames of the packages beneath out of an error and of all that it comes from.
 
-    An error of theirs keeps none: it begins where bytes of the wire are held.
+    An error of theirs keeps none: it begins where bytes of the wire are held. `handled` is what was being handled when
+    the work began that failed (`sys.exception()`): it and what is behind it are somebody else's, and stay as they are.
+    `through` keeps the frames of what theirs called, such as a hook of the user's own.
     """
-    for link in _links(error):
-        link.__traceback__ = None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__)
+    for link in _links(error, handled):
+        link.__traceback__ = (
+            None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__, through=through)
+        )
 
 
-def _links(error: BaseException) -> Iterator[BaseException]:
-    met: set[int] = set()
+def _links(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
+    met = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
         link = waiting.pop()
@@ -79,10 +83,13 @@ def _links(error: BaseException) -> Iterator[BaseException]:
             waiting += link.exceptions
 
 
-def _ours(trace: TracebackType | None) -> TracebackType | None:
+def _ours(trace: TracebackType | None, *, through: bool) -> TracebackType | None:
     kept = []
-    while trace is not None and (package := _package_of(trace)) not in BENEATH:
-        if package not in BETWEEN:
+    while trace is not None:
+        package = _package(str(trace.tb_frame.f_globals.get("__name__", "")))
+        if package in BENEATH and not through:
+            break
+        if package not in BENEATH | BETWEEN:
             kept.append(trace)
         trace = trace.tb_next
     inner = None
@@ -90,10 +97,6 @@ def _ours(trace: TracebackType | None) -> TracebackType | None:
         entry.tb_next = inner
         inner = entry
     return inner
-
-
-def _package_of(trace: TracebackType) -> str:
-    return _package(str(trace.tb_frame.f_globals.get("__name__", "")))
 
 
 def _package(module: str) -> str:

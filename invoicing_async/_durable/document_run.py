@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Self
 
-from .._core.batch import Careful, bounded
+from .._core.batch import Careful, bounded, checked_places
 from .._core.clock import Clock, RealClock
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
@@ -19,7 +19,7 @@ from ..documents import DownloadOutcome, OrderDocuments, Saver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
-from .items import absolute_path, checked_places, error_line, page_items, recorded_path, saved_document
+from .items import absolute_path, error_line, page_items, recorded_path, saved_document
 from .ledger import SqliteLedger
 from .records import Intake, Item
 from .run_settings import RunSettings

@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 
 from .._files.names import parsed
-from .._values.validators import at_least_one
 from ..models import SavedDocument
 from .ledger import SqliteLedger
 from .records import Item
@@ -17,7 +16,6 @@ from .stop import StopToken
 __all__ = [
     "PAGE",
     "absolute_path",
-    "checked_places",
     "current_item",
     "error_line",
     "filter_by_file",
@@ -47,12 +45,6 @@ def absolute_path(path: str | PathLike[str]) -> Path:
 
 def recorded_path(item: Item) -> Path:
     return parsed(item.path or "")
-
-
-def checked_places(concurrency: int | None, default: int) -> int:
-    if concurrency is not None:
-        at_least_one("concurrency", concurrency)
-    return concurrency or default
 
 
 def saved_document(item: Item) -> SavedDocument:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from .._core.batch import Careful, bounded
+from .._core.batch import Careful, bounded, checked_places
 from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
@@ -20,7 +20,7 @@ from ..session import Sleep
 from .answers import ACCEPTED, result_text, status_of
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
-from .items import checked_places, current_item, error_line, page_items
+from .items import current_item, error_line, page_items
 from .ledger import SqliteLedger
 from .records import Change, Item, RunFileError
 from .states import SENDABLE, Event, State

@@ -27,10 +27,11 @@ from yarl import URL
 
 from .._core.clock import Bound, Clock, RealClock
 from .._core.http import Exchange, Repeat, Request, Response
+from .._core.secrecy import trim
 from ..errors import TransportError
 from ..policies import Timeouts
 from .connections import READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
+from .errors import SPOILT, SilenceError, SpoiltConnectionError, translate
 from .pooled import Direct, Pool, is_tested
 from .proxies import Environment, Proxy, proxy_fault
 from .response import Answer, Bounds
@@ -262,13 +263,13 @@ class _ByClient:
                         **self._way.told(request, self._proxy),
                     )
         except (aiohttp.ClientError, OSError) as exc:
-            bare(exc, handled)
+            trim(exc, handled, through=True)
             # Our own pool hands out no idle connection that is spoilt.
             spoilt = self._way.is_foreign and isinstance(exc, SpoiltConnectionError)
             self._exchange.stale = spoilt or went_stale(head.protocol)
             translate(SilenceError() if head.bound.expired() else exc, self._exchange)
         except BaseException as exc:
-            bare(exc, handled)
+            trim(exc, handled, through=True)
             raise
         return Answer(raw.status, raw.headers, raw.content, self._exchange, self._bounds.silence)
 

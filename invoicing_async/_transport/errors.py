@@ -11,8 +11,6 @@ import errno
 import re
 import socket
 from collections.abc import Collection, Iterator
-from itertools import zip_longest
-from types import TracebackType
 from typing import NoReturn
 
 import aiohttp
@@ -24,7 +22,7 @@ from .._core.http import Exchange
 from .._values.text import one_line
 from ..errors import InvoicingError, ProtocolError, TransportError
 
-__all__ = ["SPOILT", "SilenceError", "SpoiltConnectionError", "bare", "furthest", "translate"]
+__all__ = ["SPOILT", "SilenceError", "SpoiltConnectionError", "furthest", "translate"]
 
 SPOILT = "bytes that nobody asked for came on an idle connection"
 
@@ -45,32 +43,6 @@ class SilenceError(aiohttp.ClientError):
 
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, SpoiltConnectionError)
 """What can only come before the first byte."""
-
-
-def bare(exc: BaseException, handled: BaseException | None) -> None:
-    """Take aiohttp's frames out of an error's traceback and of what it came from: their locals hold credentials.
-
-    `handled` is what was being handled when the exchange began: that is not of it.
-    """
-    beneath: list[BaseException | None] = [exc]
-    seen = {id(handled)}
-    while beneath:
-        found = beneath.pop()
-        if found is not None and id(found) not in seen:
-            seen.add(id(found))
-            found.__traceback__ = _without_aiohttp(found.__traceback__)
-            beneath += [found.__cause__, found.__context__]
-
-
-def _without_aiohttp(trace: TracebackType | None) -> TracebackType | None:
-    kept: list[TracebackType] = []
-    while trace is not None:
-        if not str(trace.tb_frame.f_globals.get("__name__")).startswith("aiohttp."):
-            kept.append(trace)
-        trace = trace.tb_next
-    for entry, following in zip_longest(kept, kept[1:]):
-        entry.tb_next = following
-    return kept[0] if kept else None
 
 
 def translate(exc: Exception, exchange: Exchange) -> NoReturn:

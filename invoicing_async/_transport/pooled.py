@@ -40,9 +40,10 @@ from yarl import URL
 
 from .._core.clock import Bound
 from .._core.http import Exchange, Repeat, Request, Response
+from .._core.secrecy import trim
 from ..errors import TransportError
 from .connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, SilenceError, SpoiltConnectionError, bare, translate
+from .errors import SPOILT, SilenceError, SpoiltConnectionError, translate
 from .response import Answer, Bounds
 
 __all__ = ["TESTED", "Direct", "Pool", "is_tested"]
@@ -187,10 +188,10 @@ class Direct:
                 connection.close()
                 raise
         except (HttpProcessingError, aiohttp.ClientError, OSError) as exc:
-            bare(exc, handled)
+            trim(exc, handled, through=True)
             translate(SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
         except BaseException as exc:
-            bare(exc, handled)
+            trim(exc, handled, through=True)
             raise
         self._connection = connection
         self._content = content

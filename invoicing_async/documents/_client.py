@@ -9,7 +9,6 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 
-from .._core.batch import Careful, bounded
 from .._core.http import Response
 from .._core.order_ids import OrderId, as_text, texts
 from .._files.body import Body, Receiver
@@ -22,7 +21,7 @@ from .._files.writer import DiskWriter
 from .._values.digest_set import Seen
 from .._values.validators import at_least_one
 from ..models import NotStarted, SavedDocument
-from ..session import WIDE, Session, Sleep
+from ..session import WIDE, Feature, Session
 from ._opening import OpenDocument, Whole
 from ._saving import PLAIN, DownloadOutcome, Fetching, SaveOptions, Saver, invoice_request, judged, served_filename
 
@@ -39,7 +38,7 @@ MAX_BYTES = 256 * 2**20
 _JUDGED = "OrderDocuments(content_types=...) names the others that are judged by their bytes"
 
 
-class OrderDocuments:
+class OrderDocuments(Feature):
     """The invoices of marketplace orders. `max_bytes` is the largest document taken.
 
     `content_types` are the types, beside application/pdf and application/x-pdf, under which a document is judged by
@@ -140,18 +139,10 @@ class OrderDocuments:
         order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
         ids = texts(order_ids)
-        places = self.concurrency if concurrency is None else concurrency
-        at_least_one("concurrency", places)
+        places = self.places(concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         saver = await self._saver(saving, Seen())
-        outcomes = bounded(
-            ids,
-            saver.outcome,
-            concurrency=places,
-            sleep=self._session.clock.sleep,
-            abandoned=NotStarted,
-            careful=Careful(judged, self.stop_after),
-        )
+        outcomes = self.each(ids, saver.outcome, concurrency=places, abandoned=NotStarted, judge=judged)
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
@@ -179,20 +170,6 @@ class OrderDocuments:
         """How many documents a batch has under way by default: as many as calls, of more than 32 an eighth more."""
         calls = self._session.limits.concurrency
         return calls + calls // AT_THE_DISK if calls > WIDE else calls
-
-    @property
-    def stop_after(self) -> int | None:
-        """How many of one cause end a batch, as the session's limits say."""
-        return self._session.limits.stop_after
-
-    @property
-    def sleep(self) -> Sleep:
-        """How the session waits."""
-        return self._session.clock.sleep
-
-    def ends_batch(self, error: BaseException) -> bool:
-        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
-        return self._session.ends_batch(error)
 
     @property
     def disk(self) -> DiskWriter:

@@ -9,21 +9,18 @@ from decimal import Decimal
 from os import PathLike
 from pathlib import Path, PurePath
 
-from .._core.batch import Careful, bounded
 from .._core.tasks import started
 from .._einvoices.poll_scheduler import Schedule, Scheduler
 from .._einvoices.rules import rounding_unit
 from .._einvoices.shape import WireNames
 from .._files.body import Place
-from .._files.existing import Published
-from .._files.kinds import Kind
 from .._files.names import file_name, parsed
 from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
-from ..policies import RetryPolicy, Timeouts
-from ..session import Session, Sleep
+from ..policies import RetryPolicy
+from ..session import Feature, Session, Sleep
 from ._calls import Calls, Endpoints
 from ._exports import KINDS, Exporting
 from ._kept import MAX_BYTES, beside, kept_document, saved_export
@@ -34,7 +31,7 @@ from ._waits import schedule_of
 __all__ = ["AsyncInvoices"]
 
 
-class AsyncInvoices:
+class AsyncInvoices(Feature):
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
     `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
@@ -51,12 +48,8 @@ class AsyncInvoices:
         rounding: Decimal | None = None,
     ) -> None:
         self._session = session
-        self._calls = Calls(
-            session,
-            names=names or WireNames(),
-            endpoints=endpoints or Endpoints(),
-            rounding=rounding_unit(rounding),
-        )
+        names, endpoints = names or WireNames(), endpoints or Endpoints()
+        self._calls = Calls(session, names=names, endpoints=endpoints, rounding=rounding_unit(rounding))
         self._max_bytes = max_bytes
         polls = Polls(self._calls)
         self._scheduler = Scheduler(
@@ -97,30 +90,6 @@ class AsyncInvoices:
     ) -> InvoiceRequest:
         """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
         return await self._calls.submit(self._calls.encode_dumped(dump), key, sleep, before, leaves)
-
-    @property
-    def concurrency(self) -> int:
-        """The session's limit, which batches take for their own."""
-        return self._session.limits.concurrency
-
-    def ends_batch(self, error: BaseException) -> bool:
-        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
-        return self._session.ends_batch(error)
-
-    @property
-    def stop_after(self) -> int | None:
-        """How many of one cause end a batch, as the session's limits say."""
-        return self._session.limits.stop_after
-
-    @property
-    def sleep(self) -> Sleep:
-        """How the session waits."""
-        return self._session.clock.sleep
-
-    @property
-    def timeouts(self) -> Timeouts:
-        """The session's bounds, which say how long a submission may be on its way."""
-        return self._session.timeouts
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Give the body that a submission sends. Raises `DraftError` with every fault."""
@@ -220,9 +189,11 @@ class AsyncInvoices:
         below = file_name(number, suffix=f".{format}") if name is None else name
         target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
         place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
-        kept = await self._standing(place, KINDS[format], since) if place.on_existing is OnExisting.KEEP else None
-        if kept is not None:
-            return saved_export(number, kept, attempts=0)
+        if place.on_existing is OnExisting.KEEP:
+            disk = self._session.resource(DiskWriter)
+            kept = await disk.run(lambda: kept_document(target, KINDS[format], since))
+            if kept is not None:
+                return saved_export(number, kept, attempts=0)
         exporting = Exporting(
             session=self._session,
             invoice_id=number,
@@ -235,10 +206,7 @@ class AsyncInvoices:
         )
         return saved_export(number, await exporting.saved(schedule_of(poller)), attempts=1)
 
-    async def _standing(self, place: Place, kind: Kind, since: float | None) -> Published | None:
-        return await self._session.resource(DiskWriter).run(lambda: kept_document(place.target, kind, since))
-
-    async def submit_many(
+    def submit_many(
         self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
     ) -> AsyncGenerator[SubmitOutcome]:
         """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
@@ -253,15 +221,11 @@ class AsyncInvoices:
         account of that.
         """
         batch = Submissions(self._calls)
-        outcomes = bounded(
+        return self.each(
             drafts,
             batch.submitted,
-            concurrency=concurrency or self._session.limits.concurrency,
-            sleep=self._session.clock.sleep,
+            concurrency=concurrency,
             abandoned=batch.abandoned,
             cancel=False,
-            careful=Careful(judge_outcome, self._session.limits.stop_after),
+            judge=judge_outcome,
         )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome

@@ -15,6 +15,7 @@ import pytest
 from aiohttp.http import StreamWriter
 from leaks import shown
 from peers import Connection, Peer, Play, free_port, listening
+from yarl import URL
 
 from invoicing_async._core.http import Request, Response
 from invoicing_async._core.secrecy import Hidden, quiet, trim
@@ -200,7 +201,7 @@ def test_an_error_keeps_the_frames_of_this_library_and_loses_those_of_the_packag
 
     with pytest.raises(AssertionError) as found:
         asked()
-    trim(found.value)
+    trim(found.value, None)
     frames = [
         frame.f_globals["__name__"].partition(".")[0] for frame, _ in traceback.walk_tb(found.value.__traceback__)
     ]
@@ -211,8 +212,36 @@ def test_an_error_keeps_the_frames_of_this_library_and_loses_those_of_the_packag
 def test_errors_that_refer_to_each_other_and_groups_are_trimmed_whole() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__context__ = second, first
-    trim(ExceptionGroup("both", [first, second]))
+    trim(ExceptionGroup("both", [first, second]), None)
     assert first.__traceback__ is None
+
+
+def test_what_was_being_handled_already_is_somebody_elses_and_stays_as_it_is() -> None:
+    try:
+        URL("http://[")
+    except ValueError as exc:
+        theirs = exc
+    frames = len(traceback.extract_tb(theirs.__traceback__))
+    error = ValueError("ours")
+    error.__context__ = theirs
+    trim(error, theirs)
+    assert len(traceback.extract_tb(theirs.__traceback__)) == frames > 1
+    trim(error, None)
+    assert len(traceback.extract_tb(theirs.__traceback__)) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_call_leaves_the_traceback_of_what_its_caller_was_handling() -> None:
+    """Two frames of it are of a package whose frames are left out of our own errors."""
+    retry = RetryPolicy(attempts=2, first=0.001)
+    async with Session(f"http://127.0.0.1:{free_port()}", auth=StaticToken(BEARER), retry=retry) as session:
+        try:
+            URL("http://[")
+        except ValueError as exc:
+            theirs, frames = exc, len(traceback.extract_tb(exc.__traceback__))
+            with pytest.raises(InvoicingError):
+                await session.call(CALL, body)
+        assert len(traceback.extract_tb(theirs.__traceback__)) == frames > 1
 
 
 class TestHidden:

@@ -216,7 +216,7 @@ class TestCancelling:
             assert task.result().path.read_bytes() == body
             assert names(tmp_path) == ["a.pdf"]
             await settled(sandbox)
-            assert documents._session._slots.free == 32
+            assert documents._session.admission.places.free == 32
 
     async def test_a_batch_leaves_whole_documents_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox()

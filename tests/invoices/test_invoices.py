@@ -244,6 +244,13 @@ class TestSubmitMany:
                     break
             assert sandbox.calls(Operation.SUBMIT) <= 4
 
+    @pytest.mark.parametrize("concurrency", [0, -1])
+    async def test_fewer_than_one_at_once_is_refused_before_anything_is_sent(self, concurrency: int) -> None:
+        async with sandboxed() as (invoices, sandbox):
+            with pytest.raises(ValueError, match=f"concurrency must be 1 or more, got {concurrency}"):
+                await gathered(invoices.submit_many([draft()], concurrency=concurrency), [])
+            assert sandbox.calls(Operation.SUBMIT) == 0
+
     async def test_whatever_else_goes_wrong_leaves_it_in_doubt(self) -> None:
         """A defect may show after the first byte."""
 

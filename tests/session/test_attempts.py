@@ -229,7 +229,7 @@ class TestAttempts:
             seen: list[tuple[int, int]] = []
 
             async def before() -> None:
-                seen.append((len(sent(session)), session._slots.free))
+                seen.append((len(sent(session)), session.admission.places.free))
 
             await session.call(SUBMISSION, body, before=before)
         assert seen == [(0, 0), (1, 0)]
@@ -252,11 +252,11 @@ class TestAttempts:
             told.append("before")
 
         async with scripted(FINE, limits=Limits(concurrency=32)) as session:
-            assert all(session.admit_now() for _ in range(32))
+            assert all(session.admission.try_enter() for _ in range(32))
             call = asyncio.create_task(session.call(SUBMISSION, body, before=before))
             await steps(10)
             assert told == []
-            session.leave()
+            session.admission.leave()
             await call
             assert told == ["before"]
 
@@ -264,7 +264,7 @@ class TestAttempts:
         """Few do so at a time, and none of them holds a place with it."""
         clock = FakeClock(auto=False)
         async with scripted(FINE, clock=clock, limits=Limits(concurrency=40)) as session:
-            held = [session.admit_now() for _ in range(40)]
+            held = [session.admission.try_enter() for _ in range(40)]
             told: list[str] = []
 
             async def before() -> None:
@@ -280,15 +280,15 @@ class TestAttempts:
             clock.advance(1)
             await steps(5)
             assert told == ["before"] * 10
-            session.leave()
+            session.admission.leave()
             await steps(5)
             assert told[:11] == ["before"] * 10 + ["leaves"]
             for _ in range(39):
-                session.leave()
+                session.admission.leave()
             while not all(call.done() for call in calls):
                 clock.advance(1)
                 await steps(5)
-            assert (sorted(told), session._slots.free, session._anteroom.free) == (
+            assert (sorted(told), session.admission.places.free, session.admission.preparing.free) == (
                 ["before"] * 13 + ["leaves"] * 13,
                 40,
                 10,
@@ -301,16 +301,16 @@ class TestAttempts:
             async def before() -> None:
                 left.append("before")
 
-            assert all(session.admit_now() for _ in range(33))
+            assert all(session.admission.try_enter() for _ in range(33))
             call = asyncio.create_task(
                 session.call(SUBMISSION, body, before=before, leaves=lambda: left.append("leaves"))
             )
             await steps(5)
             call.cancel()
             await asyncio.wait([call])
-            session.leave()
+            session.admission.leave()
             assert (left, sent(session)) == (["before"], [])
-            assert (session._slots.free, session._anteroom.free) == (1, 8)
+            assert (session.admission.places.free, session.admission.preparing.free) == (1, 8)
 
     async def test_a_request_for_another_host_carries_no_credential(self) -> None:
         async with scripted(FINE) as session:

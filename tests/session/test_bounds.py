@@ -429,7 +429,7 @@ class TestCancellation:
                 assert task.cancelled() is not finished
                 seen = sandbox.counts.total()
                 assert in_use(session) == 0
-                assert session._slots.free == 2
+                assert session.admission.places.free == 2
                 await self.settled(sandbox)
                 assert sandbox.counts.total() - seen <= 1, "at most what was already on its way arrives"
             while others() != before:  # noqa: ASYNC110 - the server's own tasks end as its connections do
@@ -453,7 +453,7 @@ class TestCancellation:
                 assert task.cancelled() is not finished
                 transport = session._transport
                 assert isinstance(transport, FakeTransport)
-                assert (transport.open, session._slots.free) == (0, 1)
+                assert (transport.open, session.admission.places.free) == (0, 1)
                 assert others() == set()
             if finished:
                 break

@@ -79,12 +79,12 @@ class TestClosing:
         """In flight, or in line for a place."""
         session = await opened(hang, limits=Limits(concurrency=concurrency))
         tasks = [asyncio.create_task(session.call(CALL, body)) for _ in range(4)]
-        await until(lambda: session._slots.free == max(0, concurrency - 4))
+        await until(lambda: session.admission.places.free == max(0, concurrency - 4))
         await session.close()
         assert all(task.done() for task in tasks)
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in errors} == {SessionError}
-        assert session._slots.free == concurrency
+        assert session.admission.places.free == concurrency
 
     @pytest.mark.parametrize("request_", [CALL, SUBMISSION], ids=["may be repeated", "submission"])
     async def test_ends_one_that_backs_off(self, request_: Request) -> None:
@@ -102,7 +102,7 @@ class TestClosing:
     async def test_says_of_a_request_that_had_left_that_it_may_have_arrived(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(session.call(SUBMISSION, body))
-        await until(lambda: session._slots.free == session.limits.concurrency - 1)
+        await until(lambda: session.admission.places.free == session.limits.concurrency - 1)
         await session.close()
         with pytest.raises(SessionError, match="closed meanwhile") as caught:
             await task
@@ -115,7 +115,7 @@ class TestClosing:
         auth = OAuthClientCredentials(client_id="c", client_secret="s", tenant_connection_code="t")
         session = await opened(hang, auth=auth)
         tasks = [asyncio.create_task(session.call(SUBMISSION, body)) for _ in range(3)]
-        await until(lambda: session._slots.free < session.limits.concurrency)
+        await until(lambda: session.admission.places.free < session.limits.concurrency)
         await session.close()
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in errors} == {SessionError}
@@ -145,7 +145,7 @@ class TestClosing:
     async def test_leaves_a_cancellation_by_somebody_else_one(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(session.call(CALL, body))
-        await until(lambda: session._slots.free == session.limits.concurrency - 1)
+        await until(lambda: session.admission.places.free == session.limits.concurrency - 1)
         task.cancel()
         await session.close()
         with pytest.raises(asyncio.CancelledError):
@@ -163,7 +163,7 @@ class TestClosing:
         async with listening(answering(OK)) as peer:
             session = await Session(peer.url, auth=StaticToken("t")).__aenter__()
             task = asyncio.create_task(session.call(CALL, stubborn))
-            await until(lambda: session._slots.free < session.limits.concurrency and peer.connections == 1)
+            await until(lambda: session.admission.places.free < session.limits.concurrency and peer.connections == 1)
             await asyncio.sleep(0.01)
             closing = asyncio.create_task(session.close())
             await asyncio.sleep(0.01)
@@ -236,7 +236,7 @@ class TestSubmissions:
     async def test_one_alone_is_in_doubt(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(AsyncInvoices(session).submit(draft()))
-        await until(lambda: session._slots.free < session.limits.concurrency)
+        await until(lambda: session.admission.places.free < session.limits.concurrency)
         await session.close()
         with pytest.raises(SubmissionInDoubtError) as caught:
             await task
@@ -353,11 +353,15 @@ class TestLeaving:
                 del task, ended
                 gc.collect()
                 if stays:
-                    await until(lambda: session._slots.free == 8 and in_use(session) == 0 and not descriptors(tmp_path))
+                    await until(
+                        lambda: (
+                            session.admission.places.free == 8 and in_use(session) == 0 and not descriptors(tmp_path)
+                        )
+                    )
             await asyncio.wait_for(peer.gone(), 2)
             await until(lambda: descriptors(tmp_path) == 0)
             assert {path.name for path in tmp_path.iterdir()} <= {"small.pdf"}
-            assert session._slots.free == 8
+            assert session.admission.places.free == 8
         await asyncio.sleep(0)
         assert others() == set()
 

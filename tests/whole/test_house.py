@@ -18,7 +18,7 @@ ADAPTERS = {
     "aiohttp": ("_transport",),
     "yarl": ("_transport",),
     "multidict": ("_transport",),
-    "tenacity": ("session",),
+    "tenacity": ("session/_retries.py",),
     "cattrs": ("_einvoices/draft_json.py",),
     "hmac": ("_core/signing.py",),
     "sqlite3": ("_durable",),

@@ -1,0 +1,82 @@
+"""Admission: when an attempt may begin, by the limits of its session.
+
+A place among the calls under way comes first, then the turn in the rate limit: paced attempts that then queued for a
+place would begin in a burst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ..policies import Limits
+from .clock import Clock
+from .rate_limiter import Pacer
+from .semaphore import Slots
+
+__all__ = ["WIDE", "Admission"]
+
+PREPARING = 4
+"""One in so many calls as may be under way at once may do beforehand what has to be done before its first byte. More
+of them would fill the places of a slow disk's calls, but after a crash each is a doubt that need not be."""
+
+WIDE = 32
+"""Up to so many calls at once, the default, nobody does: there a crash leaves in doubt what was in flight, no more."""
+
+
+class Admission:
+    """The places and the rate that all calls of one session share. Each `enter` is paired with a `leave`."""
+
+    __slots__ = ("_clock", "_pacer", "_prepares", "_turn", "places", "preparing")
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self.places = Slots(limits.concurrency)
+        self.preparing = Slots(limits.concurrency // PREPARING)
+        """Those who may prepare while they wait for a place."""
+        self._prepares = limits.concurrency > WIDE and limits.per_second is None
+        self._pacer = Pacer(limits.per_second) if limits.per_second else None
+        self._turn = Slots(1)
+        self._clock = clock
+
+    def try_enter(self) -> bool:
+        """Enter if nothing has to be waited for, and tell whether it was so."""
+        return self._pacer is None and self.places.take_now()
+
+    async def enter(self, prepare: Callable[[], Awaitable[None]] | None = None) -> bool:
+        """Wait for a place and for the turn in the rate limit, and tell whether `prepare` was awaited meanwhile.
+
+        It is if all of many places are taken and a place is all that is waited for: few at a time, next in line. What
+        it records as begun waits for its first byte, and a crash leaves it in doubt.
+        """
+        if prepare is not None and self._prepares and not self.places.free:
+            await self.preparing.take()
+            try:
+                await prepare()
+                await self.places.take()
+            finally:
+                self.preparing.give()
+            return True
+        await self.places.take()
+        try:
+            if self._pacer is not None:
+                await self._await_turn(self._pacer)
+        except BaseException:
+            self.leave()
+            raise
+        return False
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self.places.give()
+
+    async def _await_turn(self, pacer: Pacer) -> None:
+        """Wait for the turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
+        clock = self._clock
+        await self._turn.take()
+        try:
+            now = clock.monotonic()
+            wait = pacer.wait(now)
+            if wait > 0:
+                await clock.sleep(wait)
+            pacer.take(now + wait, clock.monotonic())
+        finally:
+            self._turn.give()

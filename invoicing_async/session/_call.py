@@ -1,0 +1,207 @@
+"""One call with its attempts: the only retry loop of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from attrs import evolve
+
+from .._core.batch import in_batch
+from .._core.hold import Hold
+from .._core.http import Repeat, Request, Response
+from ..errors import Attempt, DeadlineError, InvoicingError, Sent, SessionError
+from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
+from ..policies import RetryPolicy
+from ._attempt import SingleAttempt, StaleIntentError
+from ._retries import Retries
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+__all__ = ["Call", "Sleep"]
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits so many seconds; a batch passes its own, which gives its place to another item meanwhile."""
+
+
+class Call(Generic[T]):
+    """One call with its attempts: what lasts from one of them to the next."""
+
+    __slots__ = (
+        "_error",
+        "_history",
+        "_kept",
+        "_retries",
+        "_sleep",
+        "_started",
+        "before",
+        "chanceless",
+        "guarded",
+        "keep",
+        "leaves",
+        "policy",
+        "read",
+        "request",
+        "session",
+        "stop_at",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        request: Request,
+        read: Callable[[Response], Awaitable[T]],
+        *,
+        sleep: Sleep | None = None,
+        retry: RetryPolicy | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.session = session
+        self.request = request
+        self.read = read
+        self.before = before
+        self.leaves = leaves
+        self.guarded = before is not None or leaves is not None or request.repeat is Repeat.IF_NOT_SENT
+        self.keep = keep
+        self.chanceless = 0
+        """Attempts that never had a chance."""
+        self._kept: SingleAttempt[T] | None = None
+        self._history: tuple[Attempt, ...] = ()
+        self._error: InvoicingError | None = None
+        self._retries: Retries | None = None
+        self._sleep = sleep or session.clock.sleep
+        self.policy = retry or session.retry
+        self._started = session.clock.monotonic()
+        deadline = self.policy.deadline
+        self.stop_at: float | None = None if deadline is None else self._started + deadline
+
+    async def run(self) -> T:
+        """Make attempts until one succeeds; raise the error of the last."""
+        session, request = self.session, self.request
+        session.check_usable()
+        attempt = SingleAttempt(self)
+        try:
+            with session.lasting():
+                while True:
+                    try:
+                        value = await attempt.result()
+                        break
+                    except InvoicingError as error:
+                        failed = error
+                    attempt, wait = await self._next(attempt, failed)
+                    if wait is not None:
+                        await self._wait(wait)
+        except InvoicingError as error:
+            if isinstance(error, SessionError):
+                self._cut_off(attempt, error)
+            error.attempts = self._history
+            raise
+        if self.keep:
+            self._kept = attempt
+        if request.authorised:
+            session.credentials.accepted()
+        if session.on_event is not None:
+            elapsed = session.clock.monotonic() - self._started
+            number, operation, path = self.number, request.operation, request.path
+            session.tell(RequestSucceeded(operation=operation, path=path, attempts=number, elapsed=elapsed))
+        return value
+
+    @property
+    def number(self) -> int:
+        """The number of the attempt that is made, from 1."""
+        return len(self._history) + 1
+
+    def hold(self) -> Hold:
+        """Return what the answer that is kept open has hold of from now on; the call has had its place."""
+        assert self._kept is not None  # noqa: S101 - `keep` was asked for, and the call succeeded; for the type checker
+        return self._kept.hold()
+
+    async def release(self) -> None:
+        """Give back what the answer that is kept open holds, if there is one."""
+        if self._kept is not None:
+            await self._kept.release()
+
+    def late(self, sent: Sent) -> DeadlineError:
+        """Return the error of a call whose deadline has come."""
+        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call", sent=sent)
+        late.__cause__ = self._error
+        return late
+
+    def put_off(self, since: float) -> None:
+        """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
+        if self.stop_at is not None:
+            self.stop_at += max(0.0, self.session.clock.monotonic() - since)
+
+    async def in_time(self, wait: Awaitable[None]) -> None:
+        """Await something before or between attempts, but not beyond the deadline."""
+        bound = self.session.clock.timeout(self.remaining())
+        try:
+            async with bound:
+                await wait
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise self.late("no") from self._error
+
+    def remaining(self) -> float | None:
+        """Return the seconds to the deadline, None if there is none."""
+        return None if self.stop_at is None else self.stop_at - self.session.clock.monotonic()
+
+    async def _next(self, last: SingleAttempt[T], error: InvoicingError) -> tuple[SingleAttempt[T], float | None]:
+        """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
+        self.chanceless += isinstance(error, StaleIntentError) or last.exchange.stale
+        self._note(last, error)
+        retries = self._retries = self._retries or Retries(self)
+        if retries.checks(last, error):
+            return SingleAttempt(self, fresh=last.exchange.fresh, intended=last.intended), None
+        delay = await retries.delay(last, error)
+        self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
+        operation, path, number = self.request.operation, self.request.path, len(self._history)
+        self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
+        return SingleAttempt(self, fresh=last.exchange.stale), delay
+
+    async def _wait(self, seconds: float) -> None:
+        if in_batch():
+            begun = self.session.clock.monotonic()
+            await self._sleep(seconds)
+            self.put_off(begun + seconds)
+            return
+        try:
+            await self.in_time(self._sleep(seconds))
+        except DeadlineError as error:
+            self._note(None, error)
+            raise
+
+    def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
+        """Say of a call that its session's end cut off whether its request may have arrived."""
+        if attempt.exchange.sent:
+            error.sent = "unknown"
+        if attempt.begun is not None:
+            self._note(attempt, error)
+
+    def _note(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
+        """Put a failure into the history and tell of it; None stands for a wait that failed."""
+        clock, request, number = self.session.clock, self.request, self.number
+        elapsed = 0.0
+        if attempt is not None and attempt.begun is not None:
+            elapsed, attempt.begun = clock.monotonic() - attempt.begun, None
+        self._error = error
+        self._history += (
+            Attempt(
+                number=number,
+                at=clock.now() - elapsed,
+                elapsed=elapsed,
+                error=f"{type(error).__name__}: {error}",
+                status=getattr(error, "status", None),
+                code=getattr(error, "code", None),
+                request_id=getattr(error, "request_id", None),
+            ),
+        )
+        if self.session.on_event is not None:
+            self.session.tell(
+                AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
+            )

@@ -1,0 +1,76 @@
+"""What every client of a service takes from its session: its limits, its time, and batches that keep to both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from .._core.batch import Careful, bounded, checked_places
+from .._core.ramp import Cause, Verdict
+from ..policies import Timeouts
+from ._call import Sleep
+from ._session import Session
+
+__all__ = ["Feature"]
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class Feature:
+    """A client of one service: what it has of its session, for itself and for runs that go through it."""
+
+    _session: Session
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls are under way by default: the session's limit."""
+        return self._session.limits.concurrency
+
+    @property
+    def stop_after(self) -> int | None:
+        """How many of one cause end a batch, as the session's limits say."""
+        return self._session.limits.stop_after
+
+    @property
+    def sleep(self) -> Sleep:
+        """How the session waits."""
+        return self._session.clock.sleep
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The session's bounds, which say how long a submission may be on its way."""
+        return self._session.timeouts
+
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
+        return self._session.ends_batch(error)
+
+    def each(
+        self,
+        items: Iterable[Item] | AsyncIterable[Item],
+        work: Callable[[Item, Sleep], Awaitable[Outcome]],
+        *,
+        abandoned: Callable[[Item, BaseException], Outcome],
+        concurrency: int | None = None,
+        cancel: bool = True,
+        judge: Callable[[Outcome], Cause | Verdict] | None = None,
+    ) -> AsyncGenerator[Outcome]:
+        """Do `work` for many items at once and give the outcomes as they finish; see `_core.batch.bounded`.
+
+        `concurrency` is by default the client's own; fewer than one is a `ValueError`, at once. With `judge` the batch
+        begins with one item and ends as `stop_after` says. Close what is left early with `contextlib.aclosing`.
+        """
+        return bounded(
+            items,
+            work,
+            concurrency=self.places(concurrency),
+            sleep=self.sleep,
+            abandoned=abandoned,
+            cancel=cancel,
+            careful=None if judge is None else Careful(judge, self.stop_after),
+        )
+
+    def places(self, concurrency: int | None) -> int:
+        """Return how many items a batch has under way. Raises `ValueError` for fewer than one."""
+        return checked_places(concurrency, self.concurrency)

@@ -1,0 +1,253 @@
+"""A place to call one service from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from enum import Enum
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from .._core.admission import Admission
+from .._core.clock import Clock, RealClock
+from .._core.credential_watch import CredentialWatch
+from .._core.hold import Hold
+from .._core.http import Exchange, Request, Response, Transport
+from .._core.tasks import Lifetime
+from .._einvoices.links import checked_base_url
+from ..auth import Auth
+from ..errors import AuthenticationError, ProtocolError, SessionError, TransportError
+from ..events import Event, Observer
+from ..policies import Limits, RetryPolicy, Timeouts
+from ._call import Call, Sleep
+
+__all__ = ["Resource", "Session"]
+
+_log = logging.getLogger("invoicing_async")
+
+T = TypeVar("T")
+
+
+class Resource(Protocol):
+    """Something a session holds for its features and closes with itself."""
+
+    async def close(self) -> None: ...
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class _State(Enum):
+    NEW = "not open yet: enter it with `async with`"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Session:
+    """A place to call one service from: base URL, credentials, policies and a pool of connections.
+
+    Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
+    any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
+    `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
+    `transport`), which you close; or a function that makes one, which the session closes. It has the session's
+    time-outs unless it was given its own. `clock` replaces time and chance.
+
+    Raises `ValueError` for a base URL that cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        transport: Transport | Callable[[], Transport] | None = None,
+        clock: Clock | None = None,
+        on_event: Observer | None = None,
+    ) -> None:
+        self.base_url = checked_base_url(base_url)
+        self.base_path = urlsplit(self.base_url).path
+        self.auth = auth
+        self.retry = retry or RetryPolicy()
+        self.timeouts = timeouts or Timeouts()
+        self.limits = limits or Limits()
+        self.clock: Clock = clock or RealClock()
+        self.on_event = on_event
+        self._given_transport = transport
+        self._transport: Transport | None = None
+        self._closes_transport = False
+        self._state = _State.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.admission = Admission(self.limits, self.clock)
+        self.credentials = CredentialWatch()
+        self._resources: dict[type[Any], Any] = {}
+        self._lifetime = Lifetime()
+        self._kept: set[Call[Any]] = set()
+        self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
+
+    def __repr__(self) -> str:
+        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._state.name.lower()})"
+
+    async def __aenter__(self) -> Self:
+        if self._state is not _State.NEW:
+            raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._transport, self._closes_transport = _taken(self, self._given_transport)
+        self._state = _State.OPEN
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End what is under way with `SessionError`, close the connections and what features hold.
+
+        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
+        `SessionError` in another event loop than the session's.
+        """
+        if self._state is not _State.OPEN:
+            self._state = _State.CLOSED
+            return
+        self._check_loop()
+        self._state = _State.CLOSED
+        try:
+            await self._lifetime.end()
+            # Answers that are still open are cut; those of a given transport are their owner's.
+            for call in tuple(self._kept) if self._closes_transport else ():
+                await call.release()
+        finally:
+            try:
+                for resource in reversed(self._resources.values()):
+                    await resource.close()
+            finally:
+                if self._transport is not None and self._closes_transport:
+                    await self._transport.close()
+
+    def resource(self, kind: type[R]) -> R:
+        """Give the one `kind` of this session, made at first use and closed with the session."""
+        self.check_usable()
+        if kind not in self._resources:
+            self._resources[kind] = kind()
+        held: R = self._resources[kind]
+        return held
+
+    def check_usable(self) -> None:
+        """Raise `SessionError` unless the session is open and this is its event loop."""
+        if self._state is not _State.OPEN:
+            raise SessionError(f"the session is {self._state.value}")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise SessionError("the session belongs to another event loop; make one for each loop")
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
+        self.check_usable()
+        with self._lifetime.scope():
+            await self.clock.sleep(seconds)
+
+    def lasting(self) -> AbstractContextManager[None]:
+        """Return a context that ends with `SessionError` when the session is closed meanwhile."""
+        return self._lifetime.scope()
+
+    def call(
+        self,
+        request: Request,
+        read: Callable[[Response], Awaitable[T]],
+        *,
+        sleep: Sleep | None = None,
+        retry: RetryPolicy | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        leaves: Callable[[], None] | None = None,
+    ) -> Coroutine[Any, Any, T]:
+        """Send the request and give what `read` makes of its answer, trying again as the policy says.
+
+        `read` gets an answer with a status of 2xx or of `request.answers`, inside the attempt; what it raises counts
+        as the attempt's failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
+        `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
+        next in line for one. If that byte cannot leave within `Timeouts.intent` of it, the attempt ends unsent and
+        `before` is awaited again by the next, at once. `leaves` is called when the byte is about to leave, on a
+        connection that is there. Raises the errors of `errors`, each with its `attempts`; whatever else `read` raises
+        passes through unchanged.
+        """
+        return Call(self, request, read, sleep=sleep, retry=retry, before=before, leaves=leaves).run()
+
+    @asynccontextmanager
+    async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
+        """Do as `call`, but keep the answer open until the block ends, so that `read` may hand on its body.
+
+        Nothing is retried once the block has begun. The block holds a place in the concurrency limit, and what is left
+        of the attempt's time bounds it.
+        """
+        async with self.hold(request, read) as (value, hold), hold.reading():
+            yield value
+
+    @asynccontextmanager
+    async def hold(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[tuple[T, Hold]]:
+        """Do as `open`, but hold no place in the concurrency limit except inside `Hold.reading`.
+
+        For a body that is passed on to somebody who may be slow.
+        """
+        call = Call(self, request, read, keep=True)
+        hold: Hold | None = None
+        self._kept.add(call)
+        try:
+            value = await call.run()
+            hold = call.hold()
+            yield value, hold
+        except (ProtocolError, TransportError) as exc:
+            if self._state is _State.OPEN:
+                raise
+            raise SessionError("the session was closed meanwhile") from exc
+        finally:
+            self._kept.discard(call)
+            await (call if hold is None else hold).release()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event to the observer, if there is one. What it raises is logged once of each kind, and no more."""
+        if self.on_event is None:
+            return
+        try:
+            self.on_event(event)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - none of it is about the call
+            # A cancellation comes at an await, and here is none: this one is of something the observer looked at.
+            kind = type(exc), type(event)
+            if kind not in self._misheard:
+                self._misheard.add(kind)
+                names = kind[0].__name__, kind[1].__name__
+                _log.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
+
+    def ends_batch(self, error: BaseException) -> bool:
+        """Tell whether the next call would meet `error` too: the session is closed or its credential refused.
+
+        One answer of 401 is not enough: a call that meets one tries once more, with a new credential if it can get
+        one. A second call to which that happens, with no success between, or a refusal by who gives the
+        credentials, is.
+        """
+        return isinstance(error, SessionError) or (isinstance(error, AuthenticationError) and self.credentials.refused)
+
+    def begin(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
+        """Begin one bare exchange; the answer's head arrives on entering it."""
+        if self._state is not _State.OPEN or self._transport is None:
+            raise SessionError(f"the session is {self._state.value}")
+        exchange.timeouts = self.timeouts
+        return self._transport.send(request, exchange)
+
+
+def _taken(session: Session, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
+    """Return the transport, and whether it is this session's to close: one that it made, or had made."""
+    if given is None:
+        from .._transport.client import AiohttpTransport  # only who goes there waits for its import
+
+        return AiohttpTransport(timeouts=session.timeouts, clock=session.clock), True
+    if hasattr(given, "send") and not isinstance(given, type):
+        return cast("Transport", given), False
+    return cast("Callable[[], Transport]", given)(), True
