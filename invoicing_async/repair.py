@@ -36,7 +36,7 @@ from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
 from .invoices import AsyncInvoices
 from .models import InvoiceRequest
-from .runs import InvoiceRun, Item, SqliteReader, State
+from .runs import InvoiceRun, Item, LedgerReader, State
 from .session import Sleep
 
 __all__ = [
@@ -166,7 +166,7 @@ async def settle(
 _Pair = tuple[Answer, Item]
 
 
-async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[list[Item], list[_Pair]]:
+async def _judged(ledger: LedgerReader, answers: tuple[Answer, ...]) -> tuple[list[Item], list[_Pair]]:
     """Hold every answer against the run: what it knows already, and what is to be done."""
     owners = await _owners(ledger, {answer.request_id.lower() for answer in answers if answer.request_id})
     known: list[Item] = []
@@ -187,7 +187,7 @@ async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[li
     return known, open_
 
 
-async def _item(ledger: SqliteReader, answer: Answer) -> Item | None:
+async def _item(ledger: LedgerReader, answer: Answer) -> Item | None:
     if answer.item is not None:
         return await ledger.get(answer.item)
     return await ledger.get(answer.key) or await ledger.get(normalize("NFC", answer.key))
@@ -227,7 +227,7 @@ def _same_key(cell: str, key: str) -> bool:
     return mine is not None and mine == other
 
 
-async def _owners(ledger: SqliteReader, ids: set[str]) -> dict[str, Item]:
+async def _owners(ledger: LedgerReader, ids: set[str]) -> dict[str, Item]:
     """Give the items that have one of these request ids."""
     found: dict[str, Item] = {}
     after = 0

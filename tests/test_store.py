@@ -31,7 +31,6 @@ from invoicing_async._durable.records import (
     DamagedRunError,
     DraftConflictError,
     Intake,
-    Ledger,
     NewDraft,
     RunFileError,
     RunLockedError,
@@ -691,8 +690,7 @@ def test_a_reader_asks_for_no_more_than_it_may(writable: bool, log: bool, mode: 
 @pytest.mark.asyncio
 async def test_drafts_are_taken_in_with_their_payload(tmp_path: Path) -> None:
     async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
-        taken: Ledger = ledger
-        assert await taken.add_drafts([draft("a"), draft("b"), draft("a")]) == Intake(
+        assert await ledger.add_drafts([draft("a"), draft("b"), draft("a")]) == Intake(
             given=3, added=2, known=0, duplicates=1
         )
         pending = await ledger.pending()

@@ -14,7 +14,7 @@ from ..errors import InvoicingError, ResolutionTooEarlyError
 from ..models import InvoiceDraft
 from .drafts import sent_draft
 from .items import current_item, error_line, page_items
-from .ledger import SqliteLedger, SqliteReader
+from .protocol import Ledger, LedgerReader
 from .records import Item
 from .states import Event, State
 from .stop import StopToken
@@ -38,7 +38,7 @@ Reconcile = Callable[[InvoiceDraft, Item], Awaitable[str | bool | None]]
 """Looks a draft in doubt up: its request id if the invoice exists, False if it does not, None if that is unknown."""
 
 
-def lateness(ledger: SqliteReader) -> float:
+def lateness(ledger: LedgerReader) -> float:
     """Return how many seconds after its intent a submission of this run may still arrive."""
     return ledger.late or UNKNOWN_LATE
 
@@ -72,7 +72,7 @@ def raise_if_too_early(items: Iterable[Item], late: float, now: float) -> None:
 class Doubts:
     """What people and programs say of items in doubt."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:

@@ -22,6 +22,7 @@ from .drafts import has_key, new_draft
 from .exporting import Exporting, export_name
 from .items import PAGE, current_item
 from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Intake, Item, NewDraft
 from .run_settings import BY_KEY, ExportTo, RunSettings
 from .settlement import Settlement
@@ -36,7 +37,7 @@ __all__ = ["InvoiceRun"]
 class InvoiceRun:
     """A durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._stop = StopToken()
         self._claims: Claims[Item] = Claims()

@@ -22,7 +22,7 @@ from .._einvoices.rules import UUID
 from .._values.cells import BOM, csv_line, original
 from ..drafts import LineFault
 from ..errors import InvoicingError, Sent
-from .ledger import SqliteReader
+from .protocol import LedgerReader
 from .records import Item
 from .states import State
 
@@ -206,7 +206,7 @@ class Entry:
     request_id: str | None
 
 
-async def entries(ledger: SqliteReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
+async def entries(ledger: LedgerReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
     """Give every item in these states, in the order of the input."""
     after, wanted = 0, tuple(states)
     while page := await ledger.rows(wanted, after=after, limit=PAGE, payload=True):
