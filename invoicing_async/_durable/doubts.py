@@ -9,7 +9,7 @@ from math import ceil
 
 from attrs import evolve
 
-from .._einvoices.rules import UUID, canonical_key
+from .._einvoices.rules import canonical_key, canonical_uuid
 from ..errors import InvoicingError, ResolutionTooEarlyError
 from ..models import InvoiceDraft
 from .drafts import sent_draft
@@ -76,13 +76,11 @@ class Doubts:
         self._ledger = ledger
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
-        if created and request_id is not None and not UUID.fullmatch(request_id):
-            raise ValueError(f"request_id must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}")
+        known = canonical_uuid(request_id, "request_id") if created and request_id is not None else None
         item = None if created else await self._ledger.get(canonical_key(key))
         if item is not None:
             raise_if_too_early([item], lateness(self._ledger), self._ledger.now())
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
-        known = request_id.lower() if created and request_id is not None else None
         await self._ledger.transition(canonical_key(key), event, request_id=known)
         return await current_item(self._ledger, canonical_key(key))
 
