@@ -15,6 +15,7 @@ from attrs import frozen
 
 from ._core.batch import bounded
 from ._core.clock import Clock
+from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
 from ._durable.records import Change
 from ._durable.sheet import (
     COLUMNS,
@@ -32,10 +33,10 @@ from ._durable.sheet import (
 )
 from ._durable.states import Event
 from .drafts import LineFault
-from .errors import ApiError, AuthenticationError, InvoicingError, ResolutionTooEarlyError, SessionError
+from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
 from .invoices import AsyncInvoices
 from .models import InvoiceRequest
-from .runs import UNKNOWN_LATE, InvoiceRun, Item, SqliteReader, State
+from .runs import InvoiceRun, Item, LedgerReader, State
 from .session import Sleep
 
 __all__ = [
@@ -151,12 +152,13 @@ async def settle(
     """
     listed = tuple(answers)
     known, open_ = await _judged(run.ledger, listed)
-    _check_time(open_, lateness(run.ledger), run.ledger.now() if clock is None else clock.now())
+    not_created = [item for answer, item in open_ if not answer.created]
+    raise_if_too_early(not_created, lateness(run.ledger), run.ledger.now() if clock is None else clock.now())
     found = {} if invoices is None else await _found(invoices, open_)
     for item in known:
         yield Settled(item, changed=False)
     # The one sent last is the first to be told as not created: if that is not too early, none is.
-    for answer, item in sorted(open_, key=lambda pair: (pair[0].created, -(pair[1].sent_at or 0.0))):
+    for answer, item in sorted(open_, key=lambda pair: (pair[0].created, -(left_at(pair[1]) or 0.0))):
         now = await run.resolve(item.key, created=answer.created, request_id=answer.request_id)
         yield Settled(now, found.get(item.seq))
 
@@ -164,7 +166,7 @@ async def settle(
 _Pair = tuple[Answer, Item]
 
 
-async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[list[Item], list[_Pair]]:
+async def _judged(ledger: LedgerReader, answers: tuple[Answer, ...]) -> tuple[list[Item], list[_Pair]]:
     """Hold every answer against the run: what it knows already, and what is to be done."""
     owners = await _owners(ledger, {answer.request_id.lower() for answer in answers if answer.request_id})
     known: list[Item] = []
@@ -185,16 +187,7 @@ async def _judged(ledger: SqliteReader, answers: tuple[Answer, ...]) -> tuple[li
     return known, open_
 
 
-def _check_time(open_: list[_Pair], late: float, now: float) -> None:
-    """Raise `ResolutionTooEarlyError` if what is said to be not created may still arrive."""
-    waits = {item.key: too_early_for(item, late, now) for answer, item in open_ if not answer.created}
-    key = max(waits, key=lambda key: waits[key], default=None)
-    if key is not None and waits[key] > 0:
-        message = f"what was sent of {key!r} may still arrive: it is too early to say that it was not created"
-        raise ResolutionTooEarlyError(message, remaining=waits[key])
-
-
-async def _item(ledger: SqliteReader, answer: Answer) -> Item | None:
+async def _item(ledger: LedgerReader, answer: Answer) -> Item | None:
     if answer.item is not None:
         return await ledger.get(answer.item)
     return await ledger.get(answer.key) or await ledger.get(normalize("NFC", answer.key))
@@ -234,7 +227,7 @@ def _same_key(cell: str, key: str) -> bool:
     return mine is not None and mine == other
 
 
-async def _owners(ledger: SqliteReader, ids: set[str]) -> dict[str, Item]:
+async def _owners(ledger: LedgerReader, ids: set[str]) -> dict[str, Item]:
     """Give the items that have one of these request ids."""
     found: dict[str, Item] = {}
     after = 0
@@ -270,17 +263,12 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
     return findings
 
 
-def lateness(ledger: SqliteReader) -> float:
-    """Give how many seconds after its intent a submission of this run may still arrive."""
-    return ledger.late or UNKNOWN_LATE
-
-
 def too_early_for(item: Item, late: float, now: float) -> float:
-    """Give the seconds for which an item in doubt may not be said to be not created; 0 if it may.
+    """Return the seconds for which an item in doubt may not be said to be not created; 0 if it may.
 
     `late` is the run's `lateness`, `now` is in epoch seconds.
     """
-    return 0.0 if item.sent_at is None else max(0.0, item.sent_at + late - now)
+    return seconds_in_doubt(item, late, now)
 
 
 async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Item]:

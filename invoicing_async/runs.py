@@ -7,6 +7,7 @@ from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
+from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
     DraftConflictError,
@@ -34,6 +35,8 @@ __all__ = [
     "InvoiceRun",
     "Item",
     "JournalEntry",
+    "Ledger",
+    "LedgerReader",
     "Reconcile",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",

@@ -15,9 +15,10 @@
 - `invoice_run`: A durable submission: intent before the first byte, answer after it came, and what people say of a
   doubt.
 - `items`: The items of a run as its parts use them: read page by page, their files, one line for an error.
-- `ledger`: The door to the run database: a small `Ledger` protocol and its SQLite form.
+- `ledger`: The run file as a `Ledger`: what a run is recorded in, in SQLite.
 - `lock`: One process at a time: the lock on a run's database itself, and who holds it.
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
+- `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
 - `queries`: What is read from a run file.
 - `records`: What a run file holds, as values: items, drafts, changes and journal entries; and its errors.
 - `run_settings`: What a run keeps for whoever goes on with it: its pace, and where finished invoices are exported to.

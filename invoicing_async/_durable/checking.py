@@ -12,7 +12,7 @@ from attrs import frozen
 from .._files.existing import difference
 from .._files.writer import DiskWriter
 from .items import filter_by_file, page_items, recorded_path
-from .ledger import SqliteReader
+from .protocol import LedgerReader
 from .records import Item
 from .states import ON_DISK, RunKind, State
 from .stop import StopToken
@@ -29,7 +29,7 @@ class Checked:
     fault: str | None
 
 
-async def check_files(ledger: SqliteReader, disk: DiskWriter) -> AsyncGenerator[Checked]:
+async def check_files(ledger: LedgerReader, disk: DiskWriter) -> AsyncGenerator[Checked]:
     """Read and hash every file that a run recorded."""
     async with aclosing(compare_files(ledger, disk, StopToken())) as compared:
         async for item, fault in compared:
@@ -37,7 +37,7 @@ async def check_files(ledger: SqliteReader, disk: DiskWriter) -> AsyncGenerator[
 
 
 async def compare_files(
-    ledger: SqliteReader, disk: DiskWriter, stop: StopToken
+    ledger: LedgerReader, disk: DiskWriter, stop: StopToken
 ) -> AsyncGenerator[tuple[Item, str | None]]:
     """Give every item that has a file, with what is wrong with it."""
     states = ON_DISK if ledger.kind is RunKind.DOCUMENTS else (State.SUCCESS,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core.clock import Clock, RealClock, token
+from .._files.folders import sync_folder
 from .integrity import Log, close_beside, expects_log, has_log
 from .lock import Holder, held, holder_of, using
 from .records import DamagedRunError, RunChangedError, RunFileError, RunLockedError, json_text, states_of
@@ -150,7 +150,7 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
             _publish(new, path)
     finally:
         _remove(new)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _publish(new: Path, path: Path) -> None:
@@ -282,16 +282,6 @@ def _must_have_its_log(path: Path) -> None:
 
 def _locked(path: Path, holder: Holder) -> RunLockedError:
     return RunLockedError(f"{path} is held by {holder}", pid=holder.pid, host=holder.host, since=holder.since)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # pragma: no cover - which has no way to ask for it
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

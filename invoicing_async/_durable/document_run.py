@@ -21,6 +21,7 @@ from ..session import Sleep
 from .checking import Checked, compare_files
 from .items import absolute_path, error_line, page_items, recorded_path, saved_document
 from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Intake, Item
 from .run_settings import RunSettings
 from .states import DocumentState, RunKind
@@ -32,7 +33,7 @@ __all__ = ["DocumentRun"]
 class DocumentRun:
     """A durable download of many order documents. `ledger` is its run file."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._stop = StopToken()
         self._placed()

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
 from math import ceil
 
 from attrs import evolve
 
-from .._einvoices.rules import UUID, canonical_key
+from .._einvoices.rules import canonical_key, canonical_uuid
 from ..errors import InvoicingError, ResolutionTooEarlyError
 from ..models import InvoiceDraft
 from .drafts import sent_draft
 from .items import current_item, error_line, page_items
-from .ledger import SqliteLedger
+from .protocol import Ledger, LedgerReader
 from .records import Item
 from .states import Event, State
 from .stop import StopToken
 from .submission import MARGIN
 
-__all__ = ["UNKNOWN_LATE", "Doubts", "Reconcile"]
+__all__ = [
+    "UNKNOWN_LATE",
+    "Doubts",
+    "Reconcile",
+    "lateness",
+    "left_at",
+    "raise_if_too_early",
+    "seconds_in_doubt",
+]
 
 UNKNOWN_LATE = 5.0 + 120.0 + MARGIN
 """Seconds for which it is in a run that does not say: the default of `Timeouts.intent` and `Timeouts.attempt`."""
@@ -30,36 +38,55 @@ Reconcile = Callable[[InvoiceDraft, Item], Awaitable[str | bool | None]]
 """Looks a draft in doubt up: its request id if the invoice exists, False if it does not, None if that is unknown."""
 
 
+def lateness(ledger: LedgerReader) -> float:
+    """Return how many seconds after its intent a submission of this run may still arrive."""
+    return ledger.late or UNKNOWN_LATE
+
+
+def left_at(item: Item) -> float | None:
+    """Return the moment by which what was sent of an item had left, None if nothing was.
+
+    It left before its end was recorded, also where the clock was set back between the two.
+    """
+    return None if item.sent_at is None else min(item.sent_at, item.updated)
+
+
+def seconds_in_doubt(item: Item, late: float, now: float) -> float:
+    """Return the seconds until an item in doubt may be said to be not created; 0 if it may be, or is not in doubt.
+
+    `late` is the run's `lateness`, `now` is in epoch seconds.
+    """
+    left = left_at(item)
+    return 0.0 if left is None or item.state != State.IN_DOUBT else max(0.0, left + late - now)
+
+
+def raise_if_too_early(items: Iterable[Item], late: float, now: float) -> None:
+    """Raise `ResolutionTooEarlyError` if what was sent of one of these may still arrive; it names the last to."""
+    waits = [(seconds_in_doubt(item, late, now), item.key) for item in items]
+    remaining, key = max(waits, default=(0.0, ""))
+    if remaining > 0:
+        text = f"what was sent of {key!r} may still arrive within {ceil(remaining)} s: look it up again after that"
+        raise ResolutionTooEarlyError(text, remaining=remaining)
+
+
 class Doubts:
     """What people and programs say of items in doubt."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
-        if created and request_id is not None and not UUID.fullmatch(request_id):
-            raise ValueError(f"request_id must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}")
-        if not created:
-            await self._must_be_late(key)
+        known = canonical_uuid(request_id, "request_id") if created and request_id is not None else None
+        item = None if created else await self._ledger.get(canonical_key(key))
+        if item is not None:
+            raise_if_too_early([item], lateness(self._ledger), self._ledger.now())
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
-        known = request_id.lower() if created and request_id is not None else None
         await self._ledger.transition(canonical_key(key), event, request_id=known)
         return await current_item(self._ledger, canonical_key(key))
 
-    async def _must_be_late(self, key: str) -> None:
-        """Raise `ResolutionTooEarlyError` while what was sent may still be on its way."""
-        remaining = await self.remaining(key)
-        if remaining > 0:
-            text = f"{key!r} may still arrive at the service within {ceil(remaining)} s: look it up again after that"
-            raise ResolutionTooEarlyError(text, remaining=remaining)
-
     async def remaining(self, key: str) -> float:
         item = await self._ledger.get(canonical_key(key))
-        if item is None or item.sent_at is None or item.state != State.IN_DOUBT:
-            return 0.0
-        # It left before its end was recorded, whatever the clock said then.
-        left = min(item.sent_at, item.updated)
-        return max(0.0, left + (self._ledger.late or UNKNOWN_LATE) - self._ledger.now())
+        return 0.0 if item is None else seconds_in_doubt(item, lateness(self._ledger), self._ledger.now())
 
     async def undo(self, key: str) -> Item:
         await self._ledger.undo(canonical_key(key))
@@ -76,9 +103,7 @@ class Doubts:
             draft = sent_draft(item)
         except InvoicingError as error:
             return evolve(item, error=error_line(error))
-        return await self._reconciled(item, await look_up(draft, item))
-
-    async def _reconciled(self, item: Item, answer: str | bool | None) -> Item:  # noqa: FBT001 - what a program answered
+        answer = await look_up(draft, item)
         if answer is None or answer is True:
             return item
         try:

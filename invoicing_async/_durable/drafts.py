@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -11,20 +13,36 @@ from attrs import evolve
 
 from .._einvoices.draft_json import load_draft
 from .._einvoices.encode import dump_draft
-from .._einvoices.rules import JUDGED, canonical_key
+from .._einvoices.rules import JUDGED, canonical_key, faults, rounding_unit
 from ..errors import DraftError, Fault
 from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from .items import PAGE
 from .records import Item, NewDraft, RunFileError
 
-__all__ = ["DAMAGED_DRAFT", "has_key", "is_whole", "new_draft", "sent_draft"]
+__all__ = ["DAMAGED_DRAFT", "is_whole", "new_draft", "new_drafts", "sent_draft"]
 
 DAMAGED_DRAFT = (
     "is damaged: the run file does not hold what was taken in, so it was not sent; give the same draft again to mend it"
 )
 
 
-def has_key(wrong: tuple[Fault, ...]) -> bool:
-    return not any(fault.path in {"draft", "key"} for fault in wrong)
+async def new_drafts(drafts: Iterable[InvoiceDraft], *, skip_invalid: bool, rounding: Decimal | None) -> list[NewDraft]:
+    """Return drafts as they are taken in. Raises `DraftError` with every fault of those that cannot be."""
+    new: list[NewDraft] = []
+    found: list[Fault] = []
+    unit = rounding_unit(rounding)
+    for number, draft in enumerate(drafts):
+        wrong = faults(draft, rounding=unit)
+        has_key = not any(fault.path in {"draft", "key"} for fault in wrong)
+        if wrong and not (skip_invalid and has_key):
+            found += faults(draft, prefix=f"[{number}]", rounding=unit)
+        elif not found:
+            new.append(new_draft(draft, wrong))
+        if number % PAGE == PAGE - 1:
+            await asyncio.sleep(0)
+    if found:
+        raise DraftError(tuple(found))
+    return new
 
 
 def new_draft(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:

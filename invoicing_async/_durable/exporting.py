@@ -15,7 +15,7 @@ from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..session import Sleep
 from .items import absolute_path, current_item, error_line, filter_by_file, page_items
-from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Item, RunFileError
 from .run_settings import ExportTo, named
 from .states import Event, State
@@ -29,7 +29,7 @@ __all__ = ["Exporting", "export_name"]
 class Exporting:
     """The documents of finished items, saved below one folder."""
 
-    _ledger: SqliteLedger
+    _ledger: Ledger
     _stop: StopToken
     _invoices: AsyncInvoices
     _to: ExportTo

@@ -12,22 +12,22 @@ from typing import Self
 
 from .._core.clock import Clock
 from .._einvoices.poll_scheduler import Schedule
-from .._einvoices.rules import canonical_key, check, faults, rounding_unit
-from ..errors import DraftError, Fault
+from .._einvoices.rules import canonical_key, check
 from ..invoices import AsyncInvoices
 from ..models import InvoiceDraft
 from .claims import Claims
 from .doubts import Doubts, Reconcile
-from .drafts import has_key, new_draft
+from .drafts import new_drafts
 from .exporting import Exporting, export_name
-from .items import PAGE, current_item
+from .items import current_item
 from .ledger import SqliteLedger
-from .records import Intake, Item, NewDraft
+from .protocol import Ledger
+from .records import Intake, Item
 from .run_settings import BY_KEY, ExportTo, RunSettings
 from .settlement import Settlement
-from .states import Event, RunKind, State
+from .states import Event, RunKind
 from .stop import StopToken
-from .streams import drain_queue, merge_sources
+from .streams import divert_submitted, drain_queue, merge_sources
 from .submission import Submission
 
 __all__ = ["InvoiceRun"]
@@ -36,7 +36,7 @@ __all__ = ["InvoiceRun"]
 class InvoiceRun:
     """A durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
-    def __init__(self, ledger: SqliteLedger) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._stop = StopToken()
         self._claims: Claims[Item] = Claims()
@@ -95,19 +95,7 @@ class InvoiceRun:
         Raises `DraftError` with every fault of every draft, as in `[12].lines[0].price`, unless `skip_invalid`
         takes those in as invalid, for which they need a key; `DraftConflictError` for known keys with other content.
         """
-        new: list[NewDraft] = []
-        found: list[Fault] = []
-        unit = rounding_unit(rounding)
-        for number, draft in enumerate(drafts):
-            wrong = faults(draft, rounding=unit)
-            if wrong and not (skip_invalid and has_key(wrong)):
-                found += faults(draft, prefix=f"[{number}]", rounding=unit)
-            elif not found:
-                new.append(new_draft(draft, wrong))
-            if number % PAGE == PAGE - 1:
-                await asyncio.sleep(0)
-        if found:
-            raise DraftError(tuple(found))
+        new = await new_drafts(drafts, skip_invalid=skip_invalid, rounding=rounding)
         return await self.ledger.add_drafts(new)
 
     def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
@@ -154,19 +142,9 @@ class InvoiceRun:
         """Submit what is left and wait for it at the same time; give an item each time it comes to rest."""
         accepted: asyncio.Queue[Item | None] = asyncio.Queue()
 
-        async def submitted() -> AsyncGenerator[Item]:
-            try:
-                async with aclosing(self.submit(invoices, concurrency=concurrency)) as items:
-                    async for item in items:
-                        if item.state == State.SUBMITTED:
-                            accepted.put_nowait(item)
-                        else:
-                            yield item
-            finally:
-                accepted.put_nowait(None)
-
+        submitted = divert_submitted(self.submit(invoices, concurrency=concurrency), accepted)
         settled = self.settle(invoices, poller=poller, also=drain_queue(accepted))
-        async with aclosing(merge_sources(submitted(), settled)) as items:
+        async with aclosing(merge_sources(submitted, settled)) as items:
             async for item in items:
                 yield item
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .._files.names import parsed
 from ..models import SavedDocument
-from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Item
 from .stop import StopToken
 
@@ -62,7 +62,7 @@ def error_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def current_item(ledger: SqliteLedger, ref: int | str) -> Item:
+async def current_item(ledger: Ledger, ref: int | str) -> Item:
     item = await ledger.get(ref)
     assert item is not None  # noqa: S101 - it was changed just before; for the type checker
     return item

@@ -1,4 +1,4 @@
-"""The door to the run database: a small `Ledger` protocol and its SQLite form.
+"""The run file as a `Ledger`: what a run is recorded in, in SQLite.
 
 One thread owns the one connection. It takes whatever was queued while its last commit ran, does all of it in one
 transaction and answers every waiter with one call into the loop (natural group commit: DESIGN.md, "Facts
@@ -23,8 +23,9 @@ from .database import open_to_read, open_to_write, resolve_path
 from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
 from .opening import OpenedRun, describe_run, open_run
+from .protocol import ID_BATCH
 from .queries import count_states, list_duplicates, read_entries, read_history, read_items, to_send
-from .records import ID_BATCH, Change, Intake, Item, JournalEntry, NewDraft, json_text
+from .records import Change, Intake, Item, JournalEntry, NewDraft, json_text
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .transaction import Transaction, find_item, one_line
 from .transitions import Transitions, keep_late, record_document, undo

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -12,14 +12,12 @@ from ..errors import InvoicingError
 from .states import DocumentState, Event, RunKind, State
 
 __all__ = [
-    "ID_BATCH",
     "Change",
     "DamagedRunError",
     "DraftConflictError",
     "Intake",
     "Item",
     "JournalEntry",
-    "Ledger",
     "NewDraft",
     "RequestIdTakenError",
     "RunChangedError",
@@ -29,10 +27,6 @@ __all__ = [
     "quote",
     "states_of",
 ]
-
-ID_BATCH = 10_000
-"""Ids taken from the input at a time: what `add_ids` keeps in memory."""
-
 
 SHOWN = 10
 """Keys that the text of an error names."""
@@ -178,58 +172,6 @@ class JournalEntry:
     event: Event
     at: float
     detail: Mapping[str, Any]
-
-
-class Ledger(Protocol):
-    """Where a run is recorded. Every method returns when what it did is durable."""
-
-    @property
-    def kind(self) -> RunKind: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
-    @property
-    def recovered(self) -> int: ...
-
-    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake: ...
-    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake: ...
-    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]: ...
-    async def rows(
-        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
-    ) -> list[Item]: ...
-    async def get(self, ref: int | str) -> Item | None: ...
-    async def counts(self) -> dict[str, int]: ...
-    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]: ...
-    async def history(self, ref: int | str) -> list[JournalEntry]: ...
-    async def record_document(
-        self,
-        ref: int | str,
-        state: DocumentState,
-        *,
-        path: str | None = None,
-        size: int | None = None,
-        sha256: str | None = None,
-        request_id: str | None = None,
-        code: str | None = None,
-        error: str | None = None,
-        attempt: int = 0,
-    ) -> None: ...
-    async def transition(
-        self,
-        ref: int | str,
-        event: Event,
-        *,
-        request_id: str | None = None,
-        invoice_id: str | None = None,
-        result: str | None = None,
-        code: str | None = None,
-        error: str | None = None,
-        path: str | None = None,
-        size: int | None = None,
-        sha256: str | None = None,
-    ) -> State: ...
-    async def transition_many(self, changes: Iterable[Change]) -> list[State]: ...
-    async def update_settings(self, settings: Mapping[str, Any]) -> None: ...
-    async def close(self) -> None: ...
 
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:

@@ -17,7 +17,7 @@ from ..models import RequestStatus, Unsettled
 from ..session import Sleep
 from .answers import End, result_text, status_of
 from .items import current_item, error_line, page_items
-from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Change, Item
 from .states import Event, State
 from .stop import StopToken
@@ -35,7 +35,7 @@ _POLLED = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, RequestStatus.FAILED: Even
 class Settlement:
     """What becomes of the items that were submitted, asked from the service and recorded."""
 
-    _ledger: SqliteLedger
+    _ledger: Ledger
     _stop: StopToken
     _invoices: AsyncInvoices
 

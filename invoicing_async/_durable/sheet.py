@@ -18,11 +18,11 @@ from unicodedata import normalize
 
 from attrs import frozen
 
-from .._einvoices.rules import UUID
+from .._einvoices.rules import NO_UUID, UUID
 from .._values.cells import BOM, csv_line, original
 from ..drafts import LineFault
 from ..errors import InvoicingError, Sent
-from .ledger import SqliteReader
+from .protocol import LedgerReader
 from .records import Item
 from .states import State
 
@@ -206,7 +206,7 @@ class Entry:
     request_id: str | None
 
 
-async def entries(ledger: SqliteReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
+async def entries(ledger: LedgerReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
     """Give every item in these states, in the order of the input."""
     after, wanted = 0, tuple(states)
     while page := await ledger.rows(wanted, after=after, limit=PAGE, payload=True):
@@ -378,7 +378,7 @@ def _row_faults(said: str, request_id: str | None, item: str) -> Iterator[tuple[
     if created is False and request_id is not None:
         yield "request_id", "must be empty with not-created"
     if request_id is not None and not UUID.fullmatch(request_id):
-        yield "request_id", f"must be a UUID (8-4-4-4-12 hex digits), got {request_id!r}"
+        yield "request_id", f"{NO_UUID}, got {request_id!r}"
     if item and not (item.isascii() and item.isdigit() and len(item) < 16):  # noqa: PLR2004 - more than any run has
         yield "item", f"must be the item's number as it was exported, got {item!r}"
 

@@ -11,8 +11,9 @@ from attrs import frozen
 
 from .._core.tasks import started
 from .records import Item
+from .states import State
 
-__all__ = ["MERGED", "drain_queue", "each_of", "merge_sources"]
+__all__ = ["MERGED", "divert_submitted", "drain_queue", "each_of", "merge_sources"]
 
 T = TypeVar("T")
 
@@ -29,6 +30,19 @@ async def each_of(items: AsyncIterable[T]) -> AsyncGenerator[T]:
 async def drain_queue(queue: asyncio.Queue[Item | None]) -> AsyncIterator[Item]:
     while (item := await queue.get()) is not None:
         yield item
+
+
+async def divert_submitted(items: AsyncGenerator[Item], to: asyncio.Queue[Item | None]) -> AsyncGenerator[Item]:
+    """Put what is submitted into a queue, and None at the end; yield the rest, which has come to rest already."""
+    try:
+        async with aclosing(items):
+            async for item in items:
+                if item.state == State.SUBMITTED:
+                    to.put_nowait(item)
+                else:
+                    yield item
+    finally:
+        to.put_nowait(None)
 
 
 @frozen

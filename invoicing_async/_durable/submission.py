@@ -21,7 +21,7 @@ from .answers import ACCEPTED, result_text, status_of
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
 from .items import current_item, error_line, page_items
-from .ledger import SqliteLedger
+from .protocol import Ledger
 from .records import Change, Item, RunFileError
 from .states import SENDABLE, Event, State
 from .stop import StopToken
@@ -49,7 +49,7 @@ class Submission:
     `failed` holds why a draft failed until it is judged.
     """
 
-    def __init__(self, ledger: SqliteLedger, stop: StopToken, claims: Claims[Item], invoices: AsyncInvoices) -> None:
+    def __init__(self, ledger: Ledger, stop: StopToken, claims: Claims[Item], invoices: AsyncInvoices) -> None:
         self._ledger = ledger
         self._stop = stop
         self._claims = claims
@@ -152,7 +152,7 @@ class _Sending:
     caller is cancelled.
     """
 
-    def __init__(self, ledger: SqliteLedger, item: Item, sleep: Sleep) -> None:
+    def __init__(self, ledger: Ledger, item: Item, sleep: Sleep) -> None:
         self._ledger = ledger
         self._item = item
         self._changed: dict[str, Any] = {}

@@ -6,10 +6,13 @@
 - `encode`: A draft as the JSON that the service takes, and as the JSON that a run file keeps.
 - `links`: URLs: the base URL that a user gives, and download links (API.md B.3), where they and their redirects lead.
   Pure.
-- `poll_errors`: What the failure of a poll means for the wait: one table and one pure function.
+- `operation`: One operation that is awaited: who waits for it, how long, and what the end of a poll means for each of
+  them.
+- `poll_errors`: What the failure of a poll means for the wait: one table and pure functions.
 - `poll_scheduler`: One scheduler for any number of operations that are awaited: a heap of due times and one timer.
 - `rules`: The limits of API.md B.1, as a table and pure functions: every fault of a draft at once, each with its
   path.
+- `schedules`: What the scheduler of polls asks of those who wait: their schedule, and to take what came of it.
 - `shape`: The service's own shape of a draft: the names its document leaves open, and an object of it in the model's
   names.
 - `spreadsheet`: What a cell of a spreadsheet means: numbers, tax rates, addresses, and what a spreadsheet does to a

@@ -1,4 +1,4 @@
-"""What the failure of a poll means for the wait: one table and one pure function.
+"""What the failure of a poll means for the wait: one table and pure functions.
 
 A poll may always be repeated, and the operation goes on at the service whatever became of one question. So only what
 the service declares final ends a wait; every other answer and every silence is an error of the poll, which its budget
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..errors import (
     ApiError,
@@ -22,7 +23,16 @@ from ..errors import (
     TransportError,
 )
 
-__all__ = ["FINAL", "FINAL_WHEN_REPEATED", "NOT_FOUND", "Meaning", "meaning", "status_of"]
+__all__ = [
+    "FINAL",
+    "FINAL_WHEN_REPEATED",
+    "NOT_FOUND",
+    "Meaning",
+    "Pause",
+    "meaning",
+    "pause_after",
+    "status_of",
+]
 
 NOT_FOUND = 404
 
@@ -48,6 +58,10 @@ FINAL_WHEN_REPEATED: Mapping[int, str] = MappingProxyType(
     }
 )
 """The statuses that end a wait when two polls in a row meet them, and why not the first time."""
+
+BACKOFF_FIRST, BACKOFF_CEILING = 0.5, 15.0
+"""Seconds from which, and up to which, the wait after a failed poll is drawn, twice as long for each failure in a row:
+a service that comes back is not met by everybody at once."""
 
 
 class Meaning(Enum):
@@ -75,6 +89,26 @@ def meaning(error: Exception, *, age: float, grace: float, before: int | None = 
         return Meaning.NOT_YET
     final = error.status in FINAL or (error.status in FINAL_WHEN_REPEATED and error.status == before)
     return Meaning.FINAL if final else Meaning.FAILED
+
+
+class Pause(NamedTuple):
+    """How long to leave the service alone after a failed poll.
+
+    Not before `floor` seconds: who cannot wait that long gives up. Nor before `least`, but for a last poll.
+    """
+
+    floor: float
+    least: float
+
+
+def pause_after(error: Exception, found: Meaning, errors: int, *, chance: float) -> Pause:
+    """Return how long to leave the service alone after a failed poll, the last of `errors` in a row."""
+    backoff = 0.0
+    if found is Meaning.FAILED:
+        backoff = min(BACKOFF_CEILING, BACKOFF_FIRST * 2.0 ** min(errors - 1, 100))
+    retry_after = (error.retry_after if isinstance(error, ApiError) else None) or 0.0
+    # Who is sent away twice came back together with others.
+    return Pause(retry_after, backoff * chance + (retry_after if errors > 1 else 0.0))
 
 
 def status_of(error: Exception) -> int | None:

@@ -32,9 +32,11 @@ from .checks import (
 __all__ = [
     "JUDGED",
     "KEY_LENGTH",
+    "NO_UUID",
     "RESERVED",
     "UUID",
     "canonical_key",
+    "canonical_uuid",
     "check",
     "faults",
     "key_faults",
@@ -54,6 +56,9 @@ RESERVED = frozenset(
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The form of every id of the service."""
+
+
+NO_UUID = "must be a UUID (8-4-4-4-12 hex digits)"
 
 
 JUDGED = Decimal("Infinity")
@@ -103,6 +108,13 @@ _SUBMIT = Limits(flags=("send_mail", "automatic"))
 
 _EXACT = Context(prec=8 * MONEY_DIGITS, traps=[Inexact, InvalidOperation])
 """Wide enough for any product and difference of allowed numbers; a rounded result would raise."""
+
+
+def canonical_uuid(text: str, name: str) -> str:
+    """Return a UUID in lower case. Raises `ValueError`, naming it, for anything else."""
+    if not UUID.fullmatch(text):
+        raise ValueError(f"{name} {NO_UUID}, got {text!r}")
+    return text.lower()
 
 
 def canonical_key(text: str) -> str:
@@ -229,7 +241,7 @@ def _template(found: list[Fault], where: str, value: object) -> None:
     if not isinstance(value, str):
         found.append(Fault(where, not_text(value)))
     elif not UUID.fullmatch(value):
-        found.append(Fault(where, "must be a UUID (8-4-4-4-12 hex digits)"))
+        found.append(Fault(where, NO_UUID))
 
 
 def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | None) -> None:

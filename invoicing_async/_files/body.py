@@ -180,46 +180,31 @@ class Body:
     def _rest(self) -> AsyncIterator[bytes]:
         if self._chunks is None:
             sent = aiter(self._response.chunks())
-            self._chunks = self._decoded(sent, self._coding, sent_length(self._response)) if self._coding else sent
+            self._chunks = self._decoded(sent, self._coding) if self._coding else sent
         return self._chunks
+
+    def _decoded(self, sent: AsyncIterator[bytes], coding: str, begun: bytes = b"") -> AsyncIterator[bytes]:
+        return decoded(sent, coding, begun=begun, length=sent_length(self._response), limit=self._receiver.max_bytes)
 
     def _decode_unsaid(self, begun: bytes) -> None:
         """Take off the gzip that an object was stored in without saying so; no document begins as gzip does."""
-        sent, length = self._rest(), self._length
+        sent = self._rest()
         self._coding, self._length, self._size = "gzip", None, 0
-        self._chunks = self._decoded(sent, self._coding, length, begun)
-
-    async def _decoded(
-        self, sent: AsyncIterator[bytes], coding: str, length: int | None, begun: bytes = b""
-    ) -> AsyncIterator[bytes]:
-        """Give a body without its coding, which must come to its end, and to the length that was declared of it."""
-        size = len(begun)
-        try:
-            decode = decoder(coding, limit=self._receiver.max_bytes)
-            for piece in decode.feed(begun):
-                yield piece
-            async for chunk in sent:
-                size += len(chunk)
-                for piece in decode.feed(chunk):
-                    yield piece
-            for piece in decode.end():
-                yield piece
-        except DecodedSizeError as exc:
-            raise OversizedDocumentError(str(exc), head=self._first, status=self._response.status) from None
-        except CodingError as exc:
-            raise self._incomplete(str(exc)) from None
-        if length is not None and size != length:
-            raise self._incomplete(f"{size:,} bytes came where Content-Length says {length:,}")
-        # The length of what was sent proves the end of what it stands for.
-        self._framed = self._framed or length is not None
+        self._chunks = self._decoded(sent, self._coding, begun)
 
     async def _next(self) -> bytes | None:
         try:
             chunk = await anext(self._rest())
         except StopAsyncIteration:
+            # The length of what was sent proves the end of what it stands for.
+            self._framed = self._framed or (self._coding is not None and sent_length(self._response) is not None)
             return None
         except TransportError as exc:
             raise self.broken_off(exc) from exc
+        except DecodedSizeError as exc:
+            raise self._oversized(str(exc)) from None
+        except CodingError as exc:
+            raise self._incomplete(str(exc)) from None
         if not self._size:
             self._first = chunk[:HEAD_LIMIT]
         self._size += len(chunk)
@@ -230,8 +215,7 @@ class Body:
     def _refuse_size(self, size: int) -> None:
         limit = self._receiver.max_bytes
         if size > limit:
-            text = f"longer than the limit of {limit:,} bytes"
-            raise OversizedDocumentError(text, head=self._first, status=self._response.status)
+            raise self._oversized(f"longer than the limit of {limit:,} bytes")
 
     def _refuse_drip(self) -> None:
         receiver = self._receiver
@@ -300,8 +284,29 @@ class Body:
         text = f"the body broke off after {self._size:,} bytes: {exc}"
         return InterruptedDocumentError(text, head=self._first, status=self._response.status)
 
+    def _oversized(self, text: str) -> OversizedDocumentError:
+        return OversizedDocumentError(text, head=self._first, status=self._response.status)
+
     def _incomplete(self, text: str) -> IncompleteDocumentError:
         return IncompleteDocumentError(text, head=self._first, status=self._response.status)
+
+
+async def decoded(
+    sent: AsyncIterator[bytes], coding: str, *, begun: bytes, length: int | None, limit: int
+) -> AsyncIterator[bytes]:
+    """Yield a body without its coding. Raises `CodingError` unless it comes to its end, and to its declared length."""
+    size = len(begun)
+    decode = decoder(coding, limit=limit)
+    for piece in decode.feed(begun):
+        yield piece
+    async for chunk in sent:
+        size += len(chunk)
+        for piece in decode.feed(chunk):
+            yield piece
+    for piece in decode.end():
+        yield piece
+    if length is not None and size != length:
+        raise CodingError(f"{size:,} bytes came where Content-Length says {length:,}")
 
 
 class _ReadOn:

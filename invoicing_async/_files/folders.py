@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 __all__ = ["make_folder", "sync_folder"]
@@ -17,6 +18,9 @@ def make_folder(folder: Path, *, durable: bool) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk."""
+    if sys.platform == "win32":  # pragma: no cover - which has no way to ask for it
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -18,7 +18,7 @@ from .._core.clock import RealClock
 from ..errors import InvoicingError
 from ..models import AuthorityStatus
 from ..repair import lateness, too_early_for
-from ..runs import DocumentState, Intake, Item, SqliteReader, State
+from ..runs import DocumentState, Intake, Item, LedgerReader, State
 from .exits import Exit, checked
 from .input.options import Common, Pace
 from .input.settings import Settings
@@ -95,7 +95,7 @@ class Authority:
     first: list[Item] = field(factory=list)
 
     @classmethod
-    async def of(cls, ledger: SqliteReader) -> Authority:
+    async def of(cls, ledger: LedgerReader) -> Authority:
         """Look at every finished invoice."""
         counts: Counter[str] = Counter()
         first: list[Item] = []
@@ -111,7 +111,7 @@ class Authority:
         return cls(dict(counts), sum(n for status, n in counts.items() if AuthorityStatus.refuses(status)), first)
 
 
-async def without_file(ledger: SqliteReader) -> int:
+async def without_file(ledger: LedgerReader) -> int:
     """Count the finished invoices of a run that have not been exported."""
     number, after = 0, 0
     while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
@@ -185,7 +185,7 @@ class Book(ABC):
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
 
-    def __init__(self, ledger: SqliteReader, errand: Errand, stop: Stop, report: Report | None) -> None:
+    def __init__(self, ledger: LedgerReader, errand: Errand, stop: Stop, report: Report | None) -> None:
         self.ledger = ledger
         self.errand = errand
         self.screen = errand.screen
@@ -478,7 +478,7 @@ class InvoiceBook(Book):
     reported = SUBMISSIONS
     lost = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
 
-    def __init__(self, ledger: SqliteReader, errand: Errand, stop: Stop, report: Report | None) -> None:
+    def __init__(self, ledger: LedgerReader, errand: Errand, stop: Stop, report: Report | None) -> None:
         super().__init__(ledger, errand, stop, report)
         self.lines: dict[str, int] = {}
         self.rest: list[Row] = []

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
-from .._einvoices.rules import UUID
+from .._einvoices.rules import NO_UUID, UUID
 from .._values.digest_set import Seen
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
@@ -63,7 +63,7 @@ def _one_poll(seconds: float) -> RetryPolicy:
 def checked_uuid(given: object, name: str) -> str:
     text = str(given) if isinstance(given, uuid.UUID) else given
     if not isinstance(text, str) or not UUID.fullmatch(text):
-        raise ValueError(f"{name} must be a UUID (8-4-4-4-12 hex digits), got {text!r}")
+        raise ValueError(f"{name} {NO_UUID}, got {text!r}")
     return text
 
 

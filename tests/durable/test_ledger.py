@@ -21,7 +21,6 @@ from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import (
     DraftConflictError,
     Intake,
-    Ledger,
     NewDraft,
 )
 from invoicing_async._durable.states import (
@@ -156,8 +155,7 @@ async def test_the_counts_are_those_of_the_rows(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_drafts_are_taken_in_with_their_payload(tmp_path: Path) -> None:
     async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
-        taken: Ledger = ledger
-        assert await taken.add_drafts([draft("a"), draft("b"), draft("a")]) == Intake(
+        assert await ledger.add_drafts([draft("a"), draft("b"), draft("a")]) == Intake(
             given=3, added=2, known=0, duplicates=1
         )
         pending = await ledger.pending()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import Service, draft, drafts, listed, number_of, opened
 
-from invoicing_async._durable.records import Item
+from invoicing_async._durable.doubts import seconds_in_doubt
+from invoicing_async._durable.records import Change, Item
 from invoicing_async._durable.sheet import _entry
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._values.cells import BOM
@@ -355,8 +356,71 @@ async def test_too_early_for_one_is_too_early_for_all(tmp_path: Path) -> None:
 )
 def test_how_long_it_may_still_arrive(late: float, now: float, left: float) -> None:
     """Counted from its intent; what never had one cannot arrive."""
-    assert too_early_for(Item(1, "K", "in_doubt", sent_at=1000.0), late, 1000.0 + now) == left
+    assert too_early_for(Item(1, "K", "in_doubt", sent_at=1000.0, updated=1000.0), late, 1000.0 + now) == left
     assert too_early_for(Item(1, "K", "in_doubt"), late, now) == 0.0
+
+
+SECONDS = st.floats(0.0, 1e6)
+
+
+@given(
+    state=st.sampled_from(State),
+    late=SECONDS,
+    after=SECONDS,
+    since=SECONDS,
+    back=st.floats(0.0, 1e6),
+)
+def test_never_early_and_never_longer_than_it_takes(
+    state: State, late: float, after: float, since: float, back: float
+) -> None:
+    """Recorded `after` seconds, asked `since` then; the clock was set `back` between: all of it in whole."""
+    sent, updated = 2e6, 2e6 + after - back
+    left = seconds_in_doubt(Item(1, "K", state, sent_at=sent, updated=updated), late, updated + since)
+    if state != State.IN_DOUBT:
+        assert left == 0.0
+        return
+    near = 1e-6
+    assert 0.0 <= left <= late + near  # of the time that has passed none counts against whoever waits
+    assert left + after + since >= late - near  # in true seconds nothing can arrive any more
+    assert back or left == pytest.approx(max(0.0, late - after - since), abs=near)
+
+
+@pytest.mark.asyncio
+async def test_one_key_and_a_file_are_refused_alike(tmp_path: Path) -> None:
+    """Where the clock was set back between the intent and its end, both count from the end, which came later."""
+
+    class SetBack(FakeClock):
+        def now(self) -> float:
+            return super().now() - back
+
+    back = 0.0
+    service, clock = Service(lost={"K0"}), SetBack()
+    async with opened(service) as invoices, InvoiceRun.open(tmp_path / "run.db", clock=clock) as run:
+        await run.add(drafts(1))
+        intend = run.ledger.transition_many
+
+        async def set_back(changes: Iterable[Change]) -> list[State]:
+            nonlocal back
+            states = await intend(changes)
+            back = 3600.0
+            return states
+
+        run.ledger.transition_many = set_back  # type: ignore[method-assign]
+        await listed(run.submit(invoices))
+        [item] = await run.ledger.rows()
+        assert (item.sent_at or 0.0) - item.updated == pytest.approx(3600)
+        answers = [Answer(key="K0", created=False)]
+        for _ in range(2):
+            remaining = await run.remaining("K0")
+            assert remaining == pytest.approx(126 - clock.elapsed)
+            with pytest.raises(ResolutionTooEarlyError, match="sent of 'K0' may still arrive") as alone:
+                await run.resolve("K0", created=False)
+            with pytest.raises(ResolutionTooEarlyError, match=str(alone.value)):
+                await listed(settle(run, answers, clock=clock))
+            clock.advance(100)
+        assert await run.remaining("K0") == 0.0
+        [settled] = await listed(settle(run, answers, clock=clock))
+        assert settled.item.state == "not_sent"
 
 
 @pytest.mark.asyncio

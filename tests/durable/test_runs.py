@@ -30,7 +30,7 @@ from run_services import (
     until_error,
 )
 
-from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.protocol import Ledger
 from invoicing_async._durable.records import Change
 from invoicing_async._durable.states import Event
 from invoicing_async._einvoices.shape import WireNames
@@ -467,9 +467,7 @@ async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent
 class Meddling:
     """A ledger that does something of its own around the transitions of one event."""
 
-    def __init__(
-        self, ledger: SqliteLedger, event: Event, meddle: Callable[[], Awaitable[None]], *, after: bool
-    ) -> None:
+    def __init__(self, ledger: Ledger, event: Event, meddle: Callable[[], Awaitable[None]], *, after: bool) -> None:
         self._ledger = ledger
         self._event = event
         self._meddle = meddle
@@ -490,7 +488,7 @@ class Meddling:
 
 
 def meddle(run: InvoiceRun, event: Event, action: Callable[[], Awaitable[None]], *, after: bool = False) -> None:
-    run.ledger = Meddling(run.ledger, event, action, after=after)  # type: ignore[assignment] # all it is used for
+    run.ledger = Meddling(run.ledger, event, action, after=after)
 
 
 def raising(error: Exception) -> Callable[[], Awaitable[None]]:

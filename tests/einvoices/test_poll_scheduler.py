@@ -121,7 +121,7 @@ async def serving(*, concurrency: int = 8, **named: object) -> AsyncIterator[tup
     await settled(3)
     assert len(scheduler) == 0
     assert scheduler._active == 0
-    assert scheduler._heap == []
+    assert scheduler._operations._heap == []
     assert others() == set()
 
 

@@ -1,0 +1,135 @@
+"""What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
+
+The run file is one such place (`ledger`); only what opens a run names it. Runs, their parts and repairs know these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from .records import Change, Intake, Item, JournalEntry, NewDraft
+from .states import DocumentState, Event, RunKind, State
+
+__all__ = ["ID_BATCH", "Ledger", "LedgerReader"]
+
+ID_BATCH = 10_000
+"""Ids taken from the input at a time: what `add_ids` keeps in memory."""
+
+
+class LedgerReader(Protocol):
+    """Where a run is recorded, for who only looks."""
+
+    @property
+    def path(self) -> Path:
+        """By what messages and commands name it."""
+
+    @property
+    def kind(self) -> RunKind:
+        """Whether it is of documents or of e-invoices."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the run was begun with and keeps, as JSON can hold it; no secrets."""
+
+    @property
+    def created(self) -> float:
+        """When it was made, in epoch seconds."""
+
+    @property
+    def late(self) -> float:
+        """How many seconds after its intent a submission may still arrive at the service; 0 before the first."""
+
+    async def get(self, ref: int | str) -> Item | None:
+        """Return the item with this `seq` or key, its payload included; None if there is none."""
+
+    async def rows(
+        self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
+    ) -> list[Item]:
+        """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
+
+    async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
+        """Return up to `limit` items that are still to be done, behind `seq` `after`, those to be sent with payload.
+
+        With `verify` of documents also those whose file is to be checked.
+        """
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many items stand in each state, zeros included."""
+
+    async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
+        """Return ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
+
+    async def history(self, ref: int | str) -> list[JournalEntry]:
+        """Return everything that ever happened to an invoice item, oldest first."""
+
+    async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
+        """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
+
+    async def close(self) -> None:
+        """Do what is queued, then let go. Closing twice does nothing."""
+
+
+class Ledger(LedgerReader, Protocol):
+    """Where a run is recorded, for the one that works on it. Every method returns when what it did is durable."""
+
+    @property
+    def recovered(self) -> int:
+        """How many items the end of the process before left in doubt."""
+
+    def now(self) -> float:
+        """Return the time by which everything is recorded, in epoch seconds."""
+
+    async def update_settings(self, settings: Mapping[str, Any]) -> None:
+        """Replace the settings of the run."""
+
+    async def keep_late(self, late: float) -> None:
+        """Keep how many seconds after its intent a submission may arrive; the longest counts."""
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts."""
+
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
+        """Take in drafts, all of them or none. Raises `DraftConflictError` for known keys with other content."""
+
+    async def record_document(
+        self,
+        ref: int | str,
+        state: DocumentState,
+        *,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        request_id: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        attempt: int = 0,
+    ) -> None:
+        """Record the outcome of an id, by its `seq` or itself; it replaces what stood there."""
+
+    async def transition(
+        self,
+        ref: int | str,
+        event: Event,
+        *,
+        request_id: str | None = None,
+        invoice_id: str | None = None,
+        result: str | None = None,
+        code: str | None = None,
+        error: str | None = None,
+        path: str | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+    ) -> State:
+        """Let an event happen to an invoice item, journal it, and return the state that follows.
+
+        Raises `ValueError` if the table of states refuses it, the item is unknown or its request id is missing;
+        `RequestIdTakenError` for a request id that another item has.
+        """
+
+    async def transition_many(self, changes: Iterable[Change]) -> list[State]:
+        """Let events happen in turn, all of them or none."""
+
+    async def undo(self, ref: int | str) -> None:
+        """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
