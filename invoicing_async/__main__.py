@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    _fill_closed_streams()
     tokens = sys.argv[1:]
     if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
         _tell_version()
@@ -22,10 +23,18 @@ def main() -> None:
     raise SystemExit(run(tokens))
 
 
+def _fill_closed_streams() -> None:
+    """Open what fails at every use where a standard stream is closed: a loop's own file would take its number."""
+    for number, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, way)
+
+
 def _tell_version() -> None:
     try:
-        sys.stdout.write(f"{VERSION}\n")
-        sys.stdout.flush()
+        print(VERSION, flush=True)  # noqa: T201 - stdout may be closed, and so be None
     except BrokenPipeError:  # who asked has left; what Python flushes at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 

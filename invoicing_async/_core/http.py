@@ -138,7 +138,7 @@ def path(*segments: str) -> str:
     """Join segments into an absolute path, quoting each exactly once.
 
     The result is both signed and sent, so the two cannot differ. Raises `ValueError` for a segment that is
-    empty, `.` or `..`: a server or a proxy would resolve it to another endpoint.
+    empty, `.` or `..`: a server or a proxy would resolve it to another endpoint; and for half a surrogate pair.
     """
     return "/" + "/".join([_quoted(segment) for segment in segments])
 
@@ -149,4 +149,7 @@ def _quoted(segment: str) -> str:
         return segment
     if segment in {"", ".", ".."}:
         raise ValueError(f"a path segment must not be {segment!r}")
-    return quote(segment, safe="")
+    try:
+        return quote(segment, safe="")
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"a path segment must be text that UTF-8 can hold, got {exc.object[exc.start]!r}") from None

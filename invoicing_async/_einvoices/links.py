@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from attrs import field, frozen
@@ -37,6 +37,8 @@ _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BLANK = re.compile(r"[\x00-\x20\x7f]|\s")
 _UNQUOTED = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9._~!$&'()*+,;=:@/-]")
+_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0[Xx][0-9A-Fa-f]*)\.?$")
+"""What ends a host that must be an IPv4 address, since no name ends so (RFC 3696, section 2)."""
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -70,7 +72,7 @@ def checked_base_url(text: str) -> str:
 def _check_port(parts: SplitResult) -> None:
     _, bracket, behind = parts.netloc.rpartition("]")
     before, _, port = behind.partition(":")
-    if bracket and before:
+    if bracket and (before or ":" not in (parts.hostname or "")):
         raise ValueError(f"base_url must name a host that can be one, got {parts.netloc[:MOST_SHOWN]!r}")
     if port and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16):  # noqa: PLR2004
         raise ValueError(f"base_url must have a port from 1 to 65535, got {port[:MOST_SHOWN]!r}")
@@ -185,11 +187,15 @@ def _origin(parts: SplitResult) -> str:
 
 def _host(name: str) -> str:
     if ":" in name:
+        if "%25" in name:  # a zone, quoted as RFC 6874 has it: no resolver takes it so
+            raise LinkError("names a zone that is percent-encoded")
         return f"[{IPv6Address(name)}]"
     # Names beyond ASCII go to the resolver in their ASCII form (RFC 3490).
     plain = name if name.isascii() else name.encode("idna").decode("ascii")
     if not _NAME.fullmatch(plain):
         raise LinkError("names a host that cannot be one")
+    if _NUMBER.search(plain):
+        IPv4Address(plain)  # "127.1" or "0177.0.0.1" is one address to some and another, or none, to others
     return plain.lower()
 
 

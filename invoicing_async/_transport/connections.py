@@ -238,6 +238,12 @@ class Connector(aiohttp.TCPConnector):
                 return await super()._create_connection(req, traces, timeout)
         except TimeoutError as exc:
             raise aiohttp.ConnectionTimeoutError(f"{req.host}:{req.port}") from exc
+        except aiohttp.ClientHttpProxyError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError) as exc:  # by a proxy asked for a tunnel
+            is_cut = isinstance(exc, aiohttp.ServerDisconnectedError)
+            said = ConnectionResetError("no answer") if is_cut else OSError(0, "not an HTTP answer")
+            raise aiohttp.ClientProxyConnectionError(req.connection_key, said) from exc
         except UnicodeError as exc:  # a name that is none is not even looked up
             raise aiohttp.ClientConnectorDNSError(req.connection_key, OSError(0, str(exc))) from exc
         except RuntimeError as exc:  # what uvloop says of a socket that is gone

@@ -7,6 +7,7 @@ called without: names with all below them, addresses, networks (`10.0.0.0/8`), e
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -20,6 +21,10 @@ from .._values.characters import unseen
 __all__ = ["Environment", "Proxy", "has_credential", "proxy_fault"]
 
 _SCHEMES = {"http", "https"}
+
+_LABEL = r"(?:[A-Za-z0-9_-]|[^\x00-\x7f])+"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_NUMBER = re.compile(r"(?:^|\.)[0-9]+\.?$")
 
 
 @frozen
@@ -46,18 +51,29 @@ def _split(text: str) -> SplitResult:
     return urlsplit(text if "://" in text else f"http://{text}")
 
 
-def proxy_fault(text: str) -> str | None:
+def proxy_fault(text: object) -> str | None:
     """Say what is wrong with a proxy, without showing it: it may hold a password; None if nothing is."""
+    if not isinstance(text, str):
+        return "must be text, as http://host:port"
     try:
         parts = _split(text)
-        _ = parts.port
+        port = parts.port
     except ValueError:
         return "is not a URL, or its port is none"
+    if port == 0:
+        return "must have a port from 1 to 65535"
     if parts.scheme not in _SCHEMES:
         return "must be an HTTP proxy, as http://host:port"
     if not parts.hostname or unseen(text) or " " in text:
         return "must name a host, as http://host:port, without blanks"
+    if not _is_host(parts.hostname):
+        return "must name a host that can be one"
     return None
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a host can be one: an address, or a name; what ends in a number can be no name."""
+    return _address(host) is not None or bool(_NAME.fullmatch(host) and not _NUMBER.search(host))
 
 
 def has_credential(text: str) -> bool:
@@ -112,8 +128,8 @@ def is_excepted(host: str, port: int, names: Iterable[str]) -> bool:
             continue
         if wanted == "*" or (address is not None and _holds(wanted, address)):
             return True
-        domain = wanted.removeprefix("*").removeprefix(".")
-        if address is None and domain and (host == domain or host.endswith(f".{domain}")):
+        domain = wanted.removeprefix("*").removeprefix(".").removesuffix(".")
+        if address is None and domain and f".{host.removesuffix('.')}".endswith(f".{domain}"):
             return True
     return False
 

@@ -29,6 +29,11 @@ def test_a_segment_that_names_another_place_is_refused(segment: str) -> None:
         path("orders", segment)
 
 
+def test_half_a_surrogate_pair_is_refused_in_plain_words() -> None:
+    with pytest.raises(ValueError, match=r"^a path segment must be text that UTF-8 can hold, got '\\ud800'$"):
+        path("orders", "a\ud800")
+
+
 def is_segment(text: str) -> bool:
     return text not in {".", ".."}
 

@@ -29,6 +29,9 @@ RIGHT = (
     "https://s.test/a;b=1,2/(c)/d@e:f!$&'*+",
     "https://s.test//double",
     "https://s.test:/api",
+    "http://10.0.0.1/api",
+    "http://1a.2b/api",
+    "http://[fe80::1%eth0]:80/api",
 )
 
 WRONG = (
@@ -59,6 +62,10 @@ WRONG = (
     f"https://{'a' * 64}.test",
     "https://a%20b.test",
     "https://-a.test",
+    # What must be an IPv4 address and is none, or one address to some and another to others.
+    *(f"http://{host}/api" for host in ("127.1", "2130706433", "0177.0.0.1", "0x7f.1", "1.2.3.4.5", "256.1.1.1", "1.")),
+    "http://[v1.a]/",
+    "http://[fe80::1%25eth0]/",
     "https://straße.test/",  # another name for some, "strasse" for others
     "https://s.test?",
     "https://s.test/#",

@@ -286,6 +286,19 @@ class TestNothingSent:
         assert SECRET not in shown(error)
         assert SECRET.encode() not in peer.requests[0]
 
+    @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n"], ids=["none", "another protocol"])
+    async def test_a_proxy_that_makes_no_tunnel_has_sent_nothing(self, answer: bytes) -> None:
+        async def play(connection: Connection, peer: Peer) -> None:
+            peer.requests.append(await connection.request())
+            await connection.say(answer)
+
+        async with listening(play) as peer:
+            proxy = peer.url.replace("http://", f"http://me:{SECRET}@")
+            error, _ = await failure(post("https://service.test"), proxy=proxy)
+        assert error.sent == "no"
+        assert str(error).startswith("the proxy cannot be used: ")
+        assert SECRET not in shown(error)
+
     async def test_a_url_that_cannot_be_called_is_a_bad_argument(self) -> None:
         with pytest.raises(ValueError, match="not a URL that can be called"):
             await asked(post("http://"))

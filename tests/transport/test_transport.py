@@ -321,6 +321,24 @@ async def test_which_proxy_the_environment_names(
 
 
 @pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://h:0",
+        "http://a..b:1",
+        "http://127.1:80",
+        "http://h\\x:1",
+        "http://h%20x:1",
+        "http://1.2.3.4.5",
+        5,
+        b"http://h:1",
+    ],
+)
+async def test_a_proxy_that_cannot_be_one_is_refused_where_it_is_given(proxy: object) -> None:
+    with pytest.raises(ValueError, match=r"^proxy must "):
+        AiohttpTransport(proxy=proxy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("host", "port", "name", "excepted"),
     [
         ("service.test", 443, "service.test", True),
@@ -345,6 +363,9 @@ async def test_which_proxy_the_environment_names(
         ("service.test", 443, "10.0.0.0/8", False),
         ("service.test", 443, ".", False),
         ("service.test", 443, "*", True),
+        ("service.test.", 443, "service.test", True),
+        ("service.test", 443, "service.test.", True),
+        ("service.test", 443, "*.", False),
     ],
 )
 async def test_which_hosts_are_excepted(host: str, port: int, name: str, excepted: bool) -> None:  # noqa: FBT001
