@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ._durable.answers import RecordedAnswer, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
+from ._durable.lock import Holder, holder_of
 from ._durable.records import (
     DamagedRunError,
     DraftConflictError,
@@ -30,11 +32,13 @@ __all__ = [
     "DocumentState",
     "DraftConflictError",
     "ExportTo",
+    "Holder",
     "Intake",
     "InvoiceRun",
     "Item",
     "JournalEntry",
     "Reconcile",
+    "RecordedAnswer",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",
     "RunChangedError",
@@ -47,4 +51,7 @@ __all__ = [
     "State",
     "check_files",
     "export_layout",
+    "holder_of",
+    "recorded_answer",
+    "recorded_request",
 ]

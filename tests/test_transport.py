@@ -89,7 +89,8 @@ def through(peer: Peer) -> str:
 
 async def test_the_door_offers_what_a_transport_is_made_of() -> None:
     assert set(door.__all__) == {
-        "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve",
+        "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport",
+        "has_credential", "path", "proxy_fault", "proxy_for", "serve",
     }  # fmt: skip
     assert all(getattr(door, name).__doc__ for name in door.__all__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import field, frozen
 from rich.text import Text
 
-from .._core.clock import RealClock
+from ..clock import RealClock
 from ..errors import InvoicingError
 from ..models import AuthorityStatus
 from ..repair import lateness, too_early_for

@@ -13,10 +13,6 @@ from typing import Annotated, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.lock import holder_of
-from ..._files.publish import OnExisting
-from ..._files.writer import DiskWriter
-from ..._values.cells import BOM
 from ...errors import ResolutionTooEarlyError
 from ...invoices import AsyncInvoices
 from ...repair import (
@@ -32,8 +28,9 @@ from ...repair import (
     settle,
     sheet_head,
     sheet_line,
+    write_sheet,
 )
-from ...runs import InvoiceRun, RunKind, SqliteReader, State
+from ...runs import InvoiceRun, RunKind, SqliteReader, State, holder_of
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
@@ -370,8 +367,7 @@ async def export(
 async def _printed(ledger: SqliteReader, states: Sequence[str], screen: Screen) -> int:
     """Print a table as bytes, so that it is UTF-8 whatever the terminal is."""
     number = 0
-    head = "" if screen.out.is_terminal else BOM
-    _put(screen, head + sheet_head().removeprefix(BOM))
+    _put(screen, sheet_head(mark=not screen.out.is_terminal))
     async for entry in entries(ledger, states):
         number += 1
         screen.line(_entry_row(entry))
@@ -396,24 +392,12 @@ def _entry_row(entry: Entry) -> Row:
 
 async def _written(ledger: SqliteReader, states: Sequence[str], out: Path) -> int:
     """Write a table to a file, whole or not at all. Raises `CommandError` if there is one: it may be filled in."""
-    number, disk = 0, DiskWriter()
     try:
-        if await disk.run(out.exists):
-            raise CommandError(f"{out} is there already, and may be filled in", hint="Name another file.")
-        spool = await disk.spool(out.parent)
-        try:
-            await spool.write([sheet_head().encode()])
-            async for entry in entries(ledger, states):
-                number += 1
-                await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
-            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
-        finally:
-            await spool.discard()
+        return await write_sheet(ledger, out, states)
+    except FileExistsError:
+        raise CommandError(f"{out} is there already, and may be filled in", hint="Name another file.") from None
     except OSError as error:
         raise CommandError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        await disk.close()
-    return number
 
 
 # -- refresh -----------------------------------------------------------------------------------------------------

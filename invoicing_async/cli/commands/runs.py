@@ -13,12 +13,21 @@ from typing import Annotated, Any, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.lock import Holder, holder_of
-from ..._files.layout import Layout
-from ..._files.writer import DiskWriter
+from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
-from ...runs import DocumentRun, DocumentState, InvoiceRun, Item, RunKind, SqliteReader, State, check_files
+from ...runs import (
+    DocumentRun,
+    DocumentState,
+    Holder,
+    InvoiceRun,
+    Item,
+    RunKind,
+    SqliteReader,
+    State,
+    check_files,
+    holder_of,
+)
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, Pace
@@ -38,7 +47,7 @@ from ..run_summary import (
 from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
-from ..terminal.report import Report
+from ..terminal.report import opened_report
 from ..terminal.rows import (
     CHECKS,
     DOCUMENT_ITEMS,
@@ -221,7 +230,8 @@ async def show(
 
 
 async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
-    async with Report(path, view.kind) as report:
+    async with opened_report(path, view.kind) as report:
+        assert report is not None  # noqa: S101 - it was asked for; for the type checker
         async for item in view.items(wanted):
             await report.add(item_row(item, held=view.held))
         await report.publish({"run": view.file, "counts": view.counts})
@@ -405,16 +415,9 @@ async def _check(account: Account, ledger: SqliteReader) -> None:
     counts = await ledger.counts()
     documents = sum(counts.get(state, 0) for state in (DocumentState.SAVED, DocumentState.SKIPPED))
     bar = Bar("Files", None if ledger.kind is RunKind.INVOICES else documents, lambda: account.settled)
-    disk = DiskWriter()
-    try:
-        async with (
-            live(account.screen.err, [bar], shown=account.screen.lively),
-            aclosing(check_files(ledger, disk)) as files,
-        ):
-            async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
-                await account.add(check_row(checked_file))
-    finally:
-        await disk.close()
+    async with live(account.screen.err, [bar], shown=account.screen.lively), aclosing(check_files(ledger)) as files:
+        async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
+            await account.add(check_row(checked_file))
 
 
 repair.add_to(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,9 +11,8 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from ..._einvoices.decode import decode_request
 from ...documents import DownloadOutcome
-from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ...errors import ApiError, InvoicingError, SubmissionInDoubtError
 from ...invoices import SubmitOutcome
 from ...models import (
     AuthorityStatus,
@@ -33,7 +31,7 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import Checked, DocumentState, Item, State
+from ...runs import Checked, DocumentState, Item, State, recorded_answer, recorded_request
 
 __all__ = [
     "CHECKS",
@@ -357,32 +355,11 @@ def _answer(item: Item) -> Row:
 
 def _last_word(item: Item) -> Row:
     """Give what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
-    if item.result is None:
-        return {}
     if item.state in {State.IN_DOUBT, State.SENDING}:
-        return doubtful_answer(item)
-    if item.request_id is None:
-        return {}
-    try:
-        return request_row(decode_request(item.result.encode(), request_id=item.request_id))
-    except ProtocolError:  # it was read once; the run file holds it whole
-        return {}
-
-
-def doubtful_answer(item: Item) -> Row:
-    """Give the answer that left an item in doubt, as it was recorded; empty if none came."""
-    try:
-        found = json.loads(item.result or "null")
-    except ValueError:  # not ours
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    ids = found.get("request_ids")
-    return {
-        "http_status": found.get("status"),
-        "request_ids": " ".join(map(str, ids)) or None if isinstance(ids, list) else None,
-        "answer": found.get("answer") or None,
-    }
+        said = recorded_answer(item)
+        return {"http_status": said.status, "request_ids": " ".join(said.request_ids) or None, "answer": said.text}
+    request = recorded_request(item)
+    return {} if request is None else request_row(request)
 
 
 def document_row(item: Item) -> Row:
