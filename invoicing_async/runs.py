@@ -9,6 +9,7 @@ from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
 from ._durable.lock import Holder, holder_of
+from ._durable.overview import Authority, Overview, apparent_state, authority_status, count_without_file, follow
 from ._durable.records import (
     DamagedRunError,
     DraftConflictError,
@@ -26,6 +27,7 @@ from .errors import ResolutionTooEarlyError
 
 __all__ = [
     "UNKNOWN_LATE",
+    "Authority",
     "Checked",
     "DamagedRunError",
     "DocumentRun",
@@ -37,6 +39,7 @@ __all__ = [
     "InvoiceRun",
     "Item",
     "JournalEntry",
+    "Overview",
     "Reconcile",
     "RecordedAnswer",
     "RequestIdTakenError",
@@ -49,8 +52,12 @@ __all__ = [
     "RunSettings",
     "SqliteReader",
     "State",
+    "apparent_state",
+    "authority_status",
     "check_files",
+    "count_without_file",
     "export_layout",
+    "follow",
     "holder_of",
     "recorded_answer",
     "recorded_request",

@@ -26,6 +26,7 @@ from ..runs import (
     RunPace,
     State,
     check_files,
+    count_without_file,
     export_layout,
 )
 from .exits import CommandError, Exit, checked
@@ -178,12 +179,9 @@ async def download_run(run: DocumentRun, book: DocumentBook, *, verify: bool) ->
 
 async def _add_recorded(run: DocumentRun, book: DocumentBook) -> None:
     """Enter what was saved before, which is not to be looked at."""
-    after = 0
-    states = (DocumentState.SAVED, DocumentState.SKIPPED)
-    while page := await run.ledger.rows(states, after=after, limit=PAGE):
-        for item in page:
+    async with aclosing(run.ledger.items((DocumentState.SAVED, DocumentState.SKIPPED))) as items:
+        async for item in items:
             book.add(document_row(item) | {"outcome": "recorded"})
-        after = page[-1].seq
 
 
 # -- e-invoices --------------------------------------------------------------------------------------------------
@@ -317,12 +315,10 @@ async def _print_known(run: InvoiceRun, book: InvoiceBook) -> None:
     if not book.screen.json:
         return
     states = [state for state in State if state not in book.worked_on]
-    after = 0
-    while page := await run.ledger.rows(states, after=after, limit=PAGE):
-        for item in page:
+    async with aclosing(run.ledger.items(states)) as items:
+        async for item in items:
             if not book.is_to_be_exported(item):
                 book.print(book.result(item))
-        after = page[-1].seq
 
 
 async def _take(
@@ -360,7 +356,7 @@ async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: I
     Trouble with the exports is raised when all the rest has come to rest; what ends that also ends the exports.
     """
     finished: asyncio.Queue[Item | None] = asyncio.Queue()
-    to_export = book.exported + await book.count_without_file()
+    to_export = book.exported + await count_without_file(run.ledger)
     exporting = asyncio.create_task(_export(run, book, exports, finished))
     try:
         exports.bar.total = to_export + await _take(items, run, book, finished)

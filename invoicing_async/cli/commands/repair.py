@@ -30,13 +30,13 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
-from ...runs import InvoiceRun, RunKind, SqliteReader, State, holder_of
+from ...runs import InvoiceRun, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, Pace
 from ..input.settings import Settings
-from ..run_summary import PAGE, command
+from ..run_summary import command
 from ..summary import Account, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
@@ -307,10 +307,9 @@ async def retry(
 async def _none_rejected(run: InvoiceRun, codes: Iterable[str]) -> str:
     """Say why there is nothing to be tried again: what codes there are."""
     counts: Counter[str] = Counter()
-    after = 0
-    while page := await run.ledger.rows((State.REJECTED,), after=after, limit=PAGE):
-        counts.update(item.code or "none" for item in page)
-        after = page[-1].seq
+    async with aclosing(run.ledger.items((State.REJECTED,))) as items:
+        async for item in items:
+            counts[item.code or "none"] += 1
     if not counts:
         return "nothing in this run is rejected"
     there = ", ".join(f"{code} ({number:,})" for code, number in counts.most_common())
@@ -353,10 +352,7 @@ async def export(
     async with entered(SqliteReader.read(file)) as ledger:
         if ledger.kind is not RunKind.INVOICES:
             raise CommandError(f"{file} is a run of order documents; this is for e-invoices")
-        states: list[str] = [
-            *state,
-            *([State.SENDING] if "in_doubt" in state and holder_of(ledger.path) is None else []),
-        ]
+        states = (await Overview.of(ledger)).recorded(state)
         number = await (_written(ledger, states, out) if out else _printed(ledger, states, screen))
     if out is not None:
         screen.say(f" {number:,} written to {out}\n\n When it is filled in")

@@ -5,7 +5,7 @@ What people say of its items is in `repair`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -17,32 +17,29 @@ from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
 from ...runs import (
+    Authority,
     DocumentRun,
     DocumentState,
     Holder,
     InvoiceRun,
     Item,
+    Overview,
     RunKind,
     SqliteReader,
-    State,
     check_files,
-    holder_of,
+    count_without_file,
 )
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, Pace
 from ..run_summary import (
     IN_DOUBT,
-    PAGE,
-    Authority,
     DocumentBook,
     Errand,
     InvoiceBook,
     command,
-    count,
     doubts,
     many_doubts,
-    without_file,
 )
 from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from ..terminal.output import Count, Screen, plain
@@ -58,7 +55,6 @@ from ..terminal.rows import (
     check_row,
     clock_time,
     item_row,
-    state_of,
 )
 from . import repair
 
@@ -82,41 +78,29 @@ class _View:
     file: str
     ledger: SqliteReader
     kind: Kind
-    holder: Holder | None
-    counts: dict[str, int]
+    now: Overview
     without_file: int
     """Finished invoices that are to be exported."""
     authority: Authority
 
-    @property
-    def held(self) -> bool:
-        return self.holder is not None
-
     @classmethod
     async def of(cls, file: str, ledger: SqliteReader) -> _View:
-        # First the counts: what was being sent then, and has no holder now, is in doubt for good.
-        counted = await ledger.counts()
-        holder = holder_of(ledger.path)
-        lacking = await without_file(ledger) if ledger.settings.get("export") else 0
+        now = await Overview.of(ledger)
+        lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
         authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
-        counts = count(counted, held=holder is not None)
-        return cls(file, ledger, KINDS[ledger.kind], holder, counts, lacking, authority)
+        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority)
 
-    async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.now.counts
+
+    @property
+    def holder(self) -> Holder | None:
+        return self.now.holder
+
+    def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
         """Give the items in these states, or all."""
-        after = 0
-        states = self.recorded(wanted) if wanted else None
-        while page := await self.ledger.rows(states, after=after, limit=PAGE):
-            for item in page:
-                yield item
-            after = page[-1].seq
-
-    def recorded(self, wanted: tuple[str, ...]) -> list[str]:
-        """Give the states of the file that users know as these."""
-        every: tuple[State | DocumentState, ...] = (
-            tuple(State) if self.ledger.kind is RunKind.INVOICES else tuple(DocumentState)
-        )
-        return [state for state in every if state_of(state, held=self.held) in wanted]
+        return self.ledger.items(self.now.recorded(wanted) if wanted else None)
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Give what the run was begun with, and who works on it."""
@@ -164,7 +148,7 @@ class _View:
             "total": sum(self.counts.values()),
             "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
             "without_file": self.without_file,
-            "authority": self.authority.counts,
+            "authority": dict(self.authority.counts),
             "settings": dict(self.ledger.settings),
             "next": list(self.steps()),
         }
@@ -232,16 +216,16 @@ async def show(
 async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
     async with opened_report(path, view.kind) as report:
         assert report is not None  # noqa: S101 - it was asked for; for the type checker
-        async for item in view.items(wanted):
-            await report.add(item_row(item, held=view.held))
-        await report.publish({"run": view.file, "counts": view.counts})
+        async for item in view.rows(wanted):
+            await report.add(item_row(item, held=view.holder is not None))
+        await report.publish({"run": view.file, "counts": dict(view.counts)})
 
 
 async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
     """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
     wide = max(map(len, view.kind.outcomes))
-    async for item in view.items(wanted):
-        row = item_row(item, held=view.held)
+    async for item in view.rows(wanted):
+        row = item_row(item, held=view.holder is not None)
         screen.line(row)
         if not screen.json:
             ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
@@ -283,7 +267,7 @@ async def _summary(view: _View, screen: Screen) -> None:
         screen.say(f"   {authority_note(authority.counts)}", "dim")
     screen.say("")
     screen.facts(view.facts())
-    steps = [] if view.held else list(view.steps(each=False))
+    steps = [] if view.holder else list(view.steps(each=False))
     if steps:
         screen.say("\n Next")
     for step in steps:
@@ -291,7 +275,7 @@ async def _summary(view: _View, screen: Screen) -> None:
 
 
 async def _first_doubts(view: _View) -> list[Item]:
-    return await view.ledger.rows(view.recorded(("in_doubt",)), limit=SHOWN)
+    return await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
 
 
 # -- resume ------------------------------------------------------------------------------------------------------
