@@ -21,13 +21,23 @@ from ._core import signing
 from ._core.clock import Clock
 from ._core.http import Request, Response
 from ._core.secrecy import Hidden, hidden, quiet
-from ._core.signing import SigningRules
+from ._core.signing import Signature, SigningRules
 from ._core.tasks import started
 from ._einvoices.decode import Token, decode_token
+from ._values.characters import stuck as credential_fault
 from ._values.validators import header_text, not_negative, optional, positive, secret
 from .errors import ApiError, AuthenticationError, InvoicingError, ProtocolError, TransportError
 
-__all__ = ["Auth", "Call", "HmacAuth", "OAuthClientCredentials", "SigningRules", "StaticToken"]
+__all__ = [
+    "Auth",
+    "Call",
+    "HmacAuth",
+    "OAuthClientCredentials",
+    "Signature",
+    "SigningRules",
+    "StaticToken",
+    "credential_fault",
+]
 
 Call: TypeAlias = Callable[[Request, Callable[[Response], Awaitable[Token]]], Awaitable[Token]]
 """What `Auth.prepare` may use to ask for a credential: one call with the session's own retry and timeouts."""
@@ -104,6 +114,25 @@ class HmacAuth:
         )
         signature = signing.header_value(signing.digest(self.secret_key, text), rules=self.rules)
         return {**signed, "x-signature": Hidden(signature)}
+
+    def signature(
+        self, *, method: str, path: str, base_path: str = "", body: bytes = b"", timestamp_ms: int
+    ) -> Signature:
+        """Return every stage of a signature, to compare with what the service expects; nothing is sent."""
+        identity = self.identity(timestamp_ms)
+        signed = signing.signed_path(path, base_path=base_path, rules=self.rules)
+        body_hash = signing.body_sha256(body)
+        text = signing.base_string(method, signed, headers=identity.items(), body_hash=body_hash)
+        digest = signing.digest(self.secret_key, text)
+        return Signature(
+            method=method.upper(),
+            path=signed,
+            timestamp_ms=timestamp_ms,
+            body_sha256=body_hash,
+            base_string=text,
+            digest=digest,
+            headers={**identity, "x-signature": signing.header_value(digest, rules=self.rules)},
+        )
 
     def identity(self, timestamp_ms: int) -> dict[str, str]:
         """Give the signed headers in the order of the base string."""

@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from errno import EEXIST
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
@@ -16,7 +21,8 @@ from attrs import frozen
 from ._core.batch import bounded
 from ._core.clock import Clock
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
-from ._durable.records import Change
+from ._durable.items import error_line
+from ._durable.records import Change, NewDraft
 from ._durable.sheet import (
     COLUMNS,
     Answer,
@@ -32,11 +38,15 @@ from ._durable.sheet import (
     sheet_line,
 )
 from ._durable.states import Event
+from ._einvoices.poll_scheduler import Schedule
+from ._einvoices.rules import KEY_LENGTH
+from ._files.publish import OnExisting
+from ._files.writer import DiskWriter
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
 from .invoices import AsyncInvoices
 from .models import InvoiceRequest
-from .runs import InvoiceRun, Item, LedgerReader, State
+from .runs import ExportTo, Intake, InvoiceRun, Item, LedgerReader, State
 from .session import Sleep
 
 __all__ = [
@@ -50,17 +60,17 @@ __all__ = [
     "UnverifiedError",
     "contents",
     "entries",
+    "export_again",
     "lateness",
+    "note_unreadable",
     "read_answers",
     "retry_rejected",
     "settle",
     "sheet_head",
     "sheet_line",
     "too_early_for",
+    "write_sheet",
 ]
-
-PAGE = 500
-"""Items read from the run file at a time."""
 
 _NOT_FOUND = 404
 
@@ -230,10 +240,11 @@ def _same_key(cell: str, key: str) -> bool:
 async def _owners(ledger: LedgerReader, ids: set[str]) -> dict[str, Item]:
     """Give the items that have one of these request ids."""
     found: dict[str, Item] = {}
-    after = 0
-    while ids and (page := await ledger.rows(after=after, limit=PAGE)):
-        found |= {item.request_id.lower(): item for item in page if item.request_id and item.request_id.lower() in ids}
-        after = page[-1].seq
+    if ids:
+        async with aclosing(ledger.items()) as items:
+            async for item in items:
+                if item.request_id and item.request_id.lower() in ids:
+                    found[item.request_id.lower()] = item
     return found
 
 
@@ -277,10 +288,87 @@ async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Ite
     All of them or, after a crash, none. Gives them as they then stand.
     """
     wanted = frozenset(codes)
-    chosen: list[int] = []
-    after = 0
-    while page := await run.ledger.rows((State.REJECTED,), after=after, limit=PAGE):
-        chosen += [item.seq for item in page if not wanted or item.code in wanted]
-        after = page[-1].seq
+    async with aclosing(run.ledger.items((State.REJECTED,))) as items:
+        chosen = [item.seq async for item in items if not wanted or item.code in wanted]
     await run.ledger.transition_many([Change(ref=seq, event=Event.RETRY_ASKED) for seq in chosen])
     return [item for seq in chosen if (item := await run.ledger.get(seq)) is not None]
+
+
+# --- sheets, drafts that cannot be read, and files that are gone --------------------------------------------------
+
+
+async def write_sheet(ledger: LedgerReader, path: str | PathLike[str], states: Iterable[str]) -> int:
+    """Write the items in these states as a sheet to a new file, whole or not at all, and return how many there are.
+
+    Raises `FileExistsError` if there is a file: it may be filled in.
+    """
+    number, out, disk = 0, Path(path), DiskWriter()
+    try:
+        if await disk.run(out.exists):
+            raise FileExistsError(EEXIST, os.strerror(EEXIST), str(out))
+        spool = await disk.spool(out.parent)
+        try:
+            await spool.write([sheet_head().encode()])
+            async with aclosing(entries(ledger, states)) as listed:
+                async for entry in listed:
+                    number += 1
+                    await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
+            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
+        finally:
+            await spool.discard()
+    finally:
+        await disk.close()
+    return number
+
+
+async def note_unreadable(run: InvoiceRun, errors: Mapping[str, str]) -> tuple[Intake, frozenset[str]]:
+    """Take in drafts that could not be read as invalid, by their keys, with what is wrong with each.
+
+    So a run knows what of its input is to be corrected. Returns what became of them, and the keys that were taken: one
+    that is no key, or that the run knows from a draft that can be sent, is not.
+    """
+    new = [
+        NewDraft(key=key, payload=error, payload_sha256=sha256(error.encode()).hexdigest(), error=error)
+        for key, error in errors.items()
+        if await _is_free(run.ledger, key)
+    ]
+    return await run.ledger.add_drafts(new), frozenset(draft.key for draft in new)
+
+
+async def _is_free(ledger: LedgerReader, key: str) -> bool:
+    if not 0 < len(key) <= KEY_LENGTH or not key.isprintable():
+        return False
+    item = await ledger.get(key)
+    return item is None or item.state == State.INVALID
+
+
+async def export_again(
+    run: InvoiceRun, invoices: AsyncInvoices, key: str, to: ExportTo, *, poller: Schedule | None = None
+) -> bool:
+    """Export anew an invoice whose file is missing or broken, to its recorded place; tell whether that was done.
+
+    Where the recorded folder is gone and the run goes `to` another, it is saved there. What fails is recorded as the
+    item's `error`.
+    """
+    item = await run.ledger.get(key)
+    if item is None or item.path is None or item.invoice_id is None:
+        return False
+    path = Path(item.path)
+    stays = path.is_relative_to(to.folder) or path.parent.is_dir()
+    try:
+        saved = await invoices.export(
+            item.invoice_id,
+            path.parent if stays else to.folder,
+            format=path.suffix.removeprefix("."),
+            name=path.name if stays else run.export_name(item, to),
+            on_existing="replace" if stays else "keep",
+            poller=poller,
+        )
+    except InvoicingError as error:
+        if invoices.ends_batch(error):
+            raise
+        await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
+        return False
+    where = str(saved.path.absolute())
+    await run.ledger.transition(item.seq, Event.EXPORTED, path=where, size=saved.size, sha256=saved.sha256)
+    return True

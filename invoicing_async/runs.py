@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from ._durable.answers import RecordedAnswer, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
+from ._durable.lock import Holder, holder_of
+from ._durable.overview import Authority, Overview, apparent_state, authority_status, count_without_file, follow
 from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
@@ -25,19 +28,23 @@ from .errors import ResolutionTooEarlyError
 
 __all__ = [
     "UNKNOWN_LATE",
+    "Authority",
     "Checked",
     "DamagedRunError",
     "DocumentRun",
     "DocumentState",
     "DraftConflictError",
     "ExportTo",
+    "Holder",
     "Intake",
     "InvoiceRun",
     "Item",
     "JournalEntry",
     "Ledger",
     "LedgerReader",
+    "Overview",
     "Reconcile",
+    "RecordedAnswer",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",
     "RunChangedError",
@@ -48,6 +55,13 @@ __all__ = [
     "RunSettings",
     "SqliteReader",
     "State",
+    "apparent_state",
+    "authority_status",
     "check_files",
+    "count_without_file",
     "export_layout",
+    "follow",
+    "holder_of",
+    "recorded_answer",
+    "recorded_request",
 ]

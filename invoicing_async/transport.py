@@ -14,12 +14,46 @@ Anything with the two methods of `Transport` takes its place: `send` carries one
 may have been, so a transport that never calls it makes every failure of a submission a doubt. `Repeat` says whether a
 request may be sent twice, `path` quotes the segments of one, and `serve` puts any transport, a `Sandbox` for one, on a
 real port.
+
+`proxy_for` says which proxy a URL is called through and `proxy_fault` what is wrong with one, without opening anything.
+aiohttp is imported when `AiohttpTransport` or `serve` is first asked for.
 """
 
 from __future__ import annotations
 
-from ._core.http import Exchange, Repeat, Request, Response, Transport, path
-from ._transport.client import AiohttpTransport
-from ._transport.server import serve
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve"]
+from ._core.http import Exchange, Repeat, Request, Response, Transport, path
+from ._transport.proxies import has_credential, proxy_fault, proxy_for
+
+if TYPE_CHECKING:
+    from ._transport.client import AiohttpTransport
+    from ._transport.server import serve
+
+__all__ = [
+    "AiohttpTransport",
+    "Exchange",
+    "Repeat",
+    "Request",
+    "Response",
+    "Transport",
+    "has_credential",
+    "path",
+    "proxy_fault",
+    "proxy_for",
+    "serve",
+]
+
+_LATE = {"AiohttpTransport": "client", "serve": "server"}
+
+
+if not TYPE_CHECKING:  # a type checker is to know the names above and no others
+
+    def __getattr__(name: str) -> object:
+        """Import what needs aiohttp when it is first asked for."""
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(f"._transport.{_LATE[name]}", __package__), name)
+        globals()[name] = found
+        return found

@@ -7,7 +7,7 @@ guide leaves open is a field of `SigningRules`.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 
@@ -16,6 +16,7 @@ from attrs import field, frozen
 __all__ = [
     "EMPTY_BODY_SHA256",
     "SIGNED_HEADERS",
+    "Signature",
     "SigningRules",
     "base_string",
     "body_sha256",
@@ -43,6 +44,22 @@ class SigningRules:
     prefix: str = "sha256="
     full_path: bool = field(default=False)
     include_query: bool = field(default=False)
+
+
+@frozen(kw_only=True)
+class Signature:
+    """One signature, stage by stage (API.md A.2): what was hashed and joined, and the headers as they are sent.
+
+    `base_string` and `headers` hold the store token: they are in no repr.
+    """
+
+    method: str
+    path: str
+    timestamp_ms: int
+    body_sha256: str
+    base_string: str = field(repr=False)
+    digest: str
+    headers: Mapping[str, str] = field(repr=False)
 
 
 def body_sha256(body: bytes) -> str:

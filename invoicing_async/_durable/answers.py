@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import json
 
-from ..models import InvoiceRequest, RequestStatus, Unsettled
-from .states import Event
+from attrs import frozen
 
-__all__ = ["ACCEPTED", "End", "result_text", "status_of"]
+from .._einvoices.decode import decode_request
+from ..errors import ProtocolError
+from ..models import InvoiceRequest, RequestStatus, Unsettled
+from .records import Item
+from .states import Event, State
+
+__all__ = [
+    "ACCEPTED",
+    "End",
+    "RecordedAnswer",
+    "recorded_answer",
+    "recorded_request",
+    "result_text",
+    "status_of",
+]
 
 ACCEPTED = {RequestStatus.SUCCESS: Event.ACCEPTED_SUCCESS, RequestStatus.FAILED: Event.ACCEPTED_FAILED}
 
@@ -27,4 +40,39 @@ def result_text(request: InvoiceRequest) -> str | None:
         return json.dumps(dict(request.raw), ensure_ascii=False, default=str, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError):
         # Whatever it is, the request's id and status are known and must not be lost for it.
+        return None
+
+
+@frozen
+class RecordedAnswer:
+    """What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
+
+    status: int | None = None
+    request_ids: tuple[str, ...] = ()
+    text: str | None = None
+
+
+def recorded_answer(item: Item) -> RecordedAnswer:
+    """Read the answer that left an item in doubt; an empty one if none came or the item is not in doubt."""
+    try:
+        found = json.loads(item.result or "null") if item.state in {State.IN_DOUBT, State.SENDING} else None
+    except ValueError:  # not ours
+        found = None
+    if not isinstance(found, dict):
+        return RecordedAnswer()
+    status, ids, text = found.get("status"), found.get("request_ids"), found.get("answer")
+    return RecordedAnswer(
+        status if isinstance(status, int) else None,
+        tuple(map(str, ids)) if isinstance(ids, list) else (),
+        str(text) if text else None,
+    )
+
+
+def recorded_request(item: Item) -> InvoiceRequest | None:
+    """Read what the service last said of an e-invoice; None where nothing is recorded, or it is in doubt."""
+    if item.result is None or item.request_id is None or item.state in {State.IN_DOUBT, State.SENDING}:
+        return None
+    try:
+        return decode_request(item.result.encode(), request_id=item.request_id)
+    except ProtocolError:  # it was read once; the run file holds it whole
         return None

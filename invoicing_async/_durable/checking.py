@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +29,13 @@ class Checked:
     fault: str | None
 
 
-async def check_files(ledger: LedgerReader, disk: DiskWriter) -> AsyncGenerator[Checked]:
-    """Read and hash every file that a run recorded."""
-    async with aclosing(compare_files(ledger, disk, StopToken())) as compared:
+async def check_files(ledger: LedgerReader, disk: DiskWriter | None = None) -> AsyncGenerator[Checked]:
+    """Read and hash every file that a run recorded, on threads of `disk` or of its own."""
+    async with AsyncExitStack() as stack:
+        if disk is None:
+            disk = DiskWriter()
+            stack.push_async_callback(disk.close)
+        compared = await stack.enter_async_context(aclosing(compare_files(ledger, disk, StopToken())))
         async for item, fault in compared:
             yield Checked(item.key, recorded_path(item), fault)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,18 @@ class SqliteReader:
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
         return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
+
+    async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
+        """Give the items in these states in the order of the input, read a page at a time; None for every state.
+
+        An item that changes meanwhile is neither missed nor given twice, as long as its state is one of these.
+        """
+        wanted = None if states is None else tuple(states)
+        after = 0
+        while page := await self.rows(wanted, after=after, payload=payload):
+            for item in page:
+                yield item
+            after = page[-1].seq
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         """Up to `limit` items that are still to be done, behind `seq` `after`.

@@ -5,7 +5,7 @@ The run file is one such place (`ledger`); only what opens a run names it. Runs,
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class LedgerReader(Protocol):
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
     ) -> list[Item]:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
+
+    def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
+        """Yield the items in these states in the order of the input, read a page at a time; None for every state."""
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         """Return up to `limit` items that are still to be done, behind `seq` `after`, those to be sent with payload.

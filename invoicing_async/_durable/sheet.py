@@ -11,9 +11,10 @@ import io
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any, ClassVar
+from typing import ClassVar
 from unicodedata import normalize
 
 from attrs import frozen
@@ -22,6 +23,7 @@ from .._einvoices.rules import NO_UUID, UUID
 from .._values.cells import BOM, csv_line, original
 from ..drafts import LineFault
 from ..errors import InvoicingError, Sent
+from .answers import RecordedAnswer, recorded_answer
 from .protocol import LedgerReader
 from .records import Item
 from .states import State
@@ -40,9 +42,6 @@ __all__ = [
     "sheet_head",
     "sheet_line",
 ]
-
-PAGE = 500
-"""Items read from the run file at a time."""
 
 COLUMNS = (
     "item",
@@ -208,48 +207,36 @@ class Entry:
 
 async def entries(ledger: LedgerReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
     """Give every item in these states, in the order of the input."""
-    after, wanted = 0, tuple(states)
-    while page := await ledger.rows(wanted, after=after, limit=PAGE, payload=True):
-        for item in page:
+    async with aclosing(ledger.items(states, payload=True)) as items:
+        async for item in items:
             yield _entry(item)
-        after = page[-1].seq
 
 
 def _entry(item: Item) -> Entry:
     doubtful = item.state in {State.IN_DOUBT, State.SENDING}
-    answer = _answered(item) if doubtful else {}
-    status, ids = answer.get("status"), answer.get("request_ids")
-    said = [" ".join(str(text).split()) for text in (item.error, answer.get("answer")) if text]
+    answer = recorded_answer(item) if doubtful else RecordedAnswer()
+    said = [" ".join(text.split()) for text in (item.error, answer.text) if text]
     return Entry(
         item=item.seq,
         key=item.key,
         state=item.state,
         contents=contents(item.payload),
         sent_at=_moment(item.sent_at),
-        http_status=status if isinstance(status, int) else None,
+        http_status=answer.status,
         code=item.code,
         said="; ".join(dict.fromkeys(said)) or None,
-        named_ids=tuple(map(str, ids)) if isinstance(ids, list) else (),
+        named_ids=answer.request_ids,
         request_id=None if doubtful else item.request_id,
     )
-
-
-def _answered(item: Item) -> Mapping[str, Any]:
-    """Give what the submission of an item in doubt was answered, as it was recorded."""
-    try:
-        found = json.loads(item.result or "null")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(timespec="seconds")
 
 
-def sheet_head() -> str:
-    """Give the beginning of a sheet: the mark that spreadsheets know UTF-8 by, and the names of the columns."""
-    return BOM + csv_line(COLUMNS)
+def sheet_head(*, mark: bool = True) -> str:
+    """Return the names of the columns, behind the mark that spreadsheets know UTF-8 by."""
+    return (BOM if mark else "") + csv_line(COLUMNS)
 
 
 def sheet_line(entry: Entry) -> str:

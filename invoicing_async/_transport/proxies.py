@@ -18,7 +18,7 @@ from attrs import field, frozen
 
 from .._values.characters import unseen
 
-__all__ = ["Environment", "Proxy", "has_credential", "proxy_fault"]
+__all__ = ["Environment", "Proxy", "has_credential", "proxy_fault", "proxy_for"]
 
 _SCHEMES = {"http", "https"}
 
@@ -111,6 +111,15 @@ class Environment:
         if proxy is None or is_excepted(host, port, self.excepted) or (self.system and proxy_bypass(host)):
             return None
         return proxy
+
+
+def proxy_for(url: str, proxy: str | None = None) -> str | None:
+    """Return the URL of the proxy that a URL is called through, without its credential; None for none.
+
+    It is `proxy`, or else what the environment says. Raises `ValueError` naming the variable of a proxy that is none.
+    """
+    found = Environment.read().proxy_for(url) if proxy is None else Proxy.of(proxy)
+    return None if found is None else found.url
 
 
 def _by_environment() -> bool:

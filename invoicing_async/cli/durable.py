@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
-from .._durable.records import NewDraft
-from .._durable.states import Event
-from .._einvoices.rules import KEY_LENGTH
-from .._files.writer import DiskWriter
 from ..documents import OrderDocuments, Saver
-from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
+from ..repair import export_again, note_unreadable
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -31,6 +26,7 @@ from ..runs import (
     RunPace,
     State,
     check_files,
+    count_without_file,
     export_layout,
 )
 from .exits import CommandError, Exit, checked
@@ -41,7 +37,7 @@ from .stop import Stop, listening
 from .summary import SHOWN, error_of
 from .terminal.output import plain
 from .terminal.progress import Bar, live
-from .terminal.report import Report
+from .terminal.report import opened_report
 from .terminal.rows import document_row, download_row
 
 __all__ = [
@@ -94,7 +90,7 @@ async def carry_out_run(
     """
     stop = Stop(lambda: errand.screen.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
     async with AsyncExitStack() as stack:
-        paper = await stack.enter_async_context(Report(errand.report, book_of.reported)) if errand.report else None
+        paper = await stack.enter_async_context(opened_report(errand.report, book_of.reported))
         run = await stack.enter_async_context(entered(opening))
         book = book_of(run.ledger, errand, stop, paper)
         stop.then(run.stop)
@@ -183,12 +179,9 @@ async def download_run(run: DocumentRun, book: DocumentBook, *, verify: bool) ->
 
 async def _add_recorded(run: DocumentRun, book: DocumentBook) -> None:
     """Enter what was saved before, which is not to be looked at."""
-    after = 0
-    states = (DocumentState.SAVED, DocumentState.SKIPPED)
-    while page := await run.ledger.rows(states, after=after, limit=PAGE):
-        for item in page:
+    async with aclosing(run.ledger.items((DocumentState.SAVED, DocumentState.SKIPPED))) as items:
+        async for item in items:
             book.add(document_row(item) | {"outcome": "recorded"})
-        after = page[-1].seq
 
 
 # -- e-invoices --------------------------------------------------------------------------------------------------
@@ -272,21 +265,10 @@ async def take_drafts(run: InvoiceRun, book: InvoiceBook, found: Drafts) -> None
 
 async def _note_bad(run: InvoiceRun, book: InvoiceBook, bad: list[BadDraft]) -> None:
     """Keep drafts with faults in the run, until they are corrected; one that has no key, or one of another, is told."""
-    new: dict[str, NewDraft] = {}
-    for draft in bad:
-        if draft.key not in new and await _is_free(run, draft.key):
-            digest = sha256(draft.error.encode()).hexdigest()
-            new[draft.key] = NewDraft(key=draft.key, payload=draft.error, payload_sha256=digest, error=draft.error)
-        else:
-            book.rest.append(draft.row())
-    await book.took(await run.ledger.add_drafts(new.values()), "drafts with faults")
-
-
-async def _is_free(run: InvoiceRun, key: str) -> bool:
-    if not 0 < len(key) <= KEY_LENGTH or not key.isprintable():
-        return False
-    item = await run.ledger.get(key)
-    return item is None or item.state == State.INVALID
+    first = {draft.key: draft for draft in reversed(bad)}
+    intake, kept = await note_unreadable(run, {draft.key: first[draft.key].error for draft in bad})
+    book.rest += [draft.row() for draft in bad if draft is not first[draft.key] or draft.key not in kept]
+    await book.took(intake, "drafts with faults")
 
 
 async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | None, verify: bool) -> None:
@@ -333,12 +315,10 @@ async def _print_known(run: InvoiceRun, book: InvoiceBook) -> None:
     if not book.screen.json:
         return
     states = [state for state in State if state not in book.worked_on]
-    after = 0
-    while page := await run.ledger.rows(states, after=after, limit=PAGE):
-        for item in page:
+    async with aclosing(run.ledger.items(states)) as items:
+        async for item in items:
             if not book.is_to_be_exported(item):
                 book.print(book.result(item))
-        after = page[-1].seq
 
 
 async def _take(
@@ -376,7 +356,7 @@ async def _take_and_export(items: AsyncGenerator[Item], run: InvoiceRun, book: I
     Trouble with the exports is raised when all the rest has come to rest; what ends that also ends the exports.
     """
     finished: asyncio.Queue[Item | None] = asyncio.Queue()
-    to_export = book.exported + await book.count_without_file()
+    to_export = book.exported + await count_without_file(run.ledger)
     exporting = asyncio.create_task(_export(run, book, exports, finished))
     try:
         exports.bar.total = to_export + await _take(items, run, book, finished)
@@ -415,42 +395,9 @@ async def _mend(
     run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, export: ExportTo, poller: Poller | None
 ) -> None:
     """Export anew what is missing or broken on disk."""
-    disk = DiskWriter()
-    try:
-        async with aclosing(check_files(run.ledger, disk)) as checked_files:
-            broken = [found.key async for found in checked_files if found.fault is not None]
-    finally:
-        await disk.close()
+    async with aclosing(check_files(run.ledger)) as checked_files:
+        broken = [found.key async for found in checked_files if found.fault is not None]
     for key in broken:
         if not book.stop.asked:
-            await _export_again(run, book, invoices, key, export, poller)
+            book.exported += await export_again(run, invoices, key, export, poller=poller)
     book.broken = len(broken) - book.exported
-
-
-async def _export_again(
-    run: InvoiceRun, book: InvoiceBook, invoices: AsyncInvoices, key: str, export: ExportTo, poller: Poller | None
-) -> None:
-    item = await run.ledger.get(key)
-    if item is None or item.path is None or item.invoice_id is None:
-        return
-    path = Path(item.path)
-    # The recorded path is the run's own; where its folder is gone and the run has moved, it goes where the run is now.
-    stays = path.is_relative_to(export.folder) or path.parent.is_dir()
-    place = (path.parent, path.name) if stays else (export.folder, run.export_name(item, export))
-    try:
-        saved = await invoices.export(
-            item.invoice_id,
-            place[0],
-            format=path.suffix.removeprefix("."),
-            name=place[1],
-            on_existing="replace" if stays else "keep",
-            poller=poller,
-        )
-    except InvoicingError as error:
-        if invoices.ends_batch(error):
-            raise
-        await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=f"{type(error).__name__}: {error}")
-    else:
-        where = str(saved.path.absolute())
-        await run.ledger.transition(item.seq, Event.EXPORTED, path=where, size=saved.size, sha256=saved.sha256)
-        book.exported += 1

@@ -7,18 +7,17 @@ import shlex
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
 from rich.text import Text
 
-from .._core.clock import RealClock
+from ..clock import RealClock
 from ..errors import InvoicingError
-from ..models import AuthorityStatus
 from ..repair import lateness, too_early_for
-from ..runs import DocumentState, Intake, Item, LedgerReader, State
+from ..runs import Authority, DocumentState, Intake, Item, LedgerReader, State, apparent_state, count_without_file
 from .exits import Exit, checked
 from .input.options import Common, Pace
 from .input.settings import Settings
@@ -34,27 +33,22 @@ from .terminal.rows import (
     SUBMISSIONS,
     Kind,
     Row,
-    authority_status,
     clock_time,
     document_row,
     invoice_row,
     item_row,
-    state_of,
 )
 
 __all__ = [
     "IN_DOUBT",
     "PAGE",
-    "Authority",
     "Book",
     "DocumentBook",
     "Errand",
     "InvoiceBook",
     "command",
-    "count",
     "doubts",
     "many_doubts",
-    "without_file",
 ]
 
 PAGE = 1000
@@ -75,49 +69,6 @@ _clock = RealClock()
 def command(*tokens: object) -> str:
     """Give a command line of this program, quoted for a shell."""
     return shlex.join(["invoicing-async", *map(str, tokens)])
-
-
-def count(counted: dict[str, int], *, held: bool) -> dict[str, int]:
-    """Give the counts of a run by the states that users know."""
-    counts: dict[str, int] = {}
-    for state, number in counted.items():
-        word = state_of(state, held=held)
-        counts[word] = counts.get(word, 0) + number
-    return counts
-
-
-@frozen
-class Authority:
-    """How the finished invoices of a run stand with the tax authority: how many by status, and the first refused."""
-
-    counts: dict[str, int] = field(factory=dict)
-    refused: int = 0
-    first: list[Item] = field(factory=list)
-
-    @classmethod
-    async def of(cls, ledger: LedgerReader) -> Authority:
-        """Look at every finished invoice."""
-        counts: Counter[str] = Counter()
-        first: list[Item] = []
-        after = 0
-        while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
-            for item in page:
-                status = authority_status(item)
-                if status is not None:
-                    counts[status] += 1
-                if AuthorityStatus.refuses(status) and len(first) < SHOWN:
-                    first.append(item)
-            after = page[-1].seq
-        return cls(dict(counts), sum(n for status, n in counts.items() if AuthorityStatus.refuses(status)), first)
-
-
-async def without_file(ledger: LedgerReader) -> int:
-    """Count the finished invoices of a run that have not been exported."""
-    number, after = 0, 0
-    while page := await ledger.rows((State.SUCCESS,), after=after, limit=PAGE):
-        number += sum(item.path is None for item in page)
-        after = page[-1].seq
-    return number
 
 
 def doubts(file: str, items: Iterable[Item], *, late: float) -> Iterator[str]:
@@ -240,7 +191,8 @@ class Book(ABC):
 
     async def refresh(self) -> None:
         """Read the counts."""
-        self.counts = count(await self.ledger.counts(), held=True)
+        counted = (await self.ledger.counts()).items()
+        self.counts = {apparent_state(state, held=True): number for state, number in counted}
 
     async def took(self, intake: Intake, what: str) -> None:
         """Note what became of an input."""
@@ -383,11 +335,9 @@ class Book(ABC):
         return {}
 
     async def _rows(self) -> AsyncIterator[Row]:
-        after = 0
-        while page := await self.ledger.rows(after=after, limit=PAGE):
-            for item in page:
+        async with aclosing(self.ledger.items()) as items:
+            async for item in items:
                 yield self.result(item)
-            after = page[-1].seq
         async for row in self.others():
             yield row
 
@@ -549,10 +499,10 @@ class InvoiceBook(Book):
     async def _last_look(self) -> None:
         await super()._last_look()
         with suppress(*BROKEN):
-            self.authority = await Authority.of(self.ledger)
+            self.authority = await Authority.of(self.ledger, first=SHOWN)
         if self.exporting:
             with suppress(*BROKEN):
-                self.without_file = await self.count_without_file()
+                self.without_file = await count_without_file(self.ledger)
 
     def totals(self) -> dict[str, object]:
         """Give how the invoices stand with the tax authority."""
@@ -565,7 +515,7 @@ class InvoiceBook(Book):
 
     async def _name_lost(self) -> None:
         await super()._name_lost()
-        self._name(self.authority.first)
+        self._name([*self.authority.first])
         more = self.authority.refused - len(self.authority.first)
         if more > 0:
             self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them")
@@ -587,7 +537,3 @@ class InvoiceBook(Book):
             self.screen.amiss(f"{self.without_file:,} made, and without a file so far")
         if self.broken:
             self.screen.amiss(f"{self.broken:,} missing or broken on disk, and not exported anew")
-
-    async def count_without_file(self) -> int:
-        """Count the finished invoices that are to be exported."""
-        return await without_file(self.ledger)

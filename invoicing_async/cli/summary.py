@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from .._core.clock import RealClock
+from ..clock import RealClock
 from ..errors import AuthenticationError, InvoicingError
 from .exits import CommandError, Exit
 from .stop import Stop, Taking, listening
 from .terminal.output import Count, Screen, plain, unheard
 from .terminal.progress import Monitor
-from .terminal.report import Report
+from .terminal.report import Report, opened_report
 from .terminal.rows import Kind, Row, refused_by_authority
 
 __all__ = [
@@ -187,7 +187,7 @@ async def carry_out(
     stop = Stop(lambda: screen.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
     taking = Taking(stop)
     async with AsyncExitStack() as stack:
-        paper = await stack.enter_async_context(Report(report, kind)) if report else None
+        paper = await stack.enter_async_context(opened_report(report, kind))
         account = Account(kind, screen, taking, paper)
         with listening(stop):
             try:

@@ -1,11 +1,34 @@
-"""Drafts from files: JSONL, one draft a line, and CSV, one invoice line a row; every fault of a file at once."""
+"""Drafts from files: JSONL, one draft a line, and CSV, one invoice line a row; every fault of a file at once.
+
+`read_jsonl` and `read_csv` read them, `dump_draft` writes one as a line of JSONL, `WireNames` holds the service's own
+field names. For tables of other things, as lists of ids: `Numbered` gives the lines of a file as text, `head_of` finds
+the row of column names, and `code_fault` says what a spreadsheet did to a key or an id.
+"""
 
 from __future__ import annotations
 
-from .._einvoices.spreadsheet import DecimalMark
-from .._values.table import LineFault
+from .._einvoices.encode import dump_draft
+from .._einvoices.rules import rounding_unit
+from .._einvoices.shape import WireNames
+from .._einvoices.spreadsheet import DecimalMark, code_fault
+from .._values.table import Head, LineFault, Numbered, head_of
 from ._csv_cells import COLUMNS
 from ._files import read_csv, read_jsonl
 from ._records import DraftAt, DraftsFileError
 
-__all__ = ["COLUMNS", "DecimalMark", "DraftAt", "DraftsFileError", "LineFault", "read_csv", "read_jsonl"]
+__all__ = [
+    "COLUMNS",
+    "DecimalMark",
+    "DraftAt",
+    "DraftsFileError",
+    "Head",
+    "LineFault",
+    "Numbered",
+    "WireNames",
+    "code_fault",
+    "dump_draft",
+    "head_of",
+    "read_csv",
+    "read_jsonl",
+    "rounding_unit",
+]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import io
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -14,8 +12,6 @@ from typing import Any
 import pytest
 from cli_screens import screen, shown, unavailable
 from fakes import FakeClock
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
 from invoicing_async import (
@@ -204,42 +200,13 @@ def test_a_wait_that_ended_first_stays_submitted() -> None:
     assert rows.request_row(InvoiceRequest(request_id="q", status=RequestStatus.FAILED))["outcome"] == "failed"
 
 
-async def write_report(path: Path, written: list[rows.Row]) -> None:
-    async with report.Report(path, rows.DOWNLOADS) as paper:
-        for row in written:
-            await paper.add(row)
-        await paper.publish({"taken": len(written)})
-
-
-ROWS = st.fixed_dictionaries(
-    {"order_id": st.text(max_size=20), "outcome": st.just("failed"), "error": st.text(max_size=20)}
-)
-
-
-@given(st.lists(ROWS, max_size=10))
-@settings(max_examples=20, deadline=None)
-def test_a_json_report_reads_back(written: list[rows.Row]) -> None:
-    """Whatever an id or an error holds, the report is JSON with every row."""
-    form = report._Json(rows.DOWNLOADS)
-    text = form.head() + "".join(map(form.row, written)) + form.tail({"taken": len(written)})
-    found = json.loads(text.encode("utf-8", "backslashreplace"))
-    assert [{name: item[name] for name in ("order_id", "outcome", "error")} for item in found["items"]] == written
-    assert found["taken"] == len(written)
-
-
 @pytest.mark.asyncio
-async def test_reports_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """CSV and JSON by the ending; a report that was not finished leaves nothing."""
-    many = [{"order_id": f"o{number}", "outcome": "saved", "error": "x" * 100} for number in range(1_000)]
-    await write_report(tmp_path / "r.csv", many)
-    with (tmp_path / "r.csv").open(newline="", encoding="utf-8-sig") as file:
-        assert [row["order_id"] for row in csv.DictReader(file)] == [row["order_id"] for row in many]
-    await write_report(tmp_path / "new" / "r.JSON", [])
-    assert json.loads((tmp_path / "new" / "r.JSON").read_text()) == {"items": [], "taken": 0}
-    (tmp_path / "old.csv").write_text("old")
-    async with report.Report(tmp_path / "old.csv", rows.DOWNLOADS) as paper:
-        await paper.add(many[0])
-    assert (tmp_path / "old.csv").read_text() == "old"
-    with pytest.raises(CommandError, match="cannot write the report"):
-        await write_report(tmp_path / "r.csv" / "r.csv", [])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old.csv", "r.csv"]
+@pytest.mark.parametrize(
+    ("name", "message"), [("r.csv/r.csv", "cannot write the report"), ("r.txt", "must end in .csv or .json")]
+)
+async def test_a_report_that_cannot_be_is_told_before_the_work(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "r.csv").touch()
+    with pytest.raises(CommandError, match=message):
+        async with report.opened_report(tmp_path / name, rows.DOWNLOADS):
+            raise AssertionError
+    assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]

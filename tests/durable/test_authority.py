@@ -15,10 +15,9 @@ from services import Service, drafts, listed, opened
 
 from invoicing_async._durable.records import Item
 from invoicing_async._durable.states import Event
-from invoicing_async.cli.terminal.rows import authority_status
 from invoicing_async.errors import AuthenticationError
 from invoicing_async.models import AuthorityStatus
-from invoicing_async.runs import InvoiceRun
+from invoicing_async.runs import InvoiceRun, authority_status
 
 EXPECTED = {
     "NOT_SUBMITTED": False,

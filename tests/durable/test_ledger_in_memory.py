@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class MemoryLedger:
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
         self.kind, self.settings, self.created, self.late = kind, dict(settings), clock.now(), 0.0
-        self.items: list[Item] = []
+        self.held: list[Item] = []
         self.entries: list[JournalEntry] = []
         self._clock = clock
 
@@ -43,20 +43,24 @@ class MemoryLedger:
         return self._clock.now()
 
     async def get(self, ref: int | str) -> Item | None:
-        return next((item for item in self.items if ref in {item.seq, item.key}), None)
+        return next((item for item in self.held if ref in {item.seq, item.key}), None)
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
     ) -> list[Item]:
-        found = [item for item in self.items[after:] if states is None or item.state in {*states}][:limit]
+        found = [item for item in self.held[after:] if states is None or item.state in {*states}][:limit]
         return found if payload else [evolve(item, payload=None) for item in found]
+
+    async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
+        for item in await self.rows(states, limit=len(self.held), payload=payload):
+            yield item
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         states = SENDABLE if self.kind is RunKind.INVOICES else TO_FETCH
         return await self.rows(tuple(states), after=after, limit=limit, payload=True)
 
     async def counts(self) -> dict[str, int]:
-        return Counter(item.state for item in self.items)
+        return Counter(item.state for item in self.held)
 
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         return []
@@ -80,19 +84,19 @@ class MemoryLedger:
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
         new = [key async for key in ids] if isinstance(ids, AsyncIterable) else [*ids]
         for key in new:
-            self.items.append(Item(len(self.items) + 1, key, DocumentState.PLANNED.value))
+            self.held.append(Item(len(self.held) + 1, key, DocumentState.PLANNED.value))
         return Intake(given=len(new), added=len(new), known=0, duplicates=0)
 
     async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
         new = [draft for draft in drafts if await self.get(draft.key) is None]
         for draft in new:
-            seq, digest = len(self.items) + 1, draft.payload_sha256
-            self.items.append(Item(seq, draft.key, State.PLANNED.value, payload=draft.payload, payload_sha256=digest))
+            seq, digest = len(self.held) + 1, draft.payload_sha256
+            self.held.append(Item(seq, draft.key, State.PLANNED.value, payload=draft.payload, payload_sha256=digest))
         return Intake(given=len(new), added=len(new), known=0, duplicates=0)
 
     async def record_document(self, ref: int | str, state: DocumentState, **learned: Any) -> None:
         item = await self._known(ref)
-        self.items[item.seq - 1] = evolve(item, state=state.value, **learned)
+        self.held[item.seq - 1] = evolve(item, state=state.value, **learned)
 
     async def transition(self, ref: int | str, event: Event, **learned: Any) -> State:
         [state] = await self.transition_many([Change(ref=ref, event=event, **learned)])
@@ -110,7 +114,7 @@ class MemoryLedger:
         kept = {name: value for name in LEARNED if (value := getattr(change, name)) is not None}
         if change.event is Event.INTENT:
             kept |= {"attempt": item.attempt + 1, "sent_at": now}
-        self.items[item.seq - 1] = evolve(
+        self.held[item.seq - 1] = evolve(
             item, state=state.value, code=change.code, error=change.error, updated=now, **kept
         )
         self.entries.append(JournalEntry(len(self.entries) + 1, item.seq, change.event, now, {}))

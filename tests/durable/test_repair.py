@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
@@ -22,7 +23,9 @@ from invoicing_async._durable.records import Change, Item
 from invoicing_async._durable.sheet import _entry
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._values.cells import BOM
+from invoicing_async.auth import StaticToken
 from invoicing_async.errors import ResolutionTooEarlyError
+from invoicing_async.invoices import AsyncInvoices
 from invoicing_async.models import Consumer, InvoiceLine
 from invoicing_async.repair import (
     COLUMNS,
@@ -32,14 +35,19 @@ from invoicing_async.repair import (
     UnverifiedError,
     contents,
     entries,
+    export_again,
+    note_unreadable,
     read_answers,
     retry_rejected,
     settle,
     sheet_head,
     sheet_line,
     too_early_for,
+    write_sheet,
 )
-from invoicing_async.runs import InvoiceRun, State
+from invoicing_async.runs import ExportTo, InvoiceRun, State
+from invoicing_async.sandbox import Faults, Sandbox, SandboxSettings
+from invoicing_async.session import Session
 
 ID = "00000000-0000-4000-8000-00000000000"
 
@@ -452,6 +460,62 @@ async def test_rejected_ones_are_let_go_by_their_code(tmp_path: Path) -> None:
         assert [(item.key, item.state) for item in items] == [("K0", "not_sent"), ("K2", "not_sent")]
         assert await states(run) == {"K0": "not_sent", "K1": "rejected", "K2": "not_sent", "K3": "success"}
         assert [item.key for item in await retry_rejected(run)] == ["K1"]
+
+
+@pytest.mark.asyncio
+async def test_a_sheet_is_a_new_file_or_none(tmp_path: Path) -> None:
+    """It is what `entries` has; one that is there may be filled in, and is left as it is."""
+    async with doubtful(tmp_path, Service()) as run:
+        out = tmp_path / "new" / "sheet.csv"
+        assert await write_sheet(run.ledger, out, [State.IN_DOUBT]) == 2
+        assert out.read_bytes().decode() == await sheet(run, State.IN_DOUBT)
+        with pytest.raises(FileExistsError, match=r"sheet\.csv"):
+            await write_sheet(run.ledger, out, [State.SUCCESS])
+        assert out.read_bytes().decode() == await sheet(run, State.IN_DOUBT)
+    assert sheet_head(mark=False) == sheet_head().removeprefix(BOM)
+
+
+@pytest.mark.asyncio
+async def test_drafts_that_cannot_be_read_are_invalid_until_they_are_corrected(tmp_path: Path) -> None:
+    """One without a key of its own is not taken, nor one whose key a draft has that can be sent."""
+    async with InvoiceRun.open(tmp_path / "run.db", clock=FakeClock()) as run:
+        await run.add(drafts(1))
+        errors = {"K0": "no", "K1": "price: is no number", "": "no key", "\n": "no key", "k" * 1000: "long"}
+        intake, kept = await note_unreadable(run, errors)
+        assert (intake.given, intake.added, set(kept)) == (1, 1, {"K1"})
+        assert await states(run) == {"K0": "planned", "K1": "invalid"}
+        assert (await note_unreadable(run, {"K1": "name: is missing"}))[1] == {"K1"}
+        await run.add(drafts(2))
+        assert await states(run) == {"K0": "planned", "K1": "planned"}
+
+
+@asynccontextmanager
+async def sandboxed() -> AsyncIterator[AsyncInvoices]:
+    """Invoices of a service that has their files."""
+    service = Sandbox(SandboxSettings(), clock=FakeClock(), faults=Faults(polls_until_done=(0, 0)))
+    auth = StaticToken(service.credentials.token)
+    async with Session("https://api.test/api", auth=auth, transport=service, clock=FakeClock()) as session:
+        yield AsyncInvoices(session)
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_gone_is_exported_again_to_its_place(tmp_path: Path) -> None:
+    """Where its folder is gone too, it goes where the run goes now."""
+    to = ExportTo(folder=tmp_path / "now", format="pdf")
+    async with sandboxed() as invoices, InvoiceRun.open(tmp_path / "run.db", clock=FakeClock()) as run:
+        await run.add(drafts(2))
+        await listed(run.run(invoices))
+        assert not await export_again(run, invoices, "K0", to)
+        assert not await export_again(run, invoices, "absent", to)
+        paths = {item.key: Path(item.path or "") for item in await listed(run.export(invoices, tmp_path / "then"))}
+        paths["K0"].unlink()
+        assert await export_again(run, invoices, "K0", to)
+        assert paths["K0"].is_file()
+        shutil.rmtree(tmp_path / "then")
+        assert await export_again(run, invoices, "K1", to)
+        again = await run.ledger.get("K1")
+        assert again is not None
+        assert Path(again.path or "").parent == to.folder
 
 
 def test_a_long_list_of_faults_is_short_in_one_line() -> None:

@@ -89,9 +89,26 @@ def through(peer: Peer) -> str:
 
 async def test_the_door_offers_what_a_transport_is_made_of() -> None:
     assert set(door.__all__) == {
-        "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport", "path", "serve",
+        "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport",
+        "has_credential", "path", "proxy_fault", "proxy_for", "serve",
     }  # fmt: skip
     assert all(getattr(door, name).__doc__ for name in door.__all__)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "environment", "through"),
+    [
+        (None, {}, None),
+        (None, {"HTTPS_PROXY": "http://clerk:secret@one:3128"}, "http://one:3128"),
+        ("http://clerk:secret@two:3128", {"HTTPS_PROXY": "http://one:3128"}, "http://two:3128"),
+    ],
+)
+async def test_the_proxy_of_a_url_is_told_without_its_credential(
+    monkeypatch: pytest.MonkeyPatch, proxy: str | None, environment: dict[str, str], through: str | None
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert door.proxy_for("https://host/api", proxy) == through
 
 
 async def test_serve_is_still_where_it_was() -> None:

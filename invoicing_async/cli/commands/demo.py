@@ -11,8 +11,8 @@ from typing import Annotated
 
 from attrs import evolve, frozen
 
-from ..._core.clock import RealClock
 from ...auth import HmacAuth, OAuthClientCredentials
+from ...clock import RealClock
 from ...documents import OrderDocuments
 from ...errors import InvoicingError
 from ...invoices import AsyncInvoices

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 from attrs import asdict, frozen
 from rich.text import Text
 
-from ..._core.clock import RealClock
-from ..._core.http import Exchange, Request
-from ..._einvoices.links import checked_base_url
-from ...auth import OAuthClientCredentials
+from ...auth import OAuthClientCredentials, StaticToken
+from ...clock import RealClock
 from ...errors import InvoicingError
 from ...policies import RetryPolicy, Timeouts
+from ...session import Session
+from ...transport import Exchange, Request
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..input.settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
@@ -168,7 +168,7 @@ async def _online(settings: Settings) -> list[Finding]:
 
 async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
-        url = checked_base_url(settings.base_url(service))
+        url = Session(settings.base_url(service), auth=StaticToken("-")).base_url
     except (CommandError, ValueError):
         return []  # what is wrong with it was said already
     try:

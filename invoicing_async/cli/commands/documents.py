@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from attrs import frozen
 from cyclopts import App
 
-from ..._files.layout import Layout
+from ... import Layout
 from ...documents import OrderDocuments
 from ...runs import DocumentRun
 from ..durable import carry_out_run, download_run, take_ids

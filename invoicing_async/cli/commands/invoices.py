@@ -12,7 +12,7 @@ from uuid import UUID
 from attrs import define, field
 from cyclopts import App, Parameter
 
-from ..._einvoices.encode import dump_draft
+from ...drafts import dump_draft
 from ...errors import SubmissionInDoubtError
 from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled

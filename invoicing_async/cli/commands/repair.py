@@ -13,10 +13,6 @@ from typing import Annotated, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.lock import holder_of
-from ..._files.publish import OnExisting
-from ..._files.writer import DiskWriter
-from ..._values.cells import BOM
 from ...errors import ResolutionTooEarlyError
 from ...invoices import AsyncInvoices
 from ...repair import (
@@ -32,14 +28,15 @@ from ...repair import (
     settle,
     sheet_head,
     sheet_line,
+    write_sheet,
 )
-from ...runs import InvoiceRun, RunKind, SqliteReader, State
+from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, Pace
 from ..input.settings import Settings
-from ..run_summary import PAGE, command
+from ..run_summary import command
 from ..summary import Account, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
@@ -310,10 +307,9 @@ async def retry(
 async def _none_rejected(run: InvoiceRun, codes: Iterable[str]) -> str:
     """Say why there is nothing to be tried again: what codes there are."""
     counts: Counter[str] = Counter()
-    after = 0
-    while page := await run.ledger.rows((State.REJECTED,), after=after, limit=PAGE):
-        counts.update(item.code or "none" for item in page)
-        after = page[-1].seq
+    async with aclosing(run.ledger.items((State.REJECTED,))) as items:
+        async for item in items:
+            counts[item.code or "none"] += 1
     if not counts:
         return "nothing in this run is rejected"
     there = ", ".join(f"{code} ({number:,})" for code, number in counts.most_common())
@@ -356,10 +352,7 @@ async def export(
     async with entered(SqliteReader.read(file)) as ledger:
         if ledger.kind is not RunKind.INVOICES:
             raise CommandError(f"{file} is a run of order documents; this is for e-invoices")
-        states: list[str] = [
-            *state,
-            *([State.SENDING] if "in_doubt" in state and holder_of(ledger.path) is None else []),
-        ]
+        states = (await Overview.of(ledger)).recorded(state)
         number = await (_written(ledger, states, out) if out else _printed(ledger, states, screen))
     if out is not None:
         screen.say(f" {number:,} written to {out}\n\n When it is filled in")
@@ -367,11 +360,10 @@ async def export(
     return Exit.DONE
 
 
-async def _printed(ledger: SqliteReader, states: Sequence[str], screen: Screen) -> int:
+async def _printed(ledger: LedgerReader, states: Sequence[str], screen: Screen) -> int:
     """Print a table as bytes, so that it is UTF-8 whatever the terminal is."""
     number = 0
-    head = "" if screen.out.is_terminal else BOM
-    _put(screen, head + sheet_head().removeprefix(BOM))
+    _put(screen, sheet_head(mark=not screen.out.is_terminal))
     async for entry in entries(ledger, states):
         number += 1
         screen.line(_entry_row(entry))
@@ -394,26 +386,14 @@ def _entry_row(entry: Entry) -> Row:
     return {"item": entry.item, "key": entry.key, "state": entry.state, **about, **said, "named_ids": named}
 
 
-async def _written(ledger: SqliteReader, states: Sequence[str], out: Path) -> int:
+async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> int:
     """Write a table to a file, whole or not at all. Raises `CommandError` if there is one: it may be filled in."""
-    number, disk = 0, DiskWriter()
     try:
-        if await disk.run(out.exists):
-            raise CommandError(f"{out} is there already, and may be filled in", hint="Name another file.")
-        spool = await disk.spool(out.parent)
-        try:
-            await spool.write([sheet_head().encode()])
-            async for entry in entries(ledger, states):
-                number += 1
-                await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
-            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
-        finally:
-            await spool.discard()
+        return await write_sheet(ledger, out, states)
+    except FileExistsError:
+        raise CommandError(f"{out} is there already, and may be filled in", hint="Name another file.") from None
     except OSError as error:
         raise CommandError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        await disk.close()
-    return number
 
 
 # -- refresh -----------------------------------------------------------------------------------------------------

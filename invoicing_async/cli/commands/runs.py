@@ -5,7 +5,7 @@ What people say of its items is in `repair`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -13,32 +13,39 @@ from typing import Annotated, Any, Literal, TypeAlias
 from attrs import frozen
 from cyclopts import App, Parameter
 
-from ..._durable.lock import Holder, holder_of
-from ..._files.layout import Layout
-from ..._files.writer import DiskWriter
+from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
-from ...runs import DocumentRun, DocumentState, InvoiceRun, Item, RunKind, SqliteReader, State, check_files
+from ...runs import (
+    Authority,
+    DocumentRun,
+    DocumentState,
+    Holder,
+    InvoiceRun,
+    Item,
+    LedgerReader,
+    Overview,
+    RunKind,
+    SqliteReader,
+    check_files,
+    count_without_file,
+)
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, Pace
 from ..run_summary import (
     IN_DOUBT,
-    PAGE,
-    Authority,
     DocumentBook,
     Errand,
     InvoiceBook,
     command,
-    count,
     doubts,
     many_doubts,
-    without_file,
 )
 from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
-from ..terminal.report import Report
+from ..terminal.report import opened_report
 from ..terminal.rows import (
     CHECKS,
     DOCUMENT_ITEMS,
@@ -49,7 +56,6 @@ from ..terminal.rows import (
     check_row,
     clock_time,
     item_row,
-    state_of,
 )
 from . import repair
 
@@ -71,43 +77,31 @@ class _View:
     """A run file as it is read: what it is, who holds it, how its items stand."""
 
     file: str
-    ledger: SqliteReader
+    ledger: LedgerReader
     kind: Kind
-    holder: Holder | None
-    counts: dict[str, int]
+    now: Overview
     without_file: int
     """Finished invoices that are to be exported."""
     authority: Authority
 
-    @property
-    def held(self) -> bool:
-        return self.holder is not None
-
     @classmethod
-    async def of(cls, file: str, ledger: SqliteReader) -> _View:
-        # First the counts: what was being sent then, and has no holder now, is in doubt for good.
-        counted = await ledger.counts()
-        holder = holder_of(ledger.path)
-        lacking = await without_file(ledger) if ledger.settings.get("export") else 0
+    async def of(cls, file: str, ledger: LedgerReader) -> _View:
+        now = await Overview.of(ledger)
+        lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
         authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
-        counts = count(counted, held=holder is not None)
-        return cls(file, ledger, KINDS[ledger.kind], holder, counts, lacking, authority)
+        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority)
 
-    async def items(self, wanted: tuple[str, ...]) -> AsyncIterator[Item]:
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return self.now.counts
+
+    @property
+    def holder(self) -> Holder | None:
+        return self.now.holder
+
+    def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
         """Give the items in these states, or all."""
-        after = 0
-        states = self.recorded(wanted) if wanted else None
-        while page := await self.ledger.rows(states, after=after, limit=PAGE):
-            for item in page:
-                yield item
-            after = page[-1].seq
-
-    def recorded(self, wanted: tuple[str, ...]) -> list[str]:
-        """Give the states of the file that users know as these."""
-        every: tuple[State | DocumentState, ...] = (
-            tuple(State) if self.ledger.kind is RunKind.INVOICES else tuple(DocumentState)
-        )
-        return [state for state in every if state_of(state, held=self.held) in wanted]
+        return self.ledger.items(self.now.recorded(wanted) if wanted else None)
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Give what the run was begun with, and who works on it."""
@@ -155,7 +149,7 @@ class _View:
             "total": sum(self.counts.values()),
             "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
             "without_file": self.without_file,
-            "authority": self.authority.counts,
+            "authority": dict(self.authority.counts),
             "settings": dict(self.ledger.settings),
             "next": list(self.steps()),
         }
@@ -221,17 +215,18 @@ async def show(
 
 
 async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
-    async with Report(path, view.kind) as report:
-        async for item in view.items(wanted):
-            await report.add(item_row(item, held=view.held))
-        await report.publish({"run": view.file, "counts": view.counts})
+    async with opened_report(path, view.kind) as report:
+        assert report is not None  # noqa: S101 - it was asked for; for the type checker
+        async for item in view.rows(wanted):
+            await report.add(item_row(item, held=view.holder is not None))
+        await report.publish({"run": view.file, "counts": dict(view.counts)})
 
 
 async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
     """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
     wide = max(map(len, view.kind.outcomes))
-    async for item in view.items(wanted):
-        row = item_row(item, held=view.held)
+    async for item in view.rows(wanted):
+        row = item_row(item, held=view.holder is not None)
         screen.line(row)
         if not screen.json:
             ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
@@ -273,7 +268,7 @@ async def _summary(view: _View, screen: Screen) -> None:
         screen.say(f"   {authority_note(authority.counts)}", "dim")
     screen.say("")
     screen.facts(view.facts())
-    steps = [] if view.held else list(view.steps(each=False))
+    steps = [] if view.holder else list(view.steps(each=False))
     if steps:
         screen.say("\n Next")
     for step in steps:
@@ -281,7 +276,7 @@ async def _summary(view: _View, screen: Screen) -> None:
 
 
 async def _first_doubts(view: _View) -> list[Item]:
-    return await view.ledger.rows(view.recorded(("in_doubt",)), limit=SHOWN)
+    return await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
 
 
 # -- resume ------------------------------------------------------------------------------------------------------
@@ -401,20 +396,13 @@ async def verify(file: str, /, *, report: Path | None = None, common: Common | N
     return code
 
 
-async def _check(account: Account, ledger: SqliteReader) -> None:
+async def _check(account: Account, ledger: LedgerReader) -> None:
     counts = await ledger.counts()
     documents = sum(counts.get(state, 0) for state in (DocumentState.SAVED, DocumentState.SKIPPED))
     bar = Bar("Files", None if ledger.kind is RunKind.INVOICES else documents, lambda: account.settled)
-    disk = DiskWriter()
-    try:
-        async with (
-            live(account.screen.err, [bar], shown=account.screen.lively),
-            aclosing(check_files(ledger, disk)) as files,
-        ):
-            async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
-                await account.add(check_row(checked_file))
-    finally:
-        await disk.close()
+    async with live(account.screen.err, [bar], shown=account.screen.lively), aclosing(check_files(ledger)) as files:
+        async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
+            await account.add(check_row(checked_file))
 
 
 repair.add_to(app)

@@ -7,16 +7,15 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ..._core import signing
-from ..._core.clock import RealClock
-from ..._core.http import path as quoted
-from ...auth import HmacAuth
+from ...auth import HmacAuth, Signature
+from ...clock import RealClock
+from ...transport import path as quoted
 from ..exits import CommandError, Exit
 from ..input.options import Common
 from ..input.settings import DOCUMENTS, Settings
 from ..terminal.output import Screen, plain
 
-__all__ = ["Stages", "mask", "sign"]
+__all__ = ["mask", "sign"]
 
 EXAMPLE = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
 SECRETS = ("x-store-token",)
@@ -27,46 +26,23 @@ def mask(secret: str) -> str:
     return f"**** ({len(secret)} characters)"
 
 
-@frozen(kw_only=True)
-class Stages:
-    """One signature, stage by stage (API.md A.2). `base_string` and `headers` hold the store token: mask it."""
+@frozen
+class _Masked:
+    """A signature without secrets."""
 
-    method: str
-    path: str
-    timestamp_ms: int
-    body_sha256: str
-    base_string: str
-    digest: str
-    headers: dict[str, str]
+    stages: Signature
 
-    @classmethod
-    def of(cls, auth: HmacAuth, *, method: str, path: str, base_path: str, body: bytes, timestamp_ms: int) -> Stages:
-        """Sign a request without sending it."""
-        identity = auth.identity(timestamp_ms)
-        signed = signing.signed_path(path, base_path=base_path, rules=auth.rules)
-        body_hash = signing.body_sha256(body)
-        text = signing.base_string(method, signed, headers=identity.items(), body_hash=body_hash)
-        digest = signing.digest(auth.secret_key, text)
-        return cls(
-            method=method.upper(),
-            path=signed,
-            timestamp_ms=timestamp_ms,
-            body_sha256=body_hash,
-            base_string=text,
-            digest=digest,
-            headers={**identity, "x-signature": signing.header_value(digest, rules=auth.rules)},
-        )
-
-    def masked(self, text: str) -> str:
-        """Give a text of these stages without secrets."""
+    @property
+    def base_string(self) -> str:
+        text = self.stages.base_string
         for name in SECRETS:
-            if value := self.headers.get(name):
+            if value := self.stages.headers.get(name):
                 text = text.replace(f"{name}:{value}", f"{name}:{mask(value)}")
         return text
 
-    def shown_headers(self) -> dict[str, str]:
-        """Give the headers without secrets."""
-        return {name: mask(value) if name in SECRETS else value for name, value in self.headers.items()}
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name: mask(value) if name in SECRETS else value for name, value in self.stages.headers.items()}
 
 
 def sign(
@@ -97,8 +73,7 @@ def sign(
     common = common or Common()
     settings = common.settings()
     auth = settings.partner()
-    stages = Stages.of(
-        auth,
+    stages = auth.signature(
         method=method,
         path=path if path is not None else _order_path(order_id),
         base_path=urlsplit(settings.base_url(DOCUMENTS)).path.rstrip("/"),
@@ -126,25 +101,27 @@ def _bytes(body: Path | None) -> bytes:
         raise CommandError(f"cannot read {body}: {error.strerror or error}") from None
 
 
-def _row(stages: Stages) -> dict[str, object]:
+def _row(stages: Signature) -> dict[str, object]:
+    masked = _Masked(stages)
     return {
         "method": stages.method,
         "path": stages.path,
         "timestamp_ms": stages.timestamp_ms,
         "body_sha256": stages.body_sha256,
-        "base_string": stages.masked(stages.base_string),
+        "base_string": masked.base_string,
         "hmac_sha256": stages.digest,
-        "headers": stages.shown_headers(),
+        "headers": masked.headers,
     }
 
 
-def _show(screen: Screen, stages: Stages, auth: HmacAuth, settings: Settings) -> None:
+def _show(screen: Screen, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
+    masked = _Masked(stages)
     facts = (("base URL", settings.base_url(DOCUMENTS)), ("rules", _rules(auth)), ("secret key", mask(auth.secret_key)))
     screen.facts(facts)
-    headers = "\n".join(f"{name}: {value}" for name, value in stages.shown_headers().items())
+    headers = "\n".join(f"{name}: {value}" for name, value in masked.headers.items())
     for title, text in (
         ("1  SHA-256 of the body", stages.body_sha256),
-        ("2  Base string: lines end with one \\n, the last with none", stages.masked(stages.base_string)),
+        ("2  Base string: lines end with one \\n, the last with none", masked.base_string),
         ("3  HMAC-SHA256 of it under the secret key, in hex", stages.digest),
         ("4  Headers as they are sent", headers),
     ):

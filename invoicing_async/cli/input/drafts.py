@@ -13,10 +13,18 @@ from typing import Annotated, Any, Literal, TypeAlias
 from attrs import evolve, field, fields_dict, frozen
 from cyclopts import Group, Parameter
 
-from ..._einvoices.rules import rounding_unit
-from ..._einvoices.shape import WireNames
-from ..._values.table import Head, Numbered, head_of
-from ...drafts import COLUMNS, DecimalMark, LineFault, read_csv, read_jsonl
+from ...drafts import (
+    COLUMNS,
+    DecimalMark,
+    Head,
+    LineFault,
+    Numbered,
+    WireNames,
+    head_of,
+    read_csv,
+    read_jsonl,
+    rounding_unit,
+)
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
 from ..exits import CommandError, checked
 from ..terminal.output import plain

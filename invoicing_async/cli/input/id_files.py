@@ -25,7 +25,7 @@ from pathlib import PurePath
 from shlex import quote
 from typing import Any
 
-from ..._values.table import Head, Numbered, head_of
+from ...drafts import Head, Numbered, head_of
 from ..exits import CommandError
 
 __all__ = ["Form", "form_of", "looked_at"]

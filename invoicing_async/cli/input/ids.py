@@ -20,8 +20,7 @@ from typing import Any, BinaryIO, Generic, Self, TypeVar
 from attrs import frozen
 from cyclopts import Parameter
 
-from ..._einvoices.spreadsheet import code_fault
-from ..._values.table import Head, Numbered, head_of
+from ...drafts import Head, Numbered, code_fault, head_of
 from ..exits import CommandError
 from ..stop import Stop
 from .id_files import Form, looked_at

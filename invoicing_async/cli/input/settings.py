@@ -14,15 +14,13 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
-from ..._core.signing import SigningRules
-from ..._einvoices.shape import WireNames
-from ..._transport.proxies import Environment, Proxy, has_credential, proxy_fault
-from ..._values.characters import stuck
-from ...auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
+from ...auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
+from ...drafts import WireNames
 from ...events import Observer
 from ...invoices import Endpoints
 from ...policies import Limits, RetryPolicy, Timeouts
 from ...session import Session
+from ...transport import has_credential, proxy_fault, proxy_for
 from ..exits import CommandError
 
 if TYPE_CHECKING:
@@ -110,15 +108,14 @@ class Network:
 
     def way_to(self, url: str) -> str | None:
         """Return the URL of the proxy that a URL is called through, without its credential; None for none."""
-        proxy = Environment.read().proxy_for(url) if self.proxy is None else Proxy.of(self.proxy)
-        return None if proxy is None else proxy.url
+        return proxy_for(url, self.proxy)
 
     def check(self) -> None:
         """Raise `CommandError` for a proxy that is none, where it was asked for or in the environment."""
         if self.proxy is not None and (fault := proxy_fault(self.proxy)):
             raise CommandError(f"{PROXY} {fault}")
         try:
-            Environment.read()
+            proxy_for("https://", None)
         except ValueError as error:
             if self.proxy is None:
                 raise CommandError(f"a proxy in the environment is wrong: {error}") from None
@@ -211,7 +208,7 @@ class Settings:
 
     def _check(self, service: Service) -> None:
         for variable in service.variables:
-            if fault := stuck(self.get(service, variable.name) or ""):
+            if fault := credential_fault(self.get(service, variable.name) or ""):
                 raise CommandError(f"{service.name(variable)} {fault}", hint="Write it again, without that.")
         missing = self.missing(service)
         if missing:

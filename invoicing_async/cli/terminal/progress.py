@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from ..._core.clock import Clock, RealClock
+from ...clock import Clock, RealClock
 from ...errors import RateLimitError, ServiceUnavailableError, TransportError
 from ...events import AttemptFailed, Event, OperationPolled, RequestStarted, RequestSucceeded, RetryScheduled
 

@@ -1,116 +1,29 @@
-"""The report of a batch as CSV or JSON, by its file's ending: written as outcomes come, published whole at the end.
-
-A CSV report is for spreadsheets: it begins with a byte order mark, and no cell of it is run as a formula.
-"""
+"""The report that a command is asked for: where it is written, and what is told if it cannot be."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
 
-from ..._files.publish import OnExisting
-from ..._files.writer import DiskWriter, Spool
-from ..._values.cells import BOM, csv_line
+from ...reports import Report
 from ..exits import CommandError
-from .rows import Kind, Row
+from .rows import Kind
 
-__all__ = ["Report"]
-
-PIECE = 2**16
-"""Characters that are kept before they are written."""
+__all__ = ["Report", "opened_report"]
 
 
-class Report:
-    """One report file. Enter it before the batch begins; nothing is left at its place if `publish` is not reached.
-
-    Raises `CommandError` for an ending that is neither `.csv` nor `.json` and for a place that cannot be written.
-    """
-
-    def __init__(self, path: Path, kind: Kind) -> None:
-        forms: Mapping[str, Callable[[Kind], _Form]] = {".csv": _Csv, ".json": _Json}
-        if path.suffix.lower() not in forms:
-            raise CommandError(f"the report must end in .csv or .json, got {path}")
-        self.path = path
-        self._form = forms[path.suffix.lower()](kind)
-        self._kept: list[str] = [self._form.head()]
-        self._size = 0
-        self._disk: DiskWriter
-        self._spool: Spool
-
-    async def __aenter__(self) -> Self:
-        self._disk = DiskWriter()
+@asynccontextmanager
+async def opened_report(path: Path | None, kind: Kind) -> AsyncIterator[Report | None]:
+    """Begin a report, None if none is asked for. Raises `CommandError` for a place or an ending that cannot be."""
+    if path is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
         try:
-            self._spool = await self._disk.spool(self.path.parent)
+            report = await stack.enter_async_context(Report(path, kind.columns))
+        except ValueError as error:
+            raise CommandError(str(error)) from None
         except OSError as error:
-            await self._disk.close()
-            raise CommandError(f"cannot write the report {self.path}: {error.strerror or error}") from None
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._spool.discard()
-        finally:
-            await self._disk.close()
-
-    async def add(self, row: Row) -> None:
-        """Append one outcome. Raises `OSError`."""
-        text = self._form.row(row)
-        self._kept.append(text)
-        self._size += len(text)
-        if self._size >= PIECE:
-            await self._flush()
-
-    async def publish(self, totals: Mapping[str, Any]) -> None:
-        """Append the totals where the form has a place for them, and put the report in its place."""
-        self._kept.append(self._form.tail(totals))
-        await self._flush()
-        await self._spool.publish(self.path, on_existing=OnExisting.REPLACE, durable=True)
-
-    async def _flush(self) -> None:
-        pieces, self._kept, self._size = self._kept, [], 0
-        await self._spool.write([piece.encode("utf-8", "backslashreplace") for piece in pieces])
-
-
-class _Form(Protocol):
-    """How rows become text."""
-
-    def head(self) -> str: ...
-
-    def row(self, row: Row) -> str: ...
-
-    def tail(self, totals: Mapping[str, Any]) -> str: ...
-
-
-class _Csv:
-    def __init__(self, kind: Kind) -> None:
-        self._columns = kind.columns
-
-    def head(self) -> str:
-        return BOM + csv_line(self._columns)
-
-    def row(self, row: Row) -> str:
-        return csv_line(row.get(name) for name in self._columns)
-
-    def tail(self, totals: Mapping[str, Any]) -> str:
-        return ""
-
-
-class _Json:
-    def __init__(self, kind: Kind) -> None:
-        self._columns = kind.columns
-        self._between = "\n"
-
-    def head(self) -> str:
-        return '{"items": ['
-
-    def row(self, row: Row) -> str:
-        between, self._between = self._between, ",\n"
-        return between + json.dumps({name: row.get(name) for name in self._columns}, ensure_ascii=False)
-
-    def tail(self, totals: Mapping[str, Any]) -> str:
-        return "\n],\n" + json.dumps(dict(totals))[1:-1] + "}\n"
+            raise CommandError(f"cannot write the report {path}: {error.strerror or error}") from None
+        yield report

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from ..._einvoices.decode import decode_request
 from ...documents import DownloadOutcome
-from ...errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ...errors import ApiError, InvoicingError, SubmissionInDoubtError
 from ...invoices import SubmitOutcome
 from ...models import (
     AuthorityStatus,
@@ -33,7 +30,7 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import Checked, DocumentState, Item, State
+from ...runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
 
 __all__ = [
     "CHECKS",
@@ -46,7 +43,6 @@ __all__ = [
     "Kind",
     "Row",
     "at",
-    "authority_status",
     "check_row",
     "clock_time",
     "document_row",
@@ -56,7 +52,6 @@ __all__ = [
     "refresh_row",
     "refused_by_authority",
     "request_row",
-    "state_of",
     "submission_row",
 ]
 
@@ -258,19 +253,6 @@ def request_row(request: InvoiceRequest | Unsettled) -> Row:
     return row
 
 
-_AUTHORITY = re.compile(r'"authority_status":"([A-Za-z_]{1,40})"')
-"""The tax authority's status in a recorded answer; inside a text of it the quotes would be escaped."""
-
-
-def authority_status(item: Item) -> str | None:
-    """Give the tax authority's status of a finished e-invoice, in a tenth of the time of reading the whole answer."""
-    found = _AUTHORITY.findall(item.result or "")
-    if len(found) > 1:
-        word: str | None = _last_word(item).get("authority_status")
-        return word
-    return found[0] if found else None
-
-
 def refused_by_authority(row: Row) -> bool:
     """Tell whether an invoice was made and does not stand with the tax authority."""
     return AuthorityStatus.refuses(row.get("authority_status"))
@@ -313,18 +295,11 @@ def clock_time(seconds: float | None) -> str:
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
 
 
-def state_of(state: str, *, held: bool = False) -> str:
-    """Give the word users know a recorded state by: what was being sent is in doubt once its process is gone."""
-    if state != State.SENDING:
-        return state
-    return "in_flight" if held else str(State.IN_DOUBT)
-
-
 def item_row(item: Item, *, held: bool = False) -> Row:
     """Give an item of a run as it stands; `held` says that a process is at work on it."""
     return {
         "key": item.key,
-        "state": state_of(item.state, held=held),
+        "state": apparent_state(item.state, held=held),
         "request_id": item.request_id,
         "invoice_id": item.invoice_id,
         "path": item.path,
@@ -357,32 +332,11 @@ def _answer(item: Item) -> Row:
 
 def _last_word(item: Item) -> Row:
     """Give what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
-    if item.result is None:
-        return {}
     if item.state in {State.IN_DOUBT, State.SENDING}:
-        return doubtful_answer(item)
-    if item.request_id is None:
-        return {}
-    try:
-        return request_row(decode_request(item.result.encode(), request_id=item.request_id))
-    except ProtocolError:  # it was read once; the run file holds it whole
-        return {}
-
-
-def doubtful_answer(item: Item) -> Row:
-    """Give the answer that left an item in doubt, as it was recorded; empty if none came."""
-    try:
-        found = json.loads(item.result or "null")
-    except ValueError:  # not ours
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    ids = found.get("request_ids")
-    return {
-        "http_status": found.get("status"),
-        "request_ids": " ".join(map(str, ids)) or None if isinstance(ids, list) else None,
-        "answer": found.get("answer") or None,
-    }
+        said = recorded_answer(item)
+        return {"http_status": said.status, "request_ids": " ".join(said.request_ids) or None, "answer": said.text}
+    request = recorded_request(item)
+    return {} if request is None else request_row(request)
 
 
 def document_row(item: Item) -> Row:
@@ -406,7 +360,7 @@ def invoice_row(item: Item, *, line: int | None = None) -> Row:
         "key": item.key,
         "line": line,
         **_last_word(item),
-        "outcome": state_of(item.state),
+        "outcome": apparent_state(item.state, held=False),
         "request_id": item.request_id,
         "invoice_id": item.invoice_id,
         **_why(item),
