@@ -1,5 +1,6 @@
 """What every part of the library stands on: requests, signing, batches, time, and what an answer means.
 
+- `admission`: When an attempt may begin, by the limits of its session.
 - `answers`: What an answer says, however it says it: its JSON, the service's own words, its code, the ids that it
   names.
 - `batch`: Many pieces of work at once, bounded on both sides, given as they finish.
