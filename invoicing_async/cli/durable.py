@@ -32,7 +32,8 @@ from ..runs import (
 from .exits import CommandError, Exit, checked
 from .input.drafts import BadDraft, Drafts
 from .input.options import Pace
-from .run_summary import PAGE, Book, DocumentBook, Errand, InvoiceBook
+from .run_kinds import DocumentBook, InvoiceBook
+from .run_summary import PAGE, Book, Errand
 from .stop import Stop, listening
 from .summary import SHOWN, error_of
 from .terminal.output import plain

@@ -30,7 +30,7 @@ from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._files.names import file_name
-from invoicing_async.cli import run_summary
+from invoicing_async.cli import run_kinds, run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
@@ -718,7 +718,7 @@ async def test_books_that_do_not_balance_are_told(tmp_path: Path) -> None:
     seen = Screen(out=Console(file=io.StringIO(), force_terminal=True), err=console)
     errand = run_summary.Errand(screen=seen, settings=Settings({}), common=Common(), pace=Pace(), file="m.db")
     async with SqliteLedger.open(tmp_path / "m.db", kind=RunKind.DOCUMENTS, settings={}) as ledger:
-        book = run_summary.DocumentBook(ledger, errand, Stop(lambda: None), None)
+        book = run_kinds.DocumentBook(ledger, errand, Stop(lambda: None), None)
         await book.begin()
         await ledger.add_ids(["a"])
         book.expected = 2

@@ -34,7 +34,8 @@ ADAPTERS = {
 """Where a package, or a module of the standard library that is not pure, may be used."""
 
 WRITERS = ("_files", "_durable", "cli/commands/repair.py", "cli/commands/invoices.py", "cli/terminal", "__main__.py")
-"""What writes files: documents, run files, and on the command line what its user asks for; the entry only opens the null
+"""What writes files: documents, run files, and on the command line what its user asks for; the entry only opens
+the null
 device, in the place of a closed stream."""
 
 

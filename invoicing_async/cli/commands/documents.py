@@ -17,7 +17,8 @@ from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
 from ..input.options import FLAG, Common, Pace, Picking
 from ..input.settings import Settings
-from ..run_summary import DocumentBook, Errand
+from ..run_kinds import DocumentBook
+from ..run_summary import Errand
 from ..summary import Account, carry_out
 from ..terminal.output import Screen
 from ..terminal.progress import Bar, live

@@ -24,7 +24,8 @@ from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, exampl
 from ..input.ids import SOURCE, Ids, open_ids
 from ..input.options import FLAG, Common, Pace, Picking
 from ..input.settings import Settings
-from ..run_summary import Errand, InvoiceBook
+from ..run_kinds import InvoiceBook
+from ..run_summary import Errand
 from ..stop import Taking
 from ..summary import Account, carry_out, reason, words
 from ..terminal.output import Screen, plain

@@ -1,31 +1,21 @@
-"""`runs resolve | retry | export | refresh`: what people say of a run's e-invoices, and what they need for that."""
+"""`runs retry | export | refresh`: what people say of a run's e-invoices, and what they need for that."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-from math import ceil
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from attrs import frozen
 from cyclopts import App, Parameter
 
-from ...errors import ResolutionTooEarlyError
 from ...invoices import AsyncInvoices
 from ...repair import (
-    Answer,
-    AnswersError,
-    Contents,
     Entry,
-    Settled,
-    UnverifiedError,
     entries,
-    read_answers,
     retry_rejected,
-    settle,
     sheet_head,
     sheet_line,
     write_sheet,
@@ -33,228 +23,19 @@ from ...repair import (
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
-from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, Pace
-from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import Account, carry_out, words
-from ..terminal.output import Count, Screen, plain
+from ..terminal.output import Screen, plain
 from ..terminal.progress import Bar, live
 from ..terminal.rows import REFRESHES, Row, item_row, refresh_row
+from .resolve import KEY, resolve, standing
 
 __all__ = ["add_to"]
 
-KEY = Parameter(allow_leading_hyphen=True)
 Listed: TypeAlias = Literal[
     "planned", "not_sent", "submitted", "success", "failed", "rejected", "in_doubt", "invalid",
 ]  # fmt: skip
-
-
-# -- resolve -----------------------------------------------------------------------------------------------------
-
-
-async def resolve(
-    file: str,
-    key: Annotated[str | None, KEY] = None,
-    /,
-    *,
-    as_: Annotated[Literal["created", "not-created"] | None, Parameter(name="--as")] = None,
-    request_id: str | None = None,
-    from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
-    undo: Annotated[bool, FLAG] = False,
-    unverified: Annotated[bool, FLAG] = False,
-    pace: Pace | None = None,
-    common: Common | None = None,
-) -> int:
-    """Say what became of e-invoices in doubt, after you looked them up at the service.
-
-    One at a time with KEY and --as, or many with --from: `runs export FILE --state in_doubt --csv` writes the file
-    that is filled in for that. The service is asked for each request id first, and what it has is shown beside the
-    draft; an id that it does not know, or under which it has another invoice, is refused. Every answer is judged
-    before anything is changed. What was created is polled by the next `runs resume`, what was not created is sent by
-    it: be sure before you say so, or you make a second invoice of one that is there. It cannot be said before
-    whatever was sent must have arrived. --undo takes an answer back, as long as nothing came of it.
-
-    Exit code 0: done; 2: an answer cannot stand, could not be verified or comes too early, and nothing was changed.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    key
-        The draft's key.
-    as_
-        What you found: it was created, or it was not.
-    request_id
-        With --as created: the request id of its submission.
-    from_
-        Read answers from this CSV, or - for stdin: columns key, answer (created or not-created) and request_id; a row
-        without an answer is left as it is.
-    undo
-        Take back what was said of KEY: it is in doubt again.
-    unverified
-        Do not ask the service for the request ids; take them as they are.
-    """
-    common = common or Common()
-    screen = Screen.of(common)
-    _check_usage(key, as_, request_id, from_, undo=undo)
-    if undo:
-        return await _undone(screen, file, key or "")
-    if from_ is not None:
-        answers = _read(from_, screen)
-    else:
-        answers = (Answer(key=key or "", created=as_ == "created", request_id=request_id),)
-    ask = not unverified and any(answer.created for answer in answers)
-    settings = common.settings() if ask else None
-    async with entered(InvoiceRun.open(file, create=False)) as run:
-        if key is not None:
-            await _standing(run, key, State.IN_DOUBT, "in doubt")
-        return await _settled(run, answers, _Errand(screen, file, from_, settings, pace or Pace()))
-
-
-@frozen
-class _Errand:
-    """What `resolve` was told: the file of answers, None for one answer; without `settings` no service is asked."""
-
-    screen: Screen
-    file: str
-    answers: str | None
-    settings: Settings | None
-    pace: Pace
-
-
-def _check_usage(key: str | None, as_: str | None, request_id: str | None, from_: str | None, *, undo: bool) -> None:
-    """Raise `CommandError` for words that do not go together."""
-    if from_ is not None:
-        if key is not None or as_ is not None or request_id is not None or undo:
-            raise CommandError("--from has all the answers: KEY, --as, --request-id and --undo do not go with it")
-    elif key is None:
-        raise CommandError("give a KEY, or --from ANSWERS.csv for many")
-    elif undo:
-        if as_ is not None or request_id is not None:
-            raise CommandError("--undo takes an answer back: --as and --request-id do not go with it")
-    elif as_ is None:
-        raise CommandError("say what you found: --as created --request-id ID, or --as not-created")
-    elif (as_ == "created") is (request_id is None):
-        raise CommandError("--as created needs --request-id ID; --as not-created must not have one")
-    elif request_id is not None:
-        _check_id(request_id)
-
-
-def _check_id(request_id: str) -> None:
-    checked(lambda: read_answers(f"key,answer,request_id\nK,created,{request_id}\n".encode()), "--request-id")
-
-
-def _read(where: str, screen: Screen) -> tuple[Answer, ...]:
-    """Read a file of answers. Raises `CommandError` after telling every fault."""
-    with opened(where) as file:
-        data = file.read()
-    try:
-        answers = read_answers(data)
-    except AnswersError as error:
-        raise _refused(error, screen, where) from None
-    if not answers:
-        raise CommandError(f"{where} has no answer", hint="Fill in the columns answer and request_id.")
-    return answers
-
-
-def _refused(error: AnswersError, screen: Screen, where: str) -> CommandError:
-    """Tell every fault in a line of its own, and give what ends the command below them."""
-    for fault in error.faults:
-        screen.err.print(plain(f"{where} {fault}"), markup=False, soft_wrap=True)
-    return CommandError(f"nothing was changed: {len(error.faults):,} faults in {where}", hint=error.hint)
-
-
-async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], errand: _Errand) -> Exit:
-    screen, done = errand.screen, Counter[str]()
-    try:
-        async with _asking(errand) as invoices, aclosing(settle(run, answers, invoices=invoices)) as settled:
-            async for one in settled:
-                done[one.item.state if one.changed else "known"] += 1
-                _tell(screen, one)
-    except AnswersError as error:
-        if errand.answers is not None:
-            raise _refused(error, screen, errand.answers) from None
-        hint = error.hint if isinstance(error, UnverifiedError) else ""
-        raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
-    except ResolutionTooEarlyError as error:
-        raise CommandError(f"nothing was changed: {error} ({ceil(error.remaining)} s left)", hint=error.hint) from None
-    except ValueError as error:
-        raise CommandError(str(error)) from None
-    if not screen.json:
-        if errand.answers is not None:
-            screen.counts(f"Answers about {errand.file}", _counted(done))
-        screen.say(f"\n Next\n   {command('runs', 'resume', errand.file)}")
-    return Exit.DONE
-
-
-def _counted(done: Counter[str]) -> Iterator[Count]:
-    meanings = {
-        "submitted": "created; `runs resume` waits for them",
-        "not_sent": "not created; `runs resume` sends them",
-        "known": "said before; nothing was changed",
-    }
-    for outcome, meaning in meanings.items():
-        if done[outcome]:
-            yield Count(words(outcome), f"{done[outcome]:,}", meaning)
-    yield Count("total", f"{done.total():,}", style="bold")
-
-
-def _tell(screen: Screen, settled: Settled) -> None:
-    """Tell how an item stands now, with what the service has under its id beside the draft."""
-    item, finding = settled.item, settled.finding
-    screen.line(item_row(item) | ({} if finding is None else {"found": finding.json()}))
-    if screen.json:
-        return
-    about = f", request {item.request_id}" if item.request_id else ""
-    screen.say(f" {plain(item.key)} is {words(item.state)}{about}{'' if settled.changed else ' (said before)'}")
-    if finding is not None:
-        screen.say(f"   draft    {_in_words(finding.draft)}", "dim")
-        screen.say(f"   service  {_in_words(finding.found)}, {plain(finding.request.status)}", "dim")
-
-
-def _in_words(found: Contents) -> str:
-    amount = None if found.amount is None else f"{found.amount:,f}"
-    told = (("buyer", found.buyer), ("tax code", found.tax_code), ("code", found.customer), ("amount", amount))
-    return plain(", ".join(f"{name} {value}" for name, value in told if value) or "nothing said of the invoice yet")
-
-
-@asynccontextmanager
-async def _asking(errand: _Errand) -> AsyncIterator[AsyncInvoices | None]:
-    """Give the e-invoices of the service, None if it is not to be asked."""
-    settings, pace = errand.settings, errand.pace
-    if settings is None:
-        yield None
-        return
-    limits, retry = checked(lambda: pace.limits, "pace"), checked(lambda: pace.retry, "pace")
-    try:
-        session = settings.invoices(limits=limits, retry=retry)
-    except CommandError as error:
-        error.hint = f"{error.hint} Or take the ids as they are, with --unverified.".strip()
-        raise
-    async with session:
-        yield AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
-
-
-async def _undone(screen: Screen, file: str, key: str) -> Exit:
-    async with entered(InvoiceRun.open(file, create=False)) as run:
-        try:
-            item = await run.undo(key)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
-    screen.line(item_row(item))
-    if not screen.json:
-        show = command("runs", "show", file, "--state", "in_doubt")
-        screen.say(f" {plain(item.key)} is {words(item.state)} again\n\n Next\n   {show}")
-    return Exit.DONE
-
-
-async def _standing(run: InvoiceRun, key: str, state: State, said: str) -> None:
-    item = await run.ledger.get(key)
-    if item is None:
-        raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.path, "--items"))
-    if item.state != state:
-        raise CommandError(f"{key!r} is {words(item.state)}, not {said}")
 
 
 # -- retry -------------------------------------------------------------------------------------------------------
@@ -289,7 +70,7 @@ async def retry(
         raise CommandError("give a KEY, or --state rejected for all of them, with --code CODE for some of them")
     async with entered(InvoiceRun.open(file, create=False)) as run:
         if key is not None:
-            await _standing(run, key, State.REJECTED, "rejected")
+            await standing(run, key, State.REJECTED, "rejected")
             items = [await run.retry(key)]
         else:
             items = await retry_rejected(run, code)

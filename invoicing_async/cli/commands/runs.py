@@ -5,64 +5,46 @@ What people say of its items is in `repair`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from attrs import frozen
 from cyclopts import App, Parameter
 
 from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
 from ...runs import (
-    Authority,
     DocumentRun,
     DocumentState,
-    Holder,
     InvoiceRun,
     Item,
     LedgerReader,
-    Overview,
     RunKind,
     SqliteReader,
     check_files,
-    count_without_file,
 )
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, Pace
-from ..run_summary import (
-    IN_DOUBT,
-    DocumentBook,
-    Errand,
-    InvoiceBook,
-    command,
-    doubts,
-    many_doubts,
-)
+from ..run_kinds import DocumentBook, InvoiceBook
+from ..run_summary import IN_DOUBT, Errand, command, doubts, many_doubts
 from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
 from ..terminal.rows import (
     CHECKS,
-    DOCUMENT_ITEMS,
-    INVOICE_ITEMS,
-    Kind,
     Row,
-    at,
     check_row,
-    clock_time,
     item_row,
 )
 from . import repair
+from .run_view import RunView
 
 __all__ = ["app"]
 
 app = App(name="runs")
-KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
 Shown: TypeAlias = Literal[
     "planned", "saved", "skipped", "deferred", "failed",
     "in_flight", "not_sent", "submitted", "success", "rejected", "in_doubt", "invalid",
@@ -70,89 +52,6 @@ Shown: TypeAlias = Literal[
 
 
 # -- show --------------------------------------------------------------------------------------------------------
-
-
-@frozen
-class _View:
-    """A run file as it is read: what it is, who holds it, how its items stand."""
-
-    file: str
-    ledger: LedgerReader
-    kind: Kind
-    now: Overview
-    without_file: int
-    """Finished invoices that are to be exported."""
-    authority: Authority
-
-    @classmethod
-    async def of(cls, file: str, ledger: LedgerReader) -> _View:
-        now = await Overview.of(ledger)
-        lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
-        authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
-        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority)
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        return self.now.counts
-
-    @property
-    def holder(self) -> Holder | None:
-        return self.now.holder
-
-    def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
-        """Give the items in these states, or all."""
-        return self.ledger.items(self.now.recorded(wanted) if wanted else None)
-
-    def facts(self) -> Iterator[tuple[str, str]]:
-        """Give what the run was begun with, and who works on it."""
-        settings = self.ledger.settings
-        yield "begun", clock_time(self.ledger.created)
-        if "folder" in settings:
-            yield "folder", settings["folder"]
-            yield "layout", settings["layout"]
-        if export := settings.get("export"):
-            lacking = f", {self.without_file:,} left to do" if self.without_file else ""
-            yield "export", f"{export['format']} to {export['folder']}{lacking}"
-        if pace := settings.get("pace"):
-            yield "pace", ", ".join(f"{words(name)} {value:g}" for name, value in pace.items())
-        if self.holder is not None:
-            yield "held by", str(self.holder)
-
-    def steps(self, *, each: bool = True) -> Iterator[str]:
-        """Give the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
-        number = self.counts.get
-        to_do = (
-            ("planned", "not_sent", "submitted")
-            if self.ledger.kind is RunKind.INVOICES
-            else ("planned", "deferred", "failed")
-        )
-        if self.without_file or any(number(state) for state in to_do):
-            yield command("runs", "resume", self.file)
-        if number("rejected"):
-            yield command("runs", "retry", self.file, "KEY")
-        if number("in_doubt") and each:
-            yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
-            yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
-        if (number("in_doubt") or 0) > 1 and each:
-            yield from many_doubts(self.file)
-        if number("saved") or number("skipped") or self.ledger.settings.get("export"):
-            yield command("runs", "verify", self.file)
-
-    def json(self) -> dict[str, Any]:
-        """Give it all as one JSON object."""
-        holder = self.holder
-        return {
-            "file": str(self.ledger.path),
-            "kind": str(self.ledger.kind),
-            "begun": at(self.ledger.created),
-            "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
-            "total": sum(self.counts.values()),
-            "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
-            "without_file": self.without_file,
-            "authority": dict(self.authority.counts),
-            "settings": dict(self.ledger.settings),
-            "next": list(self.steps()),
-        }
 
 
 @app.command
@@ -202,7 +101,7 @@ async def show(
     """
     screen = Screen.of(common or Common())
     async with entered(SqliteReader.read(file)) as ledger:
-        view = await _View.of(file, ledger)
+        view = await RunView.of(file, ledger)
         if report is not None:
             await _write(view, report, state)
         if items or state:
@@ -214,7 +113,7 @@ async def show(
     return Exit.DONE
 
 
-async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
+async def _write(view: RunView, path: Path, wanted: tuple[str, ...]) -> None:
     async with opened_report(path, view.kind) as report:
         assert report is not None  # noqa: S101 - it was asked for; for the type checker
         async for item in view.rows(wanted):
@@ -222,7 +121,7 @@ async def _write(view: _View, path: Path, wanted: tuple[str, ...]) -> None:
         await report.publish({"run": view.file, "counts": dict(view.counts)})
 
 
-async def _list(view: _View, screen: Screen, wanted: tuple[str, ...]) -> None:
+async def _list(view: RunView, screen: Screen, wanted: tuple[str, ...]) -> None:
     """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
     wide = max(map(len, view.kind.outcomes))
     async for item in view.rows(wanted):
@@ -245,7 +144,7 @@ def _why(row: Row) -> str:
     return f"{error} ({', '.join(more)})" if more else error
 
 
-async def _summary(view: _View, screen: Screen) -> None:
+async def _summary(view: RunView, screen: Screen) -> None:
     """Show what is to be settled, and below it how the run stands: the end of a long list is what is seen."""
     if view.counts.get("in_doubt"):
         screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
@@ -275,7 +174,7 @@ async def _summary(view: _View, screen: Screen) -> None:
         screen.say(f"   {step}")
 
 
-async def _first_doubts(view: _View) -> list[Item]:
+async def _first_doubts(view: RunView) -> list[Item]:
     return await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
 
 

@@ -1,0 +1,117 @@
+"""A run file as `runs show` reads it: facts, counts, and the commands that are left to do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ...runs import (
+    Authority,
+    Holder,
+    Item,
+    LedgerReader,
+    Overview,
+    RunKind,
+    count_without_file,
+)
+from ..run_summary import command, many_doubts
+from ..summary import words
+from ..terminal.rows import (
+    DOCUMENT_ITEMS,
+    INVOICE_ITEMS,
+    Kind,
+    at,
+    clock_time,
+)
+
+__all__ = ["RunView"]
+
+KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
+
+
+@frozen
+class RunView:
+    """A run file as it is read: what it is, who holds it, how its items stand."""
+
+    file: str
+    ledger: LedgerReader
+    kind: Kind
+    now: Overview
+    without_file: int
+    """Finished invoices that are to be exported."""
+    authority: Authority
+
+    @classmethod
+    async def of(cls, file: str, ledger: LedgerReader) -> RunView:
+        """Look at a run file, also while another process works on it."""
+        now = await Overview.of(ledger)
+        lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
+        authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
+        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many items stand in each state."""
+        return self.now.counts
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who works on the run; None if nobody does."""
+        return self.now.holder
+
+    def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
+        """Give the items in these states, or all."""
+        return self.ledger.items(self.now.recorded(wanted) if wanted else None)
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        """Give what the run was begun with, and who works on it."""
+        settings = self.ledger.settings
+        yield "begun", clock_time(self.ledger.created)
+        if "folder" in settings:
+            yield "folder", settings["folder"]
+            yield "layout", settings["layout"]
+        if export := settings.get("export"):
+            lacking = f", {self.without_file:,} left to do" if self.without_file else ""
+            yield "export", f"{export['format']} to {export['folder']}{lacking}"
+        if pace := settings.get("pace"):
+            yield "pace", ", ".join(f"{words(name)} {value:g}" for name, value in pace.items())
+        if self.holder is not None:
+            yield "held by", str(self.holder)
+
+    def steps(self, *, each: bool = True) -> Iterator[str]:
+        """Give the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
+        number = self.counts.get
+        to_do = (
+            ("planned", "not_sent", "submitted")
+            if self.ledger.kind is RunKind.INVOICES
+            else ("planned", "deferred", "failed")
+        )
+        if self.without_file or any(number(state) for state in to_do):
+            yield command("runs", "resume", self.file)
+        if number("rejected"):
+            yield command("runs", "retry", self.file, "KEY")
+        if number("in_doubt") and each:
+            yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
+            yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
+        if (number("in_doubt") or 0) > 1 and each:
+            yield from many_doubts(self.file)
+        if number("saved") or number("skipped") or self.ledger.settings.get("export"):
+            yield command("runs", "verify", self.file)
+
+    def json(self) -> dict[str, Any]:
+        """Give it all as one JSON object."""
+        holder = self.holder
+        return {
+            "file": str(self.ledger.path),
+            "kind": str(self.ledger.kind),
+            "begun": at(self.ledger.created),
+            "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
+            "total": sum(self.counts.values()),
+            "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
+            "without_file": self.without_file,
+            "authority": dict(self.authority.counts),
+            "settings": dict(self.ledger.settings),
+            "next": list(self.steps()),
+        }
