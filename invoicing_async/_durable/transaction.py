@@ -63,8 +63,9 @@ class Transaction:
 
     def move(self, before: str, after: str) -> None:
         if before != after:
-            self.count(before, -1)
-            self.count(after, 1)
+            tally = self.tally
+            tally[before] = tally.get(before, 0) - 1
+            tally[after] = tally.get(after, 0) + 1
 
     def begin(self) -> None:
         self.tally, self.moved = {}, {}
@@ -79,7 +80,8 @@ class Transaction:
     def counted(self) -> list[tuple[Any, ...]]:
         """Give the counts not yet written as rows of `moves`."""
         tally, self.tally = self.tally, {}
-        return [_counted(state, change) for state, change in tally.items() if change]
+        more = (None, None, *NOTHING_LEARNED, None, None)
+        return [(0, state, change, *more) for state, change in tally.items() if change]
 
     def flush(self) -> None:
         moved = [(change, state) for state, change in self.tally.items() if change]
@@ -122,10 +124,6 @@ SENDING = TEXT[State.SENDING]
 
 
 NOTHING_LEARNED = (None,) * 8
-
-
-def _counted(state: str, change: int) -> tuple[Any, ...]:
-    return (0, state, change, None, None, *NOTHING_LEARNED, None, None)
 
 
 def insert_rows(transaction: Transaction, into: str, rows: list[tuple[Any, ...]], more: str = "") -> None:

@@ -18,7 +18,6 @@ from .transaction import (
     TOGETHER,
     Answer,
     Job,
-    Operation,
     Transaction,
     in_parts,
     insert_rows,
@@ -38,18 +37,6 @@ __all__ = [
     "split_texts",
     "undo",
 ]
-
-
-def _follow(before: str, change: Change) -> State:
-    if not change.request_id and change.event in NEEDS_REQUEST_ID:
-        raise ValueError(f"request_id must be given with {change.event.value!r}")
-    found = TABLE.get((before, change.event))  # type: ignore[arg-type] # a state is its text
-    return found if isinstance(found, State) else next_state(State(before), change.event)
-
-
-def _learned(change: Change, error: str | None) -> dict[str, str]:
-    said = (("request_id", change.request_id), ("code", change.code), ("error", error), ("path", change.path))
-    return {name: value for name, value in said if value is not None}
 
 
 @frozen
@@ -77,10 +64,15 @@ def move_items(transaction: Transaction, changes: Sequence[Change]) -> list[Stat
     return states
 
 
-def move_together(transaction: Transaction, jobs: list[Job], *, counts: bool = False) -> list[Answer]:
-    """Do the transitions of many operations together, within a transaction, or with `counts` as one."""
-    told = _move_groups(transaction, [_changes(operation) for _, operation in jobs], counts=counts)
+def move_together(transaction: Transaction, jobs: list[Job]) -> list[Answer]:
+    """Do the transitions of many operations together, within a transaction."""
+    told = _move_groups(transaction, _groups(jobs))
     return [(future, states, None) for (future, _), states in zip(jobs, told, strict=True)]
+
+
+def _groups(jobs: list[Job]) -> list[Sequence[Change]]:
+    """Return the changes of each operation, leaving out those that are no transitions."""
+    return [operation.changes for _, operation in jobs if isinstance(operation, Transitions)]
 
 
 def _move_groups(
@@ -100,23 +92,16 @@ def moved_at_once(transaction: Transaction, jobs: list[Job]) -> list[Answer] | N
     Every statement lets go of the interpreter's lock and has to win it back from a loop that is busy: BEGIN, three
     statements and COMMIT take five times as long as the disk.
     """
-    if not all(map(is_moves, jobs)):
+    groups = _groups(jobs)
+    if len(groups) < len(jobs):
         return None
-    refs = _refs(jobs)
+    refs = [change.ref for group in groups for change in group]
     if len(refs) + len(State) > TOGETHER or not all(ref in transaction.standing for ref in refs):
         return None
     transaction.begin()
-    answers = move_together(transaction, jobs, counts=True)
+    told = _move_groups(transaction, groups, counts=True)
     transaction.committed()
-    return answers
-
-
-def _refs(jobs: list[Job]) -> list[int | str]:
-    return [change.ref for _, operation in jobs for change in _changes(operation)]
-
-
-def _changes(operation: Operation) -> Sequence[Change]:
-    return operation.changes  # type: ignore[attr-defined, no-any-return] # by `is_moves`
+    return [(future, states, None) for (future, _), states in zip(jobs, told, strict=True)]
 
 
 class TransitionBatch:
@@ -134,13 +119,13 @@ class TransitionBatch:
         known, moved = self._desk.standing, self._desk.moved  # what this transaction moved stands elsewhere by now
         self._standing = {ref: known[ref] for ref in refs if ref in known and ref not in moved}
         seqs = list({ref for ref in refs if isinstance(ref, int) and ref not in self._standing})
-        for part in in_parts(seqs):
+        for part in in_parts(seqs) if seqs else ():
             for seq, state, attempt in split_texts(self._desk.one(_look_sql(len(part)), *part)):
                 self._standing[int(seq)] = state, int(attempt)
 
     def look_up(self, request_ids: list[str]) -> None:
         """Read whose the request ids are; all of them at once, for the lock's sake."""
-        for part in in_parts(request_ids):
+        for part in in_parts(request_ids) if request_ids else ():
             for seq, request_id in split_texts(self._desk.one(_owners_sql(len(part)), *part)):
                 self._owners[bytes.fromhex(request_id).decode().lower()] = int(seq)
 
@@ -153,7 +138,10 @@ class TransitionBatch:
         before, attempt = self._standing[seq]
         if change.request_id is not None:
             self._must_be_its_own(seq, change.request_id)
-        state = _follow(before, change)
+        if not change.request_id and change.event in NEEDS_REQUEST_ID:
+            raise ValueError(f"request_id must be given with {change.event.value!r}")
+        found = TABLE.get((before, change.event))  # type: ignore[arg-type] # a state is its text
+        state = found if isinstance(found, State) else next_state(State(before), change.event)
         after = TEXT[state]
         attempt += change.event is Event.INTENT
         self._standing[seq] = after, attempt
@@ -175,7 +163,8 @@ class TransitionBatch:
         error = one_line(change.error)
         kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
         # Spelled out, as an encoder is made anew for every text.
-        said = [f'"{name}":{quote(text)}' for name, text in _learned(change, error).items()]
+        learned = (("request_id", change.request_id), ("code", change.code), ("error", error), ("path", change.path))
+        said = [f'"{name}":{quote(text)}' for name, text in learned if text is not None]
         detail = f"{{{','.join(said)}}}" if said else None
         return (*where, change.code, error, *kept, TEXT[change.event], detail)
 

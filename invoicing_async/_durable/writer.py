@@ -99,11 +99,11 @@ class Writer:
                 transaction = Transaction(connection, self._clock, self._log)
                 while more:
                     jobs, more = self._take()
-                    self._answer(self._commit(transaction, jobs))
+                    self._tell(_settle, self._commit(transaction, jobs))
         except Exception as error:  # noqa: BLE001 - it is raised by every operation that waits
             while more:
                 jobs, more = self._take()
-                self._answer(self._all_failed(jobs, error))
+                self._tell(_settle, self._all_failed(jobs, error))
         self._tell(self._stopped.set_result, None)
 
     def _take(self) -> tuple[list[Job], bool]:
@@ -128,7 +128,7 @@ class Writer:
         with suppress(Exception):  # the second round finds out whose error it is
             return moved_at_once(transaction, jobs) or self._transact(transaction, jobs, self._do_together)
         try:
-            return self._transact(transaction, jobs, self._do_each_apart)
+            return self._transact(transaction, jobs, lambda done, each: [self._do_apart(done, job) for job in each])
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             return self._all_failed(jobs, error)
 
@@ -159,9 +159,6 @@ class Writer:
         future, operation = job
         return future, operation(transaction), None
 
-    def _do_each_apart(self, transaction: Transaction, jobs: list[Job]) -> list[Answer]:
-        return [self._do_apart(transaction, job) for job in jobs]
-
     def _do_apart(self, transaction: Transaction, job: Job) -> Answer:
         """Do one operation whole or not at all. Raises only if the database gave the whole transaction up."""
         before = dict(transaction.tally), dict(transaction.moved)
@@ -180,9 +177,6 @@ class Writer:
 
     def _all_failed(self, jobs: list[Job], error: Exception) -> list[Answer]:
         return [(future, None, translate_error(error, self._path)) for future, _ in jobs]
-
-    def _answer(self, answers: list[Answer]) -> None:
-        self._tell(_settle, answers)
 
     def _tell(self, call: Callable[[T], object], value: T) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody waits
