@@ -68,7 +68,7 @@ class Auth(Protocol):
         """Get ready, asking the service if need be. Raises what the call raises."""
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
-        """Give the headers that authorise this one attempt at `now` epoch seconds."""
+        """Return the headers that authorise this one attempt at `now` epoch seconds."""
 
     def refused(self, sent: Mapping[str, str]) -> bool:
         """Hear that the service refused `sent` with 401; true if a new credential can be had."""
@@ -104,7 +104,7 @@ class HmacAuth:
         """Nothing is asked of the service for a signature."""
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
-        """Give the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
+        """Return the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
         signed = self.identity(int(now * 1000))
         path = signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
         text = Hidden(
@@ -135,7 +135,7 @@ class HmacAuth:
         )
 
     def identity(self, timestamp_ms: int) -> dict[str, str]:
-        """Give the signed headers in the order of the base string."""
+        """Return the signed headers in the order of the base string."""
         return {**self._identity, "x-timestamp": str(timestamp_ms)}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
@@ -158,7 +158,7 @@ class StaticToken:
         """Nothing is asked of the service for a token that is given."""
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
-        """Give the `Authorization` header."""
+        """Return the `Authorization` header."""
         return {"Authorization": Hidden(f"Bearer {self.token}")}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
@@ -246,7 +246,7 @@ class OAuthClientCredentials:
     _held: _Held = field(factory=_Held, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give the credentials for pickle and copy; a copy asks for a token of its own."""
+        """Return the credentials for pickle and copy; a copy asks for a token of its own."""
         names = (attribute.name for attribute in fields(type(self)) if attribute.init)
         return {name: getattr(self, name) for name in names}
 
@@ -308,7 +308,7 @@ class OAuthClientCredentials:
         return Hidden("Basic " + b64encode(pair.encode()).decode())
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
-        """Give the `Authorization` header with the token held now."""
+        """Return the `Authorization` header with the token held now."""
         token = self._held.token
         return {"Authorization": Hidden(f"Bearer {token.access_token}")} if token else {}
 

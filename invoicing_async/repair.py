@@ -98,7 +98,7 @@ class Finding:
         return tuple(self.draft.differs(self.found))
 
     def json(self) -> dict[str, Any]:
-        """Give what was found as one flat object."""
+        """Return what was found as one flat object."""
         data = self.request.data
         return {
             "request_id": self.request.request_id,
@@ -238,7 +238,7 @@ def _same_key(cell: str, key: str) -> bool:
 
 
 async def _owners(ledger: LedgerReader, ids: set[str]) -> dict[str, Item]:
-    """Give the items that have one of these request ids."""
+    """Return the items that have one of these request ids."""
     found: dict[str, Item] = {}
     if ids:
         async with aclosing(ledger.items()) as items:

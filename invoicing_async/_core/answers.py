@@ -72,7 +72,7 @@ _read_consistent = _reader(object_pairs_hook=_consistent).decode
 
 
 def text_of(body: bytes) -> str:
-    """Give the text of a body in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; never fails."""
+    """Return the text of a body in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; never fails."""
     return body.decode(json.detect_encoding(body), "replace").strip("\ufeff\0 \t\r\n")
 
 
@@ -98,7 +98,7 @@ def read_answer(body: bytes) -> Any:
 
 
 def canonical_id(found: object) -> str | None:
-    """Give a UUID in its canonical form, 8-4-4-4-12 in lower case; None for anything else.
+    """Return a UUID in its canonical form, 8-4-4-4-12 in lower case; None for anything else.
 
     It may come in upper case, with blanks around it, or as 32 hex digits: it is the same id.
     """
@@ -113,7 +113,7 @@ def canonical_id(found: object) -> str | None:
 
 
 def named_ids(body: bytes, found: object = None) -> tuple[str, ...]:
-    """Give the ids that an answer names, those of a field `request_id` first; UUIDs in canonical form.
+    """Return the ids that an answer names, those of a field `request_id` first; UUIDs in canonical form.
 
     `found` is the answer as it was read, None if it could not be. The id that an error envelope gives of the call
     itself, and those of templates and traces, name no invoice.
@@ -205,7 +205,7 @@ _PARTS = 10
 
 
 def words_of(found: object, body: bytes = b"") -> str:
-    """Give what an answer says in the service's own words, as one line; "" if it says nothing.
+    """Return what an answer says in the service's own words, as one line; "" if it says nothing.
 
     Read are messages and reasons, lists of them, and lists of faults with their fields; of a page its title, of
     plain text (`found` is None) its start.
@@ -256,7 +256,7 @@ def _place(found: object) -> str:
 
 
 def code_of(found: object) -> str | None:
-    """Give the code that an answer gives for its error, None if it gives none."""
+    """Return the code that an answer gives for its error, None if it gives none."""
     if not isinstance(found, dict):
         return None
     inner = found.get("error")
@@ -265,7 +265,7 @@ def code_of(found: object) -> str | None:
 
 
 def shown(value: object, limit: int = ID_LENGTH) -> str | None:
-    """Give text, or a whole number in digits, as one line; None for anything else and for blanks."""
+    """Return text, or a whole number in digits, as one line; None for anything else and for blanks."""
     if isinstance(value, Decimal) and value == value.to_integral_value() and abs(value) < 10**18:
         value = f"{value:.0f}"
     return (one_line(harmless(value), limit) or None) if isinstance(value, str) else None

@@ -54,7 +54,7 @@ async def bounded(
     cancel: bool = True,
     careful: Careful[Outcome] | None = None,
 ) -> AsyncGenerator[Outcome]:
-    """Give the outcome of `work` for each item, in the order in which they finish.
+    """Yield the outcome of `work` for each item, in the order in which they finish.
 
     `work` gets the item and a `sleep` to back off with. What it raises ends the whole: what is in flight is cancelled
     (or with `cancel` false, finishes), every item not finished is given as `abandoned(item, error)`, then the error is
@@ -127,12 +127,12 @@ class _Batch(Generic[Item, Outcome]):
         return True
 
     def taken(self) -> Outcome:
-        """Give the next outcome, and its place to another item."""
+        """Return the next outcome, and its place to another item."""
         self._places.give()
         return self._finished.popleft()
 
     async def rest(self) -> AsyncGenerator[Outcome]:
-        """Give what was not begun, then raise what ended the batch."""
+        """Yield what was not begun, then raise what ended the batch."""
         if self._error is not None:
             left = Left(self._source)
             while True:

@@ -42,7 +42,7 @@ class Left(Generic[Item]):
         self._seconds = READ_ON_FOR
 
     async def read(self) -> Item:
-        """Give the next item. Raises `StopAsyncIteration` at the end, and when no more is to be waited for."""
+        """Return the next item. Raises `StopAsyncIteration` at the end, and when no more is to be waited for."""
         if self._source.is_finite:
             return await self._source.read()
         self._number += 1
@@ -59,6 +59,18 @@ class Left(Generic[Item]):
             self._seconds -= loop.time() - begun
 
 
+def _told(error: BaseException) -> BaseException:
+    """Return an input's error as it is to be raised: its cancellation is none of whoever reads the outcomes.
+
+    Raised as it is, a task group would take it for its own and say nothing.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    told = RuntimeError("the input was cancelled before its end: not every item was read")
+    told.__cause__ = error
+    return told
+
+
 class Source(Generic[Item]):
     """One iterator over a plain input."""
 
@@ -72,7 +84,7 @@ class Source(Generic[Item]):
         self._items = iter(items)
 
     def next(self) -> Item:
-        """Give the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""
+        """Return the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""
         if not self.ended:
             try:
                 return next(self._items)
@@ -82,11 +94,11 @@ class Source(Generic[Item]):
                 raise
             except BaseException as exc:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised later
                 self.ended = True
-                self.error = exc
+                self.error = _told(exc)
         raise StopAsyncIteration
 
     async def read(self) -> Item:
-        """Give the next item, as `next`."""
+        """Return the next item, as `next`."""
         return self.next()
 
     def dismiss(self) -> None:
@@ -122,13 +134,13 @@ class Reader(Generic[Item]):
         return self._through and not self._kept
 
     def next(self) -> Item:
-        """Give what is there already. Raises `StopAsyncIteration` if nothing is; see `read`."""
+        """Return what is there already. Raises `StopAsyncIteration` if nothing is; see `read`."""
         if self._kept:
             return self._kept.popleft()
         raise StopAsyncIteration
 
     async def read(self) -> Item:
-        """Give the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""
+        """Return the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""
         if self._kept or self._through:
             return self.next()
         asking: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
@@ -169,7 +181,7 @@ class Reader(Generic[Item]):
         except StopAsyncIteration:
             pass
         except BaseException as exc:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised later
-            self.error = exc
+            self.error = _told(exc)
         try:
             if self._left and hasattr(self._items, "aclose"):
                 await self._items.aclose()

@@ -10,7 +10,7 @@ __all__ = ["of_document", "of_submission"]
 
 
 def of_submission(error: Exception) -> Cause | Verdict:
-    """Give the cause of a failed submission: type, status, code and what it means for the invoice.
+    """Return the cause of a failed submission: type, status, code and what it means for the invoice.
 
     A draft with faults was not asked for, so it says nothing.
     """
@@ -24,7 +24,7 @@ def of_submission(error: Exception) -> Cause | Verdict:
 
 
 def of_document(error: Exception) -> Cause | Verdict:
-    """Give the cause of a document that could not be had.
+    """Return the cause of a document that could not be had.
 
     A 4xx with a code of the service, but 401, 403, 405 and 429, is about that order. An id that is none and a file
     that cannot be written (a full disk ends a batch by itself) say nothing of the service.

@@ -76,7 +76,7 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def unexpected(text: str, body: bytes, status: int | None, found: object = None) -> ProtocolError:
-    """Give the error for an answer that is not as documented, with what it says and the ids that it names."""
+    """Return the error for an answer that is not as documented, with what it says and the ids that it names."""
     if found is None:
         found = json_object(body)
     said = words_of(found, body)

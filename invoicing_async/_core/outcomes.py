@@ -189,12 +189,12 @@ OUTCOMES: tuple[Outcome, ...] = (
 
 
 def outcome(status: int, code: str | None, shape: Shape) -> Outcome:
-    """Give the row for an answer to a submission: its HTTP status, its envelope's code and its body's shape."""
+    """Return the row for an answer to a submission: its HTTP status, its envelope's code and its body's shape."""
     return next(row for row in OUTCOMES if row.matches(status, code, shape))
 
 
 def of_error(error: ApiError) -> Outcome:
-    """Give the row for an answer that became an error."""
+    """Return the row for an answer that became an error."""
     shape = Shape.KNOWN if error.submitted_before else Shape.BARE if error.bare else Shape.OTHER
     return outcome(error.status, error.code, shape)
 

@@ -56,7 +56,7 @@ class Ramp:
 
 
 def limit(first: int, width: int, *, well: bool, of_item: bool) -> int:
-    """Give how many of one cause, with no success between, end a batch of `width` at once.
+    """Return how many of one cause, with no success between, end a batch of `width` at once.
 
     The first ones: `first`. Once something went `well`, all that were under way may have met one moment's trouble,
     so that it takes `first` more than those; and refusals of the items themselves may just be neighbours in the
@@ -92,5 +92,5 @@ class Streak:
         return next(first for first in self._met if first == cause)
 
     def count(self, cause: Cause) -> int:
-        """Give how many had this cause since the last success."""
+        """Return how many had this cause since the last success."""
         return self._met.get(cause, 0)

@@ -63,12 +63,12 @@ class Signature:
 
 
 def body_sha256(body: bytes) -> str:
-    """Give the lowercase hex SHA-256 of the body's bytes; an absent body is the empty one."""
+    """Return the lowercase hex SHA-256 of the body's bytes; an absent body is the empty one."""
     return sha256(body).hexdigest() if body else EMPTY_BODY_SHA256
 
 
 def signed_path(path: str, *, query: str = "", base_path: str = "", rules: SigningRules) -> str:
-    """Give the path as it stands in the base string, under the rules."""
+    """Return the path as it stands in the base string, under the rules."""
     full = base_path + path if rules.full_path else path
     return f"{full}?{query}" if rules.include_query and query else full
 
@@ -80,7 +80,7 @@ def base_string(method: str, path: str, *, headers: Iterable[tuple[str, str]], b
 
 
 def digest(secret_key: str, text: str) -> str:
-    """Give the lowercase hex HMAC-SHA256 of the base string under the secret key, both as UTF-8."""
+    """Return the lowercase hex HMAC-SHA256 of the base string under the secret key, both as UTF-8."""
     # A keyed state is copied: one-shot `hmac.digest` gives up the interpreter lock for a text this short.
     keyed = _keyed(secret_key).copy()
     keyed.update(text.encode())
@@ -93,7 +93,7 @@ def _keyed(secret_key: str) -> hmac.HMAC:
 
 
 def header_value(hex_digest: str, *, rules: SigningRules) -> str:
-    """Give the text of `x-signature`."""
+    """Return the text of `x-signature`."""
     return rules.prefix + hex_digest
 
 

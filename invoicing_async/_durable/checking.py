@@ -43,7 +43,7 @@ async def check_files(ledger: LedgerReader, disk: DiskWriter | None = None) -> A
 async def compare_files(
     ledger: LedgerReader, disk: DiskWriter, stop: StopToken
 ) -> AsyncGenerator[tuple[Item, str | None]]:
-    """Give every item that has a file, with what is wrong with it."""
+    """Yield every item that has a file, with what is wrong with it."""
     states = ON_DISK if ledger.kind is RunKind.DOCUMENTS else (State.SUCCESS,)
     async with aclosing(filter_by_file(page_items(partial(ledger.rows, states), stop), has=True)) as items:
         async for item in items:

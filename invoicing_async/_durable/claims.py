@@ -60,7 +60,7 @@ class Claims(Generic[Ending]):
         return number in self._beside
 
     def held(self, seq: int) -> Claim[Ending] | None:
-        """Give the claim on an item that is under way."""
+        """Return the claim on an item that is under way."""
         return self._held.get(seq)
 
     @contextmanager

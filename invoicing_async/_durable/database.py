@@ -154,7 +154,7 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
 
 
 def _publish(new: Path, path: Path) -> None:
-    """Give a new file its name, which it must not take from another. Raises `FileExistsError`."""
+    """Return a new file its name, which it must not take from another. Raises `FileExistsError`."""
     try:
         os.link(new, path)
     except FileExistsError:

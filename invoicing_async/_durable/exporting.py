@@ -54,7 +54,7 @@ class Exporting:
         return await current_item(self._ledger, item.seq)
 
     async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        """Give the finished items that have no file, each once: those of the run file, then those that finish."""
+        """Yield the finished items that have no file, each once: those of the run file, then those that finish."""
         given: set[int] = set()
         finished = page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
         async with aclosing(filter_by_file(finished, has=False)) as items:

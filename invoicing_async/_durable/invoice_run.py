@@ -169,7 +169,7 @@ class InvoiceRun:
         return Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
 
     def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
-        """Give the file of an item below the export's folder, the same whenever it is asked for.
+        """Return the file of an item below the export's folder, the same whenever it is asked for.
 
         Raises `ValueError` for an item that no invoice is known of.
         """

@@ -86,7 +86,7 @@ class SqliteReader:
         return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
-        """Give the items in these states in the order of the input, read a page at a time; None for every state.
+        """Yield the items in these states in the order of the input, read a page at a time; None for every state.
 
         An item that changes meanwhile is neither missed nor given twice, as long as its state is one of these.
         """

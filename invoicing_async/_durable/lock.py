@@ -179,7 +179,7 @@ def holder_of(file: Path) -> Holder | None:
 
 
 def note_of(file: Path) -> Path:
-    """Give the place of the note beside a file."""
+    """Return the place of the note beside a file."""
     return file.with_name(file.name + ".lock")
 
 

@@ -33,7 +33,7 @@ def read_items(
 
 
 def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
-    """Give what may be sent, and keep at hand where it stands: it will be sent next."""
+    """Return what may be sent, and keep at hand where it stands: it will be sent next."""
     items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True)
     transaction.standing.update(
         (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.moved

@@ -67,7 +67,7 @@ class RunPace:
         return RetryPolicy(**_given(attempts=self.attempts, deadline=self.deadline))
 
     def changed(self, other: RunPace) -> RunPace:
-        """Give this pace with everything that the other one says."""
+        """Return this pace with everything that the other one says."""
         return evolve(self, **_given(**asdict(other)))
 
 
@@ -90,7 +90,7 @@ class ExportTo:
 
 
 def named(ids: Mapping[str, str], *, sent_at: float, to: ExportTo) -> PurePosixPath:
-    """Give the file of an export below its folder; the same whenever it is asked for."""
+    """Return the file of an export below its folder; the same whenever it is asked for."""
     return export_layout(to.layout).relative(ids["key"], day=_day(sent_at), suffix=f".{to.format}", others=ids)
 
 
@@ -99,7 +99,7 @@ def _day(seconds: float) -> date:
 
 
 def _known(kept: Mapping[str, Any], kind: type[AttrsInstance]) -> dict[str, Any]:
-    """Give what this version knows of; a later one may keep more."""
+    """Return what this version knows of; a later one may keep more."""
     return {name: kept[name] for name in fields_dict(kind) if name in kept}
 
 
@@ -120,7 +120,7 @@ class RunSettings:
         )
 
     def written(self, kept: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what the run file is to hold; what it holds beside these settings stays."""
+        """Return what the run file is to hold; what it holds beside these settings stays."""
         written = {**kept, "pace": _given(**asdict(self.pace))}
         if self.export is not None:
             written["export"] = {**asdict(self.export), "folder": str(self.export.folder)}

@@ -65,7 +65,7 @@ class Settlement:
                         raise end.error
 
     async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
-        """Give the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
+        """Yield the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
         recorded: set[int] = set()
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
             async for item in items:

@@ -162,7 +162,7 @@ def _sum(lines: Sequence[object]) -> Decimal | None:
 
 
 def _amount(line: object) -> Decimal | None:
-    """Give the amount of a line, or price * quantity - discount where it has none."""
+    """Return the amount of a line, or price * quantity - discount where it has none."""
     if not isinstance(line, Mapping):
         return None
     given, price, quantity = (number_of(line.get(name)) for name in ("amount", "price", "quantity"))
@@ -173,7 +173,7 @@ def _amount(line: object) -> Decimal | None:
 
 
 def number_of(found: object) -> Decimal | None:
-    """Give the finite number that a JSON value or a cell is, None if it is none."""
+    """Return the finite number that a JSON value or a cell is, None if it is none."""
     if isinstance(found, bool) or not isinstance(found, (int, str, Decimal)):
         return None
     try:
@@ -206,7 +206,7 @@ class Entry:
 
 
 async def entries(ledger: LedgerReader, states: Iterable[str]) -> AsyncGenerator[Entry]:
-    """Give every item in these states, in the order of the input."""
+    """Yield every item in these states, in the order of the input."""
     async with aclosing(ledger.items(states, payload=True)) as items:
         async for item in items:
             yield _entry(item)
@@ -240,7 +240,7 @@ def sheet_head(*, mark: bool = True) -> str:
 
 
 def sheet_line(entry: Entry) -> str:
-    """Give an entry as a line of CSV, with room for its answer. No cell of it is run as a formula."""
+    """Return an entry as a line of CSV, with room for its answer. No cell of it is run as a formula."""
     found = entry.contents
     cells = (
         entry.item,
@@ -304,7 +304,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Give each row that is not empty, with the line on which it begins."""
+    """Yield each row that is not empty, with the line on which it begins."""
     # Excel's own word on the first line about what parts the cells.
     head = next(iter(text.lstrip("\r\n").splitlines()), "")
     told = head[-1] if len(head) == len("sep=;") and head.lower().startswith("sep=") else None

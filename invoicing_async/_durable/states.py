@@ -273,7 +273,7 @@ TABLE: Mapping[tuple[State, Event], Outcome] = MappingProxyType(
 
 
 def next_state(state: State, event: Event) -> State:
-    """Give the state that follows. Raises `ValueError` naming both and the reason if the table refuses the event."""
+    """Return the state that follows. Raises `ValueError` naming both and the reason if the table refuses the event."""
     outcome = TABLE[state, event]
     if isinstance(outcome, Refusal):
         raise ValueError(f"{event.value!r} is refused for an item that is {state.value!r}: {outcome.why}")
@@ -281,5 +281,5 @@ def next_state(state: State, event: Event) -> State:
 
 
 def replay(events: Iterable[Event]) -> State:
-    """Give the state of an item from the events of its life; it was `planned` before the first."""
+    """Return the state of an item from the events of its life; it was `planned` before the first."""
     return reduce(next_state, events, State.PLANNED)

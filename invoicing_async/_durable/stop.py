@@ -52,7 +52,7 @@ class StopToken:
             self._waits.discard(wait)
 
     def sleep(self, sleep: Sleep) -> Sleep:
-        """Give a sleep that is cut short."""
+        """Return a sleep that is cut short."""
 
         async def cut(seconds: float) -> None:
             async with self.cuts():
@@ -61,7 +61,7 @@ class StopToken:
         return cut
 
     async def until(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Give what a generator gives, until then."""
+        """Yield what a generator gives, until then."""
         nothing: Any = object()
         async with aclosing(source):
             value = await self._next(source, nothing)

@@ -53,7 +53,7 @@ class _Through:
 
 
 async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Give what several generators give, as it comes; the first error is raised after the others have ended."""
+    """Yield what several generators give, as it comes; the first error is raised after the others have ended."""
     ready: asyncio.Queue[T | _Through] = asyncio.Queue(MERGED)
 
     async def pour(source: AsyncGenerator[T]) -> None:

@@ -133,7 +133,7 @@ class Submission:
         )
 
     def _abandoned(self, item: Item, error: BaseException) -> Item:
-        """Give an item whose sending the batch's end cut off, or that was not begun."""
+        """Return an item whose sending the batch's end cut off, or that was not begun."""
         sending = self.under_way.get(item.seq)
         return item if sending is None else sending.item
 

@@ -78,7 +78,7 @@ class Transaction:
                 self.standing[seq] = SENDING, attempt
 
     def counted(self) -> list[tuple[Any, ...]]:
-        """Give the counts not yet written as rows of `moves`."""
+        """Return the counts not yet written as rows of `moves`."""
         tally, self.tally = self.tally, {}
         more = (None, None, *NOTHING_LEARNED, None, None)
         return [(0, state, change, *more) for state, change in tally.items() if change]

@@ -45,7 +45,7 @@ class _Log:
 
 
 def log_of(file: Path) -> Path:
-    """Give the place of the log beside a database."""
+    """Return the place of the log beside a database."""
     return file.with_name(file.name + "-wal")
 
 

@@ -69,7 +69,7 @@ class Limits:
 
 
 def step(where: str, name: str) -> str:
-    """Give the path of field `name` below `where`, which is empty or ends in a dot; a foreign name is tamed."""
+    """Return the path of field `name` below `where`, which is empty or ends in a dot; a foreign name is tamed."""
     return where + (name if name.isprintable() and 0 < len(name) <= _SHOWN else shown(name))
 
 

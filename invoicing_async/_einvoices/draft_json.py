@@ -147,7 +147,7 @@ def load_draft(
 def _structured(
     document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None
 ) -> tuple[InvoiceDraft | None, tuple[Fault, ...]]:
-    """Give the draft, unless a type is wrong, and every fault."""
+    """Return the draft, unless a type is wrong, and every fault."""
     try:
         draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
     except ClassValidationError as error:

@@ -32,7 +32,7 @@ _MODEL_NAMES = WireNames(send_mail="send_mail", automatic="automatic")
 
 
 def encode_draft(draft: InvoiceDraft, *, names: WireNames = SERVICE_NAMES, rounding: Decimal | None = None) -> bytes:
-    """Give the body of `POST /v2/ob/invoices` (API.md B.1): compact UTF-8 JSON with sorted names.
+    """Return the body of `POST /v2/ob/invoices` (API.md B.1): compact UTF-8 JSON with sorted names.
 
     What is None is left out, `key` is not sent, `extra` stands in `invoice_data`, and every number has exactly
     the digits of its `Decimal`. `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`
@@ -74,7 +74,7 @@ def _wire_submit_to_tax(submit: SubmitToTax, names: WireNames) -> dict[str, Any]
 
 
 def dump_draft(draft: InvoiceDraft) -> str:
-    """Give a draft as one line of JSON under the model's own field names, `key` included; `load_draft` reads it.
+    """Return a draft as one line of JSON under the model's own field names, `key` included; `load_draft` reads it.
 
     Equal digits and equal keys (`rules.canonical_key`) give equal text (names are sorted, what is None or empty is
     left out), so a digest of it identifies the content.
@@ -94,7 +94,7 @@ def dump_draft(draft: InvoiceDraft) -> str:
 
 
 def encode_dumped(dump: str, *, names: WireNames = SERVICE_NAMES) -> bytes | None:
-    """Give the body of a draft without faults from the text that `dump_draft` wrote of it, in a tenth of the time.
+    """Return the body of a draft without faults from the text that `dump_draft` wrote of it, in a tenth of the time.
 
     The members' texts are put under the wire's names unread, so every digit stays. None for a draft whose members
     would have to be changed for that.

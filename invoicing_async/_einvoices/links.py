@@ -43,7 +43,7 @@ _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 def checked_base_url(text: str) -> str:
-    """Give a base URL without the slash at its end, its host in ASCII. Raises `ValueError`, without a password in it.
+    """Return a base URL without the slash at its end, its host in ASCII. Raises `ValueError`, without a password in it.
 
     Right is what can be signed and sent as it stands: http or https, a host, a port from 1 to 65535 or none, and a path
     that is quoted already.
@@ -151,7 +151,7 @@ def read_link(text: str, *, base: str) -> Link:
 
 
 def moved(link: Link, location: str | None, seen: Collection[str]) -> Link:
-    """Give where a redirect of `link` leads; `seen` holds the URLs asked for so far, this one among them.
+    """Return where a redirect of `link` leads; `seen` holds the URLs asked for so far, this one among them.
 
     Raises `LinkError` for a redirect without a place, to one that was asked before, from https to http, or beyond
     `MOST_HOPS`.
@@ -172,7 +172,7 @@ def moved(link: Link, location: str | None, seen: Collection[str]) -> Link:
 
 
 def _origin(parts: SplitResult) -> str:
-    """Give scheme and host. A port of 0, a user name and a host that no name can have are refused."""
+    """Return scheme and host. A port of 0, a user name and a host that no name can have are refused."""
     if parts.scheme not in {"http", "https"}:
         raise LinkError("is no http or https URL")
     if not parts.hostname:

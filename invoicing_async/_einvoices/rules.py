@@ -118,7 +118,7 @@ def canonical_uuid(text: str, name: str) -> str:
 
 
 def canonical_key(text: str) -> str:
-    """Give the form in which keys are compared: NFC. Keys that a person cannot tell apart are one key."""
+    """Return the form in which keys are compared: NFC. Keys that a person cannot tell apart are one key."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -143,7 +143,7 @@ def _must_not_hold(hidden: object) -> str:
 
 
 def rounding_unit(value: Decimal | int | None, name: str = "rounding") -> Decimal | None:
-    """Give the setting `rounding` as it is used. Raises `ValueError` for what is no positive, finite amount."""
+    """Return the setting `rounding` as it is used. Raises `ValueError` for what is no positive, finite amount."""
     if value is None or value is JUDGED:
         return value
     if isinstance(value, bool) or not isinstance(value, (Decimal, int)):

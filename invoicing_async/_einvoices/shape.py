@@ -104,7 +104,7 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def wire_path(path: str, names: WireNames) -> str:
-    """Give the path in the service's object of a fault's path in the model."""
+    """Return the path in the service's object of a fault's path in the model."""
     if path in {"key", "draft"}:
         return path
     head, rest = _HEAD.fullmatch(path).groups()  # type: ignore[union-attr] # every path begins with a field

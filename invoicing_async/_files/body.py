@@ -69,7 +69,7 @@ class Receiver:
     max_bytes: int
 
     async def receive(self, response: Response, disk: DiskWriter, place: Place) -> bytes | Published:
-        """Give a small body, proved and not yet written, or a large one already published at `place`.
+        """Return a small body, proved and not yet written, or a large one already published at `place`.
 
         Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
         `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
@@ -114,7 +114,7 @@ class Body:
         self._size = 0
 
     def arrived(self) -> bytes | None:
-        """Give the whole body if it is there already and proves whole; else None, and `small` has the last word."""
+        """Return the whole body if it is there already and proves whole; else None, and `small` has the last word."""
         self._refuse_size(self._length or 0)
         if self._coding:
             return None
@@ -229,7 +229,7 @@ class Body:
             raise await self._not_a_document(fault, head)
 
     async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
-        """Give the error envelope that came instead, or else what is wrong with the head."""
+        """Return the error envelope that came instead, or else what is wrong with the head."""
         body = await error_body(self._rest(), head) if head.lstrip()[:1] == b"{" else head
         declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)

@@ -24,7 +24,7 @@ _CHARSETS = frozenset({"utf-8", "iso-8859-1"})
 
 
 def content_disposition(name: str) -> str:
-    """Give the header that offers a file under a name: RFC 6266, with the extended form for what is not ASCII."""
+    """Return the header that offers a file under a name: RFC 6266, with the extended form for what is not ASCII."""
     plain = name.encode("ascii", "replace").decode().replace("\\", "_").replace('"', "_").replace("?", "_")
     if plain == name:
         return f'attachment; filename="{name}"'
@@ -52,7 +52,7 @@ def _parameters(value: str) -> Mapping[str, str]:
 
 
 def _unquoted(text: str) -> str:
-    """Give a token or a quoted string's text; empty for a broken one."""
+    """Return a token or a quoted string's text; empty for a broken one."""
     quoted = _QUOTED.fullmatch(text)
     if quoted:
         return _ESCAPE.sub(r"\1", quoted[1])

@@ -90,7 +90,7 @@ class Layout:
         suffix: str = ".pdf",
         others: Mapping[str, str] = MappingProxyType({}),
     ) -> PurePosixPath:
-        """Give the document's path below its folder, every component safe.
+        """Return the document's path below its folder, every component safe.
 
         `name`, such as the one in Content-Disposition, stands in place of the last component; `others` are the ids
         beside the first. Raises `ValueError` for an empty id or name.
@@ -132,7 +132,7 @@ def _filled(component: str, values: Mapping[str, str], room: int) -> str:
 
 
 def _simplified(pattern: str, ids: tuple[str, ...]) -> str:
-    """Give the pattern with plain fields only: `{date:%Y/%m}` -> `{Y}/{m}`."""
+    """Return the pattern with plain fields only: `{date:%Y/%m}` -> `{Y}/{m}`."""
     try:
         parts = list(Formatter().parse(pattern))
     except ValueError as error:

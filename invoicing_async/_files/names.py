@@ -81,7 +81,7 @@ _DEVICES = frozenset(
 
 
 def file_name(order_id: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
-    """Give an order id's file name: the id itself if it is plain, else made safe and tagged with its digest.
+    """Return an order id's file name: the id itself if it is plain, else made safe and tagged with its digest.
 
     Plain is lower-case ASCII letters, digits, `_`, `-` and single dots; capital letters are kept, with a shorter tag.
     Raises `ValueError` for an empty id, a suffix that
@@ -99,7 +99,7 @@ def file_name(order_id: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str
 
 
 def safe_name(text: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
-    """Give any text, such as a served file name, as a safe name that ends in `suffix`.
+    """Return any text, such as a served file name, as a safe name that ends in `suffix`.
 
     Text that is safe stands as it is, spaces and letters of any script included; else it is tagged. An ending
     that is the suffix in any case is kept. Raises `ValueError` for an empty text, and as `file_name` does.
@@ -112,14 +112,14 @@ def safe_name(text: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
 
 
 def numbered(name: str, n: int, *, limit: int = LIMIT) -> str:
-    """Give the n-th other name beside a safe one: `invoice.pdf`, 2 -> `invoice (2).pdf`; a long stem is cut."""
+    """Return the n-th other name beside a safe one: `invoice.pdf`, 2 -> `invoice (2).pdf`; a long stem is cut."""
     if n < 1:
         raise ValueError(f"n must be 1 or more, got {n}")
     return marked(name, str(n), limit=limit)
 
 
 def marked(name: str, mark: str, *, limit: int = LIMIT) -> str:
-    """Give a name with a mark before its ending: `invoice.pdf`, `broken` -> `invoice (broken).pdf`."""
+    """Return a name with a mark before its ending: `invoice.pdf`, `broken` -> `invoice (broken).pdf`."""
     extension = _EXTENSION.search(name)
     ending = f" ({mark}){extension.group() if extension else ''}"
     stem = name[: extension.start()] if extension else name
@@ -147,7 +147,7 @@ def _checked(limit: int) -> int:
 
 
 def safe_component(text: str, room: int, *, whole: str) -> str:
-    """Give `text` as it is if that is safe, else made safe and tagged with the digest of `whole`."""
+    """Return `text` as it is if that is safe, else made safe and tagged with the digest of `whole`."""
     if len(text) <= room and cleaned(text) == text and len(text.encode()) <= room:
         return text
     return _tagged(text, room, whole=whole)
@@ -169,7 +169,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def cleaned(text: str) -> str:
-    """Give the text without anything a file system, a terminal or a path could take for something else."""
+    """Return the text without anything a file system, a terminal or a path could take for something else."""
     if _PLAIN.fullmatch(text):
         return text
     name = _RESERVED.sub("_", unicodedata.normalize("NFC", text))
@@ -194,7 +194,7 @@ def _is_device(name: str) -> bool:
 
 
 def child(folder: Path, name: str) -> Path:
-    """Give `folder / name` for a name that is one safe component.
+    """Return `folder / name` for a name that is one safe component.
 
     Before 3.13 a join interns every part, which a million names that come and go pay for: in 3.11 the table of
     interned strings is left so full of holes that looking into it costs more than a signature, in 3.12 nothing
@@ -226,7 +226,7 @@ _TEMP = re.compile(r"\.invoicing-([0-9a-z]{1,64})-(?:0|[1-9][0-9]{0,17})\.part")
 
 
 def temp_name(token: str, number: int) -> str:
-    """Give the temporary name of a writer's n-th file: `.invoicing-<token>-<n>.part`.
+    """Return the temporary name of a writer's n-th file: `.invoicing-<token>-<n>.part`.
 
     It starts with a dot, so no document's name can be one. Raises `ValueError` for a token that is not 1 to 64
     lowercase ASCII letters and digits, or a number outside 0 to 10**18 - 1.
@@ -238,7 +238,7 @@ def temp_name(token: str, number: int) -> str:
 
 
 def temp_token(name: str) -> str | None:
-    """Give the token of the writer that made this temporary file; None for any other file's name."""
+    """Return the token of the writer that made this temporary file; None for any other file's name."""
     match = _TEMP.fullmatch(name)
     return match[1] if match else None
 

@@ -92,7 +92,7 @@ class Publisher:
         raise AssertionError  # pragma: no cover - count() does not end
 
     def _same(self, path: Path) -> Published | None:
-        """Give a file there if it has the very same content."""
+        """Return a file there if it has the very same content."""
         same = difference(path, size=self.temp.size, digest=self.temp.sha256) is None
         return Published(path, self.temp.size, self.temp.sha256, kept=True) if same else None
 
@@ -112,7 +112,7 @@ class Publisher:
         return True
 
     def _named(self, path: Path) -> bool:
-        """Give the file this name; false if it is taken."""
+        """Return the file this name; false if it is taken."""
         try:
             if path.parent in _LINKLESS:
                 self._claimed(path)

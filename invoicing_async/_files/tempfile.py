@@ -77,7 +77,7 @@ class Temp:
         return Published(path, self.size, self.sha256, set_aside=aside)
 
     def link(self, target: Path) -> None:
-        """Give it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
+        """Return it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
         os.link(self.path, target, follow_symlinks=True)
         os.unlink(self.path)
 

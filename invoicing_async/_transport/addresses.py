@@ -25,7 +25,7 @@ Factory: TypeAlias = Callable[[], ResponseHandler]
 
 
 def by_turns(addresses: Iterable[AddressInfo]) -> Iterator[AddressInfo]:
-    """Give addresses of one family and another by turns, each in the resolver's order (RFC 8305, section 4)."""
+    """Yield addresses of one family and another by turns, each in the resolver's order (RFC 8305, section 4)."""
     families: dict[object, list[AddressInfo]] = {}
     for address in addresses:
         families.setdefault(address[0], []).append(address)

@@ -199,7 +199,7 @@ _KINDS = (
 
 
 def furthest(failures: Collection[Exception]) -> Exception:
-    """Give the failure that came furthest on the way to a connection: it says most about why there is none."""
+    """Return the failure that came furthest on the way to a connection: it says most about why there is none."""
     return min(failures, key=_rank)
 
 

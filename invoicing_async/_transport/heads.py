@@ -49,7 +49,7 @@ def _may_begin(raw: bytes) -> bool:
 
 
 def _head(raw: bytes) -> tuple[bytes, bytes] | None:
-    """Give the status and the head, or None for what is no head."""
+    """Return the status and the head, or None for what is no head."""
     first, *lines = [line.rstrip(b"\r") for line in raw.split(b"\n")]
     status = _STATUS.fullmatch(first)
     fields = None if status is None else _framed(_fields(lines))

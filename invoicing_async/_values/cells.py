@@ -25,17 +25,17 @@ _MADE_INERT = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def inert(text: str) -> str:
-    """Give the text as a cell that no spreadsheet runs."""
+    """Return the text as a cell that no spreadsheet runs."""
     return f"'{text}" if _RUNS.match(text) else text
 
 
 def original(cell: str) -> str:
-    """Give the text of a cell that `inert` made; every other cell is its own text."""
+    """Return the text of a cell that `inert` made; every other cell is its own text."""
     return cell[1:] if _MADE_INERT.match(cell) else cell
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """Give one line of CSV with its end: None is an empty cell, text is inert, numbers have all their digits."""
+    """Return one line of CSV with its end: None is an empty cell, text is inert, numbers have all their digits."""
     text = StringIO()
     csv.writer(text).writerow(map(_cell, cells))
     return text.getvalue()

@@ -34,7 +34,7 @@ class Place:
 
 
 def named(character: str) -> str:
-    """Give a character's code point and name, as `U+200B ZERO WIDTH SPACE`."""
+    """Return a character's code point and name, as `U+200B ZERO WIDTH SPACE`."""
     name = unicodedata.name(character, "") or _CONTROLS.get(character, "")
     return f"U+{ord(character):04X} {name}".rstrip()
 
@@ -48,7 +48,7 @@ def _is_unseen(character: str) -> bool:
 
 
 def unseen(text: str) -> Place | None:
-    """Give the first character that nobody sees, ordinary blanks (U+0020) apart; None if there is none."""
+    """Return the first character that nobody sees, ordinary blanks (U+0020) apart; None if there is none."""
     if text.isascii() and text.isprintable():
         return None
     return next(
@@ -62,7 +62,7 @@ def unseen(text: str) -> Place | None:
 
 
 def blank_end(text: str) -> Place | None:
-    """Give the blank with which a text begins, else the one with which it ends; None if there is none."""
+    """Return the blank with which a text begins, else the one with which it ends; None if there is none."""
     if text[:1].isspace():
         return Place(text[0], 1)
     return Place(text[-1], len(text)) if text[-1:].isspace() else None

@@ -40,7 +40,7 @@ class LineFault(Fault):
 
 
 def ended(lines: Iterable[Line]) -> Iterator[Line]:
-    """Give each line apart, its end included, however many were given in one piece."""
+    """Yield each line apart, its end included, however many were given in one piece."""
     for line in lines:
         if isinstance(line, bytes):
             yield from line.splitlines(keepends=True) if b"\r" in line or b"\n" in line[:-1] else (line,)
@@ -49,7 +49,7 @@ def ended(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def decoded(number: int, line: str | bytes) -> tuple[str, LineFault | None]:
-    """Give a line as text. What is not UTF-8 stays in it as lone surrogates, so that a reader can go on."""
+    """Return a line as text. What is not UTF-8 stays in it as lone surrogates, so that a reader can go on."""
     if isinstance(line, str):
         return line, None
     try:
@@ -82,7 +82,7 @@ class Numbered:
         return text.removeprefix(BOM) if self.number == 1 else text
 
     def taken(self) -> list[LineFault]:
-        """Give what was not UTF-8 since this was last asked."""
+        """Return what was not UTF-8 since this was last asked."""
         faults, self.faults = self.faults, []
         return faults
 

@@ -149,7 +149,7 @@ async def take_ids(
 
 
 async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Give either kind of input as the asynchronous one, leaving the loop a breath now and then."""
+    """Yield either kind of input as the asynchronous one, leaving the loop a breath now and then."""
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
@@ -219,7 +219,7 @@ class AskedExport:
             raise CommandError("--export and --to DIR go together")
 
     def applied(self, kept: ExportTo | None) -> ExportTo | None:
-        """Give the export of a run from now on. Raises `CommandError` for the first one if it is not whole."""
+        """Return the export of a run from now on. Raises `CommandError` for the first one if it is not whole."""
         if not self:
             return kept
         if kept is None:
@@ -229,7 +229,7 @@ class AskedExport:
 
 
 async def agree(run: InvoiceRun, asked: AskedExport) -> ExportTo | None:
-    """Give the export of a run; what is asked for holds for good, for all that has no file yet."""
+    """Return the export of a run; what is asked for holds for good, for all that has no file yet."""
     kept = run.settings
     export = asked.applied(kept.export)
     if export != kept.export:
@@ -238,7 +238,7 @@ async def agree(run: InvoiceRun, asked: AskedExport) -> ExportTo | None:
 
 
 async def kept_pace(run: DocumentRun | InvoiceRun, asked: Pace) -> RunPace:
-    """Give the pace of a run; what is asked for holds for good."""
+    """Return the pace of a run; what is asked for holds for good."""
     kept = run.settings
     pace = kept.pace.changed(asked.given)
     if pace != kept.pace:
@@ -299,7 +299,7 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
 
 
 def _bars(book: InvoiceBook) -> list[Bar]:
-    """Give a bar for each step in which there is something to do; submitted is what the service has or has refused."""
+    """Return a bar for each step in which there is something to do; submitted: what the service has or refused."""
     to_send = book.to_send
     bars = [Bar("Submitted", to_send, lambda: to_send - book.to_send)] if to_send else []
     if book.waiting and book.expected:

@@ -34,7 +34,7 @@ class DocumentBook(Book):
     """Ids of this command's input that stood in it before."""
 
     def result(self, item: Item) -> Row:
-        """Give an item as a row of the report."""
+        """Return an item as a row of the report."""
         return document_row(item)
 
     @property
@@ -53,7 +53,7 @@ class DocumentBook(Book):
         return self.bad > 0
 
     async def others(self) -> AsyncIterator[Row]:
-        """Give the ids that stood in the input before, each once."""
+        """Yield the ids that stood in the input before, each once."""
         after = ""
         while page := await self.ledger.duplicates(after=after, limit=PAGE) if self.duplicates else []:
             for key, _ in page:
@@ -84,7 +84,7 @@ class InvoiceBook(Book):
         self.authority = Authority()
 
     def result(self, item: Item) -> Row:
-        """Give an item as a row of the report."""
+        """Return an item as a row of the report."""
         return invoice_row(item, line=self.lines.get(item.key))
 
     def is_to_be_exported(self, item: Item) -> bool:
@@ -125,12 +125,12 @@ class InvoiceBook(Book):
         return self.left > 0
 
     async def others(self) -> AsyncIterator[Row]:
-        """Give the drafts that came again, and those that could not be taken in, not even as invalid."""
+        """Yield the drafts that came again, and those that could not be taken in, not even as invalid."""
         for row in self.rest:
             yield row
 
     def more(self) -> Iterator[Count]:
-        """Give what the summary counts beside the states."""
+        """Yield what the summary counts beside the states."""
         if self.authority.refused:
             yield Count("refused", f"{self.authority.refused:,}", REFUSED, "yellow")
         if self.exported:
@@ -149,7 +149,7 @@ class InvoiceBook(Book):
                 self.without_file = await count_without_file(self.ledger)
 
     def totals(self) -> dict[str, object]:
-        """Give how the invoices stand with the tax authority."""
+        """Return how the invoices stand with the tax authority."""
         return {"authority": self.authority.counts}
 
     def _this_command(self) -> Iterator[str]:

@@ -60,7 +60,7 @@ _clock = RealClock()
 
 
 def command(*tokens: object) -> str:
-    """Give a command line of this program, quoted for a shell."""
+    """Return a command line of this program, quoted for a shell."""
     return shlex.join(["invoicing-async", *map(str, tokens)])
 
 
@@ -90,7 +90,7 @@ def _answered(row: Row) -> str:
 
 
 def many_doubts(file: str) -> Iterator[str]:
-    """Give the commands that settle everything in doubt at once, in their order."""
+    """Yield the commands that settle everything in doubt at once, in their order."""
     sheet = Path(file).with_suffix(".doubts.csv")
     yield command("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
     yield command("runs", "resolve", file, "--from", sheet)
@@ -145,7 +145,7 @@ class Book(ABC):
 
     @abstractmethod
     def result(self, item: Item) -> Row:
-        """Give an item as a row of the report."""
+        """Return an item as a row of the report."""
 
     @property
     @abstractmethod
@@ -169,10 +169,10 @@ class Book(ABC):
 
     @abstractmethod
     def others(self) -> AsyncIterator[Row]:
-        """Give what stood in the input and is no item of the run."""
+        """Return what stood in the input and is no item of the run."""
 
     def more(self) -> Iterator[Count]:
-        """Give what the summary counts beside the states."""
+        """Yield what the summary counts beside the states."""
         yield from ()
 
     # -- while it runs
@@ -210,7 +210,7 @@ class Book(ABC):
             self.print(row)
 
     def foot(self) -> Text:
-        """Give the states of the run in one line, for below the bars."""
+        """Return the states of the run in one line, for below the bars."""
         counted = [(state, self.counts[state]) for state in self.states.outcomes if self.counts.get(state)]
         pieces = [[(f"  {words(state)} ", "dim"), (f"{number:,}", self._style(state))] for state, number in counted]
         return Text.assemble(*(piece for pair in pieces for piece in pair))
@@ -253,7 +253,7 @@ class Book(ABC):
             self.screen.failure(error)
         wrong = [] if stopped or error is not None else list(self._imbalance())
         for text in wrong:
-            self.screen.problem(f"the books do not balance: {text}")
+            self.screen.problem(f"item counts do not add up: {text}")
         code = exit_of(error, stopped=stopped, left=bool(self.bad or wrong))
         self._say_how_to_go_on(code)
         return code
@@ -324,7 +324,7 @@ class Book(ABC):
         await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
 
     def totals(self) -> dict[str, object]:
-        """Give what the report ends with beside the counts."""
+        """Return what the report ends with beside the counts."""
         return {}
 
     async def _rows(self) -> AsyncIterator[Row]:

@@ -42,7 +42,7 @@ async def served(
 
 
 def variables(sandbox: Sandbox, where: Served) -> dict[str, str]:
-    """Give the settings that reach the sandbox; its secrets are none."""
+    """Return the settings that reach the sandbox; its secrets are none."""
     credentials = sandbox.credentials
     partner = {DOCUMENTS.prefix + name.upper(): value for name, value in credentials.partner().items()}
     client = {INVOICES.prefix + name.upper(): value for name, value in credentials.client().items()}

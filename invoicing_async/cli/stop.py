@@ -87,7 +87,7 @@ def listening(stop: Stop) -> Iterator[None]:
 
 
 def _hangups() -> list[signal.Signals]:
-    """Give the signal of a closed terminal, where there is one and whoever began this did not have it ignored."""
+    """Return the signal of a closed terminal, where there is one and whoever began this did not have it ignored."""
     number = getattr(signal, "SIGHUP", None)
     return [] if number is None or signal.getsignal(number) == signal.SIG_IGN else [number]
 
@@ -133,7 +133,7 @@ class Taking:
         self.cut = False
 
     def items(self, source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
-        """Give the input, counted, in its own kind of iteration."""
+        """Return the input, counted, in its own kind of iteration."""
         return self._later(source) if isinstance(source, AsyncIterable) else self._now(source)
 
     def _now(self, source: Iterable[T]) -> Iterator[T]:

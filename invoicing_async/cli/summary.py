@@ -96,7 +96,7 @@ class Account:
         return self.taking.taken - self.settled
 
     def totals(self) -> dict[str, Any]:
-        """Give what the report ends with."""
+        """Return what the report ends with."""
         return {
             "taken": self.taking.taken,
             "without_outcome": self.open,
@@ -151,12 +151,12 @@ def print_line(screen: Screen, row: Row, stop: Stop) -> None:
 
 
 def words(outcome: str) -> str:
-    """Give an outcome as it is read."""
+    """Return an outcome as it is read."""
     return outcome.replace("_", " ")
 
 
 def reason(row: Row) -> str:
-    """Give in one line why an item did not end well: the service's words, its code, and the ids to ask it about."""
+    """Return in one line why an item did not end well: the service's words, its code, and the ids to ask it about."""
     error = str(row.get("error") or "")
     if not error and refused_by_authority(row):
         error = f"the tax authority: {row['authority_status']}"
@@ -167,7 +167,7 @@ def reason(row: Row) -> str:
 
 
 def authority_note(counted: Mapping[str, int]) -> str:
-    """Give how many invoices stand how with the tax authority, in one line."""
+    """Return how many invoices stand how with the tax authority, in one line."""
     return plain("tax authority: " + ", ".join(f"{number:,} {status}" for status, number in sorted(counted.items())))
 
 
@@ -214,7 +214,7 @@ async def closed(account: Account, error: Exception | None, *, resume: str) -> E
         account.show()
     screen, taking = account.screen, account.taking
     if account.open and error is None:
-        screen.problem(f"the books do not balance: {taking.taken:,} taken, {account.settled:,} outcomes")
+        screen.problem(f"item counts do not add up: {taking.taken:,} taken, {account.settled:,} outcomes")
     if told := error or account.credential:
         screen.failure(told)
     code = exit_of(error, stopped=taking.cut, left=bool(account.bad or account.open))
@@ -238,7 +238,7 @@ async def _publish(account: Account) -> None:
 
 
 def exit_of(error: Exception | None, *, stopped: bool, left: bool) -> Exit:
-    """Give the exit code of a batch that came to its end, raised this error, or was stopped."""
+    """Return the exit code of a batch that came to its end, raised this error, or was stopped."""
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, ValueError) and not isinstance(error, InvoicingError):

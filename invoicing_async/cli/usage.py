@@ -15,7 +15,7 @@ LONG_DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u22
 
 
 def told(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str, str]:
-    """Give what is wrong with a command line in one line, and what to do."""
+    """Return what is wrong with a command line in one line, and what to do."""
     chain, path, _ = app.parse_commands(tokens)
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         message = _unknown_command(error.unused_tokens[0], path[-1], app)
@@ -58,7 +58,7 @@ def _commands(at: App) -> Iterator[str]:
 
 
 def _deeper(app: App) -> Iterator[str]:
-    """Give the commands of the groups, each as it is to be written."""
+    """Return the commands of the groups, each as it is to be written."""
     return (f"{group} {name}" for group in _commands(app) for name in _commands(app[group]))
 
 

@@ -92,7 +92,7 @@ class SaveOptions:
         )
 
     def known_place(self, order_id: str, replace: Path | None) -> Place | None:
-        """Give the place if it does not depend on the answer; `replace` is a file of ours that is to be replaced."""
+        """Return the place if it does not depend on the answer; `replace` is a file of ours that is to be replaced."""
         if replace is not None:
             return Place(folder=self.folder, target=replace, on_existing=OnExisting.REPLACE, durable=self.durable)
         return None if self.served_name else self.place(order_id)
@@ -192,7 +192,7 @@ class Saver:
     _looks_first: bool = field(kw_only=True)
 
     async def outcome(self, order_id: str, sleep: Sleep, *, replace: Path | None = None) -> DownloadOutcome:
-        """Give the id's outcome; raise only what ends the batch.
+        """Return the id's outcome; raise only what ends the batch.
 
         `sleep` waits between attempts; `replace` is a file of this id that is missing or broken.
         """

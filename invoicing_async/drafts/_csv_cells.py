@@ -88,7 +88,7 @@ class Numbers:
         return found
 
     def fault(self, head: int) -> tuple[LineFault, ...]:
-        """Give the fault of the whole file if numbers were read before a comma told that points may group."""
+        """Return the fault of the whole file if numbers were read before a comma told that points may group."""
         if self.comma is None or self.grouped is None or self.points_may_group or self.grouped[0] > self.comma:
             return ()
         line, text = self.grouped
@@ -152,7 +152,7 @@ def _text_fault(column: str, text: str) -> str:
 
 
 def _read(row: Row, column: str, found: Any, text: str) -> Any:
-    """Give what was read of a cell, or note its fault and give the text."""
+    """Return what was read of a cell, or note its fault and give the text."""
     if not isinstance(found, Fault):
         return found
     row.fault(column, found.message)

@@ -35,7 +35,7 @@ def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
 
 
 def _column(name: str) -> str:
-    """Give a column by the name that is known, which may be written in any case."""
+    """Return a column by the name that is known, which may be written in any case."""
     lower = name.lower()
     if lower.startswith(EXTRA):
         return EXTRA + name[len(EXTRA) :]
@@ -61,7 +61,7 @@ def _is_known(column: str) -> bool:
 
 
 def _rows(source: Numbered, head: Head, header: list[str], table: Table) -> Iterator[Row]:
-    """Give the rows that are not blank. A row may span lines; it counts as the one on which it begins."""
+    """Yield the rows that are not blank. A row may span lines; it counts as the one on which it begins."""
     reader = csv.reader(source, delimiter=head.delimiter, strict=True)
     while True:
         row = Row(source.number + 1)

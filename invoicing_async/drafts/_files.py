@@ -28,7 +28,7 @@ def read_jsonl(
     rounding: Decimal | None = None,
     on_fault: OnFault | None = None,
 ) -> Iterator[DraftAt]:
-    """Give the drafts of a JSONL file as they come; blank lines count and mean nothing.
+    """Return the drafts of a JSONL file as they come; blank lines count and mean nothing.
 
     The fields are those of `InvoiceDraft`, or the service's own object with a key beside it: `{"key": …,
     "invoice_data": {…}, "submit_to_tax_request": {…}}`, under the wire's `names`. A key that comes again must have
@@ -47,7 +47,7 @@ def read_csv(
     decimal_mark: DecimalMark | None = None,
     on_fault: OnFault | None = None,
 ) -> Iterator[DraftAt]:
-    """Give the drafts of a CSV file as they come; the columns are listed at the head of this module.
+    """Return the drafts of a CSV file as they come; the columns are listed at the head of this module.
 
     A key that comes again, not in adjacent rows, must have the same content. `rounding` is the unit to which amounts
     may have been rounded; `decimal_mark` says what stands before the decimals in this file, the other mark then

@@ -53,7 +53,7 @@ def _json_record(at: int, text: str, names: WireNames, rounding: Decimal | None)
 
 
 def _code_faults(draft: InvoiceDraft) -> Iterator[tuple[str, str]]:
-    """Give what a spreadsheet did to the codes of a draft, each with its path."""
+    """Return what a spreadsheet did to the codes of a draft, each with its path."""
     codes = [("key", draft.key)]
     codes += [(f"consumer.{name}", getattr(draft.consumer, name, None) or "") for name in CONSUMER_CODES]
     codes += [(f"lines[{index}].code", line.code or "") for index, line in enumerate(draft.lines)]

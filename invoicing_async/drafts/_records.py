@@ -47,6 +47,6 @@ class Record:
 
 
 def canonical(draft: InvoiceDraft) -> InvoiceDraft:
-    """Give a draft its key in the form in which keys are compared."""
+    """Return a draft its key in the form in which keys are compared."""
     key = rules.canonical_key(draft.key)
     return draft if key == draft.key else evolve(draft, key=key)

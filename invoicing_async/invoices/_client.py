@@ -92,7 +92,7 @@ class AsyncInvoices(Feature):
         return await self._calls.submit(self._calls.encode_dumped(dump), key, sleep, before, leaves)
 
     def encode(self, draft: InvoiceDraft) -> bytes:
-        """Give the body that a submission sends. Raises `DraftError` with every fault."""
+        """Return the body that a submission sends. Raises `DraftError` with every fault."""
         return self._calls.encode(draft)
 
     async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:

@@ -156,7 +156,7 @@ class Exporting:
         return ExportError(text, invoice_id=self.invoice_id)
 
     def _spent(self, error: InvoicingError, asked: int, elapsed: float) -> InvoicingError:
-        """Give the error of the last answer, now that it was the last."""
+        """Return the error of the last answer, now that it was the last."""
         if isinstance(error, PollTimeoutError):
             return PollTimeoutError(f"{error} after {elapsed:g} s", request_id=self.invoice_id, polls=asked)
         return self._error(f"{error}; asked for {asked} times in {elapsed:g} s")

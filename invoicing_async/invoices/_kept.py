@@ -22,7 +22,7 @@ CLOCKS_APART = 120.0
 
 
 def kept_document(target: Path, kind: Kind, since: float | None) -> Published | None:
-    """Give the whole document that stands there, unless it is too old to be the one that is asked for."""
+    """Return the whole document that stands there, unless it is too old to be the one that is asked for."""
     found = whole_document(target, kind.proof())
     is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
     return None if is_older else found

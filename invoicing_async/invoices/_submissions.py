@@ -66,7 +66,7 @@ class Submissions:
         return request
 
     def abandoned(self, draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
-        """Give the outcome of a draft whose submission was cut off, or never begun: what left is in doubt."""
+        """Return the outcome of a draft whose submission was cut off, or never begun: what left is in doubt."""
         if self._left.pop(id(draft), None) is not None:
             return InDoubt(draft, _chained(error, draft))
         return NotSent(draft, error if isinstance(error, Exception) else SessionError(f"the batch was left: {error!r}"))

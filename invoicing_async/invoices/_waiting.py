@@ -130,7 +130,7 @@ class Collector:
             self._scheduler.watch(number, self, spread=True)
 
     async def results(self, reader: asyncio.Task[None]) -> AsyncGenerator[InvoiceRequest | Unsettled]:
-        """Give what ends until the reader is through and nothing is outstanding. Raises what the reader raised."""
+        """Yield what ends until the reader is through and nothing is outstanding. Raises what the reader raised."""
         reader.add_done_callback(self._tell)
         while self._ready or self._outstanding or not reader.done():
             if self._ready:

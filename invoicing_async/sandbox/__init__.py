@@ -99,7 +99,7 @@ class LogEntry:
 
 
 def demo_orders(n: int, *, seed: int = 0) -> tuple[str, ...]:
-    """Give `n` order ids that look like the service's, the same ones for the same seed."""
+    """Return `n` order ids that look like the service's, the same ones for the same seed."""
     dice = Dice(seed)
     return tuple(dice.uuid("demo order", index) for index in range(n))
 

@@ -84,7 +84,7 @@ class Reply:
 
 
 def reply(body: bytes, *, status: int = 200, content_type: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """Give a whole answer with its type and length in the head."""
+    """Return a whole answer with its type and length in the head."""
     head = {"Content-Type": content_type, "Content-Length": str(len(body)), **(headers or {})}
     return Reply(status=status, headers=head, body=body)
 
@@ -100,20 +100,20 @@ class Stage(Protocol):
         """Process the request as the service would, with all its effects, and give its answer."""
 
     def unavailable(self, status: int | None = None) -> Reply:
-        """Give the SYS_DEP_503 answer."""
+        """Return the SYS_DEP_503 answer."""
 
     def not_eligible(self, status: int | None = None) -> Reply:
-        """Give the ORDER_021 answer."""
+        """Return the ORDER_021 answer."""
 
     def rate_limited(self, retry_after: str | None) -> Reply:
-        """Give the 429 answer."""
+        """Return the 429 answer."""
 
 
 class Scripted(Protocol):
     """One answer of a script."""
 
     async def play(self, stage: Stage) -> Response:
-        """Give the answer, or raise `TransportError`."""
+        """Return the answer, or raise `TransportError`."""
 
 
 @frozen

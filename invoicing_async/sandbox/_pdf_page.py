@@ -93,7 +93,7 @@ def render(sheet: Sheet, *, compress: bool = True) -> bytes:
 
 
 def stamp(sheet: Sheet, number: str) -> bytes:
-    """Give the sheet with another number, drawing it only the first time.
+    """Return the sheet with another number, drawing it only the first time.
 
     The number takes the place of a blank of the same length in an uncompressed page, so every offset in the
     file stays right.

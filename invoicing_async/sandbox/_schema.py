@@ -171,7 +171,7 @@ def _line(promotion: str) -> Check:
 
 
 def line_amount(line: Mapping[str, Any]) -> Decimal:
-    """Give (price * quantity) - discount_amount of a line that was checked."""
+    """Return (price * quantity) - discount_amount of a line that was checked."""
     product = _EXACT.multiply(line["price"], line["quantity"])
     return _EXACT.subtract(product, line.get("discount_amount", Decimal(0)))
 

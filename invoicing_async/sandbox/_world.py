@@ -64,12 +64,12 @@ class SandboxCredentials:
     """A bearer token that never expires, for `StaticToken`."""
 
     def partner(self) -> dict[str, Any]:
-        """Give the keyword arguments of `HmacAuth`."""
+        """Return the keyword arguments of `HmacAuth`."""
         names = ("partner_client_id", "secret_key", "store_client_id", "store_token")
         return {name: getattr(self, name) for name in names}
 
     def client(self) -> dict[str, Any]:
-        """Give the keyword arguments of `OAuthClientCredentials`."""
+        """Return the keyword arguments of `OAuthClientCredentials`."""
         names = ("client_id", "client_secret", "tenant_connection_code")
         return {name: getattr(self, name) for name in names}
 
@@ -151,19 +151,19 @@ class Dice:
     seed: int
 
     def digest(self, *parts: object) -> bytes:
-        """Give 32 bytes; the parts have a `repr` that is the same everywhere."""
+        """Return 32 bytes; the parts have a `repr` that is the same everywhere."""
         return sha256(repr((self.seed, *parts)).encode("utf-8", "surrogatepass")).digest()
 
     def chance(self, *parts: object) -> float:
-        """Give a number evenly from [0, 1)."""
+        """Return a number evenly from [0, 1)."""
         return int.from_bytes(self.digest(*parts)[:6]) / 2**48
 
     def between(self, least: int, most: int, *parts: object) -> int:
-        """Give a whole number evenly from `least` to `most`, both included."""
+        """Return a whole number evenly from `least` to `most`, both included."""
         return least + int(self.chance(*parts) * (most - least + 1))
 
     def uuid(self, *parts: object) -> str:
-        """Give a UUID of the random kind."""
+        """Return a UUID of the random kind."""
         return str(UUID(bytes=self.digest(*parts)[:16], version=4))
 
 
@@ -214,7 +214,7 @@ class World:
         context: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Give the error envelope of API.md A.1."""
+        """Return the error envelope of API.md A.1."""
         content = {
             "success": False,
             "error": {
@@ -227,7 +227,7 @@ class World:
         return json_reply(content, status=status, headers=headers)
 
     def unavailable(self, call: Call, status: int | None = None) -> Reply:
-        """Give SYS_DEP_503 as the service's page shows it."""
+        """Return SYS_DEP_503 as the service's page shows it."""
         text = "Service temporarily unavailable"
         details = (
             "External dependency refused the connection. The external service may be starting up, "
@@ -250,7 +250,7 @@ class World:
         )
 
     def not_eligible(self, call: Call, status: int | None = None) -> Reply:
-        """Give ORDER_021 as the service's page shows it."""
+        """Return ORDER_021 as the service's page shows it."""
         listed = f"{', '.join(ALLOWED_SUBSTATUSES[:-1])}, or {ALLOWED_SUBSTATUSES[-1]}"
         return self.envelope(
             call,
@@ -262,7 +262,7 @@ class World:
         )
 
     def rate_limited(self, call: Call, retry_after: str | None) -> Reply:
-        """Give 429; its code is the sandbox's own, since the services document none."""
+        """Return 429; its code is the sandbox's own, since the services document none."""
         return self.envelope(
             call,
             status=429,
@@ -273,7 +273,7 @@ class World:
         )
 
     def refused(self, call: Call, status: int, code: str, message: str, **context: Any) -> Reply:
-        """Give an error that is the sandbox's own."""
+        """Return an error that is the sandbox's own."""
         return self.envelope(call, status=status, code=code, message=message, hint=message, context=context)
 
 
@@ -283,11 +283,11 @@ def iso(seconds: float) -> str:
 
 
 def json_reply(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
-    """Give an answer in JSON with exact numbers."""
+    """Return an answer in JSON with exact numbers."""
     return reply(encode(content).encode(), status=status, content_type="application/json", headers=headers)
 
 
 def file_reply(body: bytes, name: str, kind: str) -> Reply:
-    """Give a document to be saved under `name`."""
+    """Return a document to be saved under `name`."""
     disposition = f'attachment; filename="{re.sub(r"[^0-9A-Za-z._-]", "_", name)}"'
     return reply(body, content_type=f"application/{kind}", headers={"Content-Disposition": disposition})

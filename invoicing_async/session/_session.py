@@ -131,7 +131,7 @@ class Session:
                     await self._transport.close()
 
     def resource(self, kind: type[R]) -> R:
-        """Give the one `kind` of this session, made at first use and closed with the session."""
+        """Return the one `kind` of this session, made at first use and closed with the session."""
         self.check_usable()
         if kind not in self._resources:
             self._resources[kind] = kind()

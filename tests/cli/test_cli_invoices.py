@@ -308,4 +308,4 @@ def test_books_that_do_not_balance_are_an_error() -> None:
 
     code, said = asyncio.run(close())
     assert code == Exit.SOME_LEFT
-    assert "the books do not balance: 2 taken, 1 outcomes" in said
+    assert "item counts do not add up: 2 taken, 1 outcomes" in said

@@ -438,6 +438,32 @@ class TestLeavingEarly:
         assert gate.inside == {}
 
 
+class TestAnInputThatIsCancelled:
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_is_an_error_that_a_task_group_tells(self, *, is_async: bool) -> None:
+        """Raised as a cancellation it would end the task without a word, and the rest of the input with it."""
+
+        def plain() -> Iterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        async def asynchronous() -> AsyncIterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        given: list[Given] = []
+
+        async def read() -> None:
+            async for outcome in run(asynchronous() if is_async else plain(), instantly):
+                given.append(outcome)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(read())
+        assert caught.group_contains(RuntimeError, match="cancelled before its end")
+        assert len(given) == 1
+
+
 class TestAnErrorBesideAnInputThatDoesNotEnd:
     """It is raised at once; of the input only what comes at once is still given, so that each item has an outcome."""
 

@@ -204,7 +204,7 @@ def _clocks(service: Service, date: str | None, now: float) -> Finding:
 
 
 def clock_difference(date: str | None, now: float) -> float | None:
-    """Give by how many seconds `now` is ahead of a Date header; None if there is none that can be read."""
+    """Return by how many seconds `now` is ahead of a Date header; None if there is none that can be read."""
     try:
         return None if date is None else now - parsedate_to_datetime(date).timestamp()
     except ValueError:

@@ -165,7 +165,7 @@ class Settling:
     _handed: asyncio.Queue[str | None] = field(factory=asyncio.Queue, init=False)
 
     def begun(self, drafts: Iterable[InvoiceDraft]) -> Iterator[InvoiceDraft]:
-        """Give the drafts to be submitted, remembering each until it has its answer."""
+        """Yield the drafts to be submitted, remembering each until it has its answer."""
         for draft in self.account.taking.items(drafts):  # type: ignore[union-attr] # a plain iterable stays one
             self._open[draft.key] = draft
             yield draft
@@ -330,7 +330,7 @@ class _Waiting:
 
 
 async def _each(items: Iterator[str] | AsyncIterator[str]) -> AsyncIterator[str]:
-    """Give either kind of iterator as the asynchronous one, leaving the loop a breath now and then."""
+    """Yield either kind of iterator as the asynchronous one, leaving the loop a breath now and then."""
     if isinstance(items, AsyncIterator):
         async for item in items:
             yield item

@@ -206,7 +206,7 @@ def _in_words(found: Contents) -> str:
 
 @asynccontextmanager
 async def _asking(errand: _Errand) -> AsyncIterator[AsyncInvoices | None]:
-    """Give the e-invoices of the service, None if it is not to be asked."""
+    """Return the e-invoices of the service, None if it is not to be asked."""
     settings, pace = errand.settings, errand.pace
     if settings is None:
         yield None

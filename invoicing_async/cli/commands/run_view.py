@@ -62,11 +62,11 @@ class RunView:
         return self.now.holder
 
     def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
-        """Give the items in these states, or all."""
+        """Return the items in these states, or all."""
         return self.ledger.items(self.now.recorded(wanted) if wanted else None)
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Give what the run was begun with, and who works on it."""
+        """Yield what the run was begun with, and who works on it."""
         settings = self.ledger.settings
         yield "begun", clock_time(self.ledger.created)
         if "folder" in settings:
@@ -81,7 +81,7 @@ class RunView:
             yield "held by", str(self.holder)
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
-        """Give the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
+        """Yield the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
         number = self.counts.get
         to_do = (
             ("planned", "not_sent", "submitted")
@@ -101,7 +101,7 @@ class RunView:
             yield command("runs", "verify", self.file)
 
     def json(self) -> dict[str, Any]:
-        """Give it all as one JSON object."""
+        """Return it all as one JSON object."""
         holder = self.holder
         return {
             "file": str(self.ledger.path),

@@ -137,7 +137,7 @@ async def _list(view: RunView, screen: Screen, wanted: tuple[str, ...]) -> None:
 
 
 def _why(row: Row) -> str:
-    """Give what the service said of an item, with its code and the ids that it named."""
+    """Return what the service said of an item, with its code and the ids that it named."""
     said = {"code": row["code"], "HTTP": row.get("http_status"), "it named": row.get("request_ids")}
     error = row["error"] or ""
     more = [f"{name} {value}" for name, value in said.items() if value is not None and str(value) not in error]

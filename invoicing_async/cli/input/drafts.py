@@ -76,7 +76,7 @@ class BadDraft:
         return "; ".join(map(plain, self.faults))
 
     def row(self) -> Row:
-        """Give it as an outcome."""
+        """Return it as an outcome."""
         faults = [
             {"line": fault.line, "column": fault.column, "path": fault.path, "message": fault.message}
             for fault in self.faults
@@ -105,7 +105,7 @@ class Drafts:
         return len(self.good) + len(self.repeated) + len(self.bad)
 
     def repeated_rows(self) -> list[Row]:
-        """Give the keys that came again as outcomes."""
+        """Return the keys that came again as outcomes."""
         return [{"key": key, "line": line, "outcome": "duplicate"} for key, line in self.repeated]
 
 
@@ -183,7 +183,7 @@ def _together(before: int, line: int, keys: dict[int, str]) -> bool:
 
 
 def _json_key(line: bytes) -> str:
-    """Give the key of a line, if it has one, whatever else is wrong with it."""
+    """Return the key of a line, if it has one, whatever else is wrong with it."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -193,7 +193,7 @@ def _json_key(line: bytes) -> str:
 
 
 def _csv_keys(lines: list[bytes], head: Head) -> Iterator[tuple[int, str]]:
-    """Give the key of every row that has one, by the line on which the row begins."""
+    """Yield the key of every row that has one, by the line on which the row begins."""
     texts = [line.decode("utf-8", "replace") for line in lines[head.line :]]
     reader = csv.reader(texts, delimiter=head.delimiter)
     names = [name.lower() for name in head.names]
@@ -230,7 +230,7 @@ def example(number: int = 1) -> InvoiceDraft:
 
 
 def example_csv(count: int) -> str:
-    """Give example drafts as CSV, with every column; each has two lines."""
+    """Return example drafts as CSV, with every column; each has two lines."""
     drafts = [example(number) for number in range(1, count + 1)]
     return _table((draft, line) for draft in drafts for line in (*draft.lines, _delivery()))
 
@@ -248,7 +248,7 @@ def _table(rows: Iterable[tuple[InvoiceDraft, InvoiceLine]]) -> str:
 
 
 def _flat(draft: InvoiceDraft, line: InvoiceLine) -> Iterator[tuple[str, Any]]:
-    """Give the columns of one row."""
+    """Yield the columns of one row."""
     parts = {"consumer": (draft.consumer, Consumer), "submit_to_tax": (draft.submit_to_tax, SubmitToTax)}
     for name in ("key", "invoice_template_id", "payment_method", "has_tax_authority_code"):
         yield name, getattr(draft, name)

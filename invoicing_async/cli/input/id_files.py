@@ -63,7 +63,7 @@ def looked_at(numbered: Iterator[tuple[int, str]], name: str) -> tuple[Form, lis
 
 
 def form_of(name: str, lines: Sequence[str]) -> Form:
-    """Give how a file of this name holds its ids that begins with these lines, none of them blank.
+    """Return how a file of this name holds its ids that begins with these lines, none of them blank.
 
     Raises `CommandError` for one that is no list of ids: it names the columns or fields and says what to write.
     """

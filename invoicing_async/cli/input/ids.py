@@ -89,13 +89,13 @@ def opened(where: str) -> BinaryIO:
 
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
-    """Give each line with its number, its end included. Raises `CommandError` naming the line that is no text."""
+    """Yield each line with its number, its end included. Raises `CommandError` naming the line that is no text."""
     for number, raw in enumerate(raw_lines(file, name), 1):
         yield number, _text(raw, f"{name} line {number}", "utf-8-sig" if number == 1 else "utf-8")
 
 
 def raw_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """Give each line, its end (LF, CR LF or CR) included, and close the file.
+    """Yield each line, its end (LF, CR LF or CR) included, and close the file.
 
     Raises `CommandError` for one that has no end.
     """
@@ -126,7 +126,7 @@ def _text(raw: bytes, where: str, encoding: str) -> str:
 
 
 def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
-    """Give the ids in a file. Blank lines do not count; every other must hold an id."""
+    """Return the ids in a file. Blank lines do not count; every other must hold an id."""
     if picking.column is not None:
         return _from_csv(file, name, picking.column)
     if picking.field is not None:
@@ -136,7 +136,7 @@ def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
 
 
 def _from_list(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[str]:
-    """Give the ids of a list. Raises `CommandError` for what is no list: a table, or records."""
+    """Yield the ids of a list. Raises `CommandError` for what is no list: a table, or records."""
     with _left(numbered):
         form, read = looked_at(numbered, name)
         yield from _from_lines(chain(read, numbered), _PICKS[form], name)
@@ -162,7 +162,7 @@ def _left(lines: Iterator[Any]) -> Iterator[None]:
 
 
 def _checked(text: str, where: str) -> str:
-    """Give an id back. Raises `CommandError` saying what about it nobody can see, or what a spreadsheet made of it."""
+    """Return the id. Raises `CommandError` for what nobody can see in it, or what a spreadsheet made of it."""
     if fault := code_fault(text):
         raise CommandError(f"{where}: the id {fault}")
     return text

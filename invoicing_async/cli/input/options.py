@@ -96,12 +96,12 @@ class Pace:
 
     @property
     def limits(self) -> Limits:
-        """Give the session's limits. Raises `ValueError` for a value outside its own."""
+        """Return the session's limits. Raises `ValueError` for a value outside its own."""
         return self.given.limits
 
     @property
     def retry(self) -> RetryPolicy:
-        """Give the session's retry policy. Raises `ValueError` for a value outside its limits."""
+        """Return the session's retry policy. Raises `ValueError` for a value outside its limits."""
         return self.given.retry
 
 

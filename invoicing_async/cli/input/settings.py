@@ -57,7 +57,7 @@ class Service:
     variables: tuple[Variable, ...]
 
     def name(self, variable: Variable) -> str:
-        """Give the variable's whole name."""
+        """Return the variable's whole name."""
         return self.prefix + variable.name
 
 
@@ -129,7 +129,7 @@ class Settings:
     network: Network = Network()
 
     def get(self, service: Service, name: str) -> str | None:
-        """Give a variable's value; None if it is not set. An empty one counts only where it means something."""
+        """Return a variable's value; None if it is not set. An empty one counts only where it means something."""
         value = self.values.get(service.prefix + name)
         return value if value or (value is not None and name == "SIGNATURE_PREFIX") else None
 
@@ -150,21 +150,21 @@ class Settings:
         return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:
-        """Give the base URL. Raises `CommandError` if it is not one; its value is not shown: it may be anything."""
+        """Return the base URL. Raises `CommandError` if it is not one; its value is not shown: it may be anything."""
         value = self.get(service, "BASE_URL") or ""
         if urlsplit(value).scheme not in {"http", "https"}:
             raise CommandError(f"{service.prefix}BASE_URL must be an absolute http or https URL")
         return value
 
     def partner(self) -> HmacAuth:
-        """Give the partner signature. Raises `CommandError` naming what is missing or wrong."""
+        """Return the partner signature. Raises `CommandError` naming what is missing or wrong."""
         self._check(DOCUMENTS)
         names = ("PARTNER_CLIENT_ID", "SECRET_KEY", "STORE_CLIENT_ID", "STORE_TOKEN")
         given: dict[str, Any] = {name.lower(): self.get(DOCUMENTS, name) for name in names}
         return _built(lambda: HmacAuth(**given, rules=self._rules()), DOCUMENTS)
 
     def client(self) -> Auth:
-        """Give the bearer token or the client of service B. Raises `CommandError` as `partner` does."""
+        """Return the bearer token or the client of service B. Raises `CommandError` as `partner` does."""
         self._check(INVOICES)
         token = self.get(INVOICES, "TOKEN")
         if token is not None:
@@ -176,19 +176,19 @@ class Settings:
         return _built(lambda: OAuthClientCredentials(**given), INVOICES)
 
     def names(self) -> WireNames:
-        """Give the JSON names of service B. Raises `CommandError` for one that is not known."""
+        """Return the JSON names of service B. Raises `CommandError` for one that is not known."""
         return _built(lambda: WireNames(**self._fields("NAMES", WireNames())), INVOICES)
 
     def endpoints(self) -> Endpoints:
-        """Give the paths of service B. Raises `CommandError` for one that is not known."""
+        """Return the paths of service B. Raises `CommandError` for one that is not known."""
         return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), INVOICES)
 
     def documents(self, **options: Any) -> Session:
-        """Give a session with service A; `options` are those of `_session`."""
+        """Return a session with service A; `options` are those of `_session`."""
         return self._session(DOCUMENTS, self.partner(), **options)
 
     def invoices(self, **options: Any) -> Session:
-        """Give a session with service B; `options` are those of `_session`."""
+        """Return a session with service B; `options` are those of `_session`."""
         return self._session(INVOICES, self.client(), **options)
 
     def _session(

@@ -28,7 +28,7 @@ def readable() -> None:
 
 
 def plain(text: object) -> str:
-    """Give text of any origin as one line that cannot move a terminal's cursor."""
+    """Return text of any origin as one line that cannot move a terminal's cursor."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
@@ -130,7 +130,7 @@ class Screen:
 
 
 def hints(error: Exception) -> tuple[str, ...]:
-    """Give what to do about an error: what the service says of it, if it does, and what we say."""
+    """Return what to do about an error: what the service says of it, if it does, and what we say."""
     said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
     if not isinstance(error, ApiError) or said == ours:
         return (said,)

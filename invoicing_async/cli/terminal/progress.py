@@ -58,7 +58,7 @@ class Health:
         self.failures, self.since = 0, None
 
     def state(self, now: float) -> tuple[str, str]:
-        """Give the state in words, and its colour."""
+        """Return the state in words, and its colour."""
         if self.since is not None and self.failures >= PATIENCE:
             return f"{self.words} since {datetime.fromtimestamp(self.since, UTC).astimezone():%H:%M:%S}", "yellow"
         if now - self.limited_at < LIMITED_FOR:
@@ -89,11 +89,11 @@ class Monitor:
                 return
 
     def state(self) -> tuple[str, str]:
-        """Give the service's state in words, and its colour."""
+        """Return the service's state in words, and its colour."""
         return self.health.state(self.clock.now())
 
     def note(self) -> Text:
-        """Give what stands at the end of a bar."""
+        """Return what stands at the end of a bar."""
         words, style = self.state()
         retries = f"{self.retries:,} retr{'y' if self.retries == 1 else 'ies'}"
         return Text.assemble((retries.ljust(11), "dim" if not self.retries else ""), " ", (words, style))

@@ -190,7 +190,7 @@ WAITS = Kind(
 
 
 def download_row(outcome: DownloadOutcome) -> Row:
-    """Give a download's outcome."""
+    """Return a download's outcome."""
     match outcome:
         case Saved(order_id, document) | Skipped(order_id, document):
             return {
@@ -213,7 +213,7 @@ def download_row(outcome: DownloadOutcome) -> Row:
 
 
 def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
-    """Give a submission's outcome; a request that was terminal at once stands as what it ended in."""
+    """Return a submission's outcome; a request that was terminal at once stands as what it ended in."""
     row: Row = {"key": outcome.draft.key, "line": line}
     match outcome:
         case Submitted(_, request):
@@ -231,7 +231,7 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
 
 
 def request_row(request: InvoiceRequest | Unsettled) -> Row:
-    """Give a request's state; one whose wait ended first is `submitted`, with the reason as its error."""
+    """Return a request's state; one whose wait ended first is `submitted`, with the reason as its error."""
     ends: dict[object, str] = {RequestStatus.SUCCESS: "success", RequestStatus.FAILED: "failed"}
     row: Row = {
         "request_id": request.request_id,
@@ -286,17 +286,17 @@ def _evidence(error: BaseException) -> Row:
 
 
 def at(seconds: float | None) -> str | None:
-    """Give a moment, in epoch seconds, as ISO 8601 in UTC."""
+    """Return a moment, in epoch seconds, as ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def clock_time(seconds: float | None) -> str:
-    """Give a moment, in epoch seconds, as a person reads it here, with the offset from UTC."""
+    """Return a moment, in epoch seconds, as a person reads it here, with the offset from UTC."""
     return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
 
 
 def item_row(item: Item, *, held: bool = False) -> Row:
-    """Give an item of a run as it stands; `held` says that a process is at work on it."""
+    """Return an item of a run as it stands; `held` says that a process is at work on it."""
     return {
         "key": item.key,
         "state": apparent_state(item.state, held=held),
@@ -314,13 +314,13 @@ def item_row(item: Item, *, held: bool = False) -> Row:
 
 
 def _why(item: Item) -> Row:
-    """Give what is wrong with an item: what was recorded of it, else what the service's last word says."""
+    """Return what is wrong with an item: what was recorded of it, else what the service's last word says."""
     row = _last_word(item) if item.error is None and item.state == State.FAILED else {}
     return {"code": item.code or row.get("code"), "error": item.error or row.get("error")}
 
 
 def _answer(item: Item) -> Row:
-    """Give what the service said of an invoice, and what it is looked up by; nothing for a document."""
+    """Return what the service said of an invoice, and what it is looked up by; nothing for a document."""
     if item.payload_sha256 is None:
         return {}
     row = _last_word(item)
@@ -331,7 +331,7 @@ def _answer(item: Item) -> Row:
 
 
 def _last_word(item: Item) -> Row:
-    """Give what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
+    """Return what the service last said of an e-invoice; of one in doubt, what its submission was answered."""
     if item.state in {State.IN_DOUBT, State.SENDING}:
         said = recorded_answer(item)
         return {"http_status": said.status, "request_ids": " ".join(said.request_ids) or None, "answer": said.text}
@@ -340,7 +340,7 @@ def _last_word(item: Item) -> Row:
 
 
 def document_row(item: Item) -> Row:
-    """Give a document of a run as an outcome."""
+    """Return a document of a run as an outcome."""
     return {
         "order_id": item.key,
         "outcome": "not_started" if item.state == DocumentState.PLANNED else item.state,
@@ -355,7 +355,7 @@ def document_row(item: Item) -> Row:
 
 
 def invoice_row(item: Item, *, line: int | None = None) -> Row:
-    """Give an e-invoice of a run as an outcome; `line` is where its draft stands in the input."""
+    """Return an e-invoice of a run as an outcome; `line` is where its draft stands in the input."""
     return {
         "key": item.key,
         "line": line,
@@ -373,7 +373,7 @@ def invoice_row(item: Item, *, line: int | None = None) -> Row:
 
 
 def refresh_row(item: Item) -> Row:
-    """Give an e-invoice that was asked for again; `item` as the run gave it, with an error if it could not be."""
+    """Return an e-invoice that was asked for again; `item` as the run gave it, with an error if it could not be."""
     return {
         "key": item.key,
         "outcome": "refreshed" if item.error is None else "unknown",
@@ -386,7 +386,7 @@ def refresh_row(item: Item) -> Row:
 
 
 def check_row(checked: Checked) -> Row:
-    """Give what a look at a recorded file came to."""
+    """Return what a look at a recorded file came to."""
     gone = f"cannot be read: {os.strerror(errno.ENOENT)}"
     fault = checked.fault
     outcome = "whole" if fault is None else "missing" if fault == gone else "broken"
