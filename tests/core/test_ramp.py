@@ -222,7 +222,7 @@ async def cancelled(closed: list[str]) -> AsyncIterator[int]:
         closed.append("closed")
 
 
-SOURCES = [(timed, TimeoutError), (grouped, ExceptionGroup), (cancelled, asyncio.CancelledError)]
+SOURCES = [(timed, TimeoutError), (grouped, ExceptionGroup), (cancelled, RuntimeError)]
 
 
 @pytest.mark.asyncio
