@@ -46,11 +46,13 @@ class DecodedSizeError(CodingError):
 
 def is_coded(header: str | None) -> bool:
     """Tell whether a Content-Encoding names anything that changes a byte, known here or not."""
-    return bool(_named(header))
+    return header is not None and bool(_named(header))
 
 
 def codings(header: str | None) -> tuple[str, ...]:
     """Return what a Content-Encoding names, in the order of undoing; nothing if there is one that cannot be undone."""
+    if header is None:  # nearly every answer
+        return ()
     names = _named(header)
     return tuple(reversed(names)) if len(names) <= MOST_CODINGS and all(name in _KINDS for name in names) else ()
 

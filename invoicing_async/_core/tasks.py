@@ -35,28 +35,25 @@ class Lifetime:
     """Knows every block that is under way, so that all of them can be ended."""
 
     def __init__(self) -> None:
-        self._scopes: set[_Scope] = set()
+        self.scopes: set[_Scope] = set()
         self._left: asyncio.Future[None] | None = None
 
     def scope(self) -> _Scope:
         """Return a context that `end` leaves with `SessionError`."""
         return _Scope(self)
 
-    def enter(self, scope: _Scope) -> None:
-        self._scopes.add(scope)
-
     def leave(self, scope: _Scope) -> None:
-        self._scopes.discard(scope)
+        self.scopes.discard(scope)
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
     async def end(self) -> None:
         """End every block but those of the task that calls this, and wait until they are left."""
         own = current()
-        for scope in tuple(self._scopes):
+        for scope in tuple(self.scopes):
             if scope.task is not own:
                 scope.end()
-        while any(scope.task is not own for scope in self._scopes):
+        while any(scope.task is not own for scope in self.scopes):
             self._left = asyncio.get_running_loop().create_future()
             await self._left
 
@@ -75,7 +72,7 @@ class _Scope:
     def __enter__(self) -> None:
         task = self.task = current()
         self._cancelling = task.cancelling()
-        self._lifetime.enter(self)
+        self._lifetime.scopes.add(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None

@@ -142,7 +142,8 @@ class Session:
         """Raise `SessionError` unless the session is open and this is its event loop."""
         if self._state is not _State.OPEN:
             raise SessionError(f"the session is {self._state.value}")
-        self._check_loop()
+        if asyncio.get_running_loop() is not self._loop:
+            self._check_loop()
 
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
