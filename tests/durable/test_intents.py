@@ -169,6 +169,8 @@ else:
     asyncio.run(main(*sys.argv[1:]))
 """
 
+STOPS = 3
+
 SERVICE = """
 import asyncio, re, sys, time
 from uuid import uuid4
@@ -202,7 +204,7 @@ def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(t
     with started(SERVICE) as service, started(STOPPED, str(SUPPORT), port_of(service), str(file), loop) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
-        for _ in range(3):
+        for _ in range(STOPS):
             time.sleep(0.15)
             run.send_signal(signal.SIGSTOP)
             time.sleep(2)
@@ -217,8 +219,10 @@ def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(t
         intents = dict(rows.execute("SELECT key, sent_at FROM items"))
     assert len(intents) == 600
     assert {key: len(times) for key, times in arrived.items()} == dict.fromkeys(intents, 1)
-    # Less than a stop, in which a stale one would have aged.
-    assert max(times[0] - intents[key] for key, times in arrived.items()) < 1.9
+    # A stop may fall between the last look at the clock and the write, of one submission at most: the others that
+    # were in line for their places must have looked again.
+    stale = [key for key, times in arrived.items() if times[0] - intents[key] >= 1.9]
+    assert len(stale) <= STOPS
 
 
 @contextmanager
