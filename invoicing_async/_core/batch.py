@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
+from .._values.validators import at_least_one
 from ..errors import BatchStoppedError
 from .batch_source import Item, Left, Reader, Sleep, Source
 from .ramp import Cause, Ramp, Streak, Verdict
@@ -76,9 +77,10 @@ async def bounded(
 
 def checked_places(concurrency: int | None, default: int) -> int:
     """Return how many items a batch has under way. Raises `ValueError` for fewer than one."""
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency must be 1 or more, got {concurrency!r}")
-    return default if concurrency is None else concurrency
+    if concurrency is None:
+        return default
+    at_least_one("concurrency", concurrency)
+    return concurrency
 
 
 def in_batch() -> bool:

@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Self
 
-from .._core.batch import Careful, bounded, checked_places
 from .._core.clock import Clock, RealClock
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
@@ -147,7 +146,7 @@ class DocumentRun:
         fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
         does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
         """
-        places = checked_places(concurrency, documents.concurrency)
+        places = documents.places(concurrency)
         failed: set[str] = set()
 
         def judge(outcome: DownloadOutcome) -> Cause | Verdict:
@@ -170,13 +169,12 @@ class DocumentRun:
                     if fault is None:
                         yield Skipped(item.key, saved_document(item))
         async with aclosing(page_items(self.ledger.pending, self._stop)) as items:
-            outcomes = bounded(
+            outcomes = documents.each(
                 items,
                 fetched,
                 concurrency=places,
-                sleep=documents.sleep,
                 abandoned=lambda item, error: NotStarted(item.key, error),
-                careful=Careful(judge, documents.stop_after),
+                judge=judge,
             )
             async with aclosing(outcomes):
                 async for outcome in outcomes:

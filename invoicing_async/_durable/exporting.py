@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 
 from attrs import evolve, frozen
 
-from .._core.batch import bounded
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
@@ -38,13 +37,7 @@ class Exporting:
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Save what has no file yet; `also` gives items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
-            outcomes = bounded(
-                items,
-                self._tried,
-                concurrency=self._invoices.concurrency,
-                sleep=self._invoices.sleep,
-                abandoned=lambda item, _: item,
-            )
+            outcomes = self._invoices.each(items, self._tried, abandoned=lambda item, _: item)
             async with aclosing(outcomes):
                 async for item in outcomes:
                     yield item

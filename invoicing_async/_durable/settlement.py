@@ -9,7 +9,6 @@ from functools import partial
 
 from attrs import evolve, frozen
 
-from .._core.batch import bounded
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
@@ -49,13 +48,8 @@ class Settlement:
             self._stop.until(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
         ) as ends:
             # Side by side, so that the ends of one moment share a commit.
-            recorded = bounded(
-                ends,
-                record,
-                concurrency=MERGED,
-                sleep=self._invoices.sleep,
-                abandoned=lambda end, _: (end, []),
-                cancel=False,
+            recorded = self._invoices.each(
+                ends, record, concurrency=MERGED, abandoned=lambda end, _: (end, []), cancel=False
             )
             async with aclosing(recorded):
                 async for end, items in recorded:
@@ -86,12 +80,8 @@ class Settlement:
 
     async def refreshed(self) -> AsyncGenerator[Item]:
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
-            outcomes = bounded(
-                items,
-                self._refreshed,
-                concurrency=self._invoices.concurrency,
-                sleep=self._invoices.sleep,
-                abandoned=lambda item, error: evolve(item, error=error_line(error)),
+            outcomes = self._invoices.each(
+                items, self._refreshed, abandoned=lambda item, error: evolve(item, error=error_line(error))
             )
             async with aclosing(outcomes):
                 async for item in outcomes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import evolve
 
-from .._core.batch import Careful, bounded, checked_places
+from .._core.batch import checked_places
 from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
@@ -65,14 +65,13 @@ class Submission:
         places = checked_places(concurrency, invoices.concurrency + invoices.concurrency // 2)
         with self._claims.at_work() as self._number:
             async with aclosing(page_items(self._ledger.pending, self._stop)) as items:
-                outcomes = bounded(
+                outcomes = invoices.each(
                     items,
                     self.sent,
                     concurrency=places,
-                    sleep=invoices.sleep,
                     abandoned=self._abandoned,
                     cancel=False,
-                    careful=Careful(self._judged, invoices.stop_after),
+                    judge=self._judged,
                 )
                 async with aclosing(outcomes):
                     async for item in outcomes:
