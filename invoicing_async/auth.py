@@ -167,7 +167,7 @@ class StaticToken:
 
 
 @define
-class _Held:
+class _TokenCache:
     """The token in use: until when it is fresh, and the one renewal under way with how many wait for it."""
 
     token: Token | None = None
@@ -243,7 +243,7 @@ class OAuthClientCredentials:
     path: str = "/v2/oauth/token"
     early: float = field(default=30.0, validator=not_negative)
     lifetime: float = field(default=300.0, validator=positive)
-    _held: _Held = field(factory=_Held, init=False, repr=False)
+    _held: _TokenCache = field(factory=_TokenCache, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the credentials for pickle and copy; a copy asks for a token of its own."""
@@ -251,7 +251,7 @@ class OAuthClientCredentials:
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in {**state, "_held": _Held()}.items():
+        for name, value in {**state, "_held": _TokenCache()}.items():
             object.__setattr__(self, name, value)
 
     def ready(self, clock: Clock) -> bool:

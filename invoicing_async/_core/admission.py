@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from ..policies import Limits
 from .clock import Clock
-from .rate_limiter import Pacer
-from .semaphore import Slots
+from .rate_limiter import RateLimiter
+from .semaphore import FifoSemaphore
 
 __all__ = ["WIDE", "Admission"]
 
@@ -29,17 +29,17 @@ class Admission:
     __slots__ = ("_clock", "_pacer", "_prepares", "_turn", "places", "preparing")
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
-        self.places = Slots(limits.concurrency)
-        self.preparing = Slots(limits.concurrency // PREPARING)
+        self.places = FifoSemaphore(limits.concurrency)
+        self.preparing = FifoSemaphore(limits.concurrency // PREPARING)
         """Those who may prepare while they wait for a place."""
         self._prepares = limits.concurrency > WIDE and limits.per_second is None
-        self._pacer = Pacer(limits.per_second) if limits.per_second else None
-        self._turn = Slots(1)
+        self._pacer = RateLimiter(limits.per_second) if limits.per_second else None
+        self._turn = FifoSemaphore(1)
         self._clock = clock
 
     def try_enter(self) -> bool:
         """Enter if nothing has to be waited for, and tell whether it was so."""
-        return self._pacer is None and self.places.take_now()
+        return self._pacer is None and self.places.try_acquire()
 
     async def enter(self, prepare: Callable[[], Awaitable[None]] | None = None) -> bool:
         """Wait for a place and for the turn in the rate limit, and tell whether `prepare` was awaited meanwhile.
@@ -68,7 +68,7 @@ class Admission:
         """Give the place back."""
         self.places.give()
 
-    async def _await_turn(self, pacer: Pacer) -> None:
+    async def _await_turn(self, pacer: RateLimiter) -> None:
         """Wait for the turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
         clock = self._clock
         await self._turn.take()

@@ -19,7 +19,7 @@ from .._values.validators import at_least_one
 from ..errors import BatchStoppedError
 from .batch_source import Item, Left, Reader, Sleep, Source
 from .ramp import Cause, Ramp, Streak, Verdict
-from .semaphore import Slots
+from .semaphore import FifoSemaphore
 from .tasks import current, started
 
 __all__ = ["Careful", "bounded", "checked_places", "in_batch"]
@@ -108,7 +108,7 @@ class _Batch(Generic[Item, Outcome]):
         self._careful = careful
         self._ramp = Ramp(concurrency, concurrency if careful is None or careful.stop_after is None else 1)
         self._streak = Streak(careful.stop_after if careful else None, concurrency)
-        self._places = Slots(self._ramp.places)
+        self._places = FifoSemaphore(self._ramp.places)
         self._finished: deque[Outcome] = deque()
         self._news: asyncio.Future[None] | None = None
         self._workers: set[asyncio.Task[None]] = set()
@@ -200,7 +200,7 @@ class _Batch(Generic[Item, Outcome]):
             if self._crowded:
                 self._leave()
                 return
-            if not self._places.take_now():
+            if not self._places.try_acquire():
                 await self._places.take()
                 if self._is_over():
                     self._places.give()

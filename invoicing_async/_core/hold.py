@@ -15,7 +15,7 @@ from attrs import define, field
 
 from ..errors import TransportError
 from .clock import Clock
-from .semaphore import Slots
+from .semaphore import FifoSemaphore
 
 __all__ = ["Hold"]
 
@@ -24,7 +24,7 @@ __all__ = ["Hold"]
 class Hold:
     """One open answer. `left` is what is left of the attempt of `seconds`; `close` gives its connection up."""
 
-    _slots: Slots
+    _slots: FifoSemaphore
     _clock: Clock
     _left: float
     _seconds: float

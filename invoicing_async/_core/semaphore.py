@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Slots"]
+__all__ = ["FifoSemaphore"]
 
 
-class Slots:
+class FifoSemaphore:
     """So many places. Whoever waits is served in order, and nobody who comes later gets ahead."""
 
     __slots__ = ("_free", "_waiters")
@@ -26,7 +26,7 @@ class Slots:
         """How many places nobody has."""
         return self._free
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a place if one is free, and tell whether it was."""
         if self._free <= 0:
             return False
@@ -35,7 +35,7 @@ class Slots:
 
     async def take(self) -> None:
         """Take a place, waiting for one if need be."""
-        if self.take_now():
+        if self.try_acquire():
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

@@ -15,7 +15,7 @@ from .._core.codings import CodingError, Decoder, codings
 from .._core.http import Exchange
 from ..errors import ProtocolError, TransportError
 from ..policies import Timeouts
-from .errors import SilenceError, translate
+from .errors import ReadTimeoutError, translate
 
 __all__ = ["Answer", "Bounds", "Silence"]
 
@@ -175,5 +175,5 @@ class _Chunks:
                 return await self._content.readany()
         except TimeoutError as exc:
             if bound.expired():
-                raise SilenceError from exc
+                raise ReadTimeoutError from exc
             raise

@@ -26,7 +26,7 @@ from attrs import Attribute, Factory, define, field
 
 from .validators import positive
 
-__all__ = ["Learned"]
+__all__ = ["AdaptiveSchedule"]
 
 _BINS = 525  # reaches 35,600 times the floor: an hour for a floor of 0.1 s
 _STEP = 0.02  # each bin is 2 % wide
@@ -254,7 +254,7 @@ def _due(seen: float) -> float:
 
 
 @define(kw_only=True)
-class Learned:
+class AdaptiveSchedule:
     """A schedule that is learned while it is used. One for all operations of a run; it changes with what it observes.
 
     `worth` is what a second of delay is worth in polls: 2 means that seeing an end half a second earlier repays one

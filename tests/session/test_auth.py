@@ -299,7 +299,7 @@ async def test_a_renewal_that_fails_as_its_last_waiter_leaves_warns_nobody(
     clock: FakeClock,
     before: bool,  # noqa: FBT001 - of the two orders of events
 ) -> None:
-    """Its error has no reader, and Python must not complain of that."""
+    """Its error has no reader, and Python must not print_error of that."""
     gate, complaints = asyncio.Event(), list[Any]()
 
     async def call(request: Request, read: Read) -> Token:

@@ -98,7 +98,7 @@ class TestAdmission:
         admission = Admission(Limits(concurrency=concurrency, per_second=per_second), clock)
         if is_full:
             for _ in range(concurrency):
-                assert admission.places.take_now()
+                assert admission.places.try_acquire()
         prepared: list[None] = []
 
         async def prepare() -> None:
