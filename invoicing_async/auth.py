@@ -77,7 +77,7 @@ class Auth(Protocol):
 @quiet
 @frozen(kw_only=True)
 class HmacAuth:
-    """The HMAC partner signature of service A (API.md A.2), made anew for every attempt.
+    """The HMAC partner signature of service A (README A.2), made anew for every attempt.
 
     `store_client_id` and `store_token` belong to store-scoped calls; leave both out for others. `rules` holds
     the points the guide leaves open.
@@ -229,7 +229,7 @@ def _give_up_as(task: asyncio.Task[None]) -> None:
 @quiet
 @frozen(kw_only=True, eq=False)
 class OAuthClientCredentials:
-    """The client credentials grant of service B (API.md B.4).
+    """The client credentials grant of service B (README B.4).
 
     One token serves every call of the session. It is renewed `early` seconds before `expires_in` ends (at most
     half its lifetime before), by one request at a time however many calls wait, and once after a 401. A token

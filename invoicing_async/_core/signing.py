@@ -1,4 +1,4 @@
-"""The HMAC partner signature as pure stages (API.md A.2): body hash, base string, digest, header.
+"""The HMAC partner signature as pure stages (README A.2): body hash, base string, digest, header.
 
 Each stage is checked against `tests/vectors/signing.json`, which another tool computed. What the service's
 guide leaves open is a field of `SigningRules`.
@@ -34,7 +34,7 @@ EMPTY_BODY_SHA256 = sha256(b"").hexdigest()
 
 @frozen(kw_only=True)
 class SigningRules:
-    """The points the guide leaves open (API.md A.2).
+    """The points the guide leaves open (README A.2).
 
     `prefix` stands before the hex digest: the guide says `sha256=`, the endpoint pages show none. `full_path`
     signs the path with the base URL's own path (`/api/v1/partner/…`) and not from below it. `include_query`
@@ -48,7 +48,7 @@ class SigningRules:
 
 @frozen(kw_only=True)
 class Signature:
-    """One signature, stage by stage (API.md A.2): what was hashed and joined, and the headers as they are sent.
+    """One signature, stage by stage (README A.2): what was hashed and joined, and the headers as they are sent.
 
     `base_string` and `headers` hold the store token: they are in no repr.
     """

@@ -98,7 +98,7 @@ def export_name(item: Item, to: ExportTo, *, created: float) -> PurePosixPath:
 
 
 async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
-    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (API.md B.1)."""
+    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (README B.1)."""
     found = await invoices.status(item.request_id) if item.request_id is not None else None
     if found is None or found.data is None:
         raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")

@@ -1,4 +1,4 @@
-"""Order documents (API.md A.1): an order's invoice as a PDF, streamed through or saved whole."""
+"""Order documents (README A.1): an order's invoice as a PDF, streamed through or saved whole."""
 
 from __future__ import annotations
 

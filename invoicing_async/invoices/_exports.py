@@ -1,4 +1,4 @@
-"""From a finished invoice to its document (API.md B.3): asked for until it is built, then its link followed.
+"""From a finished invoice to its document (README B.3): asked for until it is built, then its link followed.
 
 The service owns the export and its own answers are the service's. The link is somebody else's: what its host answers
 is that one document's trouble, never the credential's, and a link that is no good is asked for anew.

@@ -1,4 +1,4 @@
-"""The sandbox answers as API.md says, checks what it is sent, and fails exactly as it is told."""
+"""The sandbox answers as the README says, checks what it is sent, and fails exactly as it is told."""
 
 from __future__ import annotations
 
