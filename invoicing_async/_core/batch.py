@@ -130,7 +130,7 @@ class _Batch(Generic[Item, Outcome]):
 
     def taken(self) -> Outcome:
         """Return the next outcome, and its place to another item."""
-        self._places.give()
+        self._places.release()
         return self._finished.popleft()
 
     async def rest(self) -> AsyncGenerator[Outcome]:
@@ -201,14 +201,14 @@ class _Batch(Generic[Item, Outcome]):
                 self._leave()
                 return
             if not self._places.try_acquire():
-                await self._places.take()
+                await self._places.acquire()
                 if self._is_over():
-                    self._places.give()
+                    self._places.release()
                     return
             try:
                 item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
-                self._places.give()
+                self._places.release()
                 return
             self._spawn()
             if self._is_over():
@@ -235,7 +235,7 @@ class _Batch(Generic[Item, Outcome]):
         if found is Verdict.WELL:
             self._streak.succeed()
         if found is not Verdict.SILENT and self._ramp.grow():
-            self._places.give()
+            self._places.release()
 
     def _leave(self) -> None:
         # At once, not when the loop calls `_ended`: others that finish in the same step must not leave for it too.
@@ -261,10 +261,10 @@ class _Batch(Generic[Item, Outcome]):
             await self._sleep(seconds)
             return
         self._parked += 1
-        self._places.give()
+        self._places.release()
         self._spawn()
         try:
             await self._sleep(seconds)
         finally:
             self._parked -= 1
-        await self._places.take()
+        await self._places.acquire()

@@ -221,7 +221,7 @@ class TestLimits:
         slow = FakeResponse(pieces=(b"x",) * 20)
         async with scripted(slow, limits=Limits(concurrency=3)) as session:
             await asyncio.gather(*(session.call(CALL, body) for _ in range(20)))
-            transport = session._transport
+            transport = session.transport
         assert isinstance(transport, FakeTransport)
         assert (transport.most_open, transport.open) == (3, 0)
 
@@ -250,7 +250,7 @@ class TestLimits:
                 with pytest.raises(ZeroDivisionError):
                     async with session.open(CALL, body):
                         raise ZeroDivisionError
-            transport = session._transport
+            transport = session.transport
         assert isinstance(transport, FakeTransport)
         assert transport.open == 0
 
@@ -267,7 +267,7 @@ class TestLimits:
         async with scripted(DOWN, FINE, clock=clock, limits=Limits(concurrency=1)) as session:
             refused = asyncio.create_task(session.call(CALL, body))
             await steps()
-            transport = session._transport
+            transport = session.transport
             assert isinstance(transport, FakeTransport)
             assert transport.open == 0
             assert await session.call(CALL, body) == b"fine"
@@ -451,7 +451,7 @@ class TestCancellation:
                 task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled() is not finished
-                transport = session._transport
+                transport = session.transport
                 assert isinstance(transport, FakeTransport)
                 assert (transport.open, session.admission.places.free) == (0, 1)
                 assert others() == set()
