@@ -34,7 +34,7 @@ from session_calls import (
     steps,
 )
 
-from invoicing_async._core.batch import bounded
+from invoicing_async._core.batch import map_concurrently
 from invoicing_async._core.http import Exchange, Repeat, Request, Response
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import Auth, HmacAuth, StaticToken
@@ -137,8 +137,12 @@ class TestDeadline:
 
         async def main() -> list[bytes]:
             async with session:
-                outcomes = bounded(
-                    range(200), work, concurrency=places[1], sleep=asyncio.sleep, abandoned=lambda _, error: b"lost"
+                outcomes = map_concurrently(
+                    range(200),
+                    work,
+                    concurrency=places[1],
+                    sleep=asyncio.sleep,
+                    on_not_started=lambda _, error: b"lost",
                 )
                 return [outcome async for outcome in outcomes]
 
