@@ -229,7 +229,7 @@ class RateLimitError(ApiError):
 CODES: Mapping[str, type[ApiError]] = MappingProxyType(
     {"SYS_DEP_503": ServiceUnavailableError, "ORDER_021": OrderStatusError}
 )
-"""The documented error codes (API.md A.1) and the class of each."""
+"""The documented error codes (README A.1) and the class of each."""
 
 STATUSES: Mapping[int, type[ApiError]] = MappingProxyType(
     {
@@ -302,7 +302,7 @@ class PollTimeoutError(InvoicingError):
 class SubmissionInDoubtError(InvoicingError):
     """A submission left this machine and no usable answer came back: the invoice may or may not exist.
 
-    It must not be sent again before that is settled (API.md B.1: there is no idempotency key). `key` is the
+    It must not be sent again before that is settled (README B.1: there is no idempotency key). `key` is the
     draft's own key, `body_sha256` the digest of what was sent, `sent_at` when, in epoch seconds. What an answer said
     is kept, if one came: its HTTP `status`, its `code`, the `request_ids` that it named and the start of its body in
     `answer`.
@@ -381,7 +381,7 @@ class ExportError(InvoicingError):
 
 
 class DraftError(InvoicingError, ValueError):
-    """A draft breaks the limits of API.md B.1; nothing was sent. `faults` holds every one, with its path."""
+    """A draft breaks the limits of README B.1; nothing was sent. `faults` holds every one, with its path."""
 
     sent: Sent = "no"
     hint = "Correct every listed field."

@@ -1,6 +1,6 @@
 """What goes in and what comes out, as frozen values without JSON.
 
-Field limits stand in API.md B.1 and are checked by `_einvoices.rules`, all at once and before anything is sent, so a
+Field limits stand in README B.1 and are checked by `_einvoices.rules`, all at once and before anything is sent, so a
 draft with faults can be built, shown and reported. A line and a draft refuse wrong types where they are made; who
 reads them from a file, and reports every fault of it at once, builds them `unchecked`.
 """
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class VatRate(StrEnum):
-    """The tax type of a line (API.md B.1)."""
+    """The tax type of a line (README B.1)."""
 
     UNDECLARED = "UNDECLARED"
     NONE = "NONE"
@@ -49,7 +49,7 @@ class VatRate(StrEnum):
 
 
 class PaymentMethod(StrEnum):
-    """How the invoice is paid (API.md B.1)."""
+    """How the invoice is paid (README B.1)."""
 
     CASH = "CASH"
     BANK_TRANSFER = "BANK_TRANSFER"
@@ -57,7 +57,7 @@ class PaymentMethod(StrEnum):
 
 
 class RequestStatus(StrEnum):
-    """The state of a submitted request; SUCCESS and FAILED are terminal (API.md B.1)."""
+    """The state of a submitted request; SUCCESS and FAILED are terminal (README B.1)."""
 
     NEW = "NEW"
     SUCCESS = "SUCCESS"
@@ -65,7 +65,7 @@ class RequestStatus(StrEnum):
 
 
 class AuthorityStatus(StrEnum):
-    """The state of a created invoice at the tax authority, an axis of its own (API.md B.2)."""
+    """The state of a created invoice at the tax authority, an axis of its own (README B.2)."""
 
     NOT_SUBMITTED = "NOT_SUBMITTED"
     SUBMITTED = "SUBMITTED"
@@ -205,7 +205,7 @@ _DRAFT_TYPES: Mapping[str, tuple[type, ...]] = {
 
 @frozen(kw_only=True)
 class InvoiceData:
-    """The invoice a SUCCESS request made (API.md B.2).
+    """The invoice a SUCCESS request made (README B.2).
 
     `id` names it for an export, `code` is the look-up code, dates are the service's own text. `raw` is the whole
     object as it came, numbers as `Decimal`.

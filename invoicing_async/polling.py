@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from attrs import define, field, frozen
 
-from ._values.adaptive_polling import Learned
+from ._values.adaptive_polling import AdaptiveSchedule
 from ._values.validators import factor, not_negative, optional, positive, share, whole
 
 __all__ = ["AdaptivePoller", "Poller"]
@@ -112,10 +112,10 @@ class AdaptivePoller:
     errors: int = field(default=10, validator=whole)
     error_time: float = field(default=ERROR_TIME, validator=not_negative)
     not_found_grace: float = field(default=NOT_FOUND_GRACE, validator=not_negative)
-    _model: Learned = field(init=False, repr=False)
+    _model: AdaptiveSchedule = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._model = Learned(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
+        self._model = AdaptiveSchedule(worth=self.worth, floor=self.floor, ceiling=self.ceiling)
 
     def delay(self, attempt: int, elapsed: float = 0.0, *, chance: float = 0.5) -> float:
         """Seconds to wait before the next poll of an operation that is `elapsed` seconds old.

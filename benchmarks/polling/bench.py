@@ -33,7 +33,7 @@ from fakes import FakeResponse
 
 from invoicing_async import AsyncInvoices, Limits, Session, StaticToken
 from invoicing_async._core.http import Exchange, Request
-from invoicing_async._values.adaptive_polling import Learned
+from invoicing_async._values.adaptive_polling import AdaptiveSchedule
 from invoicing_async.polling import Poller
 
 N = 5000  # operations of a run
@@ -223,7 +223,7 @@ def same_delay(points: Sequence[tuple[float, float]], delay: float) -> tuple[flo
 
 class Adaptive:
     def __init__(self, worth: float) -> None:
-        self.model = Learned(worth=worth, floor=FLOOR, ceiling=CEILING)
+        self.model = AdaptiveSchedule(worth=worth, floor=FLOOR, ceiling=CEILING)
 
     def wait(self, age: float, _: int, chance: float) -> float:
         return self.model.delay(age, chance=chance)
@@ -471,7 +471,7 @@ def arrivals_table(seed: int) -> None:
 
 def overhead() -> str:
     """CPU of the model per poll, over one run of 100,000 operations."""
-    rng, model = random.Random(1), Learned(worth=1.0)
+    rng, model = random.Random(1), AdaptiveSchedule(worth=1.0)
     polls, begun = 0, time.process_time()
     for _ in range(100_000):
         end, age = 4.0 * math.exp(rng.gauss(0, 0.6)), 0.0

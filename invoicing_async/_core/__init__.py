@@ -26,6 +26,6 @@
 - `secrecy`: What keeps secrets out of tracebacks, whose locals some tools show: a text that hides itself, and frames
   left out.
 - `semaphore`: A counted number of places, taken at once where one is free and in order where none is.
-- `signing`: The HMAC partner signature as pure stages (API.md A.2): body hash, base string, digest, header.
+- `signing`: The HMAC partner signature as pure stages (README A.2): body hash, base string, digest, header.
 - `tasks`: Tasks of a session: how they begin, and how closing the session ends what is under way in it.
 """

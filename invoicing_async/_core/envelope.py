@@ -23,7 +23,7 @@ SECONDS = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 
 def error_from(status: int, header: Callable[[str], str | None], body: bytes, *, now: float) -> ApiError | None:
-    """Return the error that an answer declares, or None if it declares none (API.md A.1).
+    """Return the error that an answer declares, or None if it declares none (README A.1).
 
     An envelope with `"success": false` is that error whatever the HTTP status, 200 included: its class is chosen by
     the code, else by the status. A status of 400 or more without an envelope is an error too, with what it says; none

@@ -15,7 +15,7 @@ from attrs import define, field
 
 from ..errors import TransportError
 from .clock import Clock
-from .semaphore import Slots
+from .semaphore import FifoSemaphore
 
 __all__ = ["Hold"]
 
@@ -24,7 +24,7 @@ __all__ = ["Hold"]
 class Hold:
     """One open answer. `left` is what is left of the attempt of `seconds`; `close` gives its connection up."""
 
-    _slots: Slots
+    _slots: FifoSemaphore
     _clock: Clock
     _left: float
     _seconds: float
@@ -47,12 +47,12 @@ class Hold:
         self._refuse_ended()
         self._waiting += 1
         try:
-            await self._slots.take()
+            await self._slots.acquire()
             try:
                 async with self._bounded():
                     yield
             finally:
-                self._slots.give()
+                self._slots.release()
         finally:
             self._waiting -= 1
             self._since = self._clock.monotonic()

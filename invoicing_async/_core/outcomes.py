@@ -1,6 +1,6 @@
 """What every answer to a submission means: one table, read from above, and the few rules that follow from it.
 
-The service has no idempotency key (API.md B.1), so the table errs to one side: only what the documents declare, and
+The service has no idempotency key (README B.1), so the table errs to one side: only what the documents declare, and
 the statuses by which HTTP itself says that a request was not carried out, prove that no invoice was made. Whether a
 request left this machine at all is not asked here: that is `error.sent`.
 """
@@ -43,7 +43,7 @@ class Shape(Enum):
     """What the body of an answer to a submission is, as far as its meaning depends on it."""
 
     SUCCESS = "the documented success"
-    """It names a request id and, if any, a status (API.md B.1)."""
+    """It names a request id and, if any, a status (README B.1)."""
     KNOWN = "names a request, or says that it was submitted before"
     """It is no success, but somebody knows this invoice already."""
     BARE = "no JSON"
@@ -200,7 +200,7 @@ def of_error(error: ApiError) -> Outcome:
 
 
 def fate(error: InvoicingError) -> Fate:
-    """Tell what the failure of a submission means: pure, and the one place where it is decided (API.md B.1).
+    """Tell what the failure of a submission means: pure, and the one place where it is decided (README B.1).
 
     What provably never left was not sent; what an answer means stands in `OUTCOMES`. Silence, and an answer that is
     not as documented, leave the invoice in doubt.

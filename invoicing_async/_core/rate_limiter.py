@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from attrs import define, field
 
-__all__ = ["Pacer"]
+__all__ = ["RateLimiter"]
 
 
 @define
-class Pacer:
+class RateLimiter:
     """Spaces attempts evenly: at most `per_second` begin in a second, without a burst after a pause.
 
     The generic cell rate algorithm with no tolerance, asked in two steps by one caller at a time: `wait` looks and

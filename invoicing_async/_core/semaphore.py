@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Slots"]
+__all__ = ["FifoSemaphore"]
 
 
-class Slots:
+class FifoSemaphore:
     """So many places. Whoever waits is served in order, and nobody who comes later gets ahead."""
 
     __slots__ = ("_free", "_waiters")
@@ -26,16 +26,17 @@ class Slots:
         """How many places nobody has."""
         return self._free
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a place if one is free, and tell whether it was."""
         if self._free <= 0:
             return False
         self._free -= 1
         return True
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Take a place, waiting for one if need be."""
-        if self.take_now():
+        if self._free > 0:
+            self._free -= 1
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -44,10 +45,10 @@ class Slots:
         except BaseException:
             if waiter.done() and not waiter.cancelled():
                 # It was given a place that it will not use.
-                self.give()
+                self.release()
             raise
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Give a place back: to the first that waits, or to be free."""
         while self._waiters:
             waiter = self._waiters.popleft()

@@ -14,7 +14,7 @@ from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.writer import DiskWriter
-from ..documents import DownloadOutcome, OrderDocuments, Saver, judged
+from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
@@ -173,14 +173,14 @@ class DocumentRun:
                 items,
                 fetched,
                 concurrency=places,
-                abandoned=lambda item, error: NotStarted(item.key, error),
+                on_not_started=lambda item, error: NotStarted(item.key, error),
                 judge=judge,
             )
             async with aclosing(outcomes):
                 async for outcome in outcomes:
                     yield outcome
 
-    async def _fetched(self, saver: Saver, item: Item, sleep: Sleep) -> DownloadOutcome:
+    async def _fetched(self, saver: BatchSaver, item: Item, sleep: Sleep) -> DownloadOutcome:
         # A path of ours whose file is gone or broken: nobody else's is replaced, nor anything where the run was before.
         is_here = item.path is not None and recorded_path(item).is_relative_to(self.folder)
         replace = recorded_path(item) if is_here else None

@@ -37,7 +37,7 @@ class Exporting:
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Save what has no file yet; `also` gives items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
-            outcomes = self._invoices.each(items, self._tried, abandoned=lambda item, _: item)
+            outcomes = self._invoices.each(items, self._tried, on_not_started=lambda item, _: item)
             async with aclosing(outcomes):
                 async for item in outcomes:
                     yield item
@@ -98,7 +98,7 @@ def export_name(item: Item, to: ExportTo, *, created: float) -> PurePosixPath:
 
 
 async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
-    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (API.md B.1)."""
+    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (README B.1)."""
     found = await invoices.status(item.request_id) if item.request_id is not None else None
     if found is None or found.data is None:
         raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")

@@ -1,7 +1,7 @@
 """What may happen to an item of a run: the table (state, event) -> state, and nothing else.
 
 The one rule behind the table: an invoice whose submission may have reached the service is never sent again on its
-own (API.md B.1: no idempotency key, no look-up by the caller's number). Sending begins only from `planned` and
+own (README B.1: no idempotency key, no look-up by the caller's number). Sending begins only from `planned` and
 `not_sent`; everything that leads back there is either a proof that nothing was created or a person's explicit word.
 """
 

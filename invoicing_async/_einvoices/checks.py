@@ -60,7 +60,7 @@ _SURROGATE = "holds a lone surrogate, which UTF-8 cannot carry"
 
 @frozen
 class Limits:
-    """The rows of one object of API.md B.1: texts with their limit, numbers, flags and choices."""
+    """The rows of one object of README B.1: texts with their limit, numbers, flags and choices."""
 
     texts: tuple[tuple[str, int, bool], ...] = ()
     numbers: tuple[tuple[str, bool], ...] = ()

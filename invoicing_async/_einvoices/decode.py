@@ -37,7 +37,7 @@ def _answer(body: bytes, status: int | None) -> dict[str, Any]:
 
 
 def decode_request(body: bytes, *, request_id: str | None = None, status: int = 200) -> InvoiceRequest:
-    """Read the answer of a submission (API.md B.1) or, with the `request_id` asked for, of a status call (B.2).
+    """Read the answer of a submission (README B.1) or, with the `request_id` asked for, of a status call (B.2).
 
     A submission's answer must name its request id, a UUID in any spelling, and may leave out its status: it then
     counts as NEW. A status answer may leave both out: then `data` being there means SUCCESS and its absence NEW.
@@ -134,7 +134,7 @@ def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
 
 @frozen(kw_only=True)
 class Export:
-    """Where an exported invoice stands (API.md B.3): NEW, BUILDING, DONE or FAIL, or a status we do not know.
+    """Where an exported invoice stands (README B.3): NEW, BUILDING, DONE or FAIL, or a status we do not know.
 
     `download_url` is what the service said, if it was text: `_einvoices.links` judges it.
     """
@@ -144,7 +144,7 @@ class Export:
 
 
 def decode_export(body: bytes) -> Export:
-    """Read the answer of an export call (API.md B.3). Raises `ProtocolError` with the head of the body."""
+    """Read the answer of an export call (README B.3). Raises `ProtocolError` with the head of the body."""
     answer = _answer(body, None)
     status, url = answer.get("status"), answer.get("download_url")
     if not isinstance(status, str) or not status:
@@ -154,14 +154,14 @@ def decode_export(body: bytes) -> Export:
 
 @frozen(kw_only=True)
 class Token:
-    """A bearer token; `expires_in` is its lifetime in seconds, None if the service does not say (API.md B.4)."""
+    """A bearer token; `expires_in` is its lifetime in seconds, None if the service does not say (README B.4)."""
 
     access_token: str = field(repr=False)
     expires_in: float | None = None
 
 
 def decode_token(body: bytes) -> Token:
-    """Read the answer of a token call (API.md B.4); `token_type` is ignored.
+    """Read the answer of a token call (README B.4); `token_type` is ignored.
 
     Raises `ProtocolError` without any part of the body, for it may hold a secret.
     """

@@ -127,7 +127,7 @@ def load_draft(
 ) -> InvoiceDraft:
     """Read a draft from JSON: one object under the model's field names; `invoice_lines` may stand for `lines`.
 
-    An object with `invoice_data` is read as the service's own (API.md B.1), with `key` and `submit_to_tax_request`
+    An object with `invoice_data` is read as the service's own (README B.1), with `key` and `submit_to_tax_request`
     beside it, under the wire's `names`; fields of `invoice_data` that the library does not know go to `extra`.
     Numbers are exact and may be written as text. An unknown or repeated field, a wrong type and a broken limit
     are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`.

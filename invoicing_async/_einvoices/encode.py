@@ -32,7 +32,7 @@ _MODEL_NAMES = WireNames(send_mail="send_mail", automatic="automatic")
 
 
 def encode_draft(draft: InvoiceDraft, *, names: WireNames = SERVICE_NAMES, rounding: Decimal | None = None) -> bytes:
-    """Return the body of `POST /v2/ob/invoices` (API.md B.1): compact UTF-8 JSON with sorted names.
+    """Return the body of `POST /v2/ob/invoices` (README B.1): compact UTF-8 JSON with sorted names.
 
     What is None is left out, `key` is not sent, `extra` stands in `invoice_data`, and every number has exactly
     the digits of its `Decimal`. `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`

@@ -1,4 +1,4 @@
-"""URLs: the base URL that a user gives, and download links (API.md B.3), where they and their redirects lead. Pure.
+"""URLs: the base URL that a user gives, and download links (README B.3), where they and their redirects lead. Pure.
 
 A link is somebody else's text and often holds a signature: it is quoted once and otherwise left as it stands, no
 credential goes along, and no error shows more of it than its host. A base URL is signed and sent as it stands, so what

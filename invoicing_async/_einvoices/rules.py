@@ -1,4 +1,4 @@
-"""The limits of API.md B.1, as a table and pure functions: every fault of a draft at once, each with its path.
+"""The limits of README B.1, as a table and pure functions: every fault of a draft at once, each with its path.
 
 A draft that was read from a file may hold anything, so a wrong type here is a fault like any other and never an
 exception. The check runs once for each draft of a batch and is written to be quick when there is no fault.

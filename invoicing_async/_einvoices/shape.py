@@ -26,7 +26,7 @@ _STRANGER = " (not by this name)"
 
 @frozen(kw_only=True)
 class WireNames:
-    """The JSON names that the service's document leaves open (API.md B.1), with this project's choice of each.
+    """The JSON names that the service's document leaves open (README B.1), with this project's choice of each.
 
     `is_promotion` stands in a line, `has_tax_authority_code` and `payment_method` in `invoice_data`, `emails`,
     `send_mail` and `automatic` in `submit_to_tax_request`. That object stands beside `invoice_data`, or in it with

@@ -28,10 +28,10 @@ from .existing import MakesProof, Proof, Published
 from .kinds import Kind
 from .pdf import HEAD_WINDOW, Checker
 from .publish import OnExisting
-from .verify import is_declared, is_framed, refuse_unless, sent_length
+from .verify import is_declared, is_framed, raise_unless_document, sent_length
 from .writer import DiskWriter, Spool
 
-__all__ = ["Body", "Place", "Receiver"]
+__all__ = ["Body", "DocumentReader", "Place"]
 
 SMALL = 2**20
 """Bodies up to this many bytes are kept in memory and take one hop to the disk."""
@@ -60,7 +60,7 @@ class Place:
 
 
 @frozen
-class Receiver:
+class DocumentReader:
     """Reads one answer's body into memory or onto the disk, and proves it whole."""
 
     kind: Kind
@@ -75,7 +75,7 @@ class Receiver:
         `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
         """
         if not is_declared(response, self.kind):
-            await refuse_unless(response, self.kind, now=self.clock.now())
+            await raise_unless_document(response, self.kind, now=self.clock.now())
         body = Body(self, response)
         small = body.arrived() or await body.small()
         return await body.spooled(disk, place) if small is None else small
@@ -86,7 +86,7 @@ class Receiver:
         Raises as `receive`; what shows only at the end of a large body is raised there.
         """
         if not is_declared(response, self.kind):
-            await refuse_unless(response, self.kind, now=self.clock.now())
+            await raise_unless_document(response, self.kind, now=self.clock.now())
         body = Body(self, response)
         small = await body.opened()
         return body if small is None else small
@@ -100,7 +100,7 @@ class Body:
         "_size",
     )  # fmt: skip
 
-    def __init__(self, receiver: Receiver, response: Response) -> None:
+    def __init__(self, receiver: DocumentReader, response: Response) -> None:
         self._receiver = receiver
         self._response = response
         self._chunks: AsyncIterator[bytes] | None = None

@@ -9,7 +9,7 @@ from .._values.text import one_line
 from ..errors import IncompleteDocumentError, ProtocolError
 from .kinds import Kind
 
-__all__ = ["is_declared", "is_framed", "refuse_unless", "sent_length"]
+__all__ = ["is_declared", "is_framed", "raise_unless_document", "sent_length"]
 
 PARTIAL = 206
 
@@ -51,7 +51,7 @@ def is_declared(response: Response, kind: Kind) -> bool:
     return bool(several) and known.issuperset(several)
 
 
-async def refuse_unless(response: Response, kind: Kind, *, now: float) -> None:
+async def raise_unless_document(response: Response, kind: Kind, *, now: float) -> None:
     """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
     if is_declared(response, kind):
         return

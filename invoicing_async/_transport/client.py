@@ -25,13 +25,13 @@ from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._core.clock import Bound, Clock, RealClock
+from .._core.clock import Clock, ClockTimeout, RealClock
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
 from ..policies import Timeouts
 from .connections import READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, SilenceError, SpoiltConnectionError, translate
+from .errors import SPOILT, DirtyConnectionError, ReadTimeoutError, translate
 from .pooled import Direct, Pool, is_tested
 from .proxies import Environment, Proxy, proxy_fault
 from .response import Answer, Bounds
@@ -265,9 +265,9 @@ class _ByClient:
         except (aiohttp.ClientError, OSError) as exc:
             trim(exc, handled, through=True)
             # Our own pool hands out no idle connection that is spoilt.
-            spoilt = self._way.is_foreign and isinstance(exc, SpoiltConnectionError)
+            spoilt = self._way.is_foreign and isinstance(exc, DirtyConnectionError)
             self._exchange.stale = spoilt or went_stale(head.protocol)
-            translate(SilenceError() if head.bound.expired() else exc, self._exchange)
+            translate(ReadTimeoutError() if head.bound.expired() else exc, self._exchange)
         except BaseException as exc:
             trim(exc, handled, through=True)
             raise
@@ -311,7 +311,7 @@ class _Head:
         self._is_foreign = is_foreign
         self._is_submission = request.repeat is not Repeat.ALWAYS
         self._body = request.body
-        self.bound: Bound = bounds.silence.bound()
+        self.bound: ClockTimeout = bounds.silence.bound()
         self.protocol: ResponseHandler | None = None
 
     def middleware(self) -> aiohttp.ClientMiddlewareType:
@@ -329,7 +329,7 @@ class _Head:
         protocol = connection.protocol
         if protocol is None or protocol.should_close or not self._may_use(protocol.transport):
             # What came while it was idle would be taken for the answer: another order's document.
-            raise SpoiltConnectionError(SPOILT)
+            raise DirtyConnectionError(SPOILT)
         if not self._begun:
             self._begun = True
             await self.bound.__aenter__()

@@ -22,7 +22,7 @@ from .._core.http import Exchange
 from .._values.text import one_line
 from ..errors import InvoicingError, ProtocolError, TransportError
 
-__all__ = ["SPOILT", "SilenceError", "SpoiltConnectionError", "furthest", "translate"]
+__all__ = ["SPOILT", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
 
 SPOILT = "bytes that nobody asked for came on an idle connection"
 
@@ -33,15 +33,15 @@ _QUOTED = re.compile(r"\s*:?\s*(?:b?['\"]|[\n\\]).*", re.DOTALL)
 """Where a parser's words go over into what it read."""
 
 
-class SpoiltConnectionError(aiohttp.ClientConnectionError):
+class DirtyConnectionError(aiohttp.ClientConnectionError):
     """A pooled connection that cannot carry another exchange; nothing was sent on it."""
 
 
-class SilenceError(aiohttp.ClientError):
+class ReadTimeoutError(aiohttp.ClientError):
     """Nothing came for longer than `Timeouts.read`."""
 
 
-_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, SpoiltConnectionError)
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, DirtyConnectionError)
 """What can only come before the first byte."""
 
 
@@ -183,8 +183,8 @@ _KINDS = (
     _Kind(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
     _Kind(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
     _Kind(_CONNECT, "the connection could not be made"),
-    _Kind(SpoiltConnectionError, SPOILT),
-    _Kind(SilenceError, "the service was silent for longer than the read timeout"),
+    _Kind(DirtyConnectionError, SPOILT),
+    _Kind(ReadTimeoutError, "the service was silent for longer than the read timeout"),
     _Kind(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
     _Kind(aiohttp.ClientPayloadError, "the body broke off before its end"),
     _Kind(

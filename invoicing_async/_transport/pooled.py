@@ -38,12 +38,12 @@ from attrs import frozen
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._core.clock import Bound
+from .._core.clock import ClockTimeout
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
 from .connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, SilenceError, SpoiltConnectionError, translate
+from .errors import SPOILT, DirtyConnectionError, ReadTimeoutError, translate
 from .response import Answer, Bounds
 
 __all__ = ["TESTED", "Direct", "Pool", "is_tested"]
@@ -133,13 +133,13 @@ class Pool:
 
 
 def _ready(connection: Connection, exchange: Exchange, max_header: int) -> ResponseHandler:
-    """Prepare a connection for one exchange, whose first byte is next. Raises `SpoiltConnectionError`.
+    """Prepare a connection for one exchange, whose first byte is next. Raises `DirtyConnectionError`.
 
     Raises `TransportError` if it is too late for that byte; the connection is then given back unused.
     """
     protocol = connection.protocol
     if protocol is None or protocol.should_close:
-        raise SpoiltConnectionError(SPOILT)
+        raise DirtyConnectionError(SPOILT)
     protocol.set_response_params(
         read_until_eof=True,
         auto_decompress=False,
@@ -170,7 +170,7 @@ class Direct:
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
-        bound: Bound | None = None
+        bound: ClockTimeout | None = None
         handled = sys.exception()
         silence = self._bounds.silence
         try:
@@ -189,7 +189,7 @@ class Direct:
                 raise
         except (HttpProcessingError, aiohttp.ClientError, OSError) as exc:
             trim(exc, handled, through=True)
-            translate(SilenceError() if bound is not None and bound.expired() else exc, self._exchange)
+            translate(ReadTimeoutError() if bound is not None and bound.expired() else exc, self._exchange)
         except BaseException as exc:
             trim(exc, handled, through=True)
             raise

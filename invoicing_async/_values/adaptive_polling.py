@@ -26,7 +26,7 @@ from attrs import Attribute, Factory, define, field
 
 from .validators import positive
 
-__all__ = ["Learned"]
+__all__ = ["AdaptiveSchedule"]
 
 _BINS = 525  # reaches 35,600 times the floor: an hour for a floor of 0.1 s
 _STEP = 0.02  # each bin is 2 % wide
@@ -254,7 +254,7 @@ def _due(seen: float) -> float:
 
 
 @define(kw_only=True)
-class Learned:
+class AdaptiveSchedule:
     """A schedule that is learned while it is used. One for all operations of a run; it changes with what it observes.
 
     `worth` is what a second of delay is worth in polls: 2 means that seeing an end half a second earlier repays one
@@ -276,7 +276,7 @@ class Learned:
     @ceiling.validator
     def _check_ceiling(self, attribute: Attribute[Any], value: float) -> None:
         if value < self.floor:
-            raise ValueError(f"Learned.ceiling must be at least floor ({self.floor}), got {value!r}")
+            raise ValueError(f"AdaptiveSchedule.ceiling must be at least floor ({self.floor}), got {value!r}")
 
     def __attrs_post_init__(self) -> None:
         self._edges = [0.0, *(self.floor * exp(_STEP * k) for k in range(_BINS))]

@@ -6,12 +6,12 @@ from array import array
 from bisect import bisect_left
 from hashlib import blake2b
 
-__all__ = ["Seen"]
+__all__ = ["DigestSet"]
 
 BUCKETS = 4096
 
 
-class Seen:
+class DigestSet:
     """A set of texts that keeps 96 bits of each: a million cost 12 MiB where a `set` of them costs 100.
 
     Two different texts are taken for one with a chance below 1e-14 at ten million.

@@ -13,7 +13,7 @@ from .. import VERSION
 from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .input.options import Common
-from .terminal.output import Screen, complain, readable, stderr, unheard
+from .terminal.output import Screen, print_error, readable, stderr, unheard
 from .usage import told
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(tokens: Sequence[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        complain(stderr(), *told(error, app, tokens))
+        print_error(stderr(), *told(error, app, tokens))
         return Exit.USAGE
     except CommandError as error:
         return _told(error, error.code, tokens)

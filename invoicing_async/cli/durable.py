@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from attrs import asdict, evolve, frozen
 
-from ..documents import OrderDocuments, Saver
+from ..documents import BatchSaver, OrderDocuments
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
@@ -31,9 +31,9 @@ from ..runs import (
 )
 from .exits import CommandError, Exit, checked
 from .input.drafts import BadDraft, Drafts
-from .input.options import Pace
+from .input.options import RateOptions
 from .run_kinds import DocumentBook, InvoiceBook
-from .run_summary import PAGE, Book, Errand
+from .run_summary import PAGE, Book, RunContext
 from .stop import Stop, listening
 from .summary import SHOWN, error_of
 from .terminal.output import plain
@@ -80,7 +80,7 @@ async def entered(opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
 
 
 async def carry_out_run(
-    errand: Errand,
+    context: RunContext,
     opening: AbstractAsyncContextManager[R],
     book_of: type[B],
     work: Callable[[R, B], Awaitable[None]],
@@ -89,11 +89,11 @@ async def carry_out_run(
 
     What `work` raises ends the command and is told after the summary. The run is closed in every case.
     """
-    stop = Stop(lambda: errand.screen.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
+    stop = Stop(lambda: context.screen.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
     async with AsyncExitStack() as stack:
-        paper = await stack.enter_async_context(opened_report(errand.report, book_of.reported))
+        paper = await stack.enter_async_context(opened_report(context.report, book_of.reported))
         run = await stack.enter_async_context(entered(opening))
-        book = book_of(run.ledger, errand, stop, paper)
+        book = book_of(run.ledger, context, stop, paper)
         stop.then(run.stop)
         with listening(stop):
             try:
@@ -117,7 +117,7 @@ class _Placing(OrderDocuments):
 
     on_existing = "keep"
 
-    async def saver(self, *args: Any, **options: Any) -> Saver:
+    async def saver(self, *args: Any, **options: Any) -> BatchSaver:
         """Prepare the folder, as `OrderDocuments.saver`."""
         return await super().saver(*args, on_existing=self.on_existing, **options)
 
@@ -162,10 +162,10 @@ async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
 
 async def download_run(run: DocumentRun, book: DocumentBook, *, verify: bool) -> None:
     """Download what is left of a run."""
-    errand, screen = book.errand, book.screen
-    pace = await kept_pace(run, errand.pace)
+    context, screen = book.context, book.screen
+    pace = await kept_pace(run, context.pace)
     book.expected = book.items
-    session = errand.settings.documents(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
+    session = context.settings.documents(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
     bar = Bar("Order documents", book.expected, lambda: book.done, book.monitor.note)
     async with session, live(screen.err, [bar], shown=screen.lively, foot=book.foot), book.watched():
         documents = _Placing(session)
@@ -237,7 +237,7 @@ async def agree(run: InvoiceRun, asked: AskedExport) -> ExportTo | None:
     return export
 
 
-async def kept_pace(run: DocumentRun | InvoiceRun, asked: Pace) -> RunPace:
+async def kept_pace(run: DocumentRun | InvoiceRun, asked: RateOptions) -> RunPace:
     """Return the pace of a run; what is asked for holds for good."""
     kept = run.settings
     pace = kept.pace.changed(asked.given)
@@ -277,17 +277,17 @@ async def submit_run(run: InvoiceRun, book: InvoiceBook, *, poller: Poller | Non
 
     With `verify` what was exported before is hashed first, and what is missing or broken exported anew.
     """
-    errand, screen, pace = book.errand, book.screen, await kept_pace(run, book.errand.pace)
+    context, screen, pace = book.context, book.screen, await kept_pace(run, book.context.pace)
     export = None if poller is None else run.settings.export
     book.exporting = export is not None
     book.waiting = poller is not None
     book.expected = book.to_do
     if run.ledger.recovered:
         book.notes.append(f"{run.ledger.recovered:,} were on their way when the last process ended: they are in doubt")
-    session = errand.settings.invoices(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
+    session = context.settings.invoices(limits=pace.limits, retry=pace.retry, on_event=book.monitor)
     bars = _bars(book)
     async with session, live(screen.err, bars, shown=screen.lively, foot=book.foot), book.watched():
-        invoices = AsyncInvoices(session, names=errand.settings.names(), endpoints=errand.settings.endpoints())
+        invoices = AsyncInvoices(session, names=context.settings.names(), endpoints=context.settings.endpoints())
         if verify and export is not None:
             await _mend(run, book, invoices, export, poller)
         await _print_known(run, book)

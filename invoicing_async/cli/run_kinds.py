@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
-from .run_summary import BROKEN, PAGE, Book, Errand, command
+from .run_summary import BROKEN, PAGE, Book, RunContext, command
 from .stop import Stop
 from .summary import REFUSED, SHOWN, authority_note, reason
 from .terminal.output import Count, plain
@@ -72,8 +72,8 @@ class InvoiceBook(Book):
     reported = SUBMISSIONS
     lost = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
 
-    def __init__(self, ledger: LedgerReader, errand: Errand, stop: Stop, report: Report | None) -> None:
-        super().__init__(ledger, errand, stop, report)
+    def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
+        super().__init__(ledger, context, stop, report)
         self.lines: dict[str, int] = {}
         self.rest: list[Row] = []
         self.waiting = False
@@ -162,7 +162,7 @@ class InvoiceBook(Book):
         self._name([*self.authority.first])
         more = self.authority.refused - len(self.authority.first)
         if more > 0:
-            self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.errand.file)} names them")
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.context.file)} names them")
         self._name_unread()
         if self.screen.quiet:
             self._count_without_file()

@@ -19,7 +19,7 @@ from ..errors import InvoicingError
 from ..repair import lateness, too_early_for
 from ..runs import Intake, Item, LedgerReader, State, apparent_state
 from .exits import Exit, checked
-from .input.options import Common, Pace
+from .input.options import Common, RateOptions
 from .input.settings import Settings
 from .stop import Stop
 from .summary import SHOWN, exit_of, print_line, reason, words
@@ -38,7 +38,7 @@ __all__ = [
     "IN_DOUBT",
     "PAGE",
     "Book",
-    "Errand",
+    "RunContext",
     "command",
     "doubts",
     "many_doubts",
@@ -97,13 +97,13 @@ def many_doubts(file: str) -> Iterator[str]:
 
 
 @frozen(kw_only=True)
-class Errand:
+class RunContext:
     """What a command on a run file was told."""
 
     screen: Screen
     settings: Settings
     common: Common
-    pace: Pace
+    pace: RateOptions
     file: str
     report: Path | None = None
 
@@ -129,10 +129,10 @@ class Book(ABC):
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
 
-    def __init__(self, ledger: LedgerReader, errand: Errand, stop: Stop, report: Report | None) -> None:
+    def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
         self.ledger = ledger
-        self.errand = errand
-        self.screen = errand.screen
+        self.context = context
+        self.screen = context.screen
         self.stop = stop
         self.report = report
         self.monitor = Monitor()
@@ -262,13 +262,13 @@ class Book(ABC):
         """Close the books of a command that was ended at once."""
         await self._last_look()
         await self._show(stopped=True)
-        self.screen.problem("interrupted; go on with", self.errand.resume)
+        self.screen.problem("interrupted; go on with", self.context.resume)
 
     def _say_how_to_go_on(self, code: Exit) -> None:
         if code is Exit.STOPPED:
-            self.screen.problem("stopped before the end; go on with", self.errand.resume)
+            self.screen.problem("stopped before the end; go on with", self.context.resume)
         elif code is Exit.SOME_LEFT and self.again:
-            self.screen.say(f"\n To try the rest again\n   {self.errand.resume}")
+            self.screen.say(f"\n To try the rest again\n   {self.context.resume}")
 
     def _imbalance(self) -> Iterator[str]:
         """Say what does not add up after a command that came to its end."""
@@ -287,7 +287,7 @@ class Book(ABC):
         with suppress(*BROKEN):
             await self._name_lost()
             await self._name_doubts()
-        self.screen.counts(f"{self.states.title} of {self.errand.file}", self._counted())
+        self.screen.counts(f"{self.states.title} of {self.context.file}", self._counted())
         for note in (*self.notes, *self._this_command()):
             self.screen.say(f"   {note}", "dim")
         if self.report is not None:
@@ -320,7 +320,7 @@ class Book(ABC):
             await self.report.add(row)
             written += 1
         total = sum(self.counts.values())
-        totals = {"run": self.errand.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
+        totals = {"run": self.context.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
         await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
 
     def totals(self) -> dict[str, object]:
@@ -340,7 +340,7 @@ class Book(ABC):
         more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
         if more > 0:
             states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
-            self.screen.amiss(f"   and {more:,} more; {command('runs', 'show', self.errand.file, *states)}")
+            self.screen.amiss(f"   and {more:,} more; {command('runs', 'show', self.context.file, *states)}")
 
     def _name(self, items: list[Item]) -> None:
         """Name items with what is wrong with them, one in a line."""
@@ -358,16 +358,16 @@ class Book(ABC):
             return
         said = f"{number:,} {IN_DOUBT}"
         if self.screen.quiet:
-            self.screen.problem(said, command("runs", "show", self.errand.file))
+            self.screen.problem(said, command("runs", "show", self.context.file))
             return
         self.screen.say(f"\n {said}", "yellow")
         items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
-        for line in doubts(self.errand.file, items, late=lateness(self.ledger)):
+        for line in doubts(self.context.file, items, late=lateness(self.ledger)):
             self.screen.say(line)
         if number > SHOWN:
-            shown = command("runs", "show", self.errand.file, "--state", "in_doubt")
+            shown = command("runs", "show", self.context.file, "--state", "in_doubt")
             self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
         if number > 1:
             self.screen.say(" Or all of them at once")
-            for step in many_doubts(self.errand.file):
+            for step in many_doubts(self.context.file):
                 self.screen.say(f"     {step}")

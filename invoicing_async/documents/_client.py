@@ -11,19 +11,19 @@ from pathlib import Path
 
 from .._core.http import Response
 from .._core.order_ids import OrderId, as_text, texts
-from .._files.body import Body, Receiver
+from .._files.body import Body, DocumentReader
 from .._files.kinds import GENERIC, PDF_TYPES, Pdf
 from .._files.layout import Layout
 from .._files.names import file_name, safe_name
 from .._files.publish import OnExisting
 from .._files.tempfile import prepare_folder
 from .._files.writer import DiskWriter
-from .._values.digest_set import Seen
+from .._values.digest_set import DigestSet
 from .._values.validators import at_least_one
 from ..models import NotStarted, SavedDocument
 from ..session import WIDE, Feature, Session
 from ._opening import OpenDocument, Whole
-from ._saving import PLAIN, DownloadOutcome, Fetching, SaveOptions, Saver, invoice_request, judged, served_filename
+from ._saving import PLAIN, BatchSaver, DownloadOutcome, Fetching, SaveOptions, invoice_request, judged, served_filename
 
 __all__ = ["OrderDocuments"]
 
@@ -53,7 +53,7 @@ class OrderDocuments(Feature):
         at_least_one("max_bytes", max_bytes)
         self._session = session
         kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
-        self._fetching = Fetching(session, Receiver(kind, session.clock, session.timeouts, max_bytes))
+        self._fetching = Fetching(session, DocumentReader(kind, session.clock, session.timeouts, max_bytes))
 
     @asynccontextmanager
     async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
@@ -141,8 +141,8 @@ class OrderDocuments(Feature):
         ids = texts(order_ids)
         places = self.places(concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
-        saver = await self._saver(saving, Seen())
-        outcomes = self.each(ids, saver.outcome, concurrency=places, abandoned=NotStarted, judge=judged)
+        saver = await self._saver(saving, DigestSet())
+        outcomes = self.each(ids, saver.outcome, concurrency=places, on_not_started=NotStarted, judge=judged)
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
@@ -156,14 +156,14 @@ class OrderDocuments(Feature):
         layout: Layout | str = PLAIN,
         served_name: bool = False,
         day: date | None = None,
-    ) -> Saver:
+    ) -> BatchSaver:
         """Prepare the folder and give what saves one id after the other: the inside of `download_many`."""
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         return await self._saver(saving, None)
 
-    async def _saver(self, saving: SaveOptions, seen: Seen | None) -> Saver:
+    async def _saver(self, saving: SaveOptions, seen: DigestSet | None) -> BatchSaver:
         fresh = await self.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
-        return Saver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
+        return BatchSaver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     @property
     def concurrency(self) -> int:

@@ -15,7 +15,7 @@ from .._core.answers import shown
 from .._core.causes import of_document
 from .._core.http import Repeat, Request, Response, path
 from .._core.ramp import Cause, Verdict
-from .._files.body import Place, Receiver
+from .._files.body import DocumentReader, Place
 from .._files.disposition import from_content_disposition
 from .._files.existing import Published, whole_document
 from .._files.layout import Layout
@@ -24,7 +24,7 @@ from .._files.pdf import Checker
 from .._files.publish import OnExisting
 from .._files.tempfile import probe
 from .._files.writer import DiskWriter
-from .._values.digest_set import Seen
+from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
 from ..models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
@@ -32,10 +32,10 @@ from ..session import Session, Sleep
 
 __all__ = [
     "PLAIN",
+    "BatchSaver",
     "DownloadOutcome",
     "Fetching",
     "SaveOptions",
-    "Saver",
     "invoice_request",
     "judged",
     "served_filename",
@@ -122,7 +122,7 @@ class _Reading:
     __slots__ = ("_disk", "_order_id", "_place", "_receiver", "_saving")
 
     def __init__(
-        self, receiver: Receiver, disk: DiskWriter, saving: SaveOptions, order_id: str, place: Place | None
+        self, receiver: DocumentReader, disk: DiskWriter, saving: SaveOptions, order_id: str, place: Place | None
     ) -> None:
         self._receiver = receiver
         self._disk = disk
@@ -153,7 +153,7 @@ class Fetching:
     """Saves one document: what stands there already, or what the service gives."""
 
     session: Session
-    receiver: Receiver
+    receiver: DocumentReader
 
     @property
     def disk(self) -> DiskWriter:
@@ -183,12 +183,12 @@ class Fetching:
 
 
 @frozen
-class Saver:
+class BatchSaver:
     """Decides the fate of one id of a batch after the other."""
 
     _fetching: Fetching
     _saving: SaveOptions
-    _seen: Seen | None
+    _seen: DigestSet | None
     _looks_first: bool = field(kw_only=True)
 
     async def outcome(self, order_id: str, sleep: Sleep, *, replace: Path | None = None) -> DownloadOutcome:

@@ -1,4 +1,4 @@
-"""E-invoices (API.md B): submit drafts, await what becomes of them, fetch the finished documents."""
+"""E-invoices (README B): submit drafts, await what becomes of them, fetch the finished documents."""
 
 from __future__ import annotations
 

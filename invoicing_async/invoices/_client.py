@@ -96,7 +96,7 @@ class AsyncInvoices(Feature):
         return self._calls.encode(draft)
 
     async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
-        """Ask once what became of a request (API.md B.2). Raises `ValueError` for an id that is no UUID."""
+        """Ask once what became of a request (README B.2). Raises `ValueError` for an id that is no UUID."""
         return await self._calls.status(checked_uuid(request_id, "request_id"), retry)
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
@@ -171,7 +171,7 @@ class AsyncInvoices(Feature):
         since: float | None = None,
         sleep: Sleep | None = None,
     ) -> SavedDocument:
-        """Save the document of a finished invoice, "pdf" or "xml", whole (API.md B.3).
+        """Save the document of a finished invoice, "pdf" or "xml", whole (README B.3).
 
         Asks until the service has built it, then downloads its link, without credentials, and where a redirect of
         that leads; a link that has expired or is not there yet is asked for again, for ten seconds and five
@@ -225,7 +225,7 @@ class AsyncInvoices(Feature):
             drafts,
             batch.submitted,
             concurrency=concurrency,
-            abandoned=batch.abandoned,
+            on_not_started=batch.abandoned,
             cancel=False,
             judge=judge_outcome,
         )

@@ -1,4 +1,4 @@
-"""From a finished invoice to its document (API.md B.3): asked for until it is built, then its link followed.
+"""From a finished invoice to its document (README B.3): asked for until it is built, then its link followed.
 
 The service owns the export and its own answers are the service's. The link is somebody else's: what its host answers
 is that one document's trouble, never the credential's, and a link that is no good is asked for anew.
@@ -16,7 +16,7 @@ from .._core.http import Request, Response
 from .._einvoices.decode import Export
 from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
-from .._files.body import Place, Receiver
+from .._files.body import DocumentReader, Place
 from .._files.existing import Published
 from .._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
 from .._files.writer import DiskWriter
@@ -145,7 +145,7 @@ class Exporting:
             said = f"{link.host}, where the {self.format} is to be had, answered {response.status}"
             return _Wanting(self._error(said))
         session = self.session
-        receiver = Receiver(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
+        receiver = DocumentReader(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
         return await receiver.receive(response, session.resource(DiskWriter), self.place)
 
     async def _stored(self, body: bytes) -> Published:

@@ -8,7 +8,7 @@ from .._core.causes import of_submission
 from .._core.outcomes import Fate, fate
 from .._core.ramp import Cause, Verdict
 from .._einvoices.rules import canonical_key
-from .._values.digest_set import Seen
+from .._values.digest_set import DigestSet
 from ..errors import DraftError, InvoicingError, SessionError, SubmissionInDoubtError
 from ..models import Duplicate, InDoubt, Invalid, InvoiceDraft, InvoiceRequest, NotSent, Rejected, Submitted
 from ..session import Sleep
@@ -30,7 +30,7 @@ class Submissions:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._keys = Seen()
+        self._keys = DigestSet()
         self._left: dict[int, InvoiceDraft] = {}
 
     async def submitted(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
 from .._einvoices.rules import NO_UUID, UUID
-from .._values.digest_set import Seen
+from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
@@ -28,7 +28,7 @@ AnyUuid: TypeAlias = str | uuid.UUID
 """An id of the service's, as it gives it or as a database does."""
 
 
-BREATH = 500
+YIELD_EVERY = 500
 """Ids read in one go."""
 
 
@@ -91,7 +91,7 @@ class Collector:
         self._scheduler = scheduler
         self._ready: deque[InvoiceRequest | Unsettled] = deque()
         self._outstanding = 0
-        self._seen = Seen()
+        self._seen = DigestSet()
         self._news: asyncio.Future[None] | None = None
 
     def deliver(self, request_id: str, result: Result) -> None:
@@ -114,7 +114,7 @@ class Collector:
             return
         for count, request_id in enumerate(request_ids, 1):
             self._watch(request_id)
-            if count % BREATH == 0:
+            if count % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
 
     def _watch(self, request_id: AnyUuid) -> None:

@@ -10,7 +10,7 @@ from ..polling import Poller
 __all__ = ["schedule_of"]
 
 
-class _Waits:
+class _FixedDelays:
     """Somebody's own waits as a schedule that gives up when they end.
 
     A sequence serves any number of operations, an iterator, which has a state, only one.
@@ -47,4 +47,4 @@ def schedule_of(poller: Schedule | Iterable[float] | None, *, many: bool = False
         return poller
     if many and not isinstance(poller, Sequence):
         raise ValueError("poller must be a Poller or a sequence of waits: an iterator can serve one operation only")
-    return _Waits(poller)
+    return _FixedDelays(poller)

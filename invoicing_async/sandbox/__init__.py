@@ -1,4 +1,4 @@
-"""The two services of API.md in miniature: a `Transport` that answers as they do, and fails as it is told.
+"""The two services of the README in miniature: a `Transport` that answers as they do, and fails as it is told.
 
 Used in-process without a socket, or served on a port with `_transport.server.serve`. It has its own mind: it verifies
 what arrives with `_core.signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the

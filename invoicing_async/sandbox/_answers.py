@@ -140,7 +140,7 @@ class Answer:
 
 @frozen(kw_only=True)
 class Unavailable:
-    """SYS_DEP_503 (API.md A.1); `status` None is the one of `Faults`."""
+    """SYS_DEP_503 (README A.1); `status` None is the one of `Faults`."""
 
     status: int | None = None
 
@@ -151,7 +151,7 @@ class Unavailable:
 
 @frozen(kw_only=True)
 class NotEligible:
-    """ORDER_021 with its allowed substatuses (API.md A.1); `status` None is the one of `Faults`."""
+    """ORDER_021 with its allowed substatuses (README A.1); `status` None is the one of `Faults`."""
 
     status: int | None = None
 

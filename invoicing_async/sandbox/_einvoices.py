@@ -1,4 +1,4 @@
-"""The sandbox's service B: tokens, asynchronous e-invoices, their export and download (API.md B)."""
+"""The sandbox's service B: tokens, asynchronous e-invoices, their export and download (README B)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Progress:
 
 @define
 class Einvoices:
-    """Service B: asynchronous e-invoices (API.md B)."""
+    """Service B: asynchronous e-invoices (README B)."""
 
     world: World
     created: dict[str, Created] = field(factory=dict, init=False)
@@ -85,7 +85,7 @@ class Einvoices:
         return "" if self._tokens.get(token, 0.0) > self.world.clock.monotonic() else "the token is unknown or expired"
 
     def refuse(self, call: Call) -> Reply:
-        """Answer a caller who was not accepted: the document gives no body (API.md B.1)."""
+        """Answer a caller who was not accepted: the document gives no body (README B.1)."""
         return reply(b"Not Authorized", status=401, content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
 
     def client_objection(self, call: Call) -> str:
@@ -100,7 +100,7 @@ class Einvoices:
         return json_reply({"error": "invalid_client"}, status=401, headers={"WWW-Authenticate": "Basic"})
 
     def token(self, call: Call) -> Reply:
-        """Issue a token (API.md B.4); errors are those of RFC 6749 section 5.2."""
+        """Issue a token (README B.4); errors are those of RFC 6749 section 5.2."""
         problem = self._token_problem(call)
         if problem:
             return json_reply({"error": problem}, status=400)
@@ -126,7 +126,7 @@ class Einvoices:
         self._tokens.clear()
 
     def submit(self, call: Call) -> Reply:
-        """Create an invoice (API.md B.1). Raises `TransportError` for one whose answer is lost."""
+        """Create an invoice (README B.1). Raises `TransportError` for one whose answer is lost."""
         faults = self._shape.faults(call.request.body)
         if call.media_type != "application/json":
             faults = ("Content-Type: must be application/json", *faults)
@@ -166,7 +166,7 @@ class Einvoices:
         return _Progress(created, ready_at=ready_at, polls_left=0, exports_left=exports)
 
     def status(self, call: Call) -> Reply:
-        """Tell how far a request is (API.md B.2)."""
+        """Tell how far a request is (README B.2)."""
         progress = self._progress.get(call.subject)
         if progress is None:
             return self.world.refused(call, 404, "REQUEST_404", "No such request", id=call.subject)
@@ -181,7 +181,7 @@ class Einvoices:
         return json_reply(content)
 
     def export(self, call: Call) -> Reply:
-        """Build a finished invoice's document and give its link (API.md B.3)."""
+        """Build a finished invoice's document and give its link (README B.3)."""
         form = parse_qs(call.request.query).get("format", [""])[0]
         if form not in {"pdf", "xml"}:
             return self.world.refused(call, 400, "VALIDATION_001", "format must be pdf or xml")

@@ -1,4 +1,4 @@
-"""The sandbox's service A: order documents behind an HMAC partner signature (API.md A)."""
+"""The sandbox's service A: order documents behind an HMAC partner signature (README A)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TOWNS = ("Bandung", "Denpasar", "Jakarta", "Semarang", "Surabaya", "Yogyakarta")
 
 @define
 class Orders:
-    """Service A: order documents (API.md A)."""
+    """Service A: order documents (README A)."""
 
     world: World
     _tries: Counter[str] = field(factory=Counter, init=False)

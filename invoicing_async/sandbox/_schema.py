@@ -1,4 +1,4 @@
-"""The sandbox's own reading of API.md B.1: exact JSON and a strict check of the shape of a submission.
+"""The sandbox's own reading of README B.1: exact JSON and a strict check of the shape of a submission.
 
 Written apart from `_einvoices` and `_einvoices.rules`, so that the client and the sandbox cannot be wrong together.
 """
@@ -31,7 +31,7 @@ OPEN_NAMES: Mapping[str, str] = MappingProxyType(
         "automatic": "auto_submit_to_tax",
     }
 )
-"""What the document leaves unnamed (API.md B.1), by this project's field name, and its name on the wire."""
+"""What the document leaves unnamed (README B.1), by this project's field name, and its name on the wire."""
 
 MAGNITUDE = 100
 """The largest power of ten of a number. Undocumented; it keeps nonsense from filling the memory."""

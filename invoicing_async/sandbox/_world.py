@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 ALLOWED_SUBSTATUSES = ("confirmed", "waiting_pickup", "waiting_drop_off", "in_transit", "delivered", "order_completed")
-"""What ORDER_021 lists (API.md A.1)."""
+"""What ORDER_021 lists (README A.1)."""
 
 
 class Operation(StrEnum):
@@ -214,7 +214,7 @@ class World:
         context: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Return the error envelope of API.md A.1."""
+        """Return the error envelope of README A.1."""
         content = {
             "success": False,
             "error": {

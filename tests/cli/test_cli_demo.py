@@ -73,7 +73,7 @@ def test_a_demo_unlike_its_script_is_found() -> None:
     async def play() -> list[str]:
         script = demo._script(16, 1, 0)
         asked = stop.Stop(lambda: None)
-        performance = demo._Play(script, script.sandbox(), screen(), stop.Taking(asked), stop.Taking(asked), Path())
+        performance = demo._DemoRun(script, script.sandbox(), screen(), stop.Taking(asked), stop.Taking(asked), Path())
         await performance.downloads.add({"order_id": script.orders[0], "outcome": "failed", "attempts": 1})
         await performance.downloads.add({"order_id": script.orders[7], "outcome": "saved", "attempts": 2})
         await performance.submissions.add({"key": "k", "outcome": "in_doubt"})

@@ -17,7 +17,7 @@ from invoicing_async._values.table import BOM
 from invoicing_async.cli.exits import CommandError, Exit
 from invoicing_async.cli.input import ids
 from invoicing_async.cli.input.id_files import NAMES, form_of
-from invoicing_async.cli.input.options import Picking
+from invoicing_async.cli.input.options import IdSource
 from invoicing_async.sandbox import Sandbox
 
 FIRST, SECOND = "d0e11047-acaf-468f-a325-3d2f5964f5ff", "0197F3A1-7e1c-7cc3-98a5-7e4b9d6c1a20"
@@ -29,7 +29,7 @@ DRESSES = [*product(["", BOM], ["\n", "\r\n", "\r", "\n\n"], ["", '"'])]
 
 
 def read(name: str, text: str) -> list[str]:
-    return list(ids.picked(io.BytesIO(text.encode()), name, Picking()))
+    return list(ids.picked(io.BytesIO(text.encode()), name, IdSource()))
 
 
 def refused(name: str, text: str) -> tuple[str, str]:
@@ -51,7 +51,7 @@ def test_a_table_is_refused_with_its_columns(name: str, delimiter: str) -> None:
         said, hint = refused(name, text)
         assert said == f"{name} is a table; its columns: order_id, total, Người mua"
         assert hint == "Say which one has the ids: --column order_id"
-        assert list(ids.picked(io.BytesIO(text.encode()), name, Picking(column="order_id"))) == [FIRST]
+        assert list(ids.picked(io.BytesIO(text.encode()), name, IdSource(column="order_id"))) == [FIRST]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -64,7 +64,7 @@ def test_a_column_with_a_name_is_refused_with_it(head: str, name: str) -> None:
         assert said == f"{name} is a table; its column: {head}"
         assert hint.startswith("Write --column ")
         assert hint.endswith(f"or give - < {name}" if " " not in name else f"or give - < '{name}'")
-        assert list(ids.picked(io.BytesIO(text.encode()), name, Picking(column=head))) == rows
+        assert list(ids.picked(io.BytesIO(text.encode()), name, IdSource(column=head))) == rows
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -179,7 +179,7 @@ def test_a_stream_waits_for_no_more_than_it_needs() -> None:
             taken.append(line.decode())
             return line
 
-    numbered = ids.picked(Slow(b"A-1\nA-2\nA-3\n"), "-", Picking())
+    numbered = ids.picked(Slow(b"A-1\nA-2\nA-3\n"), "-", IdSource())
     assert (next(numbered), taken) == ("A-1", ["A-1\n"])
 
 

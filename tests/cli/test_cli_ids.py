@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from invoicing_async._einvoices.spreadsheet import code_fault
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import ids
-from invoicing_async.cli.input.options import Picking
+from invoicing_async.cli.input.options import IdSource
 from invoicing_async.cli.stop import Stop
 
 
 def read(data: str | bytes, column: str | None = None, field: str | None = None) -> list[str]:
     raw = data.encode() if isinstance(data, str) else data
-    return list(ids.picked(io.BytesIO(raw), "in", Picking(column=column, field=field)))
+    return list(ids.picked(io.BytesIO(raw), "in", IdSource(column=column, field=field)))
 
 
 ID = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
@@ -100,10 +100,10 @@ def test_nothing_is_given_of_a_file_with_a_bad_line(tmp_path: Path) -> None:
     """It is read through before it is used, and its ids are counted."""
     file = tmp_path / "ids.txt"
     file.write_text("A-1\nA-2\u200b\n")
-    with pytest.raises(CommandError, match="line 2"), ids.open_ids(str(file), Picking(), Stop(lambda: None)):
+    with pytest.raises(CommandError, match="line 2"), ids.open_ids(str(file), IdSource(), Stop(lambda: None)):
         pytest.fail("nothing may be asked for")
     file.write_bytes(b"A-1\r\rA-2\r")
-    with ids.open_ids(str(file), Picking(), Stop(lambda: None)) as found:
+    with ids.open_ids(str(file), IdSource(), Stop(lambda: None)) as found:
         assert found.about == 2
         assert list(found.items) == ["A-1", "A-2"]  # type: ignore[arg-type] # a file is read as it is
 

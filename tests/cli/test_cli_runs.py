@@ -34,7 +34,7 @@ from invoicing_async.cli import run_kinds, run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.input.options import Common, Pace
+from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
 from invoicing_async.cli.terminal import rows
@@ -716,9 +716,11 @@ async def test_books_that_do_not_balance_are_told(tmp_path: Path) -> None:
     """An item without an outcome, or one too many in the file, is an error whatever else went well."""
     console = Console(file=io.StringIO())
     seen = Screen(out=Console(file=io.StringIO(), force_terminal=True), err=console)
-    errand = run_summary.Errand(screen=seen, settings=Settings({}), common=Common(), pace=Pace(), file="m.db")
+    context = run_summary.RunContext(
+        screen=seen, settings=Settings({}), common=Common(), pace=RateOptions(), file="m.db"
+    )
     async with SqliteLedger.open(tmp_path / "m.db", kind=RunKind.DOCUMENTS, settings={}) as ledger:
-        book = run_kinds.DocumentBook(ledger, errand, Stop(lambda: None), None)
+        book = run_kinds.DocumentBook(ledger, context, Stop(lambda: None), None)
         await book.begin()
         await ledger.add_ids(["a"])
         book.expected = 2

@@ -19,13 +19,13 @@ from invoicing_async._einvoices.spreadsheet import code_fault
 from invoicing_async.cli import stop
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import ids
-from invoicing_async.cli.input.options import Picking
+from invoicing_async.cli.input.options import IdSource
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def from_bytes(data: bytes, **picking: str) -> list[str]:
-    return list(ids.picked(io.BytesIO(data), "in", Picking(**picking)))
+    return list(ids.picked(io.BytesIO(data), "in", IdSource(**picking)))
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=30).filter(
@@ -77,14 +77,14 @@ def test_a_file_is_counted_for_the_bar_and_read_as_it_is_taken(tmp_path: Path) -
     quiet = stop.Stop(lambda: None)
     file = tmp_path / "ids.csv"
     file.write_text("id\na\nb\n")
-    with ids.open_ids(str(file), Picking(column="id"), quiet) as found:
+    with ids.open_ids(str(file), IdSource(column="id"), quiet) as found:
         assert isinstance(found.items, Iterator)
         assert (found.about, list(found.items)) == (2, ["a", "b"])
-    with ids.open_ids(str(file.rename(tmp_path / "ids.txt")), Picking(), quiet) as found:
+    with ids.open_ids(str(file.rename(tmp_path / "ids.txt")), IdSource(), quiet) as found:
         assert found.about == 3
     with (
         pytest.raises(CommandError, match="exclude each other"),
-        ids.open_ids(str(file), Picking(column="id", field="id"), quiet),
+        ids.open_ids(str(file), IdSource(column="id", field="id"), quiet),
     ):
         pass
 

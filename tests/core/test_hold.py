@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeClock
 
 from invoicing_async._core.hold import Hold
-from invoicing_async._core.semaphore import Slots
+from invoicing_async._core.semaphore import FifoSemaphore
 from invoicing_async.errors import TransportError
 
 pytestmark = pytest.mark.asyncio
@@ -20,7 +20,7 @@ class Open:
     """A hold on one place, with a clock that is turned by hand."""
 
     def __init__(self, *, left: float = 60.0, seconds: float = 120.0) -> None:
-        self.clock, self.slots, self.closed = FakeClock(auto=False), Slots(1), 0
+        self.clock, self.slots, self.closed = FakeClock(auto=False), FifoSemaphore(1), 0
         self.hold = Hold(self.slots, self.clock, left, seconds, self._close)
 
     async def _close(self) -> None:
@@ -55,13 +55,13 @@ async def test_the_place_is_held_while_more_is_waited_for() -> None:
 
 async def test_who_waits_for_more_waits_in_line_for_the_place_in_no_ones_time() -> None:
     opened = Open(left=5)
-    assert opened.slots.take_now()
+    assert opened.slots.try_acquire()
     reading = asyncio.create_task(opened.read())
     await steps()
     opened.clock.advance(1000)
     await steps()
     assert not reading.done()
-    opened.slots.give()
+    opened.slots.release()
     await reading
     assert opened.slots.free == 1
 
@@ -96,13 +96,13 @@ async def test_who_is_cancelled_while_waiting_gives_the_place_back() -> None:
     opened = Open()
     for wait in (None, never()):
         if wait is None:
-            assert opened.slots.take_now()
+            assert opened.slots.try_acquire()
         reading = asyncio.create_task(opened.read(wait))
         await steps()
         reading.cancel()
         await asyncio.wait([reading])
         if wait is None:
-            opened.slots.give()
+            opened.slots.release()
         assert opened.slots.free == 1
 
 
@@ -128,13 +128,13 @@ async def test_what_is_waited_for_is_not_given_up() -> None:
     """However long the service takes, the attempt bounds it; and the time in line is nobody's."""
     opened = Open()
     opened.hold.watch()
-    assert opened.slots.take_now()
+    assert opened.slots.try_acquire()
     reading = asyncio.create_task(opened.read())
     for _ in range(5):
         await steps()
         opened.clock.advance(100)
     await steps()
-    opened.slots.give()
+    opened.slots.release()
     await reading
     assert opened.closed == 0
     await opened.hold.release()

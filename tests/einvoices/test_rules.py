@@ -1,4 +1,4 @@
-"""The limits of API.md B.1: each at its edge, every fault at once, nothing ever raised."""
+"""The limits of README B.1: each at its edge, every fault at once, nothing ever raised."""
 
 from __future__ import annotations
 

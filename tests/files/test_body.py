@@ -16,11 +16,11 @@ from attrs import evolve
 from fakes import FakeClock, FakeResponse
 
 from invoicing_async._core.hold import Hold
-from invoicing_async._core.semaphore import Slots
-from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, Place, Receiver
+from invoicing_async._core.semaphore import FifoSemaphore
+from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, DocumentReader, Place
 from invoicing_async._files.existing import Published
 from invoicing_async._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
-from invoicing_async._files.verify import is_declared, refuse_unless, sent_length
+from invoicing_async._files.verify import is_declared, raise_unless_document, sent_length
 from invoicing_async._files.writer import DiskWriter, Spool
 from invoicing_async.errors import (
     ApiError,
@@ -127,7 +127,7 @@ class Receiving:
 
     def __init__(self, disk: DiskWriter, folder: Path, **named: Any) -> None:
         self.disk, self.folder = disk, folder
-        self.receiver = evolve(Receiver(Pdf(), FakeClock(), Timeouts(), 2**23), **named)
+        self.receiver = evolve(DocumentReader(Pdf(), FakeClock(), Timeouts(), 2**23), **named)
 
     async def __call__(self, response: FakeResponse, **place: Any) -> bytes | Published:
         where = Place(folder=self.folder, target=self.folder / "a.pdf", **place)
@@ -263,7 +263,7 @@ class TestErrorsInPlaceOfADocument:
     @pytest.mark.parametrize("kind", PDF_HEADERS)
     async def test_the_content_type_is_read_without_case_and_parameters(self, kind: str) -> None:
         assert is_declared(answer(kind=kind), Pdf())
-        await refuse_unless(answer(kind=kind), Pdf(), now=0.0)
+        await raise_unless_document(answer(kind=kind), Pdf(), now=0.0)
 
     async def test_a_part_is_not_a_whole_whatever_it_looks_like(self, receive: Receiving) -> None:
         error = await receive.refused(evolve(answer(WHOLE), status=206), IncompleteDocumentError, "206: a part")
@@ -407,7 +407,7 @@ def held(clock: FakeClock | None = None, *, left: float = 120.0) -> Hold:
     async def close() -> None:
         return
 
-    return Hold(Slots(1), clock or FakeClock(), left, left, close)
+    return Hold(FifoSemaphore(1), clock or FakeClock(), left, left, close)
 
 
 class TestOpen:

@@ -134,7 +134,7 @@ async def test_a_static_token_is_sent_as_bearer_and_has_no_renewal(clock: FakeCl
 
 @pytest.mark.asyncio
 async def test_the_token_request_is_as_documented(clock: FakeClock) -> None:
-    """Form-encoded, basic credentials, and itself without the session's authorisation (API.md B.4)."""
+    """Form-encoded, basic credentials, and itself without the session's authorisation (README B.4)."""
     auth = OAuthClientCredentials(
         client_id="a:b", client_secret="p ä", tenant_connection_code="T/1", scope="x y", path="/token"
     )
@@ -299,7 +299,7 @@ async def test_a_renewal_that_fails_as_its_last_waiter_leaves_warns_nobody(
     clock: FakeClock,
     before: bool,  # noqa: FBT001 - of the two orders of events
 ) -> None:
-    """Its error has no reader, and Python must not complain of that."""
+    """Its error has no reader, and Python must not print_error of that."""
     gate, complaints = asyncio.Event(), list[Any]()
 
     async def call(request: Request, read: Read) -> Token:

@@ -21,7 +21,7 @@ TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 LINE = {"name": "Tea", "unit": "box", "price": 10.50, "quantity": 3, "discount_amount": 0.5, "amount": 31.00}
 
 
-class Seen:
+class DigestSet:
     """An answer that was read to its end."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -34,9 +34,9 @@ class Seen:
         return json.loads(self.body)
 
 
-async def ask(sandbox: Sandbox, request: Request) -> Seen:
+async def ask(sandbox: Sandbox, request: Request) -> DigestSet:
     async with sandbox.send(request, Exchange()) as response:
-        return Seen(response.status, response.headers, await response.read(LIMIT))
+        return DigestSet(response.status, response.headers, await response.read(LIMIT))
 
 
 def bearer(sandbox: Sandbox, target: str, *, body: bytes = b"", query: str = "", token: str = "") -> Request:

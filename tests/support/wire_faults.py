@@ -294,7 +294,7 @@ FAULTS = [
     garbled("301", answer(b"", "301 Moved Permanently", Location="/elsewhere"), status=301),
     garbled("307 to itself", answer(b"", "307 Temporary Redirect", Location="."), status=307),
     garbled("304", head("304 Not Modified", kind=None), status=304),
-    # An error envelope under 200 (API.md A.1).
+    # An error envelope under 200 (README A.1).
     refused("SYS_DEP_503 under 200", envelope(), ServiceUnavailableError, again=True, code="SYS_DEP_503"),
     refused(
         "SYS_DEP_503 that calls itself a PDF", envelope(), ServiceUnavailableError, again=True, kind="application/pdf"

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async._values import adaptive_polling
-from invoicing_async._values.adaptive_polling import Learned
+from invoicing_async._values.adaptive_polling import AdaptiveSchedule
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 CHANCE = st.floats(0, 1, exclude_max=True)
 MIDDLE = 0.5  # a chance that neither explores nor jitters
 
 
-def schedule(model: Learned, polls: int) -> list[float]:
+def schedule(model: AdaptiveSchedule, polls: int) -> list[float]:
     """The ages at which one operation that never ends is polled."""
     ages = [0.0]
     for _ in range(polls):
@@ -28,7 +28,9 @@ def schedule(model: Learned, polls: int) -> list[float]:
     return ages[1:]
 
 
-def taught(model: Learned, draw: Callable[[random.Random], float], operations: int, seed: int = 1) -> Learned:
+def taught(
+    model: AdaptiveSchedule, draw: Callable[[random.Random], float], operations: int, seed: int = 1
+) -> AdaptiveSchedule:
     """Run operations one after the other."""
     rng = random.Random(seed)
     for _ in range(operations):
@@ -42,17 +44,17 @@ def taught(model: Learned, draw: Callable[[random.Random], float], operations: i
 @pytest.mark.parametrize("name", ["worth", "floor", "ceiling"])
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "1"])
 def test_a_setting_that_is_no_finite_number_above_zero_is_named(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"Learned\.{name} must be a finite number above 0"):
-        Learned(**{name: value})  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ValueError, match=rf"AdaptiveSchedule\.{name} must be a finite number above 0"):
+        AdaptiveSchedule(**{name: value})  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_ceiling_below_the_floor_is_named() -> None:
-    with pytest.raises(ValueError, match=r"Learned\.ceiling must be at least floor \(5\.0\), got 1\.0"):
-        Learned(floor=5.0, ceiling=1.0)
+    with pytest.raises(ValueError, match=r"AdaptiveSchedule\.ceiling must be at least floor \(5\.0\), got 1\.0"):
+        AdaptiveSchedule(floor=5.0, ceiling=1.0)
 
 
 def test_without_data_the_waits_grow_with_the_square_root_of_the_age() -> None:
-    ages = schedule(Learned(worth=1.0, ceiling=1e4), 20)
+    ages = schedule(AdaptiveSchedule(worth=1.0, ceiling=1e4), 20)
     waits = [later - age for age, later in pairwise(ages)]
     assert all(later > 0.9 * wait for wait, later in pairwise(waits[1:]))  # the grid rounds
     roots = [wait / age**0.5 for age, wait in zip(ages[5:], waits[5:], strict=False)]
@@ -60,7 +62,7 @@ def test_without_data_the_waits_grow_with_the_square_root_of_the_age() -> None:
 
 
 def test_without_data_a_dearer_second_means_more_polls() -> None:
-    polls = [sum(age < 60 for age in schedule(Learned(worth=worth), 200)) for worth in (0.1, 1.0, 10.0)]
+    polls = [sum(age < 60 for age in schedule(AdaptiveSchedule(worth=worth), 200)) for worth in (0.1, 1.0, 10.0)]
     assert polls == sorted(polls)
     assert polls[0] < polls[1] < polls[2] < 100
 
@@ -80,7 +82,7 @@ def test_every_wait_is_within_floor_and_ceiling_whatever_was_seen(
     seen: list[tuple[float, float, bool, int]],
     asked: list[tuple[float, float]],
 ) -> None:
-    model = Learned(worth=worth, floor=floor, ceiling=floor * reach)
+    model = AdaptiveSchedule(worth=worth, floor=floor, ceiling=floor * reach)
     for after, by, done, times in seen:
         for _ in range(times):
             model.observe(after, by, done=done)
@@ -94,7 +96,7 @@ def test_every_wait_is_within_floor_and_ceiling_whatever_was_seen(
 )
 @settings(max_examples=10, deadline=None)
 def test_a_schedule_is_a_function_of_what_was_seen(seen: list[tuple[float, float, bool]], chance: float) -> None:
-    one, two = Learned(), Learned()
+    one, two = AdaptiveSchedule(), AdaptiveSchedule()
     for model in (one, two):
         for after, more, done in seen:
             model.observe(after, after + more, done=done)
@@ -105,7 +107,7 @@ def test_a_schedule_is_a_function_of_what_was_seen(seen: list[tuple[float, float
 
 
 def test_ends_that_no_prior_expects_at_every_age_at_once_do_not_break_it() -> None:
-    model = Learned()
+    model = AdaptiveSchedule()
     for k in range(adaptive_polling._BINS):
         for _ in range(3):
             model.observe(model._edges[k], model._edges[k] * 1.001, done=True)
@@ -113,7 +115,7 @@ def test_ends_that_no_prior_expects_at_every_age_at_once_do_not_break_it() -> No
 
 
 def test_operations_that_never_end_are_soon_polled_at_the_ceiling() -> None:
-    model = Learned(worth=1.0, ceiling=30.0)
+    model = AdaptiveSchedule(worth=1.0, ceiling=30.0)
     for _ in range(200):
         after = 0.0
         for age in schedule(model, 10):
@@ -124,14 +126,16 @@ def test_operations_that_never_end_are_soon_polled_at_the_ceiling() -> None:
 
 
 def test_a_known_time_is_polled_just_behind_it() -> None:
-    model = taught(Learned(worth=2.0), lambda rng: rng.gauss(10.0, 0.2), 400)
+    model = taught(AdaptiveSchedule(worth=2.0), lambda rng: rng.gauss(10.0, 0.2), 400)
     first = model.delay(0.0, chance=MIDDLE)
     assert 9.5 < first < 11.5
 
 
 def test_between_two_modes_nobody_is_polled() -> None:
     model = taught(
-        Learned(worth=1.0), lambda rng: rng.gauss(2.0, 0.2) if rng.random() < 0.7 else rng.gauss(20.0, 2.0), 800
+        AdaptiveSchedule(worth=1.0),
+        lambda rng: rng.gauss(2.0, 0.2) if rng.random() < 0.7 else rng.gauss(20.0, 2.0),
+        800,
     )
     first, second = schedule(model, 2)
     assert 2.0 < first < 3.2
@@ -139,7 +143,7 @@ def test_between_two_modes_nobody_is_polled() -> None:
 
 
 def test_a_shift_to_shorter_times_is_followed() -> None:
-    model = taught(Learned(worth=1.0), lambda rng: 8.0 * math.exp(rng.gauss(0, 0.3)), 600)
+    model = taught(AdaptiveSchedule(worth=1.0), lambda rng: 8.0 * math.exp(rng.gauss(0, 0.3)), 600)
     before = model.delay(0.0, chance=MIDDLE)
     taught(model, lambda rng: 1.0 * math.exp(rng.gauss(0, 0.3)), 800, seed=2)
     assert before > 5.0
@@ -147,18 +151,18 @@ def test_a_shift_to_shorter_times_is_followed() -> None:
 
 
 def test_the_long_memory_starts_again_from_the_short_one_after_a_shift() -> None:
-    model = taught(taught(Learned(worth=1.0), lambda _: 8.0, 600), lambda _: 1.0, 600, seed=2)
+    model = taught(taught(AdaptiveSchedule(worth=1.0), lambda _: 8.0, 600), lambda _: 1.0, 600, seed=2)
     long, _ = model._estimates
     assert sum(long.ended.values()) < 800  # by ageing alone it would still hold 900
 
 
 def test_an_age_below_the_floor_is_rounded_to_it_or_to_the_submission() -> None:
-    model = Learned(floor=1.5)
+    model = AdaptiveSchedule(floor=1.5)
     assert [model._index(age) for age in (-1.0, 0.0, 0.7, 0.8, 1.5, 1.53)] == [0, 0, 0, 1, 1, 2]
 
 
 def test_a_small_share_of_the_chances_looks_inside_the_wait() -> None:
-    model = taught(Learned(worth=1.0), lambda rng: rng.gauss(10.0, 0.2), 400)
+    model = taught(AdaptiveSchedule(worth=1.0), lambda rng: rng.gauss(10.0, 0.2), 400)
     waits = [model.delay(0.0, chance=k / 1000) for k in range(1000)]
     early = [wait for wait in waits if wait < 0.9 * waits[500]]
     assert 5 < len(early) < 60
@@ -169,7 +173,7 @@ def test_a_small_share_of_the_chances_looks_inside_the_wait() -> None:
 @settings(max_examples=3, deadline=None)
 def test_the_plan_is_the_minimum_that_trying_every_next_poll_finds(seed: int, worth: float) -> None:
     """The hull against the plain dynamic programme, from every age."""
-    edges, rng = Learned()._edges, random.Random(seed)
+    edges, rng = AdaptiveSchedule()._edges, random.Random(seed)
     hazard = [0.2 * rng.random() ** 6 for _ in range(adaptive_polling._BINS)]
     best = adaptive_polling._plan(edges, hazard, worth=worth, floor=0.1)
     assert best[-1] == math.inf
@@ -193,7 +197,7 @@ def plain_cost(edges: list[float], hazard: list[float], worth: float, best: list
     return cost
 
 
-def simulated(model: Learned, ends: list[float], rate: float) -> tuple[float, float]:
+def simulated(model: AdaptiveSchedule, ends: list[float], rate: float) -> tuple[float, float]:
     """Polls and seconds of delay per operation, submitted at a steady rate; the heap of due polls is the clock."""
     chance = random.Random(7).random
     heap = [(k / rate, k, 0.0) for k in range(len(ends))]
@@ -217,7 +221,7 @@ def test_a_bimodal_run_costs_far_less_than_any_fixed_interval() -> None:
     """2,000 operations, 70 % near 2 s and 30 % near 20 s, learning included; the benchmark has the exact figures."""
     rng = random.Random(3)
     ends = [rng.gauss(2.0, 0.2) if rng.random() < 0.7 else rng.gauss(20.0, 2.0) for _ in range(2000)]
-    polls, delay = simulated(Learned(worth=1.0), ends, rate=10.0)
+    polls, delay = simulated(AdaptiveSchedule(worth=1.0), ends, rate=10.0)
     fixed = min(
         sum(math.ceil(end / d) * (1 + d) - end for end in ends) / len(ends) for d in (0.1 * 1.05**k for k in range(120))
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._values import digest_set
-from invoicing_async._values.digest_set import Seen
+from invoicing_async._values.digest_set import DigestSet
 
 texts = st.lists(st.text(st.characters(exclude_categories=()), max_size=4), max_size=60)
 
@@ -17,7 +17,7 @@ texts = st.lists(st.text(st.characters(exclude_categories=()), max_size=4), max_
 @given(texts)
 def test_it_answers_as_a_set_would(given_texts: list[str]) -> None:
     """Also for lone surrogates, which UTF-8 itself refuses."""
-    seen, known = Seen(), set[str]()
+    seen, known = DigestSet(), set[str]()
     for text in given_texts:
         assert seen.add(text) is (text not in known)
         known.add(text)
@@ -25,7 +25,7 @@ def test_it_answers_as_a_set_would(given_texts: list[str]) -> None:
 
 
 def test_thousands_of_ids_in_any_order_are_each_new_once() -> None:
-    seen = Seen()
+    seen = DigestSet()
     ids = [f"order-{number * 7919 % 20_000}" for number in range(20_000)]
     assert all(seen.add(order_id) for order_id in ids)
     assert not any(seen.add(order_id) for order_id in reversed(ids))
@@ -34,7 +34,7 @@ def test_thousands_of_ids_in_any_order_are_each_new_once() -> None:
 
 def test_ids_that_share_the_first_half_of_their_digest_are_still_two() -> None:
     """The second half decides where the first is equal."""
-    seen = Seen()
+    seen = DigestSet()
     assert seen.add("known")
     number = next(n for n in range(digest_set.BUCKETS) if seen._high[n])
     highs, lows = seen._bucket(number)
@@ -46,7 +46,7 @@ def test_ids_that_share_the_first_half_of_their_digest_are_still_two() -> None:
 
 
 def test_an_id_costs_about_twelve_bytes() -> None:
-    seen = Seen()
+    seen = DigestSet()
     for number in range(100_000):
         seen.add(str(number))
     kept = sum(sys.getsizeof(part) for half in (seen._high, seen._low) for part in half if part is not None)

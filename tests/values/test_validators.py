@@ -11,7 +11,7 @@ import pytest
 from attrs import fields
 
 from invoicing_async._einvoices.shape import WireNames
-from invoicing_async._values.adaptive_polling import Learned
+from invoicing_async._values.adaptive_polling import AdaptiveSchedule
 from invoicing_async._values.validators import at_least_one
 from invoicing_async.auth import HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async.policies import Limits, RetryPolicy, Timeouts
@@ -47,7 +47,7 @@ SETTINGS: Mapping[Callable[..., Any], Mapping[str, str]] = {
         "worth": POSITIVE, "floor": POSITIVE, "ceiling": POSITIVE, "timeout": POSITIVE + OPTIONAL,
         "poll_timeout": POSITIVE, "errors": WHOLE, "error_time": NOT_NEGATIVE, "not_found_grace": NOT_NEGATIVE,
     },
-    Learned: {"worth": POSITIVE, "floor": POSITIVE, "ceiling": POSITIVE},
+    AdaptiveSchedule: {"worth": POSITIVE, "floor": POSITIVE, "ceiling": POSITIVE},
     SandboxSettings: {
         "skew": NOT_NEGATIVE, "latency": NOT_NEGATIVE, "token_lifetime": POSITIVE, "log_size": COUNT,
     },
@@ -79,7 +79,7 @@ NEEDED: Mapping[Callable[..., Any], Mapping[str, Any]] = {
     HmacAuth: {"partner_client_id": "p", "secret_key": "k"},
     OAuthClientCredentials: {"client_id": "c", "client_secret": "s", "tenant_connection_code": "t"},
     Slow: {"seconds": 1},
-    Learned: {"ceiling": 1e300},
+    AdaptiveSchedule: {"ceiling": 1e300},
     AdaptivePoller: {"ceiling": 1e300},
 }
 

@@ -119,12 +119,12 @@ async def demo(
     _check_folder(to)
     script, screen = _script(orders, invoices, seed), Screen.of(Common(quiet=quiet))
     taking = Taking(Stop(lambda: screen.problem("stopping: what is in flight finishes")))
-    play = _Play(script, script.sandbox(), screen, Taking(taking.stop), taking, to)
+    play = _DemoRun(script, script.sandbox(), screen, Taking(taking.stop), taking, to)
     with listening(taking.stop):
         return await play.run()
 
 
-class _Play:
+class _DemoRun:
     """One performance of a script."""
 
     def __init__(
@@ -134,8 +134,8 @@ class _Play:
         self.sandbox = sandbox
         self.screen = screen
         self.folder = folder
-        self.downloads = _Noted(DOWNLOADS, evolve(screen, quiet=True), orders, None)
-        self.submissions = _Noted(SUBMISSIONS, evolve(screen, quiet=True), drafts, None)
+        self.downloads = _RecordingSummary(DOWNLOADS, evolve(screen, quiet=True), orders, None)
+        self.submissions = _RecordingSummary(SUBMISSIONS, evolve(screen, quiet=True), drafts, None)
         self.settling = Settling(self.submissions, POLLER, {})
 
     async def run(self) -> Exit:
@@ -237,7 +237,7 @@ class _Play:
         return {"deferred", "skipped"} if order in self.script.not_eligible else {"saved", "skipped"}
 
 
-class _Noted(Account):
+class _RecordingSummary(Account):
     """Books that also remember how each item ended."""
 
     def __init__(self, *args: object) -> None:

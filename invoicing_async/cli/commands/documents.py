@@ -15,10 +15,10 @@ from ...runs import DocumentRun
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
-from ..input.options import FLAG, Common, Pace, Picking
+from ..input.options import FLAG, Common, IdSource, RateOptions
 from ..input.settings import Settings
 from ..run_kinds import DocumentBook
-from ..run_summary import Errand
+from ..run_summary import RunContext
 from ..summary import Account, carry_out
 from ..terminal.output import Screen
 from ..terminal.progress import Bar, live
@@ -56,8 +56,8 @@ async def download(
     served_name: Annotated[bool, FLAG] = False,
     durable: Annotated[bool, FLAG] = False,
     report: Path | None = None,
-    picking: Picking | None = None,
-    pace: Pace | None = None,
+    picking: IdSource | None = None,
+    pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
     """Download the invoice of every order, each whole or not at all.
@@ -91,7 +91,7 @@ async def download(
     report
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
-    common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
+    common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
     screen, settings = Screen.of(common), common.settings()
     order = _Order(
         ids=ids,
@@ -102,15 +102,15 @@ async def download(
         durable=durable,
     )
     if run is not None:
-        errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
-        return await _download_durably(errand, order, picking, verify=verify)
+        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _download_durably(context, order, picking, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")
     return await _download(screen, settings, order, picking, pace, report)
 
 
 async def _download(
-    screen: Screen, settings: Settings, order: _Order, picking: Picking, pace: Pace, report: Path | None
+    screen: Screen, settings: Settings, order: _Order, picking: IdSource, pace: RateOptions, report: Path | None
 ) -> Exit:
     async def work(account: Account) -> None:
         session = settings.documents(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
@@ -132,8 +132,8 @@ async def _download(
     return await carry_out(DOWNLOADS, screen, work, report=report, resume=RESUME)
 
 
-async def _download_durably(errand: Errand, order: _Order, picking: Picking, *, verify: bool) -> Exit:
-    errand.check(errand.settings.documents)
+async def _download_durably(context: RunContext, order: _Order, picking: IdSource, *, verify: bool) -> Exit:
+    context.check(context.settings.documents)
     check_form(order.ids, picking)
 
     async def work(run: DocumentRun, book: DocumentBook) -> None:
@@ -143,13 +143,13 @@ async def _download_durably(errand: Errand, order: _Order, picking: Picking, *, 
         await download_run(run, book, verify=verify)
 
     opening = DocumentRun.open(
-        errand.file,
+        context.file,
         folder=order.to,
         layout=order.layout.pattern,
         served_name=order.served_name,
         durable=order.durable,
     )
-    return await carry_out_run(errand, opening, DocumentBook, work)
+    return await carry_out_run(context, opening, DocumentBook, work)
 
 
 async def _agree(run: DocumentRun, order: _Order) -> None:

@@ -22,10 +22,10 @@ from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_ru
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from ..input.ids import SOURCE, Ids, open_ids
-from ..input.options import FLAG, Common, Pace, Picking
+from ..input.options import FLAG, Common, IdSource, RateOptions
 from ..input.settings import Settings
 from ..run_kinds import InvoiceBook
-from ..run_summary import Errand
+from ..run_summary import RunContext
 from ..stop import Taking
 from ..summary import Account, carry_out, reason, words
 from ..terminal.output import Screen, plain
@@ -57,7 +57,7 @@ async def submit(
     timeout: float = 300.0,
     report: Path | None = None,
     reading: Reading | None = None,
-    pace: Pace | None = None,
+    pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
     """Submit every draft of a file once. Nothing is sent if any of them breaks a documented limit.
@@ -90,7 +90,7 @@ async def submit(
     report
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
-    common, pace = common or Common(), pace or Pace()
+    common, pace = common or Common(), pace or RateOptions()
     screen, settings = Screen.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     wanted.check_for(run)
@@ -98,8 +98,8 @@ async def submit(
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, screen)
     if run is not None:
-        errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
-        return await _submit_durably(errand, found, wanted, poller if wait or wanted else None)
+        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _submit_durably(context, found, wanted, poller if wait or wanted else None)
 
     async def work(account: Account) -> None:
         account.taking.taken += len(found.bad) + len(found.repeated)
@@ -124,18 +124,20 @@ def _refuse(found: Drafts, screen: Screen) -> int:
     )
 
 
-async def _submit_durably(errand: Errand, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
-    errand.check(errand.settings.invoices)
+async def _submit_durably(context: RunContext, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
+    context.check(context.settings.invoices)
 
     async def work(run: InvoiceRun, book: InvoiceBook) -> None:
         await agree(run, export)
         await take_drafts(run, book, found)
         await submit_run(run, book, poller=poller, verify=False)
 
-    return await carry_out_run(errand, InvoiceRun.open(errand.file), InvoiceBook, work)
+    return await carry_out_run(context, InvoiceRun.open(context.file), InvoiceBook, work)
 
 
-async def _submit(account: Account, settings: Settings, pace: Pace, found: Drafts, poller: Poller | None) -> None:
+async def _submit(
+    account: Account, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
+) -> None:
     session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
     total = found.count
     settling = Settling(account, poller, found.lines)
@@ -254,8 +256,8 @@ async def wait(
     from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
     timeout: float = 300.0,
     report: Path | None = None,
-    picking: Picking | None = None,
-    pace: Pace | None = None,
+    picking: IdSource | None = None,
+    pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
     """Wait until each request is SUCCESS or FAILED.
@@ -274,7 +276,7 @@ async def wait(
     report
         Write every outcome to this file, CSV or JSON by its ending.
     """
-    common, pace, picking = common or Common(), pace or Pace(), picking or Picking()
+    common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
     screen, settings = Screen.of(common), common.settings()
@@ -294,7 +296,7 @@ class _Waiting:
     _seen: set[str] = field(factory=set, init=False)
     _open: dict[str, None] = field(factory=dict, init=False)
 
-    async def run(self, settings: Settings, pace: Pace, ids: Any, poller: Poller) -> None:
+    async def run(self, settings: Settings, pace: RateOptions, ids: Any, poller: Poller) -> None:
         account = self.account
         session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
         bar = Bar("E-invoices", None, lambda: account.settled, account.monitor.note)

@@ -23,7 +23,7 @@ from ...repair import (
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
-from ..input.options import FLAG, Common, Pace
+from ..input.options import FLAG, Common, RateOptions
 from ..run_summary import command
 from ..summary import Account, carry_out, words
 from ..terminal.output import Screen, plain
@@ -181,7 +181,7 @@ async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> in
 
 
 async def refresh(
-    file: str, /, *, report: Path | None = None, pace: Pace | None = None, common: Common | None = None
+    file: str, /, *, report: Path | None = None, pace: RateOptions | None = None, common: Common | None = None
 ) -> int:
     """Ask the service again how every finished e-invoice stands with the tax authority, and record it.
 
@@ -195,7 +195,7 @@ async def refresh(
     report
         Write what was found of each to this file, CSV or JSON by its ending.
     """
-    common, pace = common or Common(), pace or Pace()
+    common, pace = common or Common(), pace or RateOptions()
     screen, settings = Screen.of(common), common.settings()
     limits, retry_policy = checked(lambda: pace.limits, "pace"), checked(lambda: pace.retry, "pace")
     settings.invoices(limits=limits, retry=retry_policy)

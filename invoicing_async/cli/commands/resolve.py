@@ -26,7 +26,7 @@ from ...runs import InvoiceRun, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
-from ..input.options import FLAG, Common, Pace
+from ..input.options import FLAG, Common, RateOptions
 from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import words
@@ -48,7 +48,7 @@ async def resolve(
     from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
     undo: Annotated[bool, FLAG] = False,
     unverified: Annotated[bool, FLAG] = False,
-    pace: Pace | None = None,
+    pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
     """Say what became of e-invoices in doubt, after you looked them up at the service.
@@ -94,7 +94,7 @@ async def resolve(
     async with entered(InvoiceRun.open(file, create=False)) as run:
         if key is not None:
             await standing(run, key, State.IN_DOUBT, "in doubt")
-        return await _settled(run, answers, _Errand(screen, file, from_, settings, pace or Pace()))
+        return await _settled(run, answers, _Errand(screen, file, from_, settings, pace or RateOptions()))
 
 
 @frozen
@@ -105,7 +105,7 @@ class _Errand:
     file: str
     answers: str | None
     settings: Settings | None
-    pace: Pace
+    pace: RateOptions
 
 
 def _check_usage(key: str | None, as_: str | None, request_id: str | None, from_: str | None, *, undo: bool) -> None:
@@ -150,16 +150,16 @@ def _refused(error: AnswersError, screen: Screen, where: str) -> CommandError:
     return CommandError(f"nothing was changed: {len(error.faults):,} faults in {where}", hint=error.hint)
 
 
-async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], errand: _Errand) -> Exit:
-    screen, done = errand.screen, Counter[str]()
+async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Errand) -> Exit:
+    screen, done = context.screen, Counter[str]()
     try:
-        async with _asking(errand) as invoices, aclosing(settle(run, answers, invoices=invoices)) as settled:
+        async with _asking(context) as invoices, aclosing(settle(run, answers, invoices=invoices)) as settled:
             async for one in settled:
                 done[one.item.state if one.changed else "known"] += 1
                 _tell(screen, one)
     except AnswersError as error:
-        if errand.answers is not None:
-            raise _refused(error, screen, errand.answers) from None
+        if context.answers is not None:
+            raise _refused(error, screen, context.answers) from None
         hint = error.hint if isinstance(error, UnverifiedError) else ""
         raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
     except ResolutionTooEarlyError as error:
@@ -167,9 +167,9 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], errand: _Errand
     except ValueError as error:
         raise CommandError(str(error)) from None
     if not screen.json:
-        if errand.answers is not None:
-            screen.counts(f"Answers about {errand.file}", _counted(done))
-        screen.say(f"\n Next\n   {command('runs', 'resume', errand.file)}")
+        if context.answers is not None:
+            screen.counts(f"Answers about {context.file}", _counted(done))
+        screen.say(f"\n Next\n   {command('runs', 'resume', context.file)}")
     return Exit.DONE
 
 
@@ -205,9 +205,9 @@ def _in_words(found: Contents) -> str:
 
 
 @asynccontextmanager
-async def _asking(errand: _Errand) -> AsyncIterator[AsyncInvoices | None]:
+async def _asking(context: _Errand) -> AsyncIterator[AsyncInvoices | None]:
     """Return the e-invoices of the service, None if it is not to be asked."""
-    settings, pace = errand.settings, errand.pace
+    settings, pace = context.settings, context.pace
     if settings is None:
         yield None
         return

@@ -26,9 +26,9 @@ from ...runs import (
 )
 from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
-from ..input.options import FLAG, Common, Pace
+from ..input.options import FLAG, Common, RateOptions
 from ..run_kinds import DocumentBook, InvoiceBook
-from ..run_summary import IN_DOUBT, Errand, command, doubts, many_doubts
+from ..run_summary import IN_DOUBT, RunContext, command, doubts, many_doubts
 from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
 from ..terminal.output import Count, Screen, plain
 from ..terminal.progress import Bar, live
@@ -193,7 +193,7 @@ async def resume(
     layout: str | None = None,
     timeout: float = 300.0,
     report: Path | None = None,
-    pace: Pace | None = None,
+    pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
     """Go on with a run where it ended, however it ended.
@@ -229,41 +229,41 @@ async def resume(
     report
         Write every item of the run to this file, CSV or JSON by its ending.
     """
-    common, pace = common or Common(), pace or Pace()
+    common, pace = common or Common(), pace or RateOptions()
     settings, screen = common.settings(), Screen.of(common)
-    errand = Errand(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
+    context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
     poller = checked(lambda: Poller(timeout=timeout), "--timeout")
     async with entered(SqliteReader.read(file)) as ledger:
         kind = ledger.kind
     if kind is RunKind.INVOICES:
         wanted = AskedExport.of(export, to, layout)
-        return await _resume_invoices(errand, poller if wait else None, wanted, verify=verify)
+        return await _resume_invoices(context, poller if wait else None, wanted, verify=verify)
     if export is not None or not wait:
         raise CommandError("--export and --no-wait are for e-invoices; this is a run of order documents")
     if layout is not None:
         checked(lambda: Layout(layout), "--layout")
-    return await _resume_documents(errand, to, layout, verify=verify)
+    return await _resume_documents(context, to, layout, verify=verify)
 
 
-async def _resume_documents(errand: Errand, to: Path | None, layout: str | None, *, verify: bool) -> Exit:
-    errand.check(errand.settings.documents)
+async def _resume_documents(context: RunContext, to: Path | None, layout: str | None, *, verify: bool) -> Exit:
+    context.check(context.settings.documents)
 
     async def work(run: DocumentRun, book: DocumentBook) -> None:
         if to is not None or layout is not None:
             await run.move(folder=to, layout=layout)
         await download_run(run, book, verify=verify)
 
-    return await carry_out_run(errand, DocumentRun.open(errand.file), DocumentBook, work)
+    return await carry_out_run(context, DocumentRun.open(context.file), DocumentBook, work)
 
 
-async def _resume_invoices(errand: Errand, poller: Poller | None, wanted: AskedExport, *, verify: bool) -> Exit:
-    errand.check(errand.settings.invoices)
+async def _resume_invoices(context: RunContext, poller: Poller | None, wanted: AskedExport, *, verify: bool) -> Exit:
+    context.check(context.settings.invoices)
 
     async def work(run: InvoiceRun, book: InvoiceBook) -> None:
         await agree(run, wanted)
         await submit_run(run, book, poller=poller, verify=verify)
 
-    return await carry_out_run(errand, InvoiceRun.open(errand.file, create=False), InvoiceBook, work)
+    return await carry_out_run(context, InvoiceRun.open(context.file, create=False), InvoiceBook, work)
 
 
 # -- verify ------------------------------------------------------------------------------------------------------

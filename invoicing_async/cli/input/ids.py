@@ -24,7 +24,7 @@ from ...drafts import Head, Numbered, code_fault, head_of
 from ..exits import CommandError
 from ..stop import Stop
 from .id_files import Form, looked_at
-from .options import Picking
+from .options import IdSource
 
 __all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines"]
 
@@ -55,15 +55,15 @@ class Ids:
     about: int | None = None
 
 
-def check_form(where: str, picking: Picking) -> None:
+def check_form(where: str, picking: IdSource) -> None:
     """Raise `CommandError` for a file that is no list of ids, where no column or field of it is picked."""
-    if picking == Picking() and Path(where).is_file():
+    if picking == IdSource() and Path(where).is_file():
         with opened(where) as file:
             looked_at(lines(file, where), where)
 
 
 @contextmanager
-def open_ids(where: str, picking: Picking, stop: Stop) -> Iterator[Ids]:
+def open_ids(where: str, picking: IdSource, stop: Stop) -> Iterator[Ids]:
     """Open the ids of a file, or of stdin for `-`. Raises `CommandError` for a file that cannot be read.
 
     A file is read through once before, so that nothing is asked for if one of its lines holds no id. A stream may be
@@ -125,7 +125,7 @@ def _text(raw: bytes, where: str, encoding: str) -> str:
         raise CommandError(f"{where}: not UTF-8 text (byte {error.start + 1})") from None
 
 
-def picked(file: BinaryIO, name: str, picking: Picking) -> Iterator[str]:
+def picked(file: BinaryIO, name: str, picking: IdSource) -> Iterator[str]:
     """Return the ids in a file. Blank lines do not count; every other must hold an id."""
     if picking.column is not None:
         return _from_csv(file, name, picking.column)

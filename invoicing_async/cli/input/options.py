@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ...runs import RunPace
     from .settings import Settings
 
-__all__ = ["FLAG", "Common", "Pace", "Picking"]
+__all__ = ["FLAG", "Common", "IdSource", "RateOptions"]
 
 FLAG = Parameter(negative="", show_default=False)
 """An option that is there or not."""
 
 _OUTPUT = Group("Output and settings", sort_key=8)
-_PACE = Group("Pace", sort_key=7)
+_PACE = Group("RateOptions", sort_key=7)
 _INPUT = Group("Input", sort_key=6)
 
 
@@ -67,7 +67,7 @@ class Common:
 
 @Parameter(name="*", group=_PACE)
 @frozen(kw_only=True)
-class Pace:
+class RateOptions:
     """How hard the service is pressed; a run file keeps what is given."""
 
     concurrency: Annotated[int | None, Parameter(help="Calls under way at once; 32 by default.")] = None
@@ -107,7 +107,7 @@ class Pace:
 
 @Parameter(name="*", group=_INPUT)
 @frozen(kw_only=True)
-class Picking:
+class IdSource:
     """Where in each record of a file the id stands."""
 
     column: Annotated[str | None, Parameter(help="The input is CSV with a header; the id is in this column.")] = None

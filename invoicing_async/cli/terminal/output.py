@@ -17,7 +17,7 @@ from rich.text import Text
 from ...errors import ApiError
 from ..input.options import Common
 
-__all__ = ["Count", "Screen", "complain", "hints", "plain", "readable", "stderr", "unheard"]
+__all__ = ["Count", "Screen", "hints", "plain", "print_error", "readable", "stderr", "unheard"]
 
 
 def readable() -> None:
@@ -126,7 +126,7 @@ class Screen:
 
     def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
-        complain(self.err, message, *hints)
+        print_error(self.err, message, *hints)
 
 
 def hints(error: Exception) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def hints(error: Exception) -> tuple[str, ...]:
     return (ours,) if said in str(error) else (f"The service says: {said}", ours)
 
 
-def complain(console: Console, message: str, *hints: str) -> None:
+def print_error(console: Console, message: str, *hints: str) -> None:
     """Print one line of trouble, and its hints below."""
     console.print(Text.assemble(("invoicing-async: ", "bold red"), plain(message)), soft_wrap=True)
     for hint in filter(None, hints):
