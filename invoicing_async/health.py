@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import frozen
 
 __all__ = ["Health", "LaneHealth", "LaneState"]
 
@@ -44,7 +44,7 @@ class LaneHealth:
 class Health:
     """How a session's service is doing, lane by lane; a lane is there from its first call on."""
 
-    lanes: tuple[LaneHealth, ...] = field(default=(), converter=tuple)
+    lanes: tuple[LaneHealth, ...] = ()
 
     @property
     def ready(self) -> bool:

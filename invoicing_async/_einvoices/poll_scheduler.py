@@ -28,7 +28,8 @@ LATE = 1.0
 class Scheduler:
     """Polls what is watched until it is terminal. `fatal` tells which errors every other poll would meet too.
 
-    `sleep` waits until the next poll is due; its `SessionError` ends every wait.
+    `sleep` waits until the next poll is due; its `SessionError` ends every wait. `stood_still` says for how many
+    seconds the service was down so far: polls wait by themselves then, and no wait's time goes on.
 
     Several watchers of one operation share its polls: the most eager schedule places the next, and each watcher has
     its own timeout and its own budget of errors.
@@ -43,6 +44,7 @@ class Scheduler:
         fatal: Callable[[Exception], bool],
         heard: Callable[[InvoiceRequest, int], None],
         sleep: Callable[[float], Awaitable[None]] | None = None,
+        stood_still: Callable[[], float] = float,
     ) -> None:
         self._poll = poll
         self._clock = clock
@@ -50,6 +52,7 @@ class Scheduler:
         self._fatal = fatal
         self._heard = heard
         self._sleep = sleep or clock.sleep
+        self._stood_still = stood_still
         self._operations = Operations()
         self._active = 0
         self._timer: asyncio.Task[None] | None = None
@@ -66,16 +69,17 @@ class Scheduler:
         unless the schedule sees to that itself.
         """
         now = self._clock.monotonic()
+        age_now = self._age_now(now)
         operation = self._operations.get(request_id)
         if operation is None:
-            operation = self._operations[request_id] = Operation(request_id, now)
+            operation = self._operations[request_id] = Operation(request_id, age_now)
         elif operation.is_watched_by(watcher):
             return False
-        watch = Watch(watcher, now, operation.polls)
+        watch = Watch(watcher, age_now, operation.polls)
         operation.watches = (*operation.watches, watch)
         if operation.task is not None:
             return True  # the poll that runs is its first
-        wait = operation.wait_of(watch, now, chance=self._clock.random, floor=max(0.0, operation.not_before - now))
+        wait = operation.wait_of(watch, age_now, chance=self._clock.random, floor=max(0.0, operation.not_before - now))
         if wait is None:
             self._operations.remove_unwatched(operation)
             return True
@@ -144,7 +148,7 @@ class Scheduler:
                 return None
             self._operations.take_first()
             if now - operation.due > LATE:
-                operation.give_up_late(now)
+                operation.give_up_late(self._age_now(now))
                 self._operations.remove_unwatched(operation)
             if operation.watches:
                 return operation
@@ -196,28 +200,34 @@ class Scheduler:
         operation.errors, operation.said = 0, None
         self._heard(answer, operation.polls)
         now = self._clock.monotonic()
-        age = now - operation.begun
+        age_now = self._age_now(now)
+        age = age_now - operation.begun
         operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=answer.terminal)
         if answer.terminal:
             self._deliver(operation, answer)
             return
         operation.status = answer.status
         operation.last_new = age
-        self._place_again(operation, now, operation.next_wait(now, chance=self._clock.random))
+        self._place_again(operation, now, operation.next_wait(age_now, chance=self._clock.random))
 
     def _failed(self, operation: Operation, error: Exception) -> None:
         if self._fatal(error):
             self._end_all(error)
             return
         now, chance = self._clock.monotonic(), self._clock.random
-        pause = operation.failed(error, now, chance=chance)
+        age_now = self._age_now(now)
+        pause = operation.failed(error, age_now, chance=chance)
         if pause is None:
             self._deliver(operation, error)
             return
         if pause.floor:
             operation.not_before = now + pause.floor
-        wait = operation.next_wait(now, chance=chance, floor=pause.floor, least=pause.least)
+        wait = operation.next_wait(age_now, chance=chance, floor=pause.floor, least=pause.least)
         self._place_again(operation, now, wait)
+
+    def _age_now(self, now: float) -> float:
+        """Return the time by which the waits are as old as they count."""
+        return now - self._stood_still()
 
     def _place_again(self, operation: Operation, now: float, wait: float | None) -> None:
         """Place the next poll, or remove what nobody waits for any more."""

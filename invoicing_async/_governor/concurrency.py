@@ -48,8 +48,8 @@ FAST, SLOW, LESS = 2.0, 4 / 3, 2 / 3
 """The steps of a limit: until the first queue, after it, and down."""
 
 FIRST_RETRY, LAST_RETRY, CHECK = 2.0, 16.0, 10.0
-"""Seconds before a limit that was refused is tried again, at first and at last; and between two looks at whether a
-latency above the best is a queue."""
+"""Seconds before a limit that was refused, or only queued, is tried again, at first and at last; and between two looks
+at whether a latency above the best is a queue."""
 
 CUTS = 2
 """How often refusals that are not the most of the answers halve the limit before they are taken for independent."""
@@ -160,6 +160,9 @@ class ConcurrencyLimit:
     _ceiling_until: float = 0.0
     _patience: float = FIRST_RETRY
     _check_at: float = 0.0
+    _grow_at: float = 0.0
+    """When a larger limit is tried again after one that only queued, `_grow_after` seconds later."""
+    _grow_after: float = FIRST_RETRY
 
     @limit.default
     def _begin(self) -> float:
@@ -276,7 +279,8 @@ class ConcurrencyLimit:
         elif trial is not None and followed >= QUEUEING:
             self._judge_up(trial, now)
         else:
-            self._is_verified |= trial is not None
+            if trial is not None:
+                self._is_verified, self._grow_after = True, FIRST_RETRY
             self._improve(window.latency, is_free=trial is not None)
             self._choose(now)
 
@@ -300,7 +304,8 @@ class ConcurrencyLimit:
         best = trial.latency if self._best is None else min(self._best, trial.latency)
         capacity = self.limit * exp(best - latency)
         self._set(min(self.limit, max(trial.limit, ROOM * capacity)))
-        self._check_at = now + CHECK
+        self._check_at = max(self._check_at, now + CHECK)
+        self._grow_at, self._grow_after = now + self._grow_after, min(LAST_RETRY, 2 * self._grow_after)
 
     def _improve(self, latency: float, *, is_free: bool) -> None:
         """Take the latency for the best one if it is, or if a trial showed that it is not for a queue."""
@@ -320,7 +325,7 @@ class ConcurrencyLimit:
         if is_unsure and may_check and self.limit >= 2:  # noqa: PLR2004 - one place cannot be fewer
             self._check_at = now + CHECK
             self._begin_trial(_Trial(_Kind.DOWN, self.limit, latency), self.limit * LESS)
-        elif above <= (CROWDED if may_check else FREE) and (larger := self._larger(now)) > self.limit:
+        elif above <= (CROWDED if now >= self._grow_at else FREE) and (larger := self._larger(now)) > self.limit:
             self._begin_trial(_Trial(_Kind.UP, self.limit, latency), larger)
         else:
             self._window = self._opened(0)

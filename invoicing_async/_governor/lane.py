@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from math import inf
 
@@ -60,8 +61,12 @@ class Lane:
     top: int
     adaptive: bool = True
     in_use: int = 0
-    successes: int = 0
+    answers: int = 0
     """How many there were: an attempt that failed counts against its item only if there was one since the last."""
+    failing: int = 0
+    """How many calls failed since the last answer, each counted once."""
+    is_known: bool = True
+    """False until the service first answered: what never did may be a wrong address, and is no outage."""
     pauses: int = 0
     limit: int = field(init=False)
     """How many attempts may be under way at once while all is well."""
@@ -111,27 +116,34 @@ class Lane:
         return Ticket(now, self.pauses, self.in_use >= self.limit, is_probe)
 
     def end(
-        self, ticket: Ticket, answer: Answer, now: float, chance: float, *, retry_after: float | None = None
+        self,
+        ticket: Ticket,
+        answer: Answer,
+        now: float,
+        random: Callable[[], float],
+        *,
+        retry_after: float | None = None,
     ) -> None:
-        """End an attempt; `retry_after` are the seconds that the service asked to wait."""
+        """End an attempt; `retry_after` are the seconds that the service asked to wait, `random` draws from [0, 1)."""
         self.in_use -= 1
         if ticket.is_probe:
             self.outage.probed()
         if retry_after:
             self.outage.hold(retry_after, now)
         if answer is Answer.SUCCESS:
-            self.successes += 1
             self.budget.refund()
             self._answered(ticket, now)
         elif answer is Answer.ALIVE:
             self._answered(ticket, now)
         elif answer is not Answer.SILENT:
-            self._failed(ticket, answer, now, chance)
+            self._failed(ticket, answer, now, random)
         if self.adaptive:
             self.limit = self.concurrency.places
 
     def _answered(self, ticket: Ticket, now: float) -> None:
         outage, ends_pause = self.outage, False
+        self.answers += 1
+        self.failing = 0
         if not outage.is_calm:
             ends_pause = outage.answer(self.limit)
         if not self.adaptive or outage.places != inf:
@@ -141,8 +153,8 @@ class Lane:
             return
         self.concurrency.succeed(now - ticket.begun, now, busy=ticket.is_busy)
 
-    def _failed(self, ticket: Ticket, answer: Answer, now: float, chance: float) -> None:
-        if self.outage.fail(now, chance, probe=ticket.is_probe):
+    def _failed(self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float]) -> None:
+        if self.is_known and self.outage.fail(now, random, probe=ticket.is_probe):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

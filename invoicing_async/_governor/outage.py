@@ -12,6 +12,7 @@ A `Retry-After` holds the lane in the same way until it is over, but no longer t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from attrs import define
@@ -24,13 +25,16 @@ __all__ = ["Outage"]
 SHORTEST = 0.85
 """The least share of a probe's distance that its jitter leaves."""
 
+SOON = 1e-6
+"""Seconds that are no wait: what is due by another's reckoning is due."""
+
 GIVING_WAY = 1
 """Failures more than the places of a slow start that end it."""
 
 
 @define
 class Outage:
-    """Counts failures with no answer between them. Times are monotonic seconds, `chance` is in [0, 1)."""
+    """Counts failures with no answer between them. Times are monotonic seconds, `random` draws from [0, 1)."""
 
     policy: OutagePolicy
     streak: int = 0
@@ -45,6 +49,7 @@ class Outage:
     _distance: float = 0.0
     _first_failure: float = 0.0
     _held_until: float = -inf
+    _held_since: float = 0.0
     _probes: int = 0
 
     def state(self, now: float) -> LaneState:
@@ -64,14 +69,16 @@ class Outage:
         """Return the seconds before an attempt may begin, 0 for now, infinity while a probe is under way."""
         held = self._held_until - now
         if self.since is None:
-            if held <= 0:
+            if held <= SOON:
                 self._held_until = -inf
-            return max(0.0, held)
-        return inf if self._probes else max(0.0, held, self._next - now)
+                return 0.0
+            return held
+        wait = max(held, self._next - now)
+        return inf if self._probes else wait if wait > SOON else 0.0
 
-    def due(self) -> float:
-        """Return when the next attempt may begin, by what is known."""
-        return self._held_until if self.since is None else max(self._held_until, self._next)
+    def paused_since(self, now: float) -> float | None:
+        """Return when the pause began, by an outage or a Retry-After; None if there is none."""
+        return self.since if self.since is not None or self._held_until <= now else self._held_since
 
     def probe(self) -> None:
         """Hear that a probe begins."""
@@ -84,11 +91,13 @@ class Outage:
     def hold(self, seconds: float, now: float) -> None:
         """Let nobody send for so many seconds: the service said so."""
         if seconds > 0:
+            if self._held_until <= now:
+                self._held_since = now
             self._held_until = max(self._held_until, now + min(seconds, self.policy.patience))
             self.places = 1
             self.is_calm = False
 
-    def fail(self, now: float, chance: float, *, probe: bool) -> bool:
+    def fail(self, now: float, random: Callable[[], float], *, probe: bool) -> bool:
         """Hear that the service was not there, and tell whether that begins a pause."""
         self.streak += 1
         self.is_calm = False
@@ -97,13 +106,13 @@ class Outage:
         if self.since is not None:
             if probe:
                 self._distance = min(self.policy.ceiling, 2 * self._distance)
-                self._next = now + self._jittered(chance)
+                self._next = now + self._jittered(random())
             return False
         if self.streak < min(self.policy.after, self.places + GIVING_WAY):
             return False
         # One that comes back while the last one is hardly over goes on with its distance.
         self._distance = self.policy.probe if self.places == inf else max(self._distance, self.policy.probe)
-        self.since, self._next = self._first_failure, now + self._jittered(chance)
+        self.since, self._next = self._first_failure, now + self._jittered(random())
         return True
 
     def answer(self, top: float) -> bool:

@@ -24,7 +24,10 @@ from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
 from ..session import Session, Sleep
 
-__all__ = ["Calls", "Endpoints"]
+__all__ = ["STATUS", "Calls", "Endpoints"]
+
+STATUS = "invoice_status"
+"""The operation of a poll."""
 
 _JSON = {"Accept": "application/json"}
 
@@ -96,15 +99,17 @@ class Calls:
             operation="create_invoice",
         )
 
-    def status(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
-        """Ask once what became of a request."""
+    def status(
+        self, request_id: str, retry: RetryPolicy | None, *, patient: bool = False
+    ) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Ask once what became of a request; a `patient` call waits while the service is down."""
         request = Request(
             method=self._endpoints.status_method,
             path=self._endpoints.status.format(request_id),
             headers=_JSON,
-            operation="invoice_status",
+            operation=STATUS,
         )
-        return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
+        return self.session.call(request, partial(self._read, request_id=request_id), retry=retry, patient=patient)
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
         """Return the request for the link of a document."""

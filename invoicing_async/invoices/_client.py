@@ -58,6 +58,7 @@ class AsyncInvoices(Feature):
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
             heard=polls.heard,
+            stood_still=polls.stood_still,
             sleep=session.sleep,
         )
 

@@ -17,7 +17,7 @@ from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
 from ..policies import RetryPolicy
-from ._calls import Calls
+from ._calls import STATUS, Calls
 
 __all__ = ["AnyUuid", "Collector", "Polls", "Single", "checked_uuid"]
 
@@ -41,7 +41,11 @@ class Polls:
 
     def ask(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
         """Poll once, for so many seconds at most."""
-        return self._calls.status(request_id, _one_poll(seconds))
+        return self._calls.status(request_id, _one_poll(seconds), patient=True)
+
+    def stood_still(self) -> float:
+        """Return for how many seconds the service was down so far: no wait's time goes on meanwhile."""
+        return self._calls.session.governor.gate("", STATUS).stood_still()
 
     def heard(self, answer: InvoiceRequest, polls: int) -> None:
         """Tell of an answer; a status that no document names is logged once."""

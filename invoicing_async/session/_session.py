@@ -18,10 +18,12 @@ from .._core.hold import Hold
 from .._core.http import Request, Response, Transport
 from .._core.tasks import Lifetime, Scope
 from .._einvoices.links import checked_base_url
+from .._governor.gate import Governor
 from ..auth import Auth
-from ..errors import AuthenticationError, ProtocolError, SessionError, TransportError
+from ..errors import AuthenticationError, ProtocolError, ServiceDownError, SessionError, TransportError
 from ..events import Event, Observer
-from ..policies import Limits, RetryPolicy, Timeouts
+from ..health import Health
+from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._call import Call, Sleep
 
 __all__ = ["Resource", "Session"]
@@ -66,6 +68,7 @@ class Session:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        outage: OutagePolicy | None = None,
         transport: Transport | Callable[[], Transport] | None = None,
         clock: Clock | None = None,
         on_event: Observer | None = None,
@@ -76,6 +79,7 @@ class Session:
         self.retry = retry or RetryPolicy()
         self.timeouts = timeouts or Timeouts()
         self.limits = limits or Limits()
+        self.outage = outage or OutagePolicy()
         self.clock: Clock = clock or RealClock()
         self.on_event = on_event
         self._given_transport = transport
@@ -85,6 +89,9 @@ class Session:
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self.admission = Admission(self.limits, self.clock)
+        store = getattr(auth, "store_client_id", None) or ""
+        tell = None if on_event is None else self.tell
+        self.governor = Governor(self.limits, self.outage, self.clock, store=store, tell=tell)
         self.credentials = CredentialWatch()
         self._resources: dict[type[Any], Any] = {}
         self.lifetime = Lifetime()
@@ -127,6 +134,7 @@ class Session:
         self._check_loop()
         self._state = _State.CLOSED
         try:
+            self.governor.close()
             await self.lifetime.end()
             # Answers that are still open are cut; those of a given transport are their owner's.
             for call in tuple(self._kept) if self._closes_transport else ():
@@ -174,6 +182,7 @@ class Session:
         retry: RetryPolicy | None = None,
         before_send: Callable[[], Awaitable[None]] | None = None,
         on_send: Callable[[], None] | None = None,
+        patient: bool = False,
     ) -> Coroutine[Any, Any, T]:
         """Send the request and return what `read` makes of its answer, trying again as the policy says.
 
@@ -182,10 +191,18 @@ class Session:
         `before_send` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
         next in line for one. If that byte cannot be sent within `Timeouts.intent` of it, the attempt ends unsent and
         `before_send` is awaited again by the next, at once. `on_send` is called right before the byte is sent, on a
-        connection that is there. Raises the errors of `errors`, each with its `attempts`; whatever else `read` raises
-        passes through unchanged.
+        connection that is there. A `patient` call waits while the service is down, as every call of a batch does;
+        another raises `ServiceDownError` then. Raises the errors of `errors`, each with its `attempts`; whatever else
+        `read` raises passes through unchanged.
         """
-        return Call(self, request, read, sleep=sleep, retry=retry, before_send=before_send, on_send=on_send).run()
+        call = Call(
+            self, request, read, sleep=sleep, retry=retry, before_send=before_send, on_send=on_send, patient=patient
+        )
+        return call.run()
+
+    def health(self) -> Health:
+        """Return how the service is doing, by what the calls so far found out; nothing is sent for it."""
+        return self.governor.health()
 
     @asynccontextmanager
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
@@ -239,4 +256,6 @@ class Session:
         one. A second call to which that happens, with no success between, or a refusal by who gives the
         credentials, is.
         """
-        return isinstance(error, SessionError) or (isinstance(error, AuthenticationError) and self.credentials.refused)
+        if isinstance(error, (SessionError, ServiceDownError)):
+            return True
+        return isinstance(error, AuthenticationError) and self.credentials.refused

@@ -47,7 +47,7 @@ def driven(lane: Lane, steps: Steps) -> tuple[float, list[Ticket]]:
         assert len([ticket for ticket in under_way if ticket.is_probe]) <= 1
         if under_way:
             ticket = under_way.pop(which % len(under_way))
-            lane.end(ticket, answer, now, chance, retry_after=retry_after)
+            lane.end(ticket, answer, now, iter([chance, chance]).__next__, retry_after=retry_after)
     return now, under_way
 
 
@@ -63,8 +63,8 @@ def test_no_lane_is_paused_for_ever(policy: OutagePolicy, top: int, steps: Steps
     lane = Lane(policy, top)
     now, under_way = driven(lane, steps)
     for ticket in under_way:
-        lane.end(ticket, Answer.SILENT, now, 0.5)
-    assert lane.wait(now) <= max(policy.patience, policy.ceiling, policy.probe)
+        lane.end(ticket, Answer.SILENT, now, lambda: 0.5)
+    assert lane.wait(now) <= max(policy.patience, policy.ceiling, policy.probe) + 1e-6
     now += lane.wait(now)
     assert lane.wait(now) == 0
 
@@ -75,10 +75,10 @@ def test_successes_bring_every_lane_back(policy: OutagePolicy, top: int, steps: 
     lane = Lane(policy, top)
     now, under_way = driven(lane, steps)
     for ticket in under_way:
-        lane.end(ticket, Answer.SILENT, now, 0.5)
+        lane.end(ticket, Answer.SILENT, now, lambda: 0.5)
     for _ in range(top + 3):
         now += lane.wait(now)
-        lane.end(lane.begin(now), Answer.SUCCESS, now + 0.01, 0.5)
+        lane.end(lane.begin(now), Answer.SUCCESS, now + 0.01, lambda: 0.5)
     assert lane.state(now) is LaneState.OPEN
     assert lane.allowed == lane.limit
 
@@ -195,7 +195,7 @@ def test_into_an_outage_go_no_more_than_were_under_way(top: int, after: int) -> 
     sent = top
     while now < 600:
         if under_way:
-            lane.end(under_way.pop(0), Answer.REFUSED, now, 0.5)
+            lane.end(under_way.pop(0), Answer.REFUSED, now, lambda: 0.5)
         wait = lane.wait(now)
         if wait == 0:
             under_way.append(lane.begin(now))

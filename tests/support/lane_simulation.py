@@ -55,7 +55,7 @@ class Call:
 class Item:
     counted: int = 0
     seen: int = -1
-    """The lane's successes when its last attempt began."""
+    """The lane's answers when its last attempt began."""
     is_second: bool = False
 
 
@@ -160,7 +160,7 @@ class Simulation:
         self.sent += 1
         service = self.service
         ticket = self.lane.begin(self.now)
-        item.seen = self.lane.successes
+        item.seen = self.lane.answers
         call = Call(item, ticket, is_probe=ticket.is_probe)
         if service.down[0] <= self.now < service.down[1]:
             self.in_outage += 1
@@ -193,7 +193,7 @@ class Simulation:
     def end(self, call: Call, answer: Answer) -> None:
         self.in_use -= 1
         lane, item = self.lane, call.item
-        lane.end(call.ticket, answer, self.now, self.chance.random())
+        lane.end(call.ticket, answer, self.now, self.chance.random)
         if not self.limits or self.limits[-1][1] != lane.limit:
             self.limits.append((self.now, lane.limit))
         if answer is Answer.SUCCESS:
@@ -201,7 +201,7 @@ class Simulation:
             self.done.append(self.now)
             return
         self.refused += 1
-        item.counted += not self.governed or lane.successes > item.seen or item.counted == 0
+        item.counted += not self.governed or lane.answers > item.seen or item.counted == 0
         if item.counted >= self.retry.attempts:
             if item.is_second or not self.governed:
                 self.failed += 1
