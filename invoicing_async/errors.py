@@ -91,7 +91,7 @@ class TransportError(InvoicingError):
 
 
 class DeadlineError(TransportError):
-    """The whole-call deadline of `RetryPolicy.deadline` ended the call during an attempt."""
+    """The whole-call deadline of `RetryPolicy.deadline` ended the call; the message says what it did then."""
 
     hint = "Raise RetryPolicy.deadline, or look at `attempts` for what took the time."
 

@@ -15,9 +15,9 @@ class RetryPolicy:
 
     `attempts` counts the first one. The wait before attempt n + 1 is drawn evenly from 0 to
     min(`ceiling`, `first` * 2 ** (n - 1)) seconds (full jitter). A Retry-After longer than that is obeyed, also
-    beyond `ceiling`. `deadline` bounds the whole call, attempts and waits together, but not the
-    queue of the session's own limits; None for no bound. A wait
-    that would end after the deadline is not begun: the error is raised at once.
+    beyond `ceiling`. `deadline` bounds the whole call: its wait for a place in the session's limits, its
+    attempts and the waits between; None for no bound. In a batch it stands still while an item waits for its place, and
+    while the service is down. A wait that would end after the deadline is not begun: the error is raised at once.
     """
 
     attempts: int = field(default=5, validator=count)

@@ -146,24 +146,32 @@ class SingleAttempt(Generic[T]):
         self._call.gate.leave(ticket, answer, retry_after=retry_after)
 
     async def _acquire(self) -> None:
-        """Get the credential within the deadline, then a turn in the lane and a place."""
+        """Get the credential and a place within the deadline, which stands still while a batch's item waits for one."""
         call = self._call
         session = call.session
         self.ready = False
         remaining = call.remaining()
         if remaining is not None and remaining <= 0:
-            raise call.deadline_error("no")
-        await call.within_deadline(self._get_credential())
+            raise call.deadline_error("no", f"before attempt {call.number}")
+        await call.within_deadline(self._get_credential(), "while it waited for its credential")
         begun = session.clock.monotonic()
+        if call.patience is None:
+            await call.within_deadline(self._get_place(), f"while attempt {call.number} waited for its place")
+        else:
+            await self._get_place()
+            call.extend_deadline(begun)
+
+    async def _get_place(self) -> None:
+        """Wait for the turn in the lane, then for a place in the session's limits."""
+        call = self._call
         ticket = self._ticket
         if ticket is None:
             ticket = self._ticket = await call.turn()
         # One that waited in line for too long begins with its place in hand.
         prepare = None if call.before_send is None or call.stale else self._prepare
-        self._is_prepared = await session.admission.acquire(prepare)
+        self._is_prepared = await call.session.admission.acquire(prepare)
         self._has_place = True
-        call.extend_deadline(begun)
-        ticket.begun = session.clock.monotonic()
+        ticket.begun = call.session.clock.monotonic()
 
     async def _get_credential(self) -> None:
         session = self._call.session
@@ -237,7 +245,7 @@ class SingleAttempt(Generic[T]):
             return self._error_answer.error()
         sent: Sent = "unknown" if self.exchange.sent else "no"
         if is_last:
-            return call.deadline_error(sent)
+            return call.deadline_error(sent, f"during attempt {call.number}")
         seconds = call.session.timeouts.attempt
         spent = TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent)
         spent.__cause__ = exc

@@ -162,9 +162,9 @@ class Call(Generic[T]):
             error.__cause__ = self._error
             raise
 
-    def deadline_error(self, sent: Sent) -> DeadlineError:
-        """Return the error of a call whose deadline has come."""
-        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call", sent=sent)
+    def deadline_error(self, sent: Sent, during: str) -> DeadlineError:
+        """Return the error of a call whose deadline came `during` something."""
+        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call {during}", sent=sent)
         late.__cause__ = self._error
         return late
 
@@ -173,7 +173,7 @@ class Call(Generic[T]):
         if self.stop_at is not None:
             self.stop_at += max(0.0, self.session.clock.monotonic() - since)
 
-    async def within_deadline(self, wait: Awaitable[None]) -> None:
+    async def within_deadline(self, wait: Awaitable[None], during: str) -> None:
         """Await something before or between attempts, but not beyond the deadline."""
         timeout = self.session.clock.timeout(self.remaining())
         try:
@@ -182,7 +182,7 @@ class Call(Generic[T]):
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise self.deadline_error("no") from self._error
+            raise self.deadline_error("no", during) from self._error
 
     def remaining(self) -> float | None:
         """Return the seconds to the deadline, None if there is none."""
@@ -218,7 +218,7 @@ class Call(Generic[T]):
             self.extend_deadline(begun + seconds)
             return
         try:
-            await self.within_deadline(self._sleep(seconds))
+            await self.within_deadline(self._sleep(seconds), f"in the wait before attempt {self.number}")
         except DeadlineError as error:
             self._record(None, error)
             raise

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from copy import copy
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
+
+from attrs import define
 
 from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
@@ -46,6 +49,14 @@ class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
     OPEN = "open"
     CLOSED = "closed"
+
+
+@define
+class _Life:
+    """What a session and its views have in common, once and for all."""
+
+    state: _State = _State.NEW
+    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Session:
@@ -86,8 +97,8 @@ class Session:
         self.transport: Transport
         """What carries its requests, once it is open."""
         self._closes_transport = False
-        self._state = _State.NEW
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._life = _Life()
+        self.is_view = False
         self.admission = Admission(self.limits, self.clock)
         store = getattr(auth, "store_client_id", None) or ""
         tell = None if on_event is None else self.tell
@@ -99,22 +110,44 @@ class Session:
         self._logged_observer_errors: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
-        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._state.name.lower()})"
+        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._life.state.name.lower()})"
+
+    def with_options(
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        outage: OutagePolicy | None = None,
+    ) -> Self:
+        """Return a view of this open session with other settings, for calls that have less time than others.
+
+        It has the same connections, limits, lanes and credentials, and ends with this session; it is neither entered
+        nor closed. What is not given stays. Of `outage`, `wait` and `patience` are the view's: when a lane pauses and
+        is probed is the same for all. Raises `SessionError` if the session is not open.
+        """
+        self.check_usable()
+        view = copy(self)
+        view.is_view = True
+        view.retry, view.timeouts = retry or self.retry, timeouts or self.timeouts
+        view.outage = outage or self.outage
+        return view
 
     async def __aenter__(self) -> Self:
-        if self._state is not _State.NEW:
-            raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
-        self._loop = asyncio.get_running_loop()
+        self._refuse_view()
+        if self._life.state is not _State.NEW:
+            raise SessionError(f"this session was {self._life.state.name.lower()} before; make a new one")
+        self._life.loop = asyncio.get_running_loop()
         given = self._given_transport
         if given is None:
             from .._transport.client import AiohttpTransport  # only who goes there waits for its import
 
-            self.transport, self._closes_transport = AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
+            # It has the time-outs of each call, which may be a view's.
+            self.transport, self._closes_transport = AiohttpTransport(clock=self.clock), True
         elif hasattr(given, "send") and not isinstance(given, type):
             self.transport = cast("Transport", given)
         else:
             self.transport, self._closes_transport = cast("Callable[[], Transport]", given)(), True
-        self._state = _State.OPEN
+        self._life.state = _State.OPEN
         return self
 
     async def __aexit__(
@@ -128,11 +161,12 @@ class Session:
         A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
         `SessionError` in another event loop than the session's.
         """
-        if self._state is not _State.OPEN:
-            self._state = _State.CLOSED
+        if self._life.state is not _State.OPEN:
+            self._life.state = _State.CLOSED
             return
+        self._refuse_view()
         self._check_loop()
-        self._state = _State.CLOSED
+        self._life.state = _State.CLOSED
         try:
             self.governor.close()
             await self.lifetime.end()
@@ -158,13 +192,17 @@ class Session:
 
     def check_usable(self) -> None:
         """Raise `SessionError` unless the session is open and this is its event loop."""
-        if self._state is not _State.OPEN:
-            raise SessionError(f"the session is {self._state.value}")
-        if asyncio.get_running_loop() is not self._loop:
+        if self._life.state is not _State.OPEN:
+            raise SessionError(f"the session is {self._life.state.value}")
+        if asyncio.get_running_loop() is not self._life.loop:
             self._check_loop()
 
+    def _refuse_view(self) -> None:
+        if self.is_view:
+            raise SessionError("a view of a session is neither entered nor closed: it ends with the session")
+
     def _check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self._life.loop:
             raise SessionError("the session belongs to another event loop; make one for each loop")
 
     async def sleep(self, seconds: float) -> None:
@@ -228,7 +266,7 @@ class Session:
             hold = call.hold()
             yield value, hold
         except (ProtocolError, TransportError) as exc:
-            if self._state is _State.OPEN:
+            if self._life.state is _State.OPEN:
                 raise
             raise SessionError("the session was closed meanwhile") from exc
         finally:

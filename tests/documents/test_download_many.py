@@ -143,9 +143,9 @@ class TestDownloadMany:
     async def test_backing_off_holds_no_place(self, tmp_path: Path) -> None:
         """With one place for all, nine documents are saved while the first waits half a minute."""
         clock = FakeClock(auto=False)
-        sandbox = made(RateLimited(retry_after="30"), clock=clock)
+        sandbox = made(Unavailable(), clock=clock)
         async with (
-            client(sandbox, limits=Limits(concurrency=1)) as documents,
+            client(sandbox, limits=Limits(concurrency=1), retry=RetryPolicy(first=60, ceiling=60)) as documents,
             aclosing(documents.download_many(demo_orders(10), tmp_path)) as outcomes,
         ):
             found = [await anext(outcomes) for _ in range(9)]
