@@ -26,7 +26,7 @@ from invoicing_async.errors import (
     SessionError,
 )
 from invoicing_async.models import Deferred, Duplicate, NotStarted, Saved, Skipped
-from invoicing_async.policies import Limits
+from invoicing_async.policies import Limits, RetryPolicy
 from invoicing_async.sandbox import (
     Faults,
     Genuine,
