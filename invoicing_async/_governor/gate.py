@@ -78,7 +78,7 @@ class Gate:
     def leave(self, ticket: Ticket, answer: Answer, *, retry_after: float | None = None) -> None:
         """End an attempt."""
         lane, clock = self.lane, self._clock
-        if not lane.is_known and (answer is Answer.SUCCESS or answer is Answer.ALIVE):
+        if not lane.is_known and answer is not Answer.SILENT and answer is not Answer.UNREACHABLE:
             self._on_answer()
         since, limit, now = lane.outage.since, lane.limit, clock.monotonic()
         lane.end(ticket, answer, now, clock.random, retry_after=retry_after)

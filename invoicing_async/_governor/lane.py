@@ -66,7 +66,7 @@ class Lane:
     failing: int = 0
     """How many calls failed since the last answer, each counted once."""
     is_known: bool = True
-    """False until the service first answered: what never did may be a wrong address, and is no outage."""
+    """False until the service first answered, be it that it is unwell: what never did may be a wrong address."""
     pauses: int = 0
     limit: int = field(init=False)
     """How many attempts may be under way at once while all is well."""

@@ -26,7 +26,7 @@ from invoicing_async.errors import (
     SessionError,
 )
 from invoicing_async.models import Deferred, Duplicate, NotStarted, Saved, Skipped
-from invoicing_async.policies import Limits, RetryPolicy
+from invoicing_async.policies import Limits
 from invoicing_async.sandbox import (
     Faults,
     Genuine,
@@ -145,13 +145,13 @@ class TestDownloadMany:
         clock = FakeClock(auto=False)
         sandbox = made(Unavailable(), clock=clock)
         async with (
-            client(sandbox, limits=Limits(concurrency=1), retry=RetryPolicy(first=60, ceiling=60)) as documents,
+            client(sandbox, limits=Limits(concurrency=1), first=60.0) as documents,
             aclosing(documents.download_many(demo_orders(10), tmp_path)) as outcomes,
         ):
             found = [await anext(outcomes) for _ in range(9)]
             assert kinds(found) == {"Saved": 9}
-            assert clock.slept == [30.0]
-            clock.advance(30.0)
+            assert clock.slept == [15.0]
+            clock.advance(15.0)
             last = await anext(outcomes)
         assert isinstance(last, Saved)
         assert (last.order_id, last.document.attempts) == (demo_orders(10)[0], 2)

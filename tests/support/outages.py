@@ -78,10 +78,12 @@ class Unsteady:
         self._working = self._working or asyncio.Semaphore(self.capacity)
         async with self._working:
             await asyncio.sleep(LATENCY)
-        if self.is_down:
-            self.in_outage += 1
-            return DOWN
-        return FINE
+        return self.worked()
+
+    def worked(self) -> FakeResponse:
+        """Answer a call that was begun in time."""
+        self.in_outage += self.is_down
+        return DOWN if self.is_down else FINE
 
     async def close(self) -> None:
         """Nothing is held."""
@@ -118,7 +120,7 @@ class Calls(Feature):
         try:
             async with aclosing(each):
                 async for outcome in each:
-                    outcomes.append(outcome)
+                    outcomes += [outcome]
         except InvoicingError as error:
             return outcomes, error
         return outcomes, None
