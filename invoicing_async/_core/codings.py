@@ -91,7 +91,7 @@ class Decoder:
         return self._bounded(self._through(iter((data,)), self._layers))
 
     def end(self) -> Iterator[bytes]:
-        """Hear that the body has ended, and return what was kept back. Raises `CodingError` if it ended too early."""
+        """Return what was kept back, at the end of the body. Raises `CodingError` if it ended too early."""
         for number, layer in enumerate(self._layers, 1):
             yield from self._bounded(self._through(layer.end(), self._layers[number:]))
 

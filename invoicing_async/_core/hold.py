@@ -24,7 +24,7 @@ __all__ = ["Hold"]
 class Hold:
     """One open answer. `left` is what is left of the attempt of `seconds`; `close` gives its connection up."""
 
-    _slots: FifoSemaphore
+    _places: FifoSemaphore
     _clock: Clock
     _left: float
     _seconds: float
@@ -37,7 +37,7 @@ class Hold:
     """Why nothing more can be read."""
 
     def watch(self) -> None:
-        """Begin to give up what nobody asks for any more."""
+        """Begin to close the answer when nobody has asked for more of it for too long."""
         self._since = self._clock.monotonic()
         self._watch = asyncio.get_running_loop().create_task(self._watched())
 
@@ -47,7 +47,7 @@ class Hold:
         self._refuse_ended()
         self._waiting += 1
         try:
-            await self._slots.acquire()
+            await self._places.acquire()
             try:
                 self._refuse_ended()
                 begun, timeout = self._clock.monotonic(), self._clock.timeout(self._left)
@@ -64,7 +64,7 @@ class Hold:
                 finally:
                     self._left -= self._clock.monotonic() - begun
             finally:
-                self._slots.release()
+                self._places.release()
         finally:
             self._waiting -= 1
             self._since = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""The words of HTTP as this library uses them: a request, a response, a transport; quoting of paths."""
+"""Requests, responses and transports as this library uses them; quoting of paths."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class _Estimate:
         self.smooth = _smoothed(events, risked)
 
     def restart(self, other: _Estimate) -> None:
-        """Forget all, and know what the other one knows."""
+        """Replace what was learned by a copy of what the other one learned."""
         self.exposed, self.ended, self.hazard = list(other.exposed), dict(other.ended), list(other.hazard)
         self.smooth, self.scores = list(other.smooth), list(other.scores)
 
@@ -268,7 +268,7 @@ class AdaptiveSchedule:
     def observe(self, after: float, by: float, *, done: bool) -> None:
         """Take in the answer of one poll at age `by`: the end, or still NEW. `after` is the age of the last NEW.
 
-        Ages are seconds since the submission, which is itself a NEW at age 0. Give every answer, and no failed poll.
+        Ages are seconds since the submission, which is itself a NEW at age 0. Pass every answer, and no failed poll.
         """
         start, end = self._index(after), self._index(by)
         if done:
@@ -280,7 +280,7 @@ class AdaptiveSchedule:
             self._replan()
 
     def delay(self, age: float, *, chance: float) -> float:
-        """Seconds from an answer NEW at `age` to the next poll; `chance`, drawn evenly from [0, 1), parts the herd.
+        """Return the seconds from an answer NEW at `age` to the next poll; `chance` is drawn evenly from [0, 1).
 
         A small share of the chances cuts the wait short, to learn where inside it operations end.
         """
