@@ -70,7 +70,7 @@ class Hold:
             self._since = self._clock.monotonic()
 
     async def release(self) -> None:
-        """Give everything back. Doing it twice does nothing."""
+        """Release everything. Doing it twice does nothing."""
         await self._end("it was left")
 
     def _refuse_ended(self) -> None:

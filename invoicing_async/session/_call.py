@@ -123,7 +123,7 @@ class Call(Generic[T]):
         return self._kept.hold()
 
     async def release(self) -> None:
-        """Give back what the answer that is kept open holds, if there is one."""
+        """Release what the answer that is kept open holds, if there is one."""
         if self._kept is not None:
             await self._kept.release()
 
