@@ -51,7 +51,7 @@ CONTEST_FIRST, CONTEST_CEILING = 0.1, 2.0
 must have the time to use its own."""
 
 REFUSED_FOR = 10.0
-"""Seconds for which a refusal by who gives the tokens is not asked for again."""
+"""Seconds for which a refused client does not ask for a token again."""
 
 _NOT_REFUSALS = frozenset({408, 425, 429})
 _CLIENT_ERRORS = 4
@@ -190,7 +190,14 @@ class _TokenCache:
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
-            await self._leave(task)
+            self.waiters -= 1
+            if self.waiters == 0 and self.renewal is task:
+                self.renewal = None
+                task.cancel()
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    # It ended otherwise, before or because of this; nobody is left to raise its error to.
+                    task.exception()
             raise
         if self.renewal is task:
             self.renewal = None
@@ -199,16 +206,6 @@ class _TokenCache:
             # Each waiter raises an error of its own: a call writes its history into it.
             raise copy(error) from error
         task.result()
-
-    async def _leave(self, task: asyncio.Task[None]) -> None:
-        self.waiters -= 1
-        if self.waiters == 0 and self.renewal is task:
-            self.renewal = None
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                # It ended otherwise, before or because of this; nobody is left to hear how.
-                task.exception()
 
 
 @quiet

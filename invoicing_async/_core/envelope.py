@@ -40,6 +40,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
     if code in CODES and code != declared.get("code"):
         # Only the envelope declares a code; the same word anywhere else may be a gateway's own.
         said, code = f"{code}: {said}", None
+    date = _epoch(header("Date") or "")
     kind = CODES.get(code or "") or STATUSES.get(status, ApiError)
     return kind(
         said or ("" if envelope is not None else f"the service answered {status} without an error envelope"),
@@ -53,7 +54,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
         request_ids=named_ids(body, found),
         submitted_before=says_submitted(found, said, code, body),
         bare=not isinstance(found, (dict, list)),
-        clock_ahead=_clock_ahead(header, now),
+        clock_ahead=None if date is None else now - (date + 0.5),  # which is cut to whole seconds
     )
 
 
@@ -77,12 +78,6 @@ def retry_after(header: Callable[[str], str | None], *, now: float) -> float | N
         return None
     base = _epoch(header("Date") or "")
     return max(0.0, until - (now if base is None else base))
-
-
-def _clock_ahead(header: Callable[[str], str | None], now: float) -> float | None:
-    """Seconds by which `now` is ahead of the answer's Date, which is cut to whole seconds; None without one."""
-    date = _epoch(header("Date") or "")
-    return None if date is None else now - (date + 0.5)
 
 
 def _epoch(text: str) -> float | None:

@@ -112,14 +112,14 @@ class SingleAttempt(Generic[T]):
         return value
 
     def hold(self) -> Hold:
-        """Give the place back, and return what the answer that is kept open has hold of from now on."""
+        """Release the place, and return what the answer that is kept open has hold of from now on."""
         session, self._has_place = self._call.session, False
         session.admission.release()
         left = self._until - session.clock.monotonic()
         return Hold(session.admission.places, session.clock, left, session.timeouts.attempt, self.release)
 
     async def release(self) -> None:
-        """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""
+        """Release the connection and the place in the concurrency limit. Doing it twice does nothing."""
         answer, self._answer = self._answer, None
         try:
             if answer is not None:

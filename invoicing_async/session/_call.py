@@ -123,7 +123,7 @@ class Call(Generic[T]):
         return self._kept.hold()
 
     async def release(self) -> None:
-        """Give back what the answer that is kept open holds, if there is one."""
+        """Release what the answer that is kept open holds, if there is one."""
         if self._kept is not None:
             await self._kept.release()
 
@@ -188,7 +188,7 @@ class Call(Generic[T]):
             self._record(attempt, error)
 
     def _record(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
-        """Put a failure into the history and tell of it; None stands for a wait that failed."""
+        """Put a failure into the history and emit its event; None stands for a wait that failed."""
         clock, request, number = self.session.clock, self.request, self.number
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:
