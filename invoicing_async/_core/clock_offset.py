@@ -38,9 +38,9 @@ class Interval:
         return cls(date - max(received, sent), date + 1.0 - sent)
 
     @property
-    def middle(self) -> float:
-        """The likeliest difference."""
-        return (self.low + self.high) / 2
+    def least(self) -> float:
+        """The difference nearest to none that the answer allows."""
+        return max(self.low, min(self.high, 0.0))
 
     def narrowed(self, other: Interval, *, drift: float) -> Interval:
         """Return what both say, or the newer `other` where they contradict each other: a clock was set."""
@@ -56,14 +56,15 @@ class ClockOffset:
     """
 
     applied: float = field(default=0.0, init=False)
+    futile: float | None = field(default=None, init=False)
+    """A correction that did not help, until a signature is accepted."""
     _known: Interval | None = field(default=None, init=False)
     _heard_at: float = field(default=0.0, init=False)
-    _futile: float | None = field(default=None, init=False)
 
     @property
     def estimate(self) -> float | None:
-        """The seconds by which the service's clock is ahead of this machine's; None while nothing is known."""
-        return None if self._known is None else self._known.middle
+        """The seconds by which the service's clock is ahead at least, negative behind; None while nothing is known."""
+        return None if self._known is None else self._known.least
 
     def observe(self, date: float, *, sent: float, received: float) -> None:
         """Hear of an answer's `Date`, and when its request was sent and its head received.
@@ -77,26 +78,26 @@ class ClockOffset:
         if self.applied:
             self.applied = self._needed()
 
-    def refused(self, date: float, *, signed_for: float) -> bool:
+    def refused(self, date: float, *, signed_for: float, corrected: float = 0.0) -> bool:
         """Hear of a 401 with this `Date`, whose signature bore the time `signed_for`; true if the time explains it.
 
-        Then another signature is worth one attempt: it bears the service's time as far as that is known.
+        `corrected` is what was added to this machine's time for it. If the time explains the refusal another signature
+        is worth one attempt: it bears the service's time as far as that is known. If it does not though it was
+        corrected, time is not what is wrong, and the same correction is not made again before a signature is accepted.
         """
         if abs(date + 0.5 - signed_for) < EXPLAINS:
+            if corrected:
+                self.futile, self.applied = corrected, 0.0
             return False
         needed = self._needed()
-        if self._futile is not None and abs(needed - self._futile) < EXPLAINS:
+        if self.futile is not None and abs(needed - self.futile) < EXPLAINS:
             return False
         self.applied = needed
         return True
 
     def accepted(self) -> None:
-        """Hear that a signature was accepted: whatever was tried in vain before may be tried again."""
-        self._futile = None
-
-    def failed(self) -> None:
-        """Hear that the signature with the service's time was refused too: time is not what is wrong."""
-        self._futile, self.applied = self.applied, 0.0
+        """Hear that a signature was accepted: what was tried in vain before may be tried again."""
+        self.futile = None
 
     def _needed(self) -> float:
         """Return the correction that would make a signature bear the service's time."""

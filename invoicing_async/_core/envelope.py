@@ -72,21 +72,21 @@ def retry_after(header: Callable[[str], str | None], *, now: float) -> float | N
     if SECONDS.fullmatch(text):
         seconds = float(text)
         return max(0.0, seconds) if isfinite(seconds) else None
-    until = _epoch(text)
+    until = http_date(text)
     if until is None:
         return None
-    base = _epoch(header("Date") or "")
+    base = http_date(header("Date") or "")
     return max(0.0, until - (now if base is None else base))
 
 
 def _clock_ahead(header: Callable[[str], str | None], now: float) -> float | None:
     """Seconds by which `now` is ahead of the answer's Date, which is cut to whole seconds; None without one."""
-    date = _epoch(header("Date") or "")
+    date = http_date(header("Date") or "")
     return None if date is None else now - (date + 0.5)
 
 
-def _epoch(text: str) -> float | None:
-    """Epoch seconds of an HTTP date in any of its three forms; a date without a zone is in UTC."""
+def http_date(text: str) -> float | None:
+    """Return the epoch seconds of an HTTP date in any of its three forms; a date without a zone is in UTC."""
     try:
         found: datetime = parsedate_to_datetime(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

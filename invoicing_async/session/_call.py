@@ -106,6 +106,8 @@ class Call(Generic[T]):
             self._kept = attempt
         if request.authorised:
             session.credentials.accepted()
+            if session.clock_offset.futile is not None:
+                session.clock_offset.accepted()
         if session.on_event is not None:
             elapsed = session.clock.monotonic() - self._started
             number, operation, path = self.number, request.operation, request.path

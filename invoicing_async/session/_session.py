@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
+from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
 from .._core.hold import Hold
 from .._core.http import Request, Response, Transport
@@ -86,6 +87,7 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.admission = Admission(self.limits, self.clock)
         self.credentials = CredentialWatch()
+        self.clock_offset = ClockOffset()
         self._resources: dict[type[Any], Any] = {}
         self.lifetime = Lifetime()
         self._kept: set[Call[Any]] = set()

@@ -11,12 +11,18 @@ NOW = 1_790_000_000.0
 
 
 def answered(
-    clock: ClockOffset, *, ahead: float, at: float = NOW, trip: float = 0.2, signed_for: float | None = None
+    clock: ClockOffset,
+    *,
+    ahead: float,
+    at: float = NOW,
+    trip: float = 0.2,
+    signed_for: float | None = None,
+    corrected: float = 0.0,
 ) -> bool | None:
     """An answer of a service whose clock is `ahead` of ours; a 401 if it says for what time the request was signed."""
     date = float(int(at + trip / 2 + ahead))
     clock.observe(date, sent=at, received=at + trip)
-    return None if signed_for is None else clock.refused(date, signed_for=signed_for)
+    return None if signed_for is None else clock.refused(date, signed_for=signed_for, corrected=corrected)
 
 
 def test_an_answer_alone_corrects_nothing() -> None:
@@ -24,14 +30,14 @@ def test_an_answer_alone_corrects_nothing() -> None:
     clock = ClockOffset()
     answered(clock, ahead=3600)
     assert clock.applied == 0
-    assert abs((clock.estimate or 0) - 3600) < 1
+    assert abs((clock.estimate or 0) - 3600) < 1.5
 
 
 def test_a_refusal_that_the_clock_explains_is_signed_anew_for_the_services_time() -> None:
     """An hour off: the second signature bears the service's time."""
     clock = ClockOffset()
     assert answered(clock, ahead=-3600, signed_for=NOW) is True
-    assert abs(clock.applied + 3600) < 1
+    assert abs(clock.applied + 3600) < 1.5
 
 
 def test_a_wrong_secret_with_a_right_clock_is_not_signed_anew() -> None:
@@ -48,11 +54,19 @@ def test_a_stale_signature_is_made_anew_without_a_correction() -> None:
     assert clock.applied == 0
 
 
+def test_a_slow_answer_is_no_reason_for_a_correction() -> None:
+    """A `Date` written at any moment of ten minutes agrees with a right clock."""
+    clock = ClockOffset()
+    assert answered(clock, ahead=0, trip=600, signed_for=NOW) is True
+    assert clock.applied == 0
+
+
 def test_a_correction_that_does_not_help_is_dropped_and_not_tried_again() -> None:
     """A wrong secret beside a wrong clock: two attempts once, then one a call."""
     clock = ClockOffset()
     assert answered(clock, ahead=3600, signed_for=NOW) is True
-    clock.failed()
+    added = clock.applied
+    assert answered(clock, ahead=3600, signed_for=NOW + added, corrected=added) is False
     assert clock.applied == 0
     assert answered(clock, ahead=3600, at=NOW + 5, signed_for=NOW + 5) is False
 
@@ -61,7 +75,7 @@ def test_after_a_success_the_same_correction_may_be_tried_again() -> None:
     """The secret was put right, and then the clock is what is wrong."""
     clock = ClockOffset()
     answered(clock, ahead=3600, signed_for=NOW)
-    clock.failed()
+    answered(clock, ahead=3600, signed_for=NOW + clock.applied, corrected=clock.applied)
     clock.accepted()
     assert answered(clock, ahead=3600, at=NOW + 9, signed_for=NOW + 9) is True
 
@@ -79,7 +93,7 @@ def test_a_clock_that_is_set_while_corrected_is_followed() -> None:
     clock = ClockOffset()
     answered(clock, ahead=3600, signed_for=NOW)
     answered(clock, ahead=-120, at=NOW + 60)
-    assert abs(clock.applied + 120) < 1
+    assert abs(clock.applied + 120) < 1.5
 
 
 def test_what_is_further_off_than_a_day_is_not_corrected() -> None:
@@ -103,4 +117,4 @@ def test_the_estimate_always_lies_within_what_the_answers_say(ahead: float, trip
         assert clock._known.low - 1e-3 <= ahead <= clock._known.high + 1e-3
     shortest = min(trip for trip, _ in trips)
     drifted = sum(trip for trip, _ in trips) * 2e-3
-    assert abs((clock.estimate or 0) - ahead) <= (1 + shortest) / 1 + drifted
+    assert abs((clock.estimate or 0) - ahead) <= 1 + shortest + drifted or abs(ahead) <= 1 + shortest + drifted
