@@ -122,9 +122,9 @@ class Session:
         """End what is under way, close the connections and what features hold, and return what was cut off.
 
         For `drain` seconds nothing new is taken and what is under way may end by itself, retries included; waits
-        between polls end at once. What is left then ends with `SessionError`: the operations of these calls are returned. A
-        submission that is ended so may have been made: it is in doubt. Closing once more cuts a drain short, and
-        otherwise does nothing. Raises `SessionError` in another event loop than the session's.
+        between polls end at once. What is left then ends with `SessionError`, and the operations of these calls are
+        returned. A submission that is ended so may have been made: it is in doubt. Closing once more cuts a drain
+        short, and otherwise does nothing. Raises `SessionError` in another event loop than the session's.
         """
         if self._state not in {_State.OPEN, _State.DRAINING}:
             self._state = _State.CLOSED
