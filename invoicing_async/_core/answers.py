@@ -117,22 +117,15 @@ def named_ids(body: bytes, found: object = None) -> tuple[str, ...]:
         named = [canonical_id(match[1]) or one_line(match[1], ID_LENGTH) for match in _FIELD.finditer(text)]
         named += [match[0].lower() for match in _UUID.finditer(text)]
     else:
-        named = list(_in_tree(found))
+        if isinstance(found, dict) and found.get("success") is False:
+            found = {name: value for name, value in found.items() if name != "requestId"}
+        fields = [(name, value) for name, value in _fields(found) if isinstance(value, (str, Decimal))]
+        texts = [one_line(str(value), ID_LENGTH) for name, value in fields if name == "requestid"]
+        named = [canonical_id(text) or text for text in texts if text]
+        for name, value in fields:
+            if isinstance(value, str) and not any(word in name for word in ("template", "trace", "correlation")):
+                named += [match[0].lower() for match in _UUID.finditer(value[:SCANNED])]
     return tuple(dict.fromkeys(named))[:IDS_LIMIT]
-
-
-def _in_tree(found: object) -> Iterator[str]:
-    """Walk the ids of an answer that was read: first those of a field `request_id` in any spelling, then UUIDs."""
-    if isinstance(found, dict) and found.get("success") is False:
-        found = {name: value for name, value in found.items() if name != "requestId"}
-    fields = list(_fields(found))
-    for name, value in fields:
-        if name == "requestid" and isinstance(value, (str, Decimal)) and (shown := one_line(str(value), ID_LENGTH)):
-            yield canonical_id(shown) or shown
-    for name, value in fields:
-        if isinstance(value, str) and not any(word in name for word in ("template", "trace", "correlation")):
-            for match in _UUID.finditer(value[:SCANNED]):
-                yield match[0].lower()
 
 
 def _fields(found: object, name: str = "") -> Iterator[tuple[str, object]]:

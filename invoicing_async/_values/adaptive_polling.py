@@ -171,17 +171,6 @@ def _smoothed(events: Sequence[float], risked: Sequence[float]) -> list[list[flo
     ]
 
 
-def _averaged(estimates: Iterable[_Estimate]) -> list[float]:
-    """The smoothed hazards in one, each weighing what its score says."""
-    scored = [pair for estimate in estimates for pair in zip(estimate.scores, estimate.smooth, strict=True)]
-    best = max(score for score, _ in scored)
-    heard = [(exp(score - best), hazard) for score, hazard in scored if exp(score - best) > _NEGLIGIBLE]
-    total = sum(weight for weight, _ in heard)
-    return [
-        sum(parts) / total for parts in zip(*([weight * h for h in hazard] for weight, hazard in heard), strict=True)
-    ]
-
-
 @define
 class _Envelope:
     """The lower envelope of lines `level - age * x`, added by falling age and asked for by falling x."""
@@ -302,7 +291,13 @@ class AdaptiveSchedule:
             estimate.learn(self._news)
         self._seen += self._news.weight
         self._news = _News()
-        hazard = _averaged(self._estimates)
+        # The smoothed hazards in one, each weighing what its score says.
+        scored = [pair for estimate in self._estimates for pair in zip(estimate.scores, estimate.smooth, strict=True)]
+        best = max(score for score, _ in scored)
+        heavy = [(exp(score - best), hazard) for score, hazard in scored if exp(score - best) > _NEGLIGIBLE]
+        total = sum(weight for weight, _ in heavy)
+        weighed = ([weight * h for h in hazard] for weight, hazard in heavy)
+        averaged = [sum(parts) / total for parts in zip(*weighed, strict=True)]
         if max(short.scores) > max(long.scores) + _RESET:
             long.restart(short)
-        self._best = _plan(self._edges, hazard, worth=self.worth, floor=self.floor)
+        self._best = _plan(self._edges, averaged, worth=self.worth, floor=self.floor)
