@@ -6,8 +6,8 @@ from typing import Protocol
 
 from attrs import frozen
 
+from . import pdf
 from .existing import Proof
-from .pdf import Checker, fault_of, head_fault
 from .xml import XmlProof
 
 __all__ = ["GENERIC", "PDF_TYPES", "Kind", "Pdf", "Xml"]
@@ -53,14 +53,9 @@ class Pdf:
     def documented(self) -> str:
         return "application/pdf is documented" + (f"; {self.setting}" if self.setting else "")
 
-    def head_fault(self, head: bytes) -> str | None:
-        return head_fault(head)
-
-    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        return fault_of(body, content_length=content_length, framed=framed)
-
-    def proof(self) -> Proof:
-        return Checker()
+    head_fault = staticmethod(pdf.head_fault)
+    fault_of = staticmethod(pdf.fault_of)
+    proof = pdf.Checker
 
 
 @frozen

@@ -176,21 +176,18 @@ def cleaned(text: str) -> str:
     if not name.isascii():
         name = "".join(map(_safe_character, name))
     name = _DOTS.sub(".", name).rstrip(" .").lstrip(" .-~")
-    return f"_{name}" if not name or unicodedata.combining(name[0]) or _is_device(name) else name
+    # Windows opens a device whatever its extension, and for `COM` with a superscript too.
+    is_device = unicodedata.normalize("NFKD", name.partition(".")[0]).rstrip(" ").upper() in _DEVICES
+    return f"_{name}" if not name or unicodedata.combining(name[0]) or is_device else name
 
 
 def _safe_character(character: str) -> str:
-    """Replace what is unseen, or what some systems fold into a reserved character (full-width forms)."""
+    """Replace what is invisible, or what some systems fold into a reserved character (full-width forms)."""
     if character.isascii():
         return character
     if not character.isprintable() or character in _SLASHES or _UNSEEN.match(character):
         return "_"
     return "_" if _RESERVED_WHEN_FOLDED.search(unicodedata.normalize("NFKD", character)) else character
-
-
-def _is_device(name: str) -> bool:
-    """Tell whether Windows would open a device, as it does with any extension and for `COM` with a superscript."""
-    return unicodedata.normalize("NFKD", name.partition(".")[0]).rstrip(" ").upper() in _DEVICES
 
 
 def child(folder: Path, name: str) -> Path:

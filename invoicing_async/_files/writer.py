@@ -21,11 +21,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
+from attrs import define, field
+
 from ..errors import SessionError
-from .existing import MakesProof, Published, difference
+from .existing import Published, difference
 from .folders import sync_folder
-from .pdf import Checker
-from .publish import OnExisting, Publisher, published
+from .publish import Destination, OnExisting, Publisher
 from .tempfile import Temp, temp_in
 
 __all__ = ["DiskWriter", "Spool"]
@@ -37,18 +38,14 @@ BATCH = 256
 """Jobs done at most before their callers hear of it."""
 
 
+@define(eq=False)
 class _Job(Generic[T]):
     """One piece of work for the thread; its future belongs to the loop."""
 
-    __slots__ = ("abandoned", "error", "future", "result")
-
-    durable = False
-
-    def __init__(self, future: asyncio.Future[T]) -> None:
-        self.future = future
-        self.abandoned = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
+    future: asyncio.Future[T]
+    abandoned: bool = field(default=False, init=False)
+    result: T | None = field(default=None, init=False)
+    error: BaseException | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Do the work, or for a durable job what comes before its fsync."""
@@ -56,27 +53,13 @@ class _Job(Generic[T]):
     def undo(self) -> None:
         """Take back what was done for a waiter that was cancelled meanwhile."""
 
-    def deliver(self) -> None:
-        """Answer the waiter, in the loop."""
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)  # type: ignore[arg-type] # set whenever there is no error
 
-
+@define(eq=False)
 class _Action(_Job[T]):
     """A function to run on the thread."""
 
-    __slots__ = ("_function", "_undo")
-
-    def __init__(
-        self, future: asyncio.Future[T], function: Callable[[], T], undo: Callable[[T], None] | None = None
-    ) -> None:
-        super().__init__(future)
-        self._function = function
-        self._undo = undo
+    _function: Callable[[], T]
+    _undo: Callable[[T], None] | None = None
 
     def begin(self) -> None:
         self.result = self._function()
@@ -86,64 +69,46 @@ class _Action(_Job[T]):
             self._undo(self.result)
 
 
+@define(eq=False)
 class _Publication(_Job[Published]):
     """A body, or a temporary file that holds one already, to be published."""
 
-    __slots__ = ("_body", "_on_existing", "_proof", "durable", "folder", "target", "temp")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Published],
-        folder: Path,
-        target: Path,
-        body: bytes | Temp,
-        on_existing: OnExisting,
-        proof: MakesProof | None,
-        durable: bool,  # noqa: FBT001 - private, called in one place
-    ) -> None:
-        super().__init__(future)
-        self._proof = proof
-        self.folder = folder
-        self.target = target
-        self.temp = body if isinstance(body, Temp) else None
-        self._body = body if isinstance(body, bytes) else b""
-        self._on_existing = on_existing
-        self.durable = durable
+    destination: Destination
+    _content: bytes | Temp
 
     def begin(self) -> None:
         try:
-            if self.temp is None:
-                self.temp = temp_in(self.folder)
-                self.temp.write(self._body)
-                self._body = b""
-            if not self.durable:
+            if isinstance(self._content, bytes):
+                body, self._content = self._content, temp_in(self.destination.folder)
+                self._content.write(body)
+            if not self.destination.durable:
                 self.finish()
         except BaseException:
             self.discard()
             raise
 
     def sync(self) -> None:
-        if self.temp is not None:
-            self.temp.sync()
+        if isinstance(self._content, Temp):
+            self._content.sync()
 
     def finish(self) -> None:
-        if self.temp is not None and not self.abandoned:
-            publisher = Publisher(self.temp, self.target, self._on_existing, self._proof)
+        if isinstance(self._content, Temp) and not self.abandoned:
+            publisher = Publisher(self._content, self.destination)
             try:
-                self.result = published(publisher, self.target.parent, durable=self.durable)
+                self.result = publisher.publish()
             finally:
-                self.temp = publisher.temp
+                self._content = publisher.temp
         else:
             self.discard()
 
     def discard(self) -> None:
-        if self.temp is not None:
-            self.temp.discard()
+        if isinstance(self._content, Temp):
+            self._content.discard()
 
     def undo(self) -> None:
         """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file."""
         done = self.result
-        if done is None or done.kept or self._on_existing is OnExisting.REPLACE:
+        if done is None or done.kept or self.destination.on_existing is OnExisting.REPLACE:
             return
         with suppress(OSError):
             # Not what somebody else may have put there since.
@@ -165,7 +130,7 @@ def _run(jobs: Iterable[_Job[Any]]) -> None:
     durable: list[_Publication] = []
     for job in jobs:
         _guarded(job, job.begin)
-        if isinstance(job, _Publication) and job.durable:
+        if isinstance(job, _Publication) and job.destination.durable:
             durable.append(job)
     if durable:
         _finish_durably(durable)
@@ -179,17 +144,13 @@ def _finish_durably(jobs: list[_Publication]) -> None:
         if job.error is not None:
             job.discard()
     for folder in {job.result.path.parent for job in jobs if job.result is not None}:
-        _sync_for(folder, jobs)
-
-
-def _sync_for(folder: Path, jobs: list[_Publication]) -> None:
-    try:
-        sync_folder(folder)
-    except OSError as exc:
-        for job in jobs:
-            if job.result is not None and job.result.path.parent == folder:
-                job.error = exc
-                job.undo()
+        try:
+            sync_folder(folder)
+        except OSError as exc:
+            for job in jobs:
+                if job.result is not None and job.result.path.parent == folder:
+                    job.error = exc
+                    job.undo()
 
 
 class DiskWriter:
@@ -205,32 +166,22 @@ class DiskWriter:
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
-    async def store(
-        self,
-        folder: Path,
-        target: Path,
-        body: bytes | Temp,
-        *,
-        on_existing: OnExisting = OnExisting.NEW_NAME,
-        proof: MakesProof | None = Checker,
-        durable: bool = False,
-    ) -> Published:
-        """Publish a body held in memory at `target`, by way of a temporary file in `folder`. Raises `OSError`.
+    async def store(self, destination: Destination, body: bytes | Temp) -> Published:
+        """Publish a body held in memory, by way of a temporary file in the destination's folder. Raises `OSError`.
 
-        With `OnExisting.KEEP` a document that stands there and proves whole by `proof` is given instead; with no
-        proof the name may be another document's, and only one of the very same content is. A spool hands its
-        temporary file over in place of the body.
+        With `OnExisting.KEEP` a document that stands there and proves whole is returned instead; with no proof the
+        name may be another document's, and only one of the very same content is. A spool hands its temporary file
+        over in place of the body.
 
-        `durable` returns only after file and folder are on the disk; such fsyncs are made together. Cancelling
+        What is `durable` is on the disk when this returns, file and folder; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one, the whole new one.
         """
-        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, proof, durable)
-        return await self._done(job)
+        return await self._done(_Publication(self._loop.create_future(), destination, body))
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
         temp = await self.run(lambda: temp_in(folder), undo=lambda made: made.discard())
-        return Spool(self, folder, temp)
+        return Spool(self, temp)
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
         """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
@@ -269,24 +220,20 @@ class DiskWriter:
             self._calls.put(True)
 
     def _work(self) -> None:
+        """Run what is queued until told to end, or until the loop is closed and nobody waits any more."""
         alive = True
         while alive and self._calls.get():
             self._called = False
-            while alive and (jobs := self._taken()):
+            while alive and self._jobs:
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
                 _run(jobs)
-                alive = self._answer(jobs)
+                self._finished.extend(jobs)
+                if self._told:  # the loop has yet to come: it will find these as well
+                    alive = not self._loop.is_closed()
+                else:
+                    self._told = True
+                    alive = self._tell(self._deliver)
         self._tell(self._end)
-
-    def _taken(self) -> list[_Job[Any]]:
-        return [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
-
-    def _answer(self, jobs: list[_Job[Any]]) -> bool:
-        """Let the loop deliver; false if it is closed and nobody waits any more."""
-        self._finished.extend(jobs)
-        if self._told:  # and has yet to come: it will find these as well
-            return not self._loop.is_closed()
-        self._told = True
-        return self._tell(self._deliver)
 
     def _tell(self, callback: Callable[[], None]) -> bool:
         try:
@@ -296,9 +243,16 @@ class DiskWriter:
         return True
 
     def _deliver(self) -> None:
+        """Answer those who wait, in the loop."""
         self._told = False
         while self._finished:
-            self._finished.popleft().deliver()
+            job = self._finished.popleft()
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
 
     def _end(self) -> None:
         if self._ended is not None:
@@ -326,22 +280,17 @@ async def _uninterrupted(future: asyncio.Future[Any]) -> None:
 class Spool:
     """A document on its way to the disk in pieces; ends with `publish` or `discard`."""
 
-    def __init__(self, writer: DiskWriter, folder: Path, temp: Temp) -> None:
+    def __init__(self, writer: DiskWriter, temp: Temp) -> None:
         self._writer = writer
-        self._folder = folder
         self._temp = temp
 
     async def write(self, pieces: list[bytes]) -> None:
         """Append pieces in one hop. Raises `OSError`."""
         await self._writer.run(lambda: self._temp.write(b"".join(pieces)))
 
-    async def publish(
-        self, target: Path, *, on_existing: OnExisting, proof: MakesProof | None = Checker, durable: bool
-    ) -> Published:
+    async def publish(self, destination: Destination) -> Published:
         """Publish what was written; see `DiskWriter.store`."""
-        return await self._writer.store(
-            self._folder, target, self._temp, on_existing=on_existing, proof=proof, durable=durable
-        )
+        return await self._writer.store(destination, self._temp)
 
     async def discard(self) -> None:
         """Remove the temporary file, also when the writer is closed; nothing happens after a publish."""

@@ -111,7 +111,9 @@ class XmlProof:
     def __init__(self) -> None:
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._parser.buffer_text = True
-        self._listen()
+        self._parser.StartElementHandler = self._started
+        self._parser.EndElementHandler = self._ended
+        self._parser.CharacterDataHandler = self._said
         self._size = 0
         self._open: list[Outline] = []
         self._depth = 0
@@ -137,17 +139,6 @@ class XmlProof:
             except (expat.ExpatError, ValueError, LookupError) as exc:
                 self._fault = f"not a whole XML document: {exc}"
 
-    def _listen(self) -> None:
-        self._parser.StartElementHandler = self._started
-        self._parser.EndElementHandler = self._ended
-        self._parser.CharacterDataHandler = self._said
-
-    def _is_told(self) -> None:
-        """Hear no more of the document: all that is left to prove is its form."""
-        self._parser.StartElementHandler = None
-        self._parser.EndElementHandler = None
-        self._parser.CharacterDataHandler = None
-
     def _started(self, name: str, attributes: dict[str, str]) -> None:
         element = Outline(self._depth, name.rpartition(" ")[2])
         self._depth += 1
@@ -161,7 +152,10 @@ class XmlProof:
             self._outline += [Outline(1, key.rpartition(" ")[2], said) for key, said in attributes.items()]
         is_wrapped = element.depth or element.name.lower() in ENVELOPES
         if not is_wrapped or len(self._outline) >= MOST_OUTLINED:
-            self._is_told()
+            # All that is left to prove is the form.
+            self._parser.StartElementHandler = None
+            self._parser.EndElementHandler = None
+            self._parser.CharacterDataHandler = None
 
     def _ended(self, _: str) -> None:
         self._depth -= 1

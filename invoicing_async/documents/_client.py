@@ -51,8 +51,11 @@ class OrderDocuments(Feature):
 
     def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES, content_types: Iterable[str] = GENERIC) -> None:
         at_least_one("max_bytes", max_bytes)
+        if isinstance(content_types, (str, bytes)):
+            raise ValueError("content_types must be several types, not one text")
+        judged_types = PDF_TYPES | {name.strip().lower() for name in content_types}
         self._session = session
-        kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
+        kind = Pdf(judged_types, _JUDGED)
         self._fetching = Fetching(session, DocumentReader(kind, session.clock, session.timeouts, max_bytes))
 
     @asynccontextmanager
@@ -162,7 +165,7 @@ class OrderDocuments(Feature):
         return await self._saver(saving, None)
 
     async def _saver(self, saving: SaveOptions, seen: DigestSet | None) -> BatchSaver:
-        fresh = await self.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
+        fresh = await saving.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
         return BatchSaver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     @property
@@ -193,11 +196,6 @@ class OrderDocuments(Feature):
             durable=durable,
             layout=layout if isinstance(layout, Layout) else Layout(layout),
             served_name=served_name,
+            disk=self.disk,
             day=day or datetime.fromtimestamp(self._session.clock.now(), UTC).date(),
         )
-
-
-def _types(content_types: Iterable[str]) -> frozenset[str]:
-    if isinstance(content_types, (str, bytes)):
-        raise ValueError("content_types must be several types, not one text")
-    return frozenset(name.strip().lower() for name in content_types)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from attrs import evolve
 
-from .._files.body import Place
 from .._files.existing import Published, whole_document
 from .._files.kinds import Kind
-from .._files.publish import OnExisting
+from .._files.publish import Destination, OnExisting
 from ..models import SavedDocument
 
 __all__ = ["MAX_BYTES", "beside", "kept_document", "saved_export"]
@@ -28,7 +27,7 @@ def kept_document(target: Path, kind: Kind, since: float | None) -> Published | 
     return None if is_older else found
 
 
-def beside(place: Place) -> Place:
+def beside(place: Destination) -> Destination:
     """Return the place for what is not kept: another file of that name stays, and a free name is taken."""
     return evolve(place, on_existing=OnExisting.NEW_NAME) if place.on_existing is OnExisting.KEEP else place
 
