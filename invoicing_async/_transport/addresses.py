@@ -74,10 +74,17 @@ async def first(ways: Sequence[Way], seconds: float | None) -> Made:
                 failures.append(failure)
         raise furthest(failures)
     finally:
-        await _give_up(running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in running:
+            if not task.cancelled() and task.exception() is None:
+                task.result()[1].close()
 
 
 def _share(seconds: float | None, ways: int) -> float:
+    """Return the seconds that each of several ways has, so that something is left after the last one."""
     return HEAD_START if seconds is None else seconds / (ways + 1)
 
 
@@ -88,13 +95,3 @@ async def _ended(running: Collection[asyncio.Task[Made]], last: Way | None, shar
     if not done and last is not None and last.taken and share > HEAD_START:
         done, _ = await asyncio.wait(running, timeout=share - HEAD_START, return_when=asyncio.FIRST_COMPLETED)
     return done
-
-
-async def _give_up(running: Collection[asyncio.Task[Made]]) -> None:
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in running:
-        if not task.cancelled() and task.exception() is None:
-            task.result()[1].close()

@@ -97,40 +97,38 @@ class AiohttpTransport:
         is_ours = session is None and connector is None
         self._connector = Connector(ssl, self._bounds.unheard, self._clock) if is_ours else None
         own, more = {"User-Agent": user_agent, "Accept-Encoding": "identity"}, CIMultiDict(headers or {})
-        self._client = session or _client(self._connector or connector, own, trace_configs, max_header)
-        self._way = _Way(
-            client=self._client,
-            headers=more if session is None else _lacking(session, own, more),
-            options=_options(session, max_header, None if is_ours else ssl),
-            is_foreign=not is_ours,
-        )
+        options: dict[str, Any] = {} if is_ours or ssl is None else {"ssl": ssl}
+        if session is None:
+            self._client = _client(self._connector or connector, own, trace_configs, max_header)
+        else:
+            self._client = session
+            if "User-Agent" in session.headers:
+                del own["User-Agent"]
+            more = _merged(own, more)
+            options |= {**_settings(max_header), "raise_for_status": False}
+        self._way = _Way(client=self._client, headers=more, options=options, is_foreign=not is_ours)
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
             self._pool = Pool(self._client, self._connector, _merged(own, more), max_header)
 
     def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
         """Send once; see `Transport.send`."""
-        bounds = self._bounds
-        if self._timeouts is None and exchange.timeouts is not None and exchange.timeouts is not self._heard:
-            bounds = self._bounded_by(exchange.timeouts)
-        proxy = self._proxy if self._environment is None else self._proxy_for(request.base_url, self._environment)
+        timeouts = exchange.timeouts
+        if self._timeouts is None and timeouts is not None and timeouts is not self._heard:
+            # The calling session's; connections that it shares with another session give up by the shorter.
+            if self._connector is not None:
+                shortest = timeouts.attempt if self._heard is None else min(self._connector.unheard, timeouts.attempt)
+                self._connector.unheard = shortest
+            self._heard = timeouts
+            self._bounds = Bounds.of(timeouts, self._clock)
+        proxy = self._proxy
+        if self._environment is not None:
+            if request.base_url not in self._proxies:
+                self._proxies[request.base_url] = self._environment.proxy_for(request.base_url)
+            proxy = self._proxies[request.base_url]
         if self._pool is not None and proxy is None and (origin := self._pool.origin(request)) is not None:
-            return Direct(self._pool, origin, request, exchange, bounds)
-        return _ByClient(self._way, request, exchange, bounds, proxy)
-
-    def _bounded_by(self, timeouts: Timeouts) -> Bounds:
-        """Take over a session's bounds; the connections that it shares with another's give up by the shorter."""
-        if self._connector is not None:
-            shortest = timeouts.attempt if self._heard is None else min(self._connector.unheard, timeouts.attempt)
-            self._connector.unheard = shortest
-        self._heard = timeouts
-        self._bounds = Bounds.of(timeouts, self._clock)
-        return self._bounds
-
-    def _proxy_for(self, base_url: str, environment: Environment) -> Proxy | None:
-        if base_url not in self._proxies:
-            self._proxies[base_url] = environment.proxy_for(base_url)
-        return self._proxies[base_url]
+            return Direct(self._pool, origin, request, exchange, self._bounds)
+        return _ByClient(self._way, request, exchange, self._bounds, proxy)
 
     async def close(self) -> None:
         """Close every connection of this transport's own; a session or a connector that was given stays open."""
@@ -166,6 +164,18 @@ def _merged(headers: Mapping[str, str], others: Mapping[str, str]) -> CIMultiDic
     return merged
 
 
+def _settings(max_header: int) -> dict[str, Any]:
+    """Return what our own client is told once, and somebody else's with every request."""
+    return {
+        "auto_decompress": False,
+        "read_bufsize": READ_BUFFER,
+        "max_line_size": max_header,
+        "max_field_size": max_header,
+        # An empty POST must not claim to carry application/octet-stream.
+        "skip_auto_headers": ("Content-Type",),
+    }
+
+
 def _client(
     connector: aiohttp.BaseConnector | None,
     headers: Mapping[str, str],
@@ -177,37 +187,10 @@ def _client(
         connector=connector,
         connector_owner=isinstance(connector, Connector),
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
         headers=headers,
-        read_bufsize=READ_BUFFER,
-        max_line_size=max_header,
-        max_field_size=max_header,
-        # An empty POST must not claim to carry application/octet-stream.
-        skip_auto_headers=("Content-Type",),
         trace_configs=list(trace_configs),
+        **_settings(max_header),
     )
-
-
-def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLContext | None) -> dict[str, Any]:
-    """Return what a client is told with every request: somebody's own all that ours is told once."""
-    told: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
-    if session is None:
-        return told
-    return {
-        **told,
-        "auto_decompress": False,
-        "raise_for_status": False,
-        "read_bufsize": READ_BUFFER,
-        "max_line_size": max_header,
-        "max_field_size": max_header,
-        "skip_auto_headers": ("Content-Type",),
-    }
-
-
-def _lacking(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers that somebody's session does not bring itself; its user agent is its own."""
-    kept = {name: value for name, value in own.items() if name != "User-Agent" or name not in session.headers}
-    return _merged(kept, more)
 
 
 @frozen
@@ -285,13 +268,11 @@ def _url(request: Request) -> URL:
     # Parsing costs more than the signature, and the base is always the same.
     if request.query:
         return URL(request.url, encoded=True)
-    base = _base(request.base_url)
+    base = _parsed(request.base_url)
     return base.with_path(base.raw_path.rstrip("/") + request.path, encoded=True)
 
 
-@lru_cache(maxsize=64)
-def _base(base_url: str) -> URL:
-    return URL(base_url, encoded=True)
+_parsed = lru_cache(maxsize=64)(partial(URL, encoded=True))
 
 
 class _Head:

@@ -83,11 +83,8 @@ class _Parser:
         messages, upgraded, rest = self._real.feed_data(found[0])
         if upgraded or not found[1]:
             return messages, upgraded, rest + found[1]
-        return self._with_body(messages, found[1])
-
-    def _with_body(self, messages: _Messages, body: bytes) -> _Parsed:
         try:
-            more, upgraded, rest = self._real.feed_data(body)
+            more, upgraded, rest = self._real.feed_data(found[1])
         except HttpProcessingError as exc:
             payload = messages[-1][1]
             if not payload.is_eof():
@@ -215,7 +212,10 @@ class Connector(aiohttp.TCPConnector):
         )
         self.unheard = unheard
         self._clock = clock
-        self._factory = _protocols(self._loop)
+        protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            protocol = partial(_Buffered, into=memoryview(bytearray(READ_BUFFER)))
+        self._factory = partial(protocol, self._loop)
 
     def _made(self, address: AddressInfo) -> socket.socket:
         return make(address, seconds=self.unheard)
@@ -260,10 +260,3 @@ class Connector(aiohttp.TCPConnector):
         addr_infos.clear()  # aiohttp would try the rest of them once more
         ways = [Way(partial(connect, addr_infos=[address]), factory) for address in addresses]
         return await first(ways, timeout.sock_connect)
-
-
-def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
-    protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
-    if isinstance(loop, asyncio.BaseEventLoop):
-        protocol = partial(_Buffered, into=memoryview(bytearray(READ_BUFFER)))
-    return partial(protocol, loop)

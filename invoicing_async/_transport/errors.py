@@ -20,7 +20,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from .._core.http import Exchange
 from .._values.text import one_line
-from ..errors import InvoicingError, ProtocolError, TransportError
+from ..errors import ProtocolError, TransportError
 
 __all__ = ["SPOILT", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
 
@@ -51,32 +51,34 @@ def translate(exc: Exception, exchange: Exchange) -> NoReturn:
         raise ProtocolError("not an HTTP answer: the URL is none of http or https") from None
     if isinstance(exc, aiohttp.InvalidURL):
         raise ValueError(f"not a URL that can be called ({type(exc).__name__})") from None
-    _tame(exc)
+    _redact(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        raise TransportError(f"the proxy refused the connection with {exc.status}", sent="no") from exc
     if isinstance(exc, (aiohttp.ClientResponseError, HttpProcessingError)):
-        raise _malformed(exc) from exc
+        # Its status is the parser's own, and says nothing of the answer.
+        raise ProtocolError(f"not an HTTP answer: {exc.message or type(exc).__name__}") from exc
+    # Of what it says only the system's own words come from no body.
+    is_system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
+    said = one_line(str(exc)) if is_system else ""
+    via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+    text = f"{via}{_KINDS[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"
     # Both must say so: the hook is one private method of aiohttp away from never being called.
     never = not exchange.sent and isinstance(exc, _UNSENT)
-    raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
+    raise TransportError(text, sent="no" if never else "unknown") from exc
 
 
-def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> InvoicingError:
-    if isinstance(exc, aiohttp.ClientHttpProxyError):
-        return TransportError(f"the proxy refused the connection with {exc.status}", sent="no")
-    # Its status is the parser's own, and says nothing of the answer.
-    return ProtocolError(f"not an HTTP answer: {exc.message or type(exc).__name__}")
-
-
-# --- what a foreign exception holds ---------------------------------------------------------------------------------
-
-
-def _tame(exc: BaseException) -> None:
+def _redact(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
     for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
         vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
         if "message" in vars(each):
             vars(each)["message"] = _tamed(vars(each)["message"])
         if isinstance(each, aiohttp.ClientResponseError):
-            _redact(each)
+            # Its request holds credentials: headers, and a proxy's password in the URL.
+            info = each.request_info
+            url, real_url = info.url.with_user(None), info.real_url.with_user(None)
+            each.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
+            each.args = (each.request_info, ())
         elif isinstance(each, (aiohttp.ConnectionTimeoutError, HttpProcessingError)):
             each.args = ()  # the whole URL, or what was read
         else:
@@ -108,23 +110,8 @@ _READ = frozenset({"headers", "line", "hdr"})
 
 def _tamed(value: object) -> object:
     if isinstance(value, str):
-        return _reason(value)
+        return one_line(_QUOTED.sub("", value), REASON_LIMIT)
     return value if isinstance(value, int) else None
-
-
-def _reason(text: str) -> str:
-    return one_line(_QUOTED.sub("", text), REASON_LIMIT)
-
-
-def _redact(exc: aiohttp.ClientResponseError) -> None:
-    """Take the credentials out of an error that shows its request: its headers, and a proxy's password in its URL."""
-    info = exc.request_info
-    url, real_url = info.url.with_user(None), info.real_url.with_user(None)
-    exc.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
-    exc.args = (exc.request_info, ())
-
-
-# --- what a failure was ---------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -205,11 +192,3 @@ def furthest(failures: Collection[Exception]) -> Exception:
 
 def _rank(exc: Exception) -> int:
     return next(number for number, kind in enumerate(_KINDS) if kind.matches(exc))
-
-
-def _described(exc: Exception) -> str:
-    """Say what it was, and what the system said of it: only those words come from no body."""
-    system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
-    said = one_line(str(exc)) if system else ""
-    via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
-    return f"{via}{_KINDS[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"

@@ -15,6 +15,7 @@ __all__ = ["UNFINISHED", "Mended", "mended"]
 INFORMATIONAL = b"1"
 SWITCHING = b"101"
 
+_PROTOCOL = b"HTTP/"
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"[\0\s]*HTTP/([0-9])\.([0-9])[ \t]+([0-9]{3})(?:[ \t]+(.*))?", re.DOTALL)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -34,18 +35,14 @@ def mended(raw: bytes) -> Mended:
         start = len(raw) - len(raw[at:].lstrip(b"\r\n"))
         end = _END.search(raw, start)
         if end is None:
-            return UNFINISHED if _may_begin(raw[start:]) else None
+            begun = raw[start:].lstrip(b"\0 \t\r\n")[: len(_PROTOCOL)]
+            return UNFINISHED if _PROTOCOL.startswith(begun) else None
         head = _head(raw[start : end.start()])
         if head is None:
             return None
         done, at = done + head[1], end.end()
         if not head[0].startswith(INFORMATIONAL) or head[0] == SWITCHING:
             return done, raw[at:]
-
-
-def _may_begin(raw: bytes) -> bool:
-    start = raw.lstrip(b"\0 \t\r\n")[:5]
-    return b"HTTP/".startswith(start) if len(start) < len(b"HTTP/") else start == b"HTTP/"
 
 
 def _head(raw: bytes) -> tuple[bytes, bytes] | None:

@@ -60,20 +60,18 @@ def is_tested(version: str) -> bool:
     return ".".join(version.split(".")[:2]) in TESTED
 
 
-def _as_written(function: Any) -> Any:
-    """Return a function of aiohttp's if it still is the one that aiohttp defines; None if it was replaced before."""
-    home = sys.modules["aiohttp.client"].__file__
-    written = type(function) is FunctionType and function.__code__.co_filename == home
-    return function if written else None
-
-
 def _request() -> tuple[Any, ...]:
     """Return how aiohttp's client is asked, as it stands now."""
     return aiohttp.ClientSession._request, aiohttp.ClientSession.request  # noqa: SLF001 - only looked at
 
 
-_PRISTINE: tuple[Any, ...] | None = tuple(_as_written(function) for function in _request())
-"""What aioresponses and agents that watch aiohttp put themselves in place of."""
+_HOME = sys.modules["aiohttp.client"].__file__
+
+_PRISTINE: tuple[Any, ...] | None = tuple(
+    function if type(function) is FunctionType and function.__code__.co_filename == _HOME else None
+    for function in _request()
+)
+"""What aioresponses and agents that watch aiohttp replace; None for what was replaced before this was imported."""
 
 
 @frozen
@@ -101,17 +99,16 @@ class Pool:
 
     def origin(self, request: Request) -> _Origin | None:
         """Return what is known of a request's base URL; None for a request that needs the client."""
-        if request.repeat is not Repeat.ALWAYS or request.method != "POST" or self._is_watched():
+        if request.repeat is not Repeat.ALWAYS or request.method != "POST":
+            return None
+        client = self._client
+        # Somebody listens to the client, or stands in its place; also one who came after it was made.
+        if _request() != _PRISTINE or client.trace_configs or client._middlewares:  # noqa: SLF001 - only looked at
             return None
         base_url = request.base_url
         if base_url not in self._origins:
             self._origins[base_url] = self._found(URL(base_url, encoded=True))
         return self._origins[base_url]
-
-    def _is_watched(self) -> bool:
-        """Tell whether somebody listens to the client or stands in its place; also one who came after it was made."""
-        client = self._client
-        return _request() != _PRISTINE or bool(client.trace_configs or client._middlewares)  # noqa: SLF001 - as above
 
     def _found(self, url: URL) -> _Origin | None:
         if url.scheme not in {"http", "https"} or not url.raw_host or url.raw_user or url.raw_password:

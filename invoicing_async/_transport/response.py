@@ -65,7 +65,11 @@ class Answer:
         self.headers: Mapping[str, str] = headers
         self._codings = codings(headers.get(hdrs.CONTENT_ENCODING))
         if self._codings:
-            self.headers = _uncoded(headers)
+            # Without what is true of the compressed body only.
+            kept = headers.copy()
+            kept.popall(hdrs.CONTENT_ENCODING)
+            kept.popall(hdrs.CONTENT_LENGTH, None)
+            self.headers = CIMultiDictProxy(kept)
         self._content = content
         self._exchange = exchange
         self._silence = silence
@@ -77,11 +81,8 @@ class Answer:
         body = self.arrived()
         if body is not None and len(body) <= limit:
             return body
-        return await self._read_on(body or b"", limit)
-
-    async def _read_on(self, begun: bytes, limit: int) -> bytes:
-        parts = [begun] if begun else []
-        size = len(begun)
+        parts = [body] if body else []
+        size = len(body or b"")
         chunks = self.chunks()
         while size <= limit:
             try:
@@ -101,14 +102,6 @@ class Answer:
     def chunks(self) -> AsyncIterator[bytes]:
         chunks = _Chunks(self._content, self._exchange, self._silence)
         return _Decoded(chunks, Decoder(self._codings)) if self._codings else chunks
-
-
-def _uncoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Leave out what is true of the compressed body only."""
-    kept = headers.copy()
-    kept.popall(hdrs.CONTENT_ENCODING)
-    kept.popall(hdrs.CONTENT_LENGTH, None)
-    return CIMultiDictProxy(kept)
 
 
 class _Decoded:

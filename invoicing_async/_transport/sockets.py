@@ -62,12 +62,10 @@ def is_quiet(transport: BaseTransport | None) -> bool:
     The loop sees both only when it comes to look; a busy one has not yet. One system call.
     """
     found = None if transport is None else transport.get_extra_info("socket")
-    return found is not None and not _readable(found.fileno())
-
-
-def _readable(descriptor: int) -> bool:
+    if found is None:
+        return False
     if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [descriptor], 0)[0])
+        return not select.select([found], [], [found], 0)[0]
     look = select.poll()
-    look.register(descriptor, select.POLLIN | select.POLLPRI)
-    return bool(look.poll(0))
+    look.register(found, select.POLLIN | select.POLLPRI)
+    return not look.poll(0)
