@@ -1,4 +1,4 @@
-"""One body on its way: small ones in memory, large ones on disk, proved at its end."""
+"""An answer's body: a small one in memory, a large one on disk, checked at its end."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..errors import (
     TransportError,
 )
 from ..policies import Timeouts
-from .existing import Proof, Published
-from .kinds import Kind
+from .existing import Published, Validator
+from .kinds import DocumentType
 from .pdf import HEAD_WINDOW
 from .publish import Destination
 from .verify import framing, is_declared, raise_unless_document
@@ -33,7 +33,7 @@ from .writer import DiskWriter
 __all__ = ["Body", "DocumentReader"]
 
 SMALL = 2**20
-"""Bodies up to this many bytes are kept in memory and take one hop to the disk."""
+"""Bodies up to this many bytes are kept in memory and handed to the disk's thread once."""
 
 
 GZIP = b"\x1f\x8b"
@@ -46,15 +46,15 @@ HEAD_SIZE = HEAD_WINDOW
 
 @frozen
 class DocumentReader:
-    """Reads one answer's body into memory or onto the disk, and proves it whole."""
+    """Reads one answer's body into memory or onto the disk, and checks that it is whole."""
 
-    kind: Kind
+    kind: DocumentType
     clock: Clock
     timeouts: Timeouts
     max_bytes: int
 
     async def receive(self, response: Response, disk: DiskWriter, destination: Destination) -> bytes | Published:
-        """Return a small body, proved and not yet written, or a large one already published at its destination.
+        """Return a small body, checked and not yet written, or a large one that is published at its destination.
 
         Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
         `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
@@ -66,7 +66,7 @@ class DocumentReader:
         return await body.spooled(disk, destination) if small is None else small
 
     async def open(self, response: Response) -> bytes | Body:
-        """Return a small body, proved, or a large one of which enough is there to know that it is a document's.
+        """Return a small body, checked, or a large one of which enough has come to know that it is a document's.
 
         Raises as `receive`; what shows only at the end of a large body is raised there.
         """
@@ -81,26 +81,26 @@ class Body:
     """One body while it arrives."""
 
     __slots__ = (
-        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_paused", "_pieces", "_receiver", "_response",
+        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_paused", "_pieces", "_reader", "_response",
         "_sent", "_size",
     )  # fmt: skip
 
-    def __init__(self, receiver: DocumentReader, response: Response) -> None:
-        self._receiver = receiver
+    def __init__(self, reader: DocumentReader, response: Response) -> None:
+        self._reader = reader
         self._response = response
         self._chunks: AsyncIterator[bytes] | None = None
         coding = response.header("Content-Encoding")
         self._coding = coding if coding and is_coded(coding) else None
         self._sent, self._framed = framing(response)
         self._length = None if self._coding else self._sent
-        self._begun = self._paused = receiver.clock.monotonic()
+        self._begun = self._paused = reader.clock.monotonic()
         self._pieces: list[bytes] = []
         self._first = b""
         self._size = 0
 
     def arrived(self) -> bytes | None:
-        """Return the whole body if it is there already and proves whole; else None, and `small` has the last word."""
-        limit = self._receiver.max_bytes
+        """Return the whole body if all of it has come and is a whole document; else None, and `small` decides."""
+        limit = self._reader.max_bytes
         if self._length is not None and self._length > limit:
             raise self._too_long()
         if self._coding:
@@ -116,12 +116,12 @@ class Body:
         self._size = len(body)
         if self._size > limit:
             raise self._too_long()
-        fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
+        fault = self._reader.kind.fault_of(body, content_length=self._length, framed=self._framed)
         return body if fault is None else None
 
     async def small(self, most: int = SMALL) -> bytes | None:
         """Return the whole body if it is small; None once it is known to be larger than `most`."""
-        kind, pieces = self._receiver.kind, self._pieces
+        kind, pieces = self._reader.kind, self._pieces
         while self._size <= most:
             chunk = await self._next()
             if chunk is None:
@@ -147,9 +147,9 @@ class Body:
         small = self.arrived() or await self.small(HEAD_SIZE if is_large else SMALL)
         if small is None:
             head = b"".join(self._pieces)
-            if (fault := self._receiver.kind.head_fault(head)) is not None:
+            if (fault := self._reader.kind.head_fault(head)) is not None:
                 raise await self._not_a_document(fault, head)
-            self._paused = self._receiver.clock.monotonic()
+            self._paused = self._reader.clock.monotonic()
         return small
 
     @property
@@ -159,7 +159,7 @@ class Body:
 
     def chunks(self, hold: Hold) -> AsyncIterator[bytes]:
         """Return the pieces of an opened body, read on as they are asked for; at its end, or at once, what is wrong."""
-        return _ReadOn(self, hold, self._receiver.kind.proof())
+        return _BodyReader(self, hold, self._reader.kind.validator())
 
     def held(self) -> bytes | None:
         """Return the next piece of what was read already."""
@@ -167,7 +167,7 @@ class Body:
 
     async def read_on(self) -> bytes | None:
         """Read another piece, None at the end. The time since the last one was the reader's, and does not count."""
-        clock = self._receiver.clock
+        clock = self._reader.clock
         self._begun += clock.monotonic() - self._paused
         try:
             return await self._next()
@@ -181,20 +181,20 @@ class Body:
         return self._chunks
 
     def _decoded(self, sent: AsyncIterator[bytes], coding: str, begun: bytes = b"") -> AsyncIterator[bytes]:
-        return decoded(sent, coding, begun=begun, length=self._sent, limit=self._receiver.max_bytes)
+        return decoded(sent, coding, begun=begun, length=self._sent, limit=self._reader.max_bytes)
 
     def _decode_unsaid(self, begun: bytes) -> None:
-        """Take off the gzip that an object was stored in without saying so; no document begins as gzip does."""
+        """Decode the gzip that an object was stored in without saying so; no document begins as gzip does."""
         sent = self._rest()
         self._coding, self._length, self._size = "gzip", None, 0
         self._chunks = self._decoded(sent, self._coding, begun)
 
     async def _next(self) -> bytes | None:
-        receiver = self._receiver
+        reader = self._reader
         try:
             chunk = await anext(self._chunks or self._rest())
         except StopAsyncIteration:
-            # The length of what was sent proves the end of what it stands for.
+            # The length of the coded body proves the end of the decoded one.
             self._framed = self._framed or (self._coding is not None and self._sent is not None)
             return None
         except TransportError as exc:
@@ -206,40 +206,41 @@ class Body:
         if not self._size:
             self._first = chunk[:HEAD_LIMIT]
         self._size += len(chunk)
-        if self._size > receiver.max_bytes:
+        if self._size > reader.max_bytes:
             raise self._too_long()
-        elapsed = receiver.clock.monotonic() - self._begun
-        if elapsed > receiver.timeouts.read and self._size < receiver.timeouts.floor * elapsed:
+        elapsed = reader.clock.monotonic() - self._begun
+        if elapsed > reader.timeouts.read and self._size < reader.timeouts.floor * elapsed:
             raise self._incomplete(f"{self._size:,} bytes in {elapsed:.1f} s is slower than Timeouts.floor")
         return chunk
 
     async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
         """Return the error envelope that came instead, or else what is wrong with the head."""
         body = await error_body(self._rest(), head) if head.lstrip()[:1] == b"{" else head
-        declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
+        declared = error_from(self._response.status, self._response.header, body, now=self._reader.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
 
     async def spooled(self, disk: DiskWriter, destination: Destination) -> Published:
-        """Write what came and what comes to a temporary file, prove it and publish it."""
-        spool, proof = await disk.spool(destination.folder), self._receiver.kind.proof()
+        """Write what has come and what is still to come to a temporary file, check it and publish it."""
+        validator = self._reader.kind.validator()
+        spool = await disk.spool(destination.folder)
         try:
             while self._pieces:
                 for piece in self._pieces:
-                    proof.feed(piece)
+                    validator.feed(piece)
                 await spool.write(self._pieces)
                 self._pieces, size = [], 0
                 while size < SMALL and (chunk := await self._next()) is not None:
                     self._pieces.append(chunk)
                     size += len(chunk)
-            self.prove(proof)
+            self.validate(validator)
             return await spool.publish(destination)
         except BaseException:
             await spool.discard()
             raise
 
-    def prove(self, proof: Proof) -> None:
-        """Raise `IncompleteDocumentError` for what a proof that heard all of the body finds wrong with it."""
-        fault = proof.fault(content_length=self._length, framed=self._framed)
+    def validate(self, validator: Validator) -> None:
+        """Raise `IncompleteDocumentError` for what a validator that was fed all of the body finds wrong with it."""
+        fault = validator.fault(content_length=self._length, framed=self._framed)
         if fault is not None:
             raise self._incomplete(fault)
 
@@ -249,7 +250,7 @@ class Body:
         return InterruptedDocumentError(text, head=self._first, status=self._response.status)
 
     def _too_long(self) -> OversizedDocumentError:
-        return self._oversized(f"longer than the limit of {self._receiver.max_bytes:,} bytes")
+        return self._oversized(f"longer than the limit of {self._reader.max_bytes:,} bytes")
 
     def _oversized(self, text: str) -> OversizedDocumentError:
         return OversizedDocumentError(text, head=self._first, status=self._response.status)
@@ -276,15 +277,15 @@ async def decoded(
         raise CodingError(f"{size:,} bytes came where Content-Length says {length:,}")
 
 
-class _ReadOn:
-    """The pieces of a large body, proved as they pass. No generator: leaving it early has nothing to finalise."""
+class _BodyReader:
+    """The pieces of a large body, checked as they pass. No generator: leaving it early has nothing to finalise."""
 
-    __slots__ = ("_body", "_ended", "_error", "_hold", "_proof")
+    __slots__ = ("_body", "_ended", "_error", "_hold", "_validator")
 
-    def __init__(self, body: Body, hold: Hold, proof: Proof) -> None:
+    def __init__(self, body: Body, hold: Hold, validator: Validator) -> None:
         self._body = body
         self._hold = hold
-        self._proof = proof
+        self._validator = validator
         self._ended = False
         self._error: InvoicingError | None = None
 
@@ -295,7 +296,7 @@ class _ReadOn:
         piece = self._body.held() or await self._further()
         if piece is None:
             raise StopAsyncIteration
-        self._proof.feed(piece)
+        self._validator.feed(piece)
         return piece
 
     async def _further(self) -> bytes | None:
@@ -308,7 +309,7 @@ class _ReadOn:
             async with self._hold.reading():
                 piece = await self._body.read_on()
             if piece is None:
-                self._body.prove(self._proof)
+                self._body.validate(self._validator)
                 self._ended = True
                 await self._hold.release()
         except TransportError as exc:

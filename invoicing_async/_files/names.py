@@ -48,7 +48,7 @@ TAG = "~"
 _PLAIN = re.compile(
     r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 )
-"""What stands as it is: ASCII letters, digits, `_`, `-` and single dots, and no device's name."""
+"""What is kept as it is: ASCII letters, digits, `_`, `-` and single dots, and no device's name."""
 
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,9})?")
@@ -101,7 +101,7 @@ def file_name(order_id: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str
 def safe_name(text: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
     """Return any text, such as a served file name, as a safe name that ends in `suffix`.
 
-    Text that is safe stands as it is, spaces and letters of any script included; else it is tagged. An ending
+    Text that is safe is kept as it is, spaces and letters of any script included; else it is tagged. An ending
     that is the suffix in any case is kept. Raises `ValueError` for an empty text, and as `file_name` does.
     """
     if not text:
@@ -241,5 +241,5 @@ def temp_token(name: str) -> str | None:
 
 
 def is_temp(name: str) -> bool:
-    """Tell whether a file's name is one that `temp_name` gives."""
+    """Tell whether a file's name is one of `temp_name`'s."""
     return _TEMP.fullmatch(name) is not None

@@ -3,7 +3,7 @@
 Nothing is parsed. A body is whole when it starts with `%PDF-` and ends with `startxref` and the offset of a
 cross-reference table inside it. How much more is asked depends on what else is known of its end:
 
-- Proved complete, by a Content-Length that agrees or by the transfer's own framing: whatever stands behind
+- Proved complete, by a Content-Length that agrees or by the transfer's own framing: whatever follows
   `startxref` and its offset is the producer's or the server's, and is kept as it came.
 - Proved by nothing (a body that ends when the connection closes): `%%EOF` must follow, and behind it only filler
   (NUL and white space, as block padding) or what no further revision can begin with. A PDF that was updated by
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Checker", "fault_of", "head_fault"]
+__all__ = ["PdfValidator", "fault_of", "head_fault"]
 
 HEAD_WINDOW = 1024
 """Bytes within which `%PDF-` must begin (ISO 32000-1 Annex H, note 13)."""
@@ -48,7 +48,7 @@ _LINEARISED = re.compile(rb"<<[^<>]*/Linearized[^<>]*>>")
 _LENGTH = re.compile(rb"/L[\0\t\n\f\r ]+([0-9]{1,20})")
 
 
-class Checker:
+class PdfValidator:
     """Checks one body in pieces of any size, in constant memory, however long the body is."""
 
     __slots__ = ("_filler", "_size", "_start", "_tail")
@@ -93,7 +93,7 @@ class Checker:
 def fault_of(body: bytes, *, content_length: int | None = None, framed: bool = False) -> str | None:
     """Say in one line what is wrong with a body that is here in one piece; None when it is whole.
 
-    The same verdict as a `Checker`'s; the body is not copied and only its two ends are looked at.
+    The same verdict as a `PdfValidator`'s; the body is not copied and only its two ends are looked at.
     """
     filler = len(near := body[-TAIL_WINDOW:]) - len(near.rstrip(_FILLER))
     if filler == TAIL_WINDOW:
@@ -152,7 +152,7 @@ def _linearisation_fault(start: bytes, size: int) -> str | None:
 
 
 def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:
-    """Judge the last `startxref` with an offset, and unless the body's end is proved, what stands behind it."""
+    """Judge the last `startxref` with an offset, and unless the body is proved complete, what follows it."""
     startxref = end.rfind(_STARTXREF)
     found = _OFFSET.match(end, startxref) if startxref >= 0 else None
     # With no proof that nothing is missing only the very last one counts.

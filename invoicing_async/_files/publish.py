@@ -1,4 +1,4 @@
-"""How a whole file gets its name: never over another's, never half."""
+"""How a whole file gets its name, without replacing another's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from attrs import Factory, define, evolve, field, frozen
 
-from .existing import MakesProof, Published, difference, set_aside, whole_document
+from .existing import MakesValidator, Published, difference, set_aside, whole_document
 from .folders import make_folder
 from .names import numbered
-from .pdf import Checker
+from .pdf import PdfValidator
 from .tempfile import Temp, Unnamed
 
 __all__ = ["Destination", "OnExisting", "Publisher"]
@@ -45,13 +45,13 @@ TRIES = 100
 class Destination:
     """Where a document goes: temporary files in `folder`, the final name `target` below it.
 
-    `proof` makes what a file under that name must pass to be kept; None if the name may be another document's.
+    `validator` makes what a file under that name must pass to be kept; None if the name may be another document's.
     """
 
     target: Path
     folder: Path = field(default=Factory(lambda self: self.target.parent, takes_self=True))
     on_existing: OnExisting = OnExisting.NEW_NAME
-    proof: MakesProof | None = Checker
+    validator: MakesValidator | None = PdfValidator
     durable: bool = False
 
 
@@ -65,7 +65,7 @@ class Publisher:
     """Where a broken file of that name was renamed to."""
 
     def publish(self) -> Published:
-        """Publish it, or return what stands there and is kept instead.
+        """Publish it, or return the file that is there and is kept instead.
 
         The name's folder is made if it is missing, and the file copied there if it is on another volume.
         """
@@ -76,8 +76,8 @@ class Publisher:
                 if to.on_existing is OnExisting.REPLACE:
                     self.temp.replace(to.target)
                     return self.temp.published(to.target)
-                if to.on_existing is OnExisting.KEEP and to.proof is not None:
-                    return self._in_its_place(to.target, to.proof)
+                if to.on_existing is OnExisting.KEEP and to.validator is not None:
+                    return self._in_its_place(to.target, to.validator)
                 return self._beside(to.target, keep=to.on_existing is OnExisting.KEEP)
             except FileNotFoundError:
                 if is_made:
@@ -90,12 +90,12 @@ class Publisher:
                 self.temp = self.temp.copied(to.target.parent)
                 is_copied = True
 
-    def _in_its_place(self, target: Path, proof: MakesProof) -> Published:
+    def _in_its_place(self, target: Path, validator: MakesValidator) -> Published:
         """Take the one name this document may have; a broken file there is set aside, a whole one is kept."""
         for _ in range(TRIES):
             if self._takes(target):
                 return self.temp.published(target, aside=self._aside)
-            found = whole_document(target, proof())
+            found = whole_document(target, validator())
             if found is not None:
                 self.temp.discard()
                 return evolve(found, set_aside=self._aside)
@@ -103,7 +103,7 @@ class Publisher:
                 continue  # it is gone again
             if os.path.islink(target) and not target.exists():
                 raise OSError(errno.EEXIST, "a link to nowhere stands there; move it away", str(target))
-            self._aside = set_aside(target, proof) or self._aside
+            self._aside = set_aside(target, validator) or self._aside
         raise OSError(errno.EEXIST, "broken files keep appearing there", str(target))
 
     def _beside(self, target: Path, *, keep: bool) -> Published:
@@ -120,7 +120,7 @@ class Publisher:
         raise AssertionError  # pragma: no cover - count() does not end
 
     def _takes(self, path: Path) -> bool:
-        """Give the file this name; false if it is taken. Where there are no hard links the name is claimed first."""
+        """Name the file; false if the name is taken. Where there are no hard links the name is claimed first."""
         has_links = path.parent not in _LINKLESS
         try:
             if has_links:

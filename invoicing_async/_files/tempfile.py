@@ -1,4 +1,4 @@
-"""Temporary files: nameless where the file system can, locked while they live, swept when their process is gone."""
+"""Temporary files: nameless where the file system can, locked while in use, removed when their process is gone."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Temp:
         os.fsync(self._fd)
 
     def flush(self) -> None:
-        """Hear what a file system says only when a file is closed (NFS, quotas), while there is no name yet."""
+        """Raise now what a file system reports only when a file is closed (NFS, quotas), while there is no name yet."""
         os.close(os.dup(self._fd))
 
     @property
@@ -78,12 +78,12 @@ class Temp:
         return self._digest.hexdigest()
 
     def published(self, path: Path, *, aside: Path | None = None) -> Published:
-        """Say where it stands now, and let go of it."""
+        """Close it and return the file that it has become."""
         self.close()
         return Published(path, self.size, self._digest.hexdigest(), set_aside=aside)
 
     def link(self, target: Path) -> None:
-        """Give it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
+        """Link its final name. Raises `FileExistsError` if that is taken, by whatever it is."""
         os.link(self.path, target, follow_symlinks=True)
         os.unlink(self.path)
 
@@ -119,7 +119,7 @@ class Temp:
             self.close()
 
     def close(self) -> None:
-        """Let go of it. What a file system has to say at a close it said at `flush`."""
+        """Close it. What a file system reports at a close it reported at `flush`."""
         fd, self._fd = self._fd, -1
         with suppress(OSError):
             os.close(fd)
@@ -195,7 +195,7 @@ def probe(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files of dead runs in this folder and give their number."""
+    """Remove the temporary files of dead runs in this folder and return their number."""
     with os.scandir(folder) as entries:
         return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
 

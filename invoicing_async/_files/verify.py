@@ -7,7 +7,7 @@ from .._core.error_bodies import error_body
 from .._core.http import Response
 from .._values.text import one_line
 from ..errors import IncompleteDocumentError, ProtocolError
-from .kinds import Kind
+from .kinds import DocumentType
 
 __all__ = ["framing", "is_declared", "raise_unless_document"]
 
@@ -37,7 +37,7 @@ def _content_type(response: Response) -> str:
     return (response.header("Content-Type") or "").partition(";")[0].strip().lower()
 
 
-def is_declared(response: Response, kind: Kind) -> bool:
+def is_declared(response: Response, kind: DocumentType) -> bool:
     """Tell whether a 2xx answer says that it is a whole document of this kind, or may be one for all that it says."""
     if response.status in NOT_WHOLE:
         return False
@@ -49,7 +49,7 @@ def is_declared(response: Response, kind: Kind) -> bool:
     return bool(several) and known.issuperset(several)
 
 
-async def raise_unless_document(response: Response, kind: Kind, *, now: float) -> None:
+async def raise_unless_document(response: Response, kind: DocumentType, *, now: float) -> None:
     """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
     if is_declared(response, kind):
         return

@@ -1,12 +1,13 @@
-"""The door to files: one writer thread that makes whole documents appear and nothing else.
+"""The adapter to the file system: one writer thread that publishes whole documents.
 
 A document is written to a temporary file beside its place, then published by a hard link, which never replaces
 another's file, or by a rename where replacing is asked for. What to do about a name that is taken is decided there
-and then, so that any number of tasks, processes and hosts leave one file for one document. A thread hop per file
-costs more than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to the loop.
+and then, so that any number of tasks, processes and hosts leave one file for one document. A hand-over
+per file costs more than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to
+the loop.
 
 A temporary file is locked while its writer lives (`flock`, gone with the process even after kill -9), so that a
-sweep can tell a dead run's leavings from a living one's work. Trouble with the file system stays `OSError`.
+sweep can tell the files of a dead process from those of a living one. Trouble with the file system stays `OSError`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 
 BATCH = 256
-"""Jobs done at most before their callers hear of it."""
+"""Jobs done at most before their callers are answered."""
 
 
 @define(eq=False)
@@ -159,24 +160,24 @@ class DiskWriter:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
-        self._calls: SimpleQueue[bool] = SimpleQueue()
-        self._called = False
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self._is_woken = False
         self._finished: deque[_Job[Any]] = deque()
-        self._told = False
+        self._will_deliver = False
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
     async def store(self, destination: Destination, body: bytes | Temp) -> Published:
         """Publish a body held in memory, by way of a temporary file in the destination's folder. Raises `OSError`.
 
-        With `OnExisting.KEEP` a document that stands there and proves whole is returned instead; with no proof the
-        name may be another document's, and only one of the very same content is. A spool hands its temporary file
+        With `OnExisting.KEEP` a whole document of that name is returned instead; without a validator
+        the name may be another document's, and only one of the very same content is. A spool hands its temporary file
         over in place of the body.
 
         What is `durable` is on the disk when this returns, file and folder; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one, the whole new one.
         """
-        return await self._done(_Publication(self._loop.create_future(), destination, body))
+        return await self._result_of(_Publication(self._loop.create_future(), destination, body))
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
@@ -185,28 +186,28 @@ class DiskWriter:
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
         """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
-        return await self._done(_Action(self._loop.create_future(), function, undo))
+        return await self._result_of(_Action(self._loop.create_future(), function, undo))
 
-    async def _done(self, job: _Job[T]) -> T:
-        self._put(job)
+    async def _result_of(self, job: _Job[T]) -> T:
+        self._enqueue(job)
         try:
             return await job.future
         except asyncio.CancelledError:
             job.abandoned = True
-            await self._undone(job)
+            await self._undo(job)
             raise
 
-    async def _undone(self, job: _Job[Any]) -> None:
+    async def _undo(self, job: _Job[Any]) -> None:
         """Take back, behind what is queued, what nobody waits for any more."""
         if self._ended is not None:
             await _uninterrupted(self._ended)
             job.undo()
             return
         undoing = _Action(self._loop.create_future(), job.undo)
-        self._put(undoing)
+        self._enqueue(undoing)
         await _uninterrupted(undoing.future)
 
-    def _put(self, job: _Job[Any]) -> None:
+    def _enqueue(self, job: _Job[Any]) -> None:
         if self._ended is not None:
             raise SessionError("the session is closed")
         if self._thread is None:
@@ -215,27 +216,27 @@ class DiskWriter:
         self._jobs.append(job)
         # One call for all that is asked for while the thread is on its way: waking it costs more than its work. The
         # flag is looked at after the job is there, and cleared before the thread looks for jobs.
-        if not self._called:
-            self._called = True
-            self._calls.put(True)
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakes.put(True)
 
     def _work(self) -> None:
         """Run what is queued until told to end, or until the loop is closed and nobody waits any more."""
         alive = True
-        while alive and self._calls.get():
-            self._called = False
+        while alive and self._wakes.get():
+            self._is_woken = False
             while alive and self._jobs:
                 jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
                 _run(jobs)
                 self._finished.extend(jobs)
-                if self._told:  # the loop has yet to come: it will find these as well
+                if self._will_deliver:  # the loop has yet to come: it will find these as well
                     alive = not self._loop.is_closed()
                 else:
-                    self._told = True
-                    alive = self._tell(self._deliver)
-        self._tell(self._end)
+                    self._will_deliver = True
+                    alive = self._call_loop(self._deliver)
+        self._call_loop(self._end)
 
-    def _tell(self, callback: Callable[[], None]) -> bool:
+    def _call_loop(self, callback: Callable[[], None]) -> bool:
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
@@ -244,7 +245,7 @@ class DiskWriter:
 
     def _deliver(self) -> None:
         """Answer those who wait, in the loop."""
-        self._told = False
+        self._will_deliver = False
         while self._finished:
             job = self._finished.popleft()
             if job.future.done():
@@ -265,7 +266,7 @@ class DiskWriter:
         self._ended = self._loop.create_future()
         if self._thread is not None:
             for more in (True, False):
-                self._calls.put(more)
+                self._wakes.put(more)
             await _uninterrupted(self._ended)
             self._thread.join()
 
@@ -285,7 +286,7 @@ class Spool:
         self._temp = temp
 
     async def write(self, pieces: list[bytes]) -> None:
-        """Append pieces in one hop. Raises `OSError`."""
+        """Append pieces in one hand-over. Raises `OSError`."""
         await self._writer.run(lambda: self._temp.write(b"".join(pieces)))
 
     async def publish(self, destination: Destination) -> Published:

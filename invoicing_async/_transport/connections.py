@@ -21,7 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage
 
 from .._core.clock import Clock
-from .addresses import Way, by_turns, first
+from .addresses import ConnectionAttempt, by_turns, first
 from .heads import UNFINISHED, mended
 from .sockets import AddressInfo, is_quiet, make
 
@@ -132,7 +132,7 @@ class _Protocol(ResponseHandler):
             cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
 
     def close(self) -> None:
-        """End the connection now: TLS would wait for its peer's goodbye, and the kernel go on sending meanwhile."""
+        """End the connection now: TLS would wait for its peer's end, and the kernel go on sending meanwhile."""
         self.abort()
 
     def set_response_params(self, **params: Any) -> None:
@@ -200,17 +200,17 @@ def only_fresh(*, wanted: bool) -> Iterator[None]:
 class Connector(aiohttp.TCPConnector):
     """A pool whose sockets keep nothing after their end, and whose idle connections are looked at before their use.
 
-    `Timeouts.connect` bounds the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
+    `Timeouts.connect` limits the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
     """
 
-    def __init__(self, ssl: SSLContext | None, unheard: float, clock: Clock) -> None:
+    def __init__(self, ssl: SSLContext | None, unacknowledged: float, clock: Clock) -> None:
         super().__init__(
             limit=0,
             keepalive_timeout=KEEPALIVE,
             ssl=True if ssl is None else ssl,
             socket_factory=self._made,
         )
-        self.unheard = unheard
+        self.unacknowledged = unacknowledged
         self._clock = clock
         protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
         if isinstance(self._loop, asyncio.BaseEventLoop):
@@ -218,7 +218,7 @@ class Connector(aiohttp.TCPConnector):
         self._factory = partial(protocol, self._loop)
 
     def _made(self, address: AddressInfo) -> socket.socket:
-        return make(address, seconds=self.unheard)
+        return make(address, seconds=self.unacknowledged)
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         if _fresh.get():
@@ -227,7 +227,7 @@ class Connector(aiohttp.TCPConnector):
             protocol = found.protocol
             if protocol is not None and not protocol.should_close and is_quiet(found.transport):
                 return found
-            # Its peer has left, or what lies there would be taken for the next answer.
+            # Its peer has left, or what it sent would be taken for the next answer.
             found.close()
         return None
 
@@ -258,5 +258,5 @@ class Connector(aiohttp.TCPConnector):
         if len(addresses) == 1:
             return await connect(factory, addr_infos=addresses)
         addr_infos.clear()  # aiohttp would try the rest of them once more
-        ways = [Way(partial(connect, addr_infos=[address]), factory) for address in addresses]
-        return await first(ways, timeout.sock_connect)
+        attempts = [ConnectionAttempt(partial(connect, addr_infos=[address]), factory) for address in addresses]
+        return await first(attempts, timeout.sock_connect)

@@ -22,9 +22,9 @@ from .._core.http import Exchange
 from .._values.text import one_line
 from ..errors import ProtocolError, TransportError
 
-__all__ = ["SPOILT", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
+__all__ = ["DIRTY", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
 
-SPOILT = "bytes that nobody asked for came on an idle connection"
+DIRTY = "bytes that nobody asked for came on an idle connection"
 
 REASON_LIMIT = 100
 """Characters of a parser's own words."""
@@ -61,7 +61,7 @@ def translate(exc: Exception, exchange: Exchange) -> NoReturn:
     is_system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
     said = one_line(str(exc)) if is_system else ""
     via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
-    text = f"{via}{_KINDS[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"
+    text = f"{via}{_FAILURES[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"
     # Both must say so: the hook is one private method of aiohttp away from never being called.
     never = not exchange.sent and isinstance(exc, _UNSENT)
     raise TransportError(text, sent="no" if never else "unknown") from exc
@@ -69,10 +69,10 @@ def translate(exc: Exception, exchange: Exchange) -> NoReturn:
 
 def _redact(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
-    for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
+    for each in filter(lambda each: isinstance(each, _REVEALING), _chain(exc)):
         vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
         if "message" in vars(each):
-            vars(each)["message"] = _tamed(vars(each)["message"])
+            vars(each)["message"] = _parser_words(vars(each)["message"])
         if isinstance(each, aiohttp.ClientResponseError):
             # Its request holds credentials: headers, and a proxy's password in the URL.
             info = each.request_info
@@ -82,7 +82,7 @@ def _redact(exc: BaseException) -> None:
         elif isinstance(each, (aiohttp.ConnectionTimeoutError, HttpProcessingError)):
             each.args = ()  # the whole URL, or what was read
         else:
-            each.args = tuple(map(_tamed, each.args))
+            each.args = tuple(map(_parser_words, each.args))
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -95,7 +95,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
 
 
-_SPEAKING = (
+_REVEALING = (
     HttpProcessingError,
     aiohttp.ClientPayloadError,
     aiohttp.ClientResponseError,
@@ -108,14 +108,14 @@ _READ = frozenset({"headers", "line", "hdr"})
 """Where exceptions of aiohttp's keep what they read."""
 
 
-def _tamed(value: object) -> object:
+def _parser_words(value: object) -> object:
     if isinstance(value, str):
         return one_line(_QUOTED.sub("", value), REASON_LIMIT)
     return value if isinstance(value, int) else None
 
 
 @frozen
-class _Kind:
+class _Failure:
     """Failures of one type of aiohttp's, those with one of `codes` if it names any, and what they are called."""
 
     type: type[Exception]
@@ -145,42 +145,42 @@ def _code(exc: Exception) -> int | None:
 
 _CONNECT = aiohttp.ClientConnectorError
 
-_KINDS = (
-    _Kind(aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
-    _Kind(aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
-    _Kind(
+_FAILURES = (
+    _Failure(aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
+    _Failure(aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    _Failure(
         aiohttp.ClientConnectorDNSError,
         "the host name does not resolve now: no name server answers",
         frozenset({socket.EAI_AGAIN}),
     ),
-    _Kind(aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
-    _Kind(
+    _Failure(aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
+    _Failure(
         _CONNECT,
         "the connection was reset while it was made",
         frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
     ),
-    _Kind(_CONNECT, "the connection was refused", frozenset({errno.ECONNREFUSED})),
-    _Kind(_CONNECT, "nobody answers at the address", frozenset({errno.ETIMEDOUT})),
-    _Kind(aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
-    _Kind(
+    _Failure(_CONNECT, "the connection was refused", frozenset({errno.ECONNREFUSED})),
+    _Failure(_CONNECT, "nobody answers at the address", frozenset({errno.ETIMEDOUT})),
+    _Failure(aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
+    _Failure(
         _CONNECT,
         "the service is unreachable from this machine",
         frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}),
     ),
-    _Kind(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
-    _Kind(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
-    _Kind(_CONNECT, "the connection could not be made"),
-    _Kind(DirtyConnectionError, SPOILT),
-    _Kind(ReadTimeoutError, "the service was silent for longer than the read timeout"),
-    _Kind(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
-    _Kind(aiohttp.ClientPayloadError, "the body broke off before its end"),
-    _Kind(
+    _Failure(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
+    _Failure(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
+    _Failure(_CONNECT, "the connection could not be made"),
+    _Failure(DirtyConnectionError, DIRTY),
+    _Failure(ReadTimeoutError, "the service was silent for longer than the read timeout"),
+    _Failure(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
+    _Failure(aiohttp.ClientPayloadError, "the body broke off before its end"),
+    _Failure(
         OSError,
         "the connection was reset",
         frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
     ),
-    _Kind(OSError, "nobody acknowledged what was sent", frozenset({errno.ETIMEDOUT})),
-    _Kind(Exception, "the exchange failed"),
+    _Failure(OSError, "nobody acknowledged what was sent", frozenset({errno.ETIMEDOUT})),
+    _Failure(Exception, "the exchange failed"),
 )
 """What every failure is called, the first that matches; those of connecting stand in the order of how far they came."""
 
@@ -191,4 +191,4 @@ def furthest(failures: Collection[Exception]) -> Exception:
 
 
 def _rank(exc: Exception) -> int:
-    return next(number for number, kind in enumerate(_KINDS) if kind.matches(exc))
+    return next(number for number, kind in enumerate(_FAILURES) if kind.matches(exc))

@@ -1,4 +1,4 @@
-"""A POST put on a connection of aiohttp's pool directly: a short cut past aiohttp's client, and its fence.
+"""A POST put on a connection of aiohttp's pool directly, without its client, and when that is allowed.
 
 The client spends most of what a call costs on cookies, redirects, proxies and tracing. Where none of it is asked for,
 a request that may always be repeated is written by aiohttp's own writer and read by its own parser. A submission never
@@ -43,10 +43,10 @@ from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
 from .connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, DirtyConnectionError, ReadTimeoutError, translate
-from .response import Answer, Bounds
+from .errors import DIRTY, DirtyConnectionError, ReadTimeoutError, translate
+from .response import Answer, ExchangeTimeouts
 
-__all__ = ["TESTED", "Direct", "Pool", "is_tested"]
+__all__ = ["TESTED", "Pool", "PooledPost", "is_tested"]
 
 TESTED = frozenset({"3.14"})
 """The minor versions of aiohttp that the project's own check runs with."""
@@ -61,7 +61,7 @@ def is_tested(version: str) -> bool:
 
 
 def _request() -> tuple[Any, ...]:
-    """Return how aiohttp's client is asked, as it stands now."""
+    """Return the functions by which aiohttp's client sends, as they are now."""
     return aiohttp.ClientSession._request, aiohttp.ClientSession.request  # noqa: SLF001 - only looked at
 
 
@@ -102,7 +102,7 @@ class Pool:
         if request.repeat is not Repeat.ALWAYS or request.method != "POST":
             return None
         client = self._client
-        # Somebody listens to the client, or stands in its place; also one who came after it was made.
+        # Somebody listens to the client or has replaced it, perhaps after it was made.
         if _request() != _PRISTINE or client.trace_configs or client._middlewares:  # noqa: SLF001 - only looked at
             return None
         base_url = request.base_url
@@ -136,7 +136,7 @@ def _ready(connection: Connection, exchange: Exchange, max_header: int) -> Respo
     """
     protocol = connection.protocol
     if protocol is None or protocol.should_close:
-        raise DirtyConnectionError(SPOILT)
+        raise DirtyConnectionError(DIRTY)
     protocol.set_response_params(
         read_until_eof=True,
         auto_decompress=False,
@@ -152,27 +152,31 @@ def _ready(connection: Connection, exchange: Exchange, max_header: int) -> Respo
     return protocol
 
 
-class Direct:
+class PooledPost:
     """A POST written to a connection and answered by aiohttp's parser, without its client."""
 
-    __slots__ = ("_bounds", "_connection", "_content", "_exchange", "_origin", "_pool", "_request")
+    __slots__ = ("_connection", "_content", "_exchange", "_origin", "_pool", "_request", "_time_limits")
 
-    def __init__(self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, bounds: Bounds) -> None:
+    def __init__(
+        self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, time_limits: ExchangeTimeouts
+    ) -> None:
         self._pool = pool
         self._origin = origin
         self._request = request
         self._exchange = exchange
-        self._bounds = bounds
+        self._time_limits = time_limits
         self._connection: Connection | None = None
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
         bound: Bound | None = None
         handled = sys.exception()
-        silence = self._bounds.silence
+        read_timeout = self._time_limits.read_timeout
         try:
-            connection = await self._pool.connect(self._origin, self._bounds.connecting, fresh=self._exchange.fresh)
-            bound = silence.bound()
+            connection = await self._pool.connect(
+                self._origin, self._time_limits.connecting, fresh=self._exchange.fresh
+            )
+            bound = read_timeout.bound()
             try:
                 async with bound:
                     protocol = _ready(connection, self._exchange, self._pool.max_header)
@@ -193,7 +197,7 @@ class Direct:
         self._connection = connection
         self._content = content
         content.on_eof(self._ended)
-        return Answer(message.code, message.headers, content, self._exchange, silence)
+        return Answer(message.code, message.headers, content, self._exchange, read_timeout)
 
     async def _written(self, writer: StreamWriter) -> None:
         """Hand all of it over; the connection keeps what the socket does not take yet, as the answer may come first."""

@@ -17,11 +17,11 @@ from ..errors import ProtocolError, TransportError
 from ..policies import Timeouts
 from .errors import ReadTimeoutError, translate
 
-__all__ = ["Answer", "Bounds", "Silence"]
+__all__ = ["Answer", "ExchangeTimeouts", "ReadTimeout"]
 
 
 @frozen
-class Silence:
+class ReadTimeout:
     """How long nothing may come: before the answer's head, and between two pieces of its body."""
 
     clock: Clock
@@ -32,26 +32,26 @@ class Silence:
 
 
 @frozen
-class Bounds:
+class ExchangeTimeouts:
     """What bounds an exchange."""
 
-    silence: Silence
+    read_timeout: ReadTimeout
     connecting: aiohttp.ClientTimeout
-    unheard: float
+    unacknowledged: float
     """Seconds after which what nobody acknowledges is given up."""
 
     @classmethod
-    def of(cls, timeouts: Timeouts, clock: Clock) -> Bounds:
+    def of(cls, timeouts: Timeouts, clock: Clock) -> ExchangeTimeouts:
         """Bound as `timeouts` say."""
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
         connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect)
-        return cls(Silence(clock, timeouts.read), connecting, timeouts.attempt)
+        return cls(ReadTimeout(clock, timeouts.read), connecting, timeouts.attempt)
 
 
 class Answer:
     """An answer of aiohttp's as the `Response` protocol."""
 
-    __slots__ = ("_codings", "_content", "_exchange", "_silence", "headers", "status")
+    __slots__ = ("_codings", "_content", "_exchange", "_read_timeout", "headers", "status")
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Answer:
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
         exchange: Exchange,
-        silence: Silence,
+        read_timeout: ReadTimeout,
     ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = headers
@@ -72,7 +72,7 @@ class Answer:
             self.headers = CIMultiDictProxy(kept)
         self._content = content
         self._exchange = exchange
-        self._silence = silence
+        self._read_timeout = read_timeout
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -100,7 +100,7 @@ class Answer:
         return content.read_nowait()
 
     def chunks(self) -> AsyncIterator[bytes]:
-        chunks = _Chunks(self._content, self._exchange, self._silence)
+        chunks = _Chunks(self._content, self._exchange, self._read_timeout)
         return _Decoded(chunks, Decoder(self._codings)) if self._codings else chunks
 
 
@@ -139,10 +139,10 @@ class _Decoded:
 class _Chunks:
     """The pieces of a body. No generator: leaving it early has nothing to finalise."""
 
-    __slots__ = ("_content", "_exchange", "_silence")
+    __slots__ = ("_content", "_exchange", "_read_timeout")
 
-    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange, silence: Silence) -> None:
-        self._silence = silence
+    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange, read_timeout: ReadTimeout) -> None:
+        self._read_timeout = read_timeout
         self._content = content
         self._exchange = exchange
 
@@ -159,10 +159,10 @@ class _Chunks:
         return chunk
 
     async def _awaited(self) -> bytes:
-        """Wait for more, but not longer than silence may last; nothing at the end."""
+        """Wait for more, but not longer than the read timeout allows; nothing at the end."""
         if self._content.at_eof():
             return b""
-        bound = self._silence.bound()
+        bound = self._read_timeout.bound()
         try:
             async with bound:
                 return await self._content.readany()

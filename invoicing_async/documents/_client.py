@@ -62,7 +62,7 @@ class OrderDocuments(Feature):
     async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
         """Pass an invoice through without touching the disk, for a web response.
 
-        A document of up to 1 MiB, as nearly every one is, is read whole and proved before the block begins: every
+        A document of up to 1 MiB, as nearly every one is, is read whole and checked before the block begins: every
         failure is retried and raised as for `download`, and the block holds nothing of the session. Of a larger one
         the block begins with its head; then nothing is repeated and `chunks` raises. Its place in
         `Limits.concurrency` is held only while `chunks` is waited for, and only that time counts for `Timeouts.floor`
@@ -81,7 +81,7 @@ class OrderDocuments(Feature):
 
     async def _opened(self, order_id: str, response: Response) -> tuple[str, bytes | Body]:
         served = served_filename(response)
-        return safe_name(served) if served else file_name(order_id), await self._fetching.receiver.open(response)
+        return safe_name(served) if served else file_name(order_id), await self._fetching.reader.open(response)
 
     async def download(
         self,
@@ -96,7 +96,7 @@ class OrderDocuments(Feature):
     ) -> SavedDocument:
         """Save an invoice whole, or leave nothing.
 
-        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that stands there, also one
+        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that is there, also one
         that came meanwhile (`attempts` is then 0), and renames a broken file (`set_aside`); with `served_name` it
         keeps what has the very same content; "new name" takes the next free name, "replace" replaces it. `durable`
         returns only after file and folder are on the disk. `layout` names the file below `folder`, with
@@ -160,7 +160,7 @@ class OrderDocuments(Feature):
         served_name: bool = False,
         day: date | None = None,
     ) -> BatchSaver:
-        """Prepare the folder and give what saves one id after the other: the inside of `download_many`."""
+        """Prepare the folder and return what saves one id after the other, as `download_many` does."""
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         return await self._saver(saving, None)
 

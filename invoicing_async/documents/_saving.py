@@ -1,4 +1,4 @@
-"""One order's document saved: where to, whether one stands there, and what became of it."""
+"""One order's document saved: where to, whether one is there already, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._files.disposition import from_content_disposition
 from .._files.existing import Published, whole_document
 from .._files.layout import Layout
 from .._files.names import child, file_name
-from .._files.pdf import Checker
+from .._files.pdf import PdfValidator
 from .._files.publish import Destination, OnExisting
 from .._files.tempfile import probe
 from .._files.writer import DiskWriter
@@ -91,7 +91,7 @@ class SaveOptions:
             target=target,
             on_existing=self.on_existing,
             # What the service calls a document may be what it calls another one.
-            proof=None if self.served_name else Checker,
+            validator=None if self.served_name else PdfValidator,
             durable=self.durable,
         )
 
@@ -116,7 +116,7 @@ class _Attempts:
     No closures: a batch makes a million, and cells are work for the collector.
     """
 
-    _receiver: DocumentReader
+    _reader: DocumentReader
     _saving: SaveOptions
     _order_id: str
     _destination: Destination | None
@@ -126,7 +126,7 @@ class _Attempts:
 
     async def read(self, response: Response) -> _Received:
         destination = self._destination or self._saving.destination(self._order_id, served_filename(response))
-        body = await self._receiver.receive(response, self._saving.disk, destination)
+        body = await self._reader.receive(response, self._saving.disk, destination)
         return _Received(body, destination, shown(response.header("x-request-id")))
 
     async def sleep(self, seconds: float) -> None:
@@ -136,13 +136,13 @@ class _Attempts:
 
 @frozen
 class Fetching:
-    """Saves one document: what stands there already, or what the service gives."""
+    """Saves one document, or returns the one that is there already."""
 
     session: Session
-    receiver: DocumentReader
+    reader: DocumentReader
 
     async def kept(self, order_id: str, saving: SaveOptions) -> SavedDocument | None:
-        """Return the whole document that stands under the id's name; None if there is none."""
+        """Return the whole document that has the id's name already; None if there is none."""
         target = saving.destination(order_id).target
         found = await saving.disk.run(lambda: whole_document(target))
         return None if found is None else saved_document(order_id, found, attempts=0)
@@ -156,7 +156,7 @@ class Fetching:
         else:
             folder, durable = saving.folder, saving.durable
             known = Destination(folder=folder, target=replace, on_existing=OnExisting.REPLACE, durable=durable)
-        attempts = _Attempts(self.receiver, saving, order_id, known, sleep)
+        attempts = _Attempts(self.reader, saving, order_id, known, sleep)
         received = await self.session.call(request, attempts.read, sleep=attempts.sleep)
         published = received.body
         if isinstance(published, bytes):
@@ -171,7 +171,7 @@ class Fetching:
 
 @frozen
 class BatchSaver:
-    """Decides the fate of one id of a batch after the other."""
+    """Saves one id of a batch after the other and returns its outcome."""
 
     _fetching: Fetching
     _saving: SaveOptions
@@ -193,7 +193,7 @@ class BatchSaver:
                 if kept is not None:
                     return Skipped(order_id, kept)
             fetched = await fetching.fetched(order_id, request, saving, sleep, replace=replace)
-            # Somebody else's stood there when it came.
+            # Somebody else's was there when it came.
             return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
@@ -218,7 +218,7 @@ class BatchSaver:
 
 
 def judged(outcome: DownloadOutcome) -> Cause | Verdict:
-    """Tell what an outcome says of the service."""
+    """Tell what an outcome says of the service's state."""
     match outcome:
         case Saved():
             return Verdict.WELL

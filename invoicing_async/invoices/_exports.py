@@ -18,7 +18,7 @@ from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
 from .._files.body import DocumentReader
 from .._files.existing import Published
-from .._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
+from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
 from .._files.publish import Destination
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
@@ -26,7 +26,7 @@ from ..session import Session, Sleep
 
 __all__ = ["KINDS", "Exporting"]
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, DocumentType] = {
     "pdf": Pdf(PDF_TYPES | GENERIC),
     "xml": Xml(frozenset({"application/xml", "text/xml"}) | GENERIC),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import evolve
 
 from .._files.existing import Published, whole_document
-from .._files.kinds import Kind
+from .._files.kinds import DocumentType
 from .._files.publish import Destination, OnExisting
 from ..models import SavedDocument
 
@@ -20,9 +20,9 @@ CLOCKS_APART = 120.0
 """Seconds by which the clock of a file server may be behind this machine's."""
 
 
-def kept_document(target: Path, kind: Kind, since: float | None) -> Published | None:
+def kept_document(target: Path, kind: DocumentType, since: float | None) -> Published | None:
     """Return the whole document that stands there, unless it is too old to be the one that is asked for."""
-    found = whole_document(target, kind.proof())
+    found = whole_document(target, kind.validator())
     is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
     return None if is_older else found
 

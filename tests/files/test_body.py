@@ -19,7 +19,7 @@ from invoicing_async._core.hold import Hold
 from invoicing_async._core.semaphore import FifoSemaphore
 from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, DocumentReader
 from invoicing_async._files.existing import Published
-from invoicing_async._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
+from invoicing_async._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
 from invoicing_async._files.publish import Destination
 from invoicing_async._files.verify import framing, is_declared, raise_unless_document
 from invoicing_async._files.writer import DiskWriter, Spool
@@ -513,7 +513,7 @@ class TestXml:
 
     @pytest.fixture
     def receive(self, disk: DiskWriter, tmp_path: Path) -> Receiving:
-        kind: Kind = Xml()
+        kind: DocumentType = Xml()
         return Receiving(disk, tmp_path, kind=kind)
 
     @pytest.mark.parametrize("kind", ["application/xml", "text/xml; charset=utf-8"])

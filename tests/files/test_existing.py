@@ -18,7 +18,7 @@ from forked import python
 from invoicing_async._files import existing, folders, publish, tempfile
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
 from invoicing_async._files.names import child, is_temp
-from invoicing_async._files.pdf import Checker
+from invoicing_async._files.pdf import PdfValidator
 from invoicing_async._files.publish import Destination, OnExisting
 from invoicing_async._files.tempfile import prepare_folder, probe, sweep
 from invoicing_async._files.writer import DiskWriter
@@ -82,7 +82,7 @@ class TestKeeping:
         """A name that the service gave may be another document's: only the very same content is kept."""
         for _ in range(2):
             for body in (BODY, OTHER):
-                await keep(disk, tmp_path / "invoice.pdf", body, proof=None)
+                await keep(disk, tmp_path / "invoice.pdf", body, validator=None)
         assert names(tmp_path) == ["invoice (2).pdf", "invoice.pdf"]
 
     async def test_what_is_no_file_is_an_error_and_not_a_hang(self, disk: DiskWriter, tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_two_processes_leave_one_file_for_each_id(tmp_path: Path) -> None:
 class TestSettingAside:
     def test_it_is_renamed_with_a_mark(self, tmp_path: Path) -> None:
         (tmp_path / "a.pdf").write_bytes(b"x")
-        aside = set_aside(tmp_path / "a.pdf", Checker)
+        aside = set_aside(tmp_path / "a.pdf", PdfValidator)
         assert aside is not None
         assert re.fullmatch(r"a \(broken [0-9a-z]{8}\)\.pdf", aside.name)
 
     def test_one_that_is_gone_or_whole_by_now_is_left(self, tmp_path: Path) -> None:
         """Another process may have mended it between the look and the renaming."""
-        assert set_aside(tmp_path / "a.pdf", Checker) is None
+        assert set_aside(tmp_path / "a.pdf", PdfValidator) is None
         (tmp_path / "a.pdf").write_bytes(BODY)
-        assert set_aside(tmp_path / "a.pdf", Checker) is None
+        assert set_aside(tmp_path / "a.pdf", PdfValidator) is None
         assert names(tmp_path) == ["a.pdf"]
 
 

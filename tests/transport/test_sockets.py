@@ -176,13 +176,13 @@ def test_every_socket_forgets_at_its_end_what_was_not_delivered(loop: str, schem
         authority = trustme.CA()
         server, client = trusted(authority)
         async with listening(answering(OK), ssl=server if scheme == "https" else None) as peer:
-            door = AiohttpTransport(ssl=client, timeouts=Timeouts(attempt=7))
-            async with door.send(evolve(CALL, base_url=peer.url), Exchange()) as answer:
+            adapter = AiohttpTransport(ssl=client, timeouts=Timeouts(attempt=7))
+            async with adapter.send(evolve(CALL, base_url=peer.url), Exchange()) as answer:
                 connection: Any = answer
                 transport = connection._content._protocol.transport
                 found.append(options(transport.get_extra_info("socket").fileno()))
                 await answer.read(9)
-            await door.close()
+            await adapter.close()
 
     run(asyncio.new_event_loop if loop == "asyncio" else uvloop.new_event_loop, asked())
     assert found == [((1, 0), 7000)]
@@ -239,9 +239,9 @@ async def test_a_long_header_is_taken_and_the_limit_is_a_setting(size: int) -> N
 
 
 async def got(url: str) -> bytes:
-    door = AiohttpTransport()
+    adapter = AiohttpTransport()
     try:
-        async with door.send(evolve(CALL, base_url=url), Exchange()) as answer:
+        async with adapter.send(evolve(CALL, base_url=url), Exchange()) as answer:
             return await answer.read(99)
     finally:
-        await door.close()
+        await adapter.close()
