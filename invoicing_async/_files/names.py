@@ -214,9 +214,7 @@ def parsed(text: str) -> Path:
     return Path(text) if name in {"", os.curdir, os.pardir} else child(_folder(folder), name)
 
 
-@lru_cache(maxsize=64)
-def _folder(text: str) -> Path:
-    return Path(text)
+_folder = lru_cache(maxsize=64)(Path)
 
 
 _TEMP = re.compile(r"\.invoicing-([0-9a-z]{1,64})-(?:0|[1-9][0-9]{0,17})\.part")

@@ -276,7 +276,7 @@ class AdaptiveSchedule:
     @ceiling.validator
     def _check_ceiling(self, attribute: Attribute[Any], value: float) -> None:
         if value < self.floor:
-            raise ValueError(f"Learned.ceiling must be at least floor ({self.floor}), got {value!r}")
+            raise ValueError(f"AdaptiveSchedule.ceiling must be at least floor ({self.floor}), got {value!r}")
 
     def __attrs_post_init__(self) -> None:
         self._edges = [0.0, *(self.floor * exp(_STEP * k) for k in range(_BINS))]
