@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from math import inf
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any
@@ -119,12 +120,8 @@ class AiohttpTransport:
         if self._timeouts is None and timeouts is not None and timeouts is not self._session_timeouts:
             # The calling session's; connections that it shares with another session give up by the shorter.
             if self._connector is not None:
-                shortest = (
-                    timeouts.attempt
-                    if self._session_timeouts is None
-                    else min(self._connector.unacknowledged, timeouts.attempt)
-                )
-                self._connector.unacknowledged = shortest
+                others = inf if self._session_timeouts is None else self._connector.unacknowledged
+                self._connector.unacknowledged = min(others, timeouts.attempt)
             self._session_timeouts = timeouts
             self._time_limits = ExchangeTimeouts.of(timeouts, self._clock)
         proxy = self._proxy

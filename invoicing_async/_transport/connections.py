@@ -22,13 +22,13 @@ from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMes
 
 from .._core.clock import Clock
 from .addresses import ConnectionAttempt, by_turns, first
-from .heads import UNFINISHED, mended
+from .heads import UNFINISHED, repaired
 from .sockets import AddressInfo, is_quiet, make
 
 __all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector", "only_fresh", "went_stale"]
 
 READ_BUFFER = 2**18
-MAX_MENDED = 2**20
+MAX_REPAIRED = 2**20
 """Bytes of an odd head that are waited for."""
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
@@ -40,7 +40,7 @@ INFORMATIONAL = 1
 
 
 class _Parser:
-    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_transport.heads`).
+    """aiohttp's parser, asked a second time with a repaired head where it refuses the first (`_transport.heads`).
 
     It is then given the head and the body apart, as if they had come apart: what an answer means does not hang on how
     the network cut it, and a body that is complete is not lost for what follows it.
@@ -58,23 +58,23 @@ class _Parser:
         if self._raw is None:
             return self._real.feed_data(data)
         self._raw = self._raw + data if self._raw else data
-        return self._mended() if self._refusal is not None else self._tried(data)
+        return self._repaired() if self._refusal is not None else self._tried(data)
 
     def _tried(self, data: bytes) -> _Parsed:
         try:
             found = self._real.feed_data(data)
         except HttpProcessingError as exc:
             self._refusal = exc
-            return self._mended()
+            return self._repaired()
         for message, _ in found[0]:
             if message.code // 100 != INFORMATIONAL:
                 self._raw = None
         return found
 
-    def _mended(self) -> _Parsed:
+    def _repaired(self) -> _Parsed:
         raw, refusal = self._raw or b"", self._refusal
-        found = mended(raw)
-        if found == UNFINISHED and len(raw) <= MAX_MENDED:
+        found = repaired(raw)
+        if found == UNFINISHED and len(raw) <= MAX_REPAIRED:
             return (), False, b""
         self._raw = None
         if found is None or found == UNFINISHED:
@@ -109,7 +109,7 @@ _Parsed = tuple[_Messages, bool, bytes]
 
 
 class _Protocol(ResponseHandler):
-    """Mends odd heads, and ends the body of a lost connection.
+    """Repairs odd heads, and ends the body of a lost connection.
 
     aiohttp lets whoever reads one with broken framing wait for ever.
     """

@@ -2,7 +2,7 @@
 
 The parser is asked first; only what it refuses comes here. The framing is never guessed: an answer that gives two
 different lengths is refused, chunks win over a length (RFC 9112, section 6.3), and the connection of a head that
-was mended ends with it.
+was repaired ends with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["UNFINISHED", "Mended", "mended"]
+__all__ = ["UNFINISHED", "Repaired", "repaired"]
 
 INFORMATIONAL = b"1"
 SWITCHING = b"101"
@@ -22,13 +22,13 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]+")
 
-Mended = tuple[bytes, bytes] | None
-"""The heads, mended, and what came behind them; None if they cannot be, `UNFINISHED` if their end has not come yet."""
+Repaired = tuple[bytes, bytes] | None
+"""The heads, repaired, and what follows them; None if they cannot be, `UNFINISHED` if their end has not come yet."""
 
 UNFINISHED = b"", b""
 
 
-def mended(raw: bytes) -> Mended:
+def repaired(raw: bytes) -> Repaired:
     """Write the heads at the start of an answer anew, interim ones too; the body behind them stays as it is."""
     done, at = b"", 0
     while True:

@@ -148,7 +148,7 @@ class TestSettingAside:
         assert re.fullmatch(r"a \(broken [0-9a-z]{8}\)\.pdf", aside.name)
 
     def test_one_that_is_gone_or_whole_by_now_is_left(self, tmp_path: Path) -> None:
-        """Another process may have mended it between the look and the renaming."""
+        """Another process may have repaired it between the look and the renaming."""
         assert set_aside(tmp_path / "a.pdf", PdfValidator) is None
         (tmp_path / "a.pdf").write_bytes(BODY)
         assert set_aside(tmp_path / "a.pdf", PdfValidator) is None

@@ -98,7 +98,7 @@ async def store(disk: DiskWriter, target: Path, body: bytes = BODY, **named: Any
 @pytest.mark.usefixtures("descriptors")
 class TestStore:
     @pytest.mark.parametrize("durable", [False, True])
-    async def test_a_body_stands_whole_under_its_name_with_its_digest(
+    async def test_a_whole_body_gets_its_name_and_its_digest(
         self, disk: DiskWriter, tmp_path: Path, *, durable: bool
     ) -> None:
         published = await store(disk, tmp_path / "a.pdf", durable=durable)
@@ -587,7 +587,7 @@ class TestPreparing:
         assert prepare_folder(tmp_path / "a" / "b")
         assert (tmp_path / "a" / "b").is_dir()
 
-    async def test_a_dead_runs_leavings_do_not_count(self, tmp_path: Path) -> None:
+    async def test_files_of_a_dead_run_do_not_count(self, tmp_path: Path) -> None:
         (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
         assert prepare_folder(tmp_path)
         assert names(tmp_path) == []

@@ -122,7 +122,7 @@ def test_a_long_document_is_judged_by_its_beginning() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"%PDF-1.7", b"<a>", b"<a/><b/>", b"\x00", b"<?xml version='1.0' encoding='x'?><a/>"]
 )
-def test_what_is_no_xml_is_told(body: bytes) -> None:
+def test_what_is_no_xml_is_refused(body: bytes) -> None:
     """Also an encoding that nobody knows is a fault and no exception."""
     validator = XmlValidator()
     validator.feed(body)

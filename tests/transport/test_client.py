@@ -82,7 +82,7 @@ class TestWhatLeaves:
         assert peer.requests[0].lower().count(b"content-type:") == 1
 
     @pytest.mark.parametrize("order_id", ["INV/2025/0001", "a b", "50%", "%2F", "ä?#", "a+b", "..%2f", "~'()*!"])
-    async def test_an_encoded_path_leaves_as_it_stands(self, order_id: str) -> None:
+    async def test_an_encoded_path_is_sent_unchanged(self, order_id: str) -> None:
         target = path("orders", order_id)
         async with listening(answering(OK)) as peer:
             await asked(post(peer.url + "/api/v1", target, query="a=%2F&b=x+y"))
@@ -353,7 +353,7 @@ class TestInDoubt:
         assert peer.connections == 1
         assert len(peer.requests) == 2
 
-    async def test_a_peer_that_takes_everything_and_says_nothing(self) -> None:
+    async def test_a_peer_that_reads_everything_and_never_answers(self) -> None:
         async with listening(silent) as peer:
             error, _ = await failure(post(peer.url), timeouts=QUICK)
             await asyncio.wait_for(peer.gone(), 2)

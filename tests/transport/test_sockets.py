@@ -169,7 +169,7 @@ async def test_a_refusal_whose_body_drips_is_what_its_status_says(status: int) -
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_every_socket_forgets_at_its_end_what_was_not_delivered(loop: str, scheme: str) -> None:
+def test_every_socket_discards_at_its_end_what_was_not_delivered(loop: str, scheme: str) -> None:
     found: list[tuple[tuple[int, int], int]] = []
 
     async def asked() -> None:
@@ -207,7 +207,7 @@ def test_a_system_without_the_user_timeout_has_the_other_option(monkeypatch: pyt
         assert options(made.fileno()) == ((1, 0), 0)
 
 
-def test_a_socket_that_cannot_be_told_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_cannot_be_configured_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "AT_ONCE", b"")
     with pytest.raises(OSError, match="argument"):
         sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ()), seconds=7)

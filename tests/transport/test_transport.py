@@ -87,7 +87,7 @@ def through(peer: Peer) -> str:
     return peer.url.replace("://", f"://clerk:{QUOTED}@")
 
 
-async def test_the_door_offers_what_a_transport_is_made_of() -> None:
+async def test_the_public_module_offers_what_a_transport_needs() -> None:
     assert set(public.__all__) == {
         "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport",
         "has_credential", "path", "proxy_fault", "proxy_for", "serve",
@@ -155,7 +155,7 @@ async def tunnel(connection: Connection, peer: Peer) -> None:
 
 class TestProxy:
     @pytest.mark.parametrize("repeat", Repeat)
-    async def test_it_hears_who_asks_and_the_service_does_not(self, repeat: Repeat, tls: Tls) -> None:
+    async def test_it_gets_the_credential_and_the_service_does_not(self, repeat: Repeat, tls: Tls) -> None:
         """Over https the proxy sees the host and its own credential, the service its signature."""
         async with listening(answering(OK), ssl=tls.server) as service, listening(tunnel) as proxy:
             request = post(service.url, repeat=repeat, body=b"{}")
@@ -457,7 +457,7 @@ async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: 
         AiohttpTransport(headers={"X-Key": value})
 
 
-async def test_trace_configs_hear_of_every_attempt() -> None:
+async def test_trace_configs_see_every_attempt() -> None:
     heard: list[str] = []
     config = aiohttp.TraceConfig()
 
@@ -737,7 +737,7 @@ class TestTimeouts:
                 assert transport._time_limits.read_timeout.seconds == read
                 assert transport._connector.unacknowledged == unacknowledged
 
-    async def test_any_transport_is_told_them(self) -> None:
+    async def test_any_transport_gets_them(self) -> None:
         told: list[Timeouts | None] = []
 
         class Listening(FakeTransport):
