@@ -62,9 +62,9 @@ async def map_concurrently(
     (or with `cancel` false, finishes), `on_not_started(item, error)` is yielded for every item not finished, then the
     error is raised. Of an input without a length, which may be endless or idle, only what comes at once is still read
     for that: `READ_ON` items, for `READ_ON_FOR` seconds. Whatever ends the input but its exhaustion is raised after
-    what is in flight has finished. An asynchronous input is read, and closed, by one task. Leaving early cancels what is in
-    flight. `careful` begins with one item and ends the batch, as an error does, when the same trouble meets the first
-    of them.
+    what is in flight has finished. An asynchronous input is read, and closed, by one task. Leaving early cancels what
+    is in flight. `careful` begins with one item and ends the batch, as an error does, when the same trouble meets the
+    first of them.
     """
     batch = _Batch(items, work, concurrency, sleep, on_not_started, cancel, careful)
     try:
