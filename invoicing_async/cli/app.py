@@ -13,7 +13,7 @@ from .. import VERSION
 from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .input.options import Common
-from .terminal.output import Screen, print_error, readable, stderr, unheard
+from .terminal.output import Output, print_error, readable, silence_stdout, stderr
 from .usage import told
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(tokens: Sequence[str]) -> int:
         return _told(error, error.code, tokens)
     except BrokenPipeError:
         # What Python flushes at its end goes nowhere: the reader of stdout has left.
-        unheard()
+        silence_stdout()
         return Exit.STOPPED
     except (InvoicingError, OSError) as error:
         return _told(error, Exit.SOME_LEFT, tokens)
@@ -102,5 +102,5 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _told(error: Exception, code: Exit, tokens: Sequence[str]) -> int:
-    Screen.of(Common(debug="--debug" in tokens)).failure(error)
+    Output.of(Common(debug="--debug" in tokens)).failure(error)
     return code

@@ -36,7 +36,7 @@ def tells(sandbox: Sandbox, **more: Any) -> None:
 
 
 def test_why_a_request_failed_stands_wherever_it_is_shown(services: Callable[..., Sandbox], cli: Cli) -> None:
-    """Screen, JSON lines, both reports, `wait`, `status`, and every view of a run."""
+    """Output, JSON lines, both reports, `wait`, `status`, and every view of a run."""
     sandbox = services(FAILED)
     tells(sandbox, status="FAILED")
     write_drafts(Path("d.jsonl"), 1)

@@ -38,7 +38,7 @@ from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
 from invoicing_async.cli.terminal import rows
-from invoicing_async.cli.terminal.output import Screen
+from invoicing_async.cli.terminal.output import Output
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
@@ -87,7 +87,7 @@ def killed(calls: Callable[[], int], at: int, *tokens: object) -> None:
 # --- documents ------------------------------------------------------------------------------------------------------
 
 
-def test_a_download_run_keeps_every_outcome_and_balances(services: Callable[..., Sandbox], cli: Cli) -> None:
+def test_a_download_run_keeps_every_outcome_and_its_counts_add_up(services: Callable[..., Sandbox], cli: Cli) -> None:
     """Each id once in the file, the report has all of them and the duplicate, and the same again asks for the rest."""
     sandbox = services(Faults(not_eligible=["order-3"], unavailable={"order-1": 1}))
     Path("ids").write_text(write_ids(Path("ids"), 20).read_text() + "order-5\n\norder-5\n")
@@ -692,7 +692,7 @@ def test_a_run_of_one_kind_is_none_of_the_other(services: Callable[..., Sandbox]
 def test_a_run_file_that_breaks_is_told_once(
     services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the run can no longer be written, the command stops and says so; the books stay silent about it."""
+    """When the run can no longer be written, the command stops and says so; the summary says it once."""
     services()
     write_ids(Path("ids"), 30)
 
@@ -712,21 +712,21 @@ def test_a_run_file_that_breaks_is_told_once(
 
 
 @pytest.mark.asyncio
-async def test_books_that_do_not_balance_are_told(tmp_path: Path) -> None:
+async def test_item_counts_that_do_not_add_up_are_told(tmp_path: Path) -> None:
     """An item without an outcome, or one too many in the file, is an error whatever else went well."""
     console = Console(file=io.StringIO())
-    seen = Screen(out=Console(file=io.StringIO(), force_terminal=True), err=console)
+    seen = Output(out=Console(file=io.StringIO(), force_terminal=True), err=console)
     context = run_summary.RunContext(
-        screen=seen, settings=Settings({}), common=Common(), pace=RateOptions(), file="m.db"
+        output=seen, settings=Settings({}), common=Common(), pace=RateOptions(), file="m.db"
     )
     async with SqliteLedger.open(tmp_path / "m.db", kind=RunKind.DOCUMENTS, settings={}) as ledger:
-        book = run_kinds.DocumentBook(ledger, context, Stop(lambda: None), None)
-        await book.begin()
+        summary = run_kinds.DocumentSummary(ledger, context, Stop(lambda: None), None)
+        await summary.begin()
         await ledger.add_ids(["a"])
-        book.expected = 2
-        book.add({"order_id": "a", "outcome": "saved"})
-        assert await book.closed(None) == Exit.SOME_LEFT
-        assert book.foot().plain == "  planned 1"
+        summary.expected = 2
+        summary.add({"order_id": "a", "outcome": "saved"})
+        assert await summary.closed(None) == Exit.SOME_LEFT
+        assert summary.footer().plain == "  planned 1"
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     assert "0 items were taken in, the states have 1" in said

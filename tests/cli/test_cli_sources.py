@@ -136,7 +136,7 @@ async def test_a_stop_wakes_who_waits_for_a_stream() -> None:
         yield 1
 
     asked = stop.Stop(lambda: None)
-    taking = stop.Taking(asked)
+    taking = stop.CountedInput(asked)
 
     async def take() -> list[int]:
         items = taking.items(ids.Feed(silent(), asked))

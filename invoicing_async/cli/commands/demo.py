@@ -25,9 +25,9 @@ from ..exits import CommandError, Exit
 from ..input.drafts import example
 from ..input.options import FLAG, Common
 from ..serving import Served, served
-from ..stop import Stop, Taking, listening
-from ..summary import Account
-from ..terminal.output import Count, Screen
+from ..stop import CountedInput, Stop, listening
+from ..summary import BatchSummary
+from ..terminal.output import Count, Output
 from ..terminal.progress import Bar, live
 from ..terminal.rows import DOWNLOADS, SUBMISSIONS, download_row
 from .invoices import Settling
@@ -117,10 +117,10 @@ async def demo(
         Show only what went wrong.
     """
     _check_folder(to)
-    script, screen = _script(orders, invoices, seed), Screen.of(Common(quiet=quiet))
-    taking = Taking(Stop(lambda: screen.problem("stopping: what is in flight finishes")))
-    play = _DemoRun(script, script.sandbox(), screen, Taking(taking.stop), taking, to)
-    with listening(taking.stop):
+    script, output = _script(orders, invoices, seed), Output.of(Common(quiet=quiet))
+    source = CountedInput(Stop(lambda: output.problem("stopping: what is in flight finishes")))
+    play = _DemoRun(script, script.sandbox(), output, CountedInput(source.stop), source, to)
+    with listening(source.stop):
         return await play.run()
 
 
@@ -128,14 +128,14 @@ class _DemoRun:
     """One performance of a script."""
 
     def __init__(
-        self, script: Script, sandbox: Sandbox, screen: Screen, orders: Taking, drafts: Taking, folder: Path
+        self, script: Script, sandbox: Sandbox, output: Output, orders: CountedInput, drafts: CountedInput, folder: Path
     ) -> None:
         self.script = script
         self.sandbox = sandbox
-        self.screen = screen
+        self.output = output
         self.folder = folder
-        self.downloads = _RecordingSummary(DOWNLOADS, evolve(screen, quiet=True), orders, None)
-        self.submissions = _RecordingSummary(SUBMISSIONS, evolve(screen, quiet=True), drafts, None)
+        self.downloads = _RecordingSummary(DOWNLOADS, evolve(output, quiet=True), orders, None)
+        self.submissions = _RecordingSummary(SUBMISSIONS, evolve(output, quiet=True), drafts, None)
         self.settling = Settling(self.submissions, POLLER, {})
 
     async def run(self) -> Exit:
@@ -147,17 +147,17 @@ class _DemoRun:
         return self._code()
 
     def _announce(self, where: Served) -> None:
-        self.screen.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
-        self.screen.say(f" Order documents  {where.documents}")
-        self.screen.say(f" E-invoices       {where.invoices}")
-        if self.screen.lively:
-            self.screen.say("")
+        self.output.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
+        self.output.say(f" Order documents  {where.documents}")
+        self.output.say(f" E-invoices       {where.invoices}")
+        if self.output.lively:
+            self.output.say("")
 
     async def _both(self, where: Served) -> None:
         """Download and submit at the same time."""
         async with AsyncExitStack() as stack:
             documents, invoices = [await stack.enter_async_context(session) for session in self._sessions(where)]
-            await stack.enter_async_context(live(self.screen.err, self._bars(), shown=self.screen.lively))
+            await stack.enter_async_context(live(self.output.err, self._bars(), shown=self.output.lively))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._download(OrderDocuments(documents)))
@@ -176,13 +176,13 @@ class _DemoRun:
     def _bars(self) -> list[Bar]:
         orders, drafts = len(self.script.orders), len(self.script.drafts)
         return [
-            Bar(" Order documents", orders, lambda: self.downloads.settled, self.downloads.monitor.note),
+            Bar(" Order documents", orders, lambda: self.downloads.done, self.downloads.monitor.note),
             Bar(" E-invoices sent", drafts, lambda: self.settling.answered, self.submissions.monitor.note),
-            Bar(" E-invoices final", drafts, lambda: self.submissions.settled),
+            Bar(" E-invoices final", drafts, lambda: self.submissions.done),
         ]
 
     async def _download(self, documents: OrderDocuments) -> None:
-        ids = self.downloads.taking.items(self.script.orders)
+        ids = self.downloads.source.items(self.script.orders)
         async with aclosing(documents.download_many(ids, self.folder)) as outcomes:
             async for outcome in outcomes:
                 await self.downloads.add(download_row(outcome))
@@ -191,9 +191,9 @@ class _DemoRun:
         await self.settling.run(invoices, invoices.submit_many(self.settling.begun(self.script.drafts)))
 
     def _show(self, seconds: float) -> None:
-        self.screen.counts("Order documents", self._counted_orders())
-        self.screen.counts("E-invoices", self._counted_invoices())
-        self.screen.say(f"\n Time   {seconds:.1f} s\n Files  {self.folder.resolve()}\n")
+        self.output.counts("Order documents", self._counted_orders())
+        self.output.counts("E-invoices", self._counted_invoices())
+        self.output.say(f"\n Time   {seconds:.1f} s\n Files  {self.folder.resolve()}\n")
 
     def _counted_orders(self) -> Iterator[Count]:
         counts = self.downloads.counts
@@ -208,7 +208,7 @@ class _DemoRun:
                 yield Count(name, str(number), meaning, style)
 
     def _counted_invoices(self) -> Iterator[Count]:
-        counts, settled = self.submissions.counts, self.submissions.settled
+        counts, settled = self.submissions.counts, self.submissions.done
         for name, number, meaning, style in (
             ("SUCCESS", counts["success"], "submitted once, awaited to the end", "green"),
             ("FAILED", counts["failed"], "the service's own answer, as scripted here", "yellow"),
@@ -218,10 +218,10 @@ class _DemoRun:
                 yield Count(name, str(number), meaning, style)
 
     def _code(self) -> Exit:
-        if self.downloads.taking.cut or self.submissions.taking.cut:
+        if self.downloads.source.cut or self.submissions.source.cut:
             return Exit.STOPPED
         if faults := [*self.unlike_script()]:
-            self.screen.problem(f"not as scripted: {', '.join(faults)}")
+            self.output.problem(f"not as scripted: {', '.join(faults)}")
             return Exit.SOME_LEFT
         return Exit.DONE
 
@@ -230,14 +230,14 @@ class _DemoRun:
         ends = {number: made.outcome.value.lower() for number, made in self.sandbox.created.items()}
         wrong = [order for order, end in self.downloads.ends.items() if end not in self._meant(order)]
         wrong += [key for key, end in self.submissions.ends.items() if end != ends.get(self.submissions.requests[key])]
-        missing = len(self.script.orders) + len(self.script.drafts) - self.downloads.settled - self.submissions.settled
+        missing = len(self.script.orders) + len(self.script.drafts) - self.downloads.done - self.submissions.done
         return wrong + [f"{missing} without an outcome"] * bool(missing)
 
     def _meant(self, order: str) -> set[str]:
         return {"deferred", "skipped"} if order in self.script.not_eligible else {"saved", "skipped"}
 
 
-class _RecordingSummary(Account):
+class _RecordingSummary(BatchSummary):
     """Books that also remember how each item ended."""
 
     def __init__(self, *args: object) -> None:
@@ -248,7 +248,7 @@ class _RecordingSummary(Account):
 
     async def add(self, row: dict[str, object]) -> None:
         """Enter one outcome."""
-        name = str(row[self.kind.name])
+        name = str(row[self.shown.name])
         self.ends[name] = str(row["outcome"])
         self.requests[name] = str(row.get("request_id"))
         attempts = row.get("attempts")

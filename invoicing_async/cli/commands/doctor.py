@@ -27,7 +27,7 @@ from ...transport import Exchange, Request
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..input.settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
-from ..terminal.output import Screen, hints, plain
+from ..terminal.output import Output, hints, plain
 
 __all__ = ["Finding", "clock_difference", "doctor", "findings"]
 
@@ -62,18 +62,18 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
         Also ask each base URL for a sign of life, compare the clocks, and try the client's token.
     """
     common = common or Common()
-    settings, screen = common.settings(), Screen.of(common)
+    settings, output = common.settings(), Output.of(common)
     found = [*_program(), *_env_file(common.env_file), *findings(settings)]
     if online:
         found += await _online(settings)
     for finding in found:
-        screen.line(asdict(finding))
+        output.line(asdict(finding))
     bad = [finding for finding in found if finding.grade == "bad"]
-    if screen.quiet:
+    if output.quiet:
         for finding in bad:
-            screen.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
-    elif not screen.json:
-        _show(screen, found)
+            output.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
+    elif not output.json:
+        _show(output, found)
     return Exit.SOME_LEFT if bad else Exit.DONE
 
 
@@ -227,13 +227,13 @@ async def _token(settings: Settings) -> list[Finding]:
     return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]
 
 
-def _show(screen: Screen, found: list[Finding]) -> None:
+def _show(output: Output, found: list[Finding]) -> None:
     width = max(len(finding.subject) for finding in found)
     for section in dict.fromkeys(finding.section for finding in found):
-        screen.say(f"\n {section}", "bold")
+        output.say(f"\n {section}", "bold")
         for finding in found:
             if finding.section == section:
                 mark, style = _MARKS[finding.grade]
                 subject = plain(finding.subject).ljust(width)
                 text = Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", (plain(finding.text), "dim"))
-                screen.out.print(text, soft_wrap=True)
+                output.out.print(text, soft_wrap=True)

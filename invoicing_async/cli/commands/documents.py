@@ -17,10 +17,10 @@ from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
 from ..input.options import FLAG, Common, IdSource, RateOptions
 from ..input.settings import Settings
-from ..run_kinds import DocumentBook
+from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
-from ..summary import Account, carry_out
-from ..terminal.output import Screen
+from ..summary import BatchSummary, carry_out
+from ..terminal.output import Output
 from ..terminal.progress import Bar, live
 from ..terminal.rows import DOWNLOADS, download_row
 
@@ -92,7 +92,7 @@ async def download(
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
     order = _Order(
         ids=ids,
         to=to,
@@ -102,23 +102,23 @@ async def download(
         durable=durable,
     )
     if run is not None:
-        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
         return await _download_durably(context, order, picking, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")
-    return await _download(screen, settings, order, picking, pace, report)
+    return await _download(output, settings, order, picking, pace, report)
 
 
 async def _download(
-    screen: Screen, settings: Settings, order: _Order, picking: IdSource, pace: RateOptions, report: Path | None
+    output: Output, settings: Settings, order: _Order, picking: IdSource, pace: RateOptions, report: Path | None
 ) -> Exit:
-    async def work(account: Account) -> None:
-        session = settings.documents(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-        with open_ids(order.ids, picking, account.taking.stop) as found:
-            bar = Bar("Order documents", found.about, lambda: account.settled, account.monitor.note)
-            async with session, live(screen.err, [bar], shown=screen.lively):
+    async def work(batch: BatchSummary) -> None:
+        session = settings.documents(pace, on_event=batch.monitor)
+        with open_ids(order.ids, picking, batch.source.stop) as found:
+            bar = Bar("Order documents", found.about, lambda: batch.done, batch.monitor.note)
+            async with session, live(output.err, [bar], shown=output.lively):
                 outcomes = OrderDocuments(session).download_many(
-                    account.taking.items(found.items),
+                    batch.source.items(found.items),
                     order.to,
                     on_existing=order.on_existing,
                     durable=order.durable,
@@ -127,20 +127,20 @@ async def _download(
                 )
                 async with aclosing(outcomes):
                     async for outcome in outcomes:
-                        await account.add(download_row(outcome))
+                        await batch.add(download_row(outcome))
 
-    return await carry_out(DOWNLOADS, screen, work, report=report, resume=RESUME)
+    return await carry_out(DOWNLOADS, output, work, report=report, resume=RESUME)
 
 
 async def _download_durably(context: RunContext, order: _Order, picking: IdSource, *, verify: bool) -> Exit:
     context.check(context.settings.documents)
     check_form(order.ids, picking)
 
-    async def work(run: DocumentRun, book: DocumentBook) -> None:
+    async def work(run: DocumentRun, summary: DocumentSummary) -> None:
         await _agree(run, order)
-        with open_ids(order.ids, picking, book.stop) as found:
-            await take_ids(run, book, found.items, found.about)
-        await download_run(run, book, verify=verify)
+        with open_ids(order.ids, picking, summary.stop) as found:
+            await take_ids(run, summary, found.items, found.about)
+        await download_run(run, summary, verify=verify)
 
     opening = DocumentRun.open(
         context.file,
@@ -149,7 +149,7 @@ async def _download_durably(context: RunContext, order: _Order, picking: IdSourc
         served_name=order.served_name,
         durable=order.durable,
     )
-    return await carry_out_run(context, opening, DocumentBook, work)
+    return await carry_out_run(context, opening, DocumentSummary, work)
 
 
 async def _agree(run: DocumentRun, order: _Order) -> None:

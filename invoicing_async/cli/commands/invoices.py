@@ -18,17 +18,18 @@ from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
 from ...runs import InvoiceRun
-from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
+from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
-from ..input.ids import SOURCE, Ids, open_ids
+from ..input.exports import AskedExport, ExportFormat
+from ..input.ids import SOURCE, Ids, open_ids, until_none
 from ..input.options import FLAG, Common, IdSource, RateOptions
 from ..input.settings import Settings
-from ..run_kinds import InvoiceBook
+from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
-from ..stop import Taking
-from ..summary import Account, carry_out, reason, words
-from ..terminal.output import Screen, plain
+from ..stop import CountedInput
+from ..summary import BatchSummary, carry_out, reason, words
+from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 
@@ -40,7 +41,7 @@ RESUME_SUBMIT = (
 )
 RESUME_WAIT = "The operations go on at the service: give the same ids again."
 SHOWN = 20
-"""Keys in doubt that are named on the screen."""
+"""Keys in doubt that are named on the output."""
 
 
 @app.command
@@ -91,31 +92,38 @@ async def submit(
         Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace = common or Common(), pace or RateOptions()
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     wanted.check_for(run)
     found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
-        return _refuse(found, screen)
+        return _refuse(found, output)
     if run is not None:
-        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
-        return await _submit_durably(context, found, wanted, poller if wait or wanted else None)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        context.check(settings.invoices)
 
-    async def work(account: Account) -> None:
-        account.taking.taken += len(found.bad) + len(found.repeated)
+        async def submit_durably(run: InvoiceRun, summary: InvoiceSummary) -> None:
+            await agree(run, wanted)
+            await take_drafts(run, summary, found)
+            await submit_run(run, summary, poller=poller if wait or wanted else None, verify=False)
+
+        return await carry_out_run(context, InvoiceRun.open(context.file), InvoiceSummary, submit_durably)
+
+    async def work(batch: BatchSummary) -> None:
+        batch.source.taken += len(found.bad) + len(found.repeated)
         for row in [bad.row() for bad in found.bad] + found.repeated_rows():
-            await account.add(row)
-        await _submit(account, settings, pace, found, poller if wait else None)
+            await batch.add(row)
+        await _submit(batch, settings, pace, found, poller if wait else None)
 
-    return await carry_out(SUBMISSIONS, screen, work, report=report, resume=RESUME_SUBMIT)
+    return await carry_out(SUBMISSIONS, output, work, report=report, resume=RESUME_SUBMIT)
 
 
-def _refuse(found: Drafts, screen: Screen) -> int:
+def _refuse(found: Drafts, output: Output) -> int:
     faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
-        screen.line(bad.row())
+        output.line(bad.row())
     for fault in faults:
-        screen.err.print(plain(fault), markup=False, soft_wrap=True)
+        output.err.print(plain(fault), markup=False, soft_wrap=True)
     if found.head:
         raise CommandError("nothing was sent: the row of column names has faults, so no cell can be trusted")
     raise CommandError(
@@ -124,41 +132,29 @@ def _refuse(found: Drafts, screen: Screen) -> int:
     )
 
 
-async def _submit_durably(context: RunContext, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
-    context.check(context.settings.invoices)
-
-    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
-        await agree(run, export)
-        await take_drafts(run, book, found)
-        await submit_run(run, book, poller=poller, verify=False)
-
-    return await carry_out_run(context, InvoiceRun.open(context.file), InvoiceBook, work)
-
-
 async def _submit(
-    account: Account, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
+    batch: BatchSummary, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
 ) -> None:
-    session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
+    session = settings.invoices(pace, on_event=batch.monitor)
     total = found.count
-    settling = Settling(account, poller, found.lines)
-    bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, account.monitor.note)]
+    settling = Settling(batch, poller, found.lines)
+    bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, batch.monitor.note)]
     if poller:
-        bars.append(Bar("Settled", total, lambda: account.settled))
-    screen = account.screen
-    async with session, live(screen.err, bars, shown=screen.lively):
-        names, endpoints = settings.names(), settings.endpoints()
-        invoices = AsyncInvoices(session, names=names, endpoints=endpoints, rounding=found.rounding)
+        bars.append(Bar("Settled", total, lambda: batch.done))
+    output = batch.output
+    async with session, live(output.err, bars, shown=output.lively):
+        invoices = settings.e_invoices(session, rounding=found.rounding)
         await settling.run(invoices, invoices.submit_many(settling.begun(found.good)))
 
 
 @define
 class Settling:
-    """Drafts on their way from submission to their end: each leaves as one row in the account.
+    """Drafts on their way from submission to their end: each leaves as one row in the batch.
 
     Without a `poller` a submission is the end. `lines` tells where in the input a key stands.
     """
 
-    account: Account
+    batch: BatchSummary
     poller: Poller | None
     lines: dict[str, int]
     answered: int = 0
@@ -168,7 +164,7 @@ class Settling:
 
     def begun(self, drafts: Iterable[InvoiceDraft]) -> Iterator[InvoiceDraft]:
         """Yield the drafts to be submitted, remembering each until it has its answer."""
-        for draft in self.account.taking.items(drafts):  # type: ignore[union-attr] # a plain iterable stays one
+        for draft in self.batch.source.now(drafts):
             self._open[draft.key] = draft
             yield draft
 
@@ -185,59 +181,50 @@ class Settling:
             finally:
                 self._handed.put_nowait(None)
                 if self._waiting:
-                    await unless_stopped(waiting, self.account.taking)
+                    await unless_stopped(waiting, self.batch.source)
         finally:
             waiting.cancel()
             await asyncio.wait([waiting])
-            await self._enter_rest()
+            for rows in self._waiting.values():
+                for row in rows:
+                    await self.batch.add(row)
+            await self._enter_unanswered()
 
     async def _take(self, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 self._open.pop(outcome.draft.key, None)
                 self.answered += 1
-                await self._sort(outcome)
-
-    async def _sort(self, outcome: SubmitOutcome) -> None:
-        row = submission_row(outcome, line=self.lines.get(outcome.draft.key))
-        if self.poller is None or not isinstance(outcome, Submitted) or outcome.request.terminal:
-            await self.account.add(row)
-            return
-        request_id = outcome.request.request_id.lower()
-        self._waiting.setdefault(request_id, []).append(row)
-        self._handed.put_nowait(request_id)
-
-    async def _ids(self) -> AsyncIterator[str]:
-        while (request_id := await self._handed.get()) is not None:
-            yield request_id
+                row = submission_row(outcome, line=self.lines.get(outcome.draft.key))
+                if self.poller is None or not isinstance(outcome, Submitted) or outcome.request.terminal:
+                    await self.batch.add(row)
+                else:
+                    request_id = outcome.request.request_id.lower()
+                    self._waiting.setdefault(request_id, []).append(row)
+                    self._handed.put_nowait(request_id)
 
     async def _wait(self, invoices: AsyncInvoices) -> None:
-        async with aclosing(invoices.wait_many(self._ids(), poller=self.poller)) as ends:
+        handed: AsyncIterator[str] = until_none(self._handed)
+        async with aclosing(invoices.wait_many(handed, poller=self.poller)) as ends:
             async for end in ends:
                 if isinstance(end, Unsettled):
-                    self.account.hear(end.error)
+                    self.batch.note_error(end.error)
                 for row in self._waiting.pop(end.request_id.lower(), []):
-                    await self.account.add(row | request_row(end))
+                    await self.batch.add(row | request_row(end))
 
-    async def _enter_rest(self) -> None:
-        for rows in self._waiting.values():
-            for row in rows:
-                await self.account.add(row)
+    async def _enter_unanswered(self) -> None:
+        """Enter the drafts that have no answer as in doubt, and name their keys."""
         for draft in self._open.values():
             error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
-            await self.account.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
-        self._name_doubts()
-
-    def _name_doubts(self) -> None:
-        keys = [plain(key) for key in self._open]
-        if keys:
+            await self.batch.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
+        if keys := [plain(key) for key in self._open]:
             more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
-            self.account.screen.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
+            self.batch.output.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
 
 
-async def unless_stopped(task: asyncio.Task[None], taking: Taking) -> None:
+async def unless_stopped(task: asyncio.Task[None], source: CountedInput) -> None:
     """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
-    stopped = asyncio.create_task(taking.stop.wait())
+    stopped = asyncio.create_task(source.stop.wait())
     try:
         await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -245,7 +232,7 @@ async def unless_stopped(task: asyncio.Task[None], taking: Taking) -> None:
     if task.done():
         task.result()
     else:
-        taking.cut = True
+        source.cut = True
 
 
 @app.command
@@ -279,68 +266,56 @@ async def wait(
     common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
 
-    async def work(account: Account) -> None:
-        with open_ids(from_, picking, account.taking.stop) if from_ else nullcontext(Ids(ids)) as found:
-            await _Waiting(account).run(settings, pace, found.items, Poller(timeout=timeout))
+    async def work(batch: BatchSummary) -> None:
+        with open_ids(from_, picking, batch.source.stop) if from_ else nullcontext(Ids(ids)) as found:
+            await _Waiting(batch).run(settings, pace, found.items, Poller(timeout=timeout))
 
-    return await carry_out(WAITS, screen, work, report=report, resume=RESUME_WAIT)
+    return await carry_out(WAITS, output, work, report=report, resume=RESUME_WAIT)
 
 
 @define
 class _Waiting:
     """Requests on their way to their end."""
 
-    account: Account
+    batch: BatchSummary
     _seen: set[str] = field(factory=set, init=False)
     _open: dict[str, None] = field(factory=dict, init=False)
 
     async def run(self, settings: Settings, pace: RateOptions, ids: Any, poller: Poller) -> None:
-        account = self.account
-        session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-        bar = Bar("E-invoices", None, lambda: account.settled, account.monitor.note)
-        async with session, live(account.screen.err, [bar], shown=account.screen.lively):
-            invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        batch = self.batch
+        session = settings.invoices(pace, on_event=batch.monitor)
+        bar = Bar("E-invoices", None, lambda: batch.done, batch.monitor.note)
+        async with session, live(batch.output.err, [bar], shown=batch.output.lively):
+            invoices = settings.e_invoices(session)
             waiting = asyncio.create_task(self._wait(invoices, ids, poller, bar))
             try:
-                await unless_stopped(waiting, account.taking)
+                await unless_stopped(waiting, batch.source)
             finally:
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 for number in self._open:
-                    await account.add({"request_id": number, "outcome": "submitted", "error": "the wait was stopped"})
+                    await batch.add({"request_id": number, "outcome": "submitted", "error": "the wait was stopped"})
 
     async def _wait(self, invoices: AsyncInvoices, ids: Any, poller: Poller, bar: Bar) -> None:
         async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
             async for end in ends:
                 self._open.pop(end.request_id, None)
                 if isinstance(end, Unsettled):
-                    self.account.hear(end.error)
-                await self.account.add(request_row(end))
+                    self.batch.note_error(end.error)
+                await self.batch.add(request_row(end))
 
     async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:
-        async for text in _each(self.account.taking.items(ids)):
+        async for text in self.batch.source.later(ids):
             number = _uuid(text)
-            bar.total = self.account.taking.taken
+            bar.total = self.batch.source.taken
             if number in self._seen:
-                await self.account.add({"request_id": number, "outcome": "duplicate"})
+                await self.batch.add({"request_id": number, "outcome": "duplicate"})
                 continue
             self._seen.add(number)
             self._open[number] = None
             yield number
-
-
-async def _each(items: Iterator[str] | AsyncIterator[str]) -> AsyncIterator[str]:
-    """Yield either kind of iterator as the asynchronous one, leaving the loop a breath now and then."""
-    if isinstance(items, AsyncIterator):
-        async for item in items:
-            yield item
-        return
-    for count, item in enumerate(items, 1):
-        yield item
-        if count % 500 == 0:
-            await asyncio.sleep(0)
 
 
 def _uuid(text: str) -> str:
@@ -360,18 +335,18 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
         The id that its submission gave.
     """
     common = common or Common()
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
     number = _uuid(request_id)
     async with settings.invoices() as session:
-        invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        invoices = settings.e_invoices(session)
         row = request_row(await invoices.status(number))
-    screen.line(row)
-    if not screen.json:
-        screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
+    output.line(row)
+    if not output.json:
+        output.facts((words(name), str(value)) for name, value in row.items() if value is not None)
     if row["outcome"] != "failed" and not refused_by_authority(row):
         return Exit.DONE
-    if screen.quiet:
-        screen.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+    if output.quiet:
+        output.amiss(f"{row['outcome']}  {number}  {reason(row)}")
     return Exit.SOME_LEFT
 
 
@@ -391,10 +366,10 @@ def show_example(
     format_
         What the file is to be; a CSV has one invoice line a row and every column there is.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     if format_ == "csv":
-        screen.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
+        output.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
         return Exit.DONE
     for number in range(1, count + 1):
-        screen.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
+        output.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
     return Exit.DONE

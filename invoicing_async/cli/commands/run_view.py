@@ -21,7 +21,7 @@ from ..summary import words
 from ..terminal.rows import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
-    Kind,
+    RowType,
     at,
     clock_time,
 )
@@ -37,7 +37,7 @@ class RunView:
 
     file: str
     ledger: LedgerReader
-    kind: Kind
+    row_type: RowType
     now: Overview
     without_file: int
     """Finished invoices that are to be exported."""
@@ -109,7 +109,7 @@ class RunView:
             "begun": at(self.ledger.created),
             "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
             "total": sum(self.counts.values()),
-            "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
+            "counts": {state: self.counts.get(state, 0) for state in self.row_type.outcomes},
             "without_file": self.without_file,
             "authority": dict(self.authority.counts),
             "settings": dict(self.ledger.settings),

@@ -13,7 +13,7 @@ from ...transport import path as quoted
 from ..exits import CommandError, Exit
 from ..input.options import Common
 from ..input.settings import DOCUMENTS, Settings
-from ..terminal.output import Screen, plain
+from ..terminal.output import Output, plain
 
 __all__ = ["mask", "sign"]
 
@@ -80,10 +80,10 @@ def sign(
         body=_bytes(body),
         timestamp_ms=int(RealClock().now() * 1000) if timestamp is None else timestamp,
     )
-    screen = Screen.of(common)
-    screen.line(_row(stages))
-    if not screen.json:
-        _show(screen, stages, auth, settings)
+    output = Output.of(common)
+    output.line(_row(stages))
+    if not output.json:
+        _show(output, stages, auth, settings)
     return Exit.DONE
 
 
@@ -114,10 +114,10 @@ def _row(stages: Signature) -> dict[str, object]:
     }
 
 
-def _show(screen: Screen, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
+def _show(output: Output, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
     masked = _Masked(stages)
     facts = (("base URL", settings.base_url(DOCUMENTS)), ("rules", _rules(auth)), ("secret key", mask(auth.secret_key)))
-    screen.facts(facts)
+    output.facts(facts)
     headers = "\n".join(f"{name}: {value}" for name, value in masked.headers.items())
     for title, text in (
         ("1  SHA-256 of the body", stages.body_sha256),
@@ -125,9 +125,9 @@ def _show(screen: Screen, stages: Signature, auth: HmacAuth, settings: Settings)
         ("3  HMAC-SHA256 of it under the secret key, in hex", stages.digest),
         ("4  Headers as they are sent", headers),
     ):
-        screen.say(f"\n  {title}", "bold")
+        output.say(f"\n  {title}", "bold")
         for line in text.split("\n"):
-            screen.say(f"     {plain(line)}")
+            output.say(f"     {plain(line)}")
 
 
 def _rules(auth: HmacAuth) -> str:

@@ -26,7 +26,7 @@ from ..stop import Stop
 from .id_files import Form, looked_at
 from .options import IdSource
 
-__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines"]
+__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines", "until_none"]
 
 T = TypeVar("T")
 STDIN = "-"
@@ -243,6 +243,12 @@ def _cell(row: list[str], index: int, where: str) -> str:
     if not value:
         raise CommandError(f"{where} is empty")
     return value
+
+
+async def until_none(queue: asyncio.Queue[T | None]) -> AsyncIterator[T]:
+    """Yield what is put in a queue, until that is None."""
+    while (item := await queue.get()) is not None:
+        yield item
 
 
 class Feed(Generic[T]):

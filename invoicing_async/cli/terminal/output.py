@@ -17,7 +17,7 @@ from rich.text import Text
 from ...errors import ApiError
 from ..input.options import Common
 
-__all__ = ["Count", "Screen", "hints", "plain", "print_error", "readable", "stderr", "unheard"]
+__all__ = ["Count", "Output", "hints", "plain", "print_error", "readable", "silence_stdout", "stderr"]
 
 
 def readable() -> None:
@@ -47,7 +47,7 @@ class Count:
 
 
 @frozen(kw_only=True)
-class Screen:
+class Output:
     """The two streams of a command. With `json`, stdout has JSON lines and nothing else."""
 
     out: Console
@@ -57,8 +57,8 @@ class Screen:
     debug: bool = False
 
     @classmethod
-    def of(cls, common: Common) -> Screen:
-        """Open the screen as the options say."""
+    def of(cls, common: Common) -> Output:
+        """Open the output as the options say."""
         return cls(
             out=_Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet, debug=common.debug
         )
@@ -159,10 +159,10 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
         if not self.stderr:
-            unheard()
+            silence_stdout()
 
 
-def unheard() -> None:
+def silence_stdout() -> None:
     """Let stdout lead nowhere: its reader has left."""
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 

@@ -150,15 +150,15 @@ class _Note(ProgressColumn):
 class _Picture(Progress):
     """The bars, and below them one line of text if there is one."""
 
-    foot: Callable[[], Text] | None = None
+    footer: Callable[[], Text] | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        if self.foot is not None:
-            yield self.foot()
+        if self.footer is not None:
+            yield self.footer()
 
 
-def _picture(console: Console, foot: Callable[[], Text] | None) -> _Picture:
+def _picture(console: Console, footer: Callable[[], Text] | None) -> _Picture:
     picture = _Picture(
         TextColumn("{task.description}"),
         BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
@@ -170,7 +170,7 @@ def _picture(console: Console, foot: Callable[[], Text] | None) -> _Picture:
         auto_refresh=False,
         expand=False,
     )
-    picture.foot = foot
+    picture.footer = footer
     return picture
 
 
@@ -180,14 +180,14 @@ async def live(
     bars: list[Bar],
     *,
     shown: bool,
-    foot: Callable[[], Text] | None = None,
+    footer: Callable[[], Text] | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[None]:
     """Show the bars while the block runs, if `shown`; counting is done elsewhere, so that a picture costs nothing."""
     if not shown:
         yield
         return
-    with _picture(console, foot) as picture:
+    with _picture(console, footer) as picture:
         tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
         drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
         try:

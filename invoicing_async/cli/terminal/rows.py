@@ -40,8 +40,8 @@ __all__ = [
     "REFRESHES",
     "SUBMISSIONS",
     "WAITS",
-    "Kind",
     "Row",
+    "RowType",
     "at",
     "check_row",
     "clock_time",
@@ -59,8 +59,8 @@ Row: TypeAlias = dict[str, Any]
 
 
 @frozen(kw_only=True)
-class Kind:
-    """One sort of batch: its columns, and its outcomes in the order and the words of the summary.
+class RowType:
+    """The rows of one sort of batch: their columns, and the outcomes in the order and the words of the summary.
 
     `name` is the column that names an item; the outcomes in `good` leave nothing to be done.
     """
@@ -71,12 +71,16 @@ class Kind:
     outcomes: Mapping[str, str]
     good: frozenset[str]
 
+    def style(self, outcome: str) -> str:
+        """Return the colour in which an outcome is counted."""
+        return "green" if outcome in self.good else "" if outcome in {"planned", "in_flight"} else "yellow"
+
 
 _ERROR = ("error", "code", "hint", "attempts")
 _SAID = ("http_status", "request_ids", "answer")
 """What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
 
-DOWNLOADS = Kind(
+DOWNLOADS = RowType(
     title="Order documents",
     name="order_id",
     columns=("order_id", "outcome", "path", "size", "sha256", "request_id", *_ERROR),
@@ -107,7 +111,7 @@ _UNSETTLED = {
 }
 _PLANNED = {"planned": "taken in; nothing of it was sent"}
 
-SUBMISSIONS = Kind(
+SUBMISSIONS = RowType(
     title="E-invoices",
     name="key",
     columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", "path", "size", "sha256"),
@@ -130,7 +134,7 @@ _ITEM = (
     "updated",
 )
 
-DOCUMENT_ITEMS = Kind(
+DOCUMENT_ITEMS = RowType(
     title="Order documents",
     name="key",
     columns=_ITEM,
@@ -144,7 +148,7 @@ DOCUMENT_ITEMS = Kind(
     good=frozenset({"saved", "skipped"}),
 )
 
-INVOICE_ITEMS = Kind(
+INVOICE_ITEMS = RowType(
     title="E-invoices",
     name="key",
     columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", *_SAID, "payload_sha256"),
@@ -160,7 +164,7 @@ INVOICE_ITEMS = Kind(
     good=frozenset({"submitted", "success"}),
 )
 
-CHECKS = Kind(
+CHECKS = RowType(
     title="Files of the run",
     name="key",
     columns=("key", "outcome", "path", "error"),
@@ -172,7 +176,7 @@ CHECKS = Kind(
     good=frozenset({"whole"}),
 )
 
-REFRESHES = Kind(
+REFRESHES = RowType(
     title="E-invoices at the tax authority",
     name="key",
     columns=("key", "outcome", *_INVOICE),
@@ -180,7 +184,7 @@ REFRESHES = Kind(
     good=frozenset({"refreshed"}),
 )
 
-WAITS = Kind(
+WAITS = RowType(
     title="E-invoice requests",
     name="request_id",
     columns=("request_id", "outcome", *_INVOICE[1:]),
