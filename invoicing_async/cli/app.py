@@ -55,7 +55,7 @@ for _name, (_where, _help) in COMMANDS.items():
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     readable()
     try:
         return _run(tokens)
@@ -65,7 +65,7 @@ def run(tokens: Sequence[str]) -> int:
     except CommandError as error:
         return _told(error, error.code, tokens)
     except BrokenPipeError:
-        # What Python flushes at its end goes nowhere: the reader of stdout has left.
+        # The reader of stdout has left: what Python flushes at its end is dropped.
         silence_stdout()
         return Exit.STOPPED
     except (InvoicingError, OSError) as error:

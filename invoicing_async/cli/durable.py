@@ -204,8 +204,13 @@ async def submit_run(run: InvoiceRun, summary: InvoiceSummary, *, poller: Poller
         invoices = context.settings.e_invoices(session)
         if verify and export is not None:
             await _mend(run, summary, invoices, export, poller)
-        if summary.output.json:
-            await _print_known(run, summary)
+        if output.json:
+            # The same drafts given again are answered with what an earlier command learned of them.
+            known = [state for state in State if state not in summary.worked_on]
+            async with aclosing(run.ledger.items(known)) as rested:
+                async for item in rested:
+                    if not summary.is_to_be_exported(item):
+                        summary.print(summary.result(item))
         items = run.run(invoices, poller=poller) if summary.waiting else run.submit(invoices)
         if export is None:
             await _take(items, summary)
@@ -227,15 +232,6 @@ def _bars(summary: InvoiceSummary) -> list[Bar]:
     for bar in bars[:1]:
         bar.note = summary.monitor.note
     return bars
-
-
-async def _print_known(run: InvoiceRun, summary: InvoiceSummary) -> None:
-    """Print what came to rest in an earlier command: the same drafts given again are answered with what is known."""
-    states = [state for state in State if state not in summary.worked_on]
-    async with aclosing(run.ledger.items(states)) as items:
-        async for item in items:
-            if not summary.is_to_be_exported(item):
-                summary.print(summary.result(item))
 
 
 async def _take(

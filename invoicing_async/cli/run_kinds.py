@@ -52,11 +52,6 @@ class DocumentSummary(RunSummary):
         """Whether the run can do more if it is resumed."""
         return self.bad > 0
 
-    @property
-    def refused(self) -> int:
-        """None: the tax authority judges e-invoices."""
-        return 0
-
     async def others(self) -> AsyncIterator[Row]:
         """Yield the ids that stood in the input before, each once."""
         after = ""

@@ -27,9 +27,9 @@ from .terminal.report import Report
 from .terminal.rows import (
     Row,
     RowType,
-    clock_time,
     item_row,
 )
+from .terminal.times import local_time
 
 __all__ = [
     "PAGE",
@@ -67,7 +67,7 @@ def show_doubts(output: Output, file: str, items: Sequence[Item], number: int, *
     output.say(f"\n {number:,} {IN_DOUBT}", "yellow")
     for item in items:
         row = item_row(item)
-        output.say(f"   {plain(item.key)}  sent {clock_time(item.sent_at)}")
+        output.say(f"   {plain(item.key)}  sent {local_time(item.sent_at)}")
         status, named = row.get("http_status"), str(row.get("request_ids") or "")
         said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), named and f"it named {named}"]
         if answered := "; ".join(dict.fromkeys(str(text) for text in said if text)):
@@ -196,7 +196,7 @@ class RunSummary(Summary):
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Keep the counts up to date while the block runs, if somebody is looking."""
+        """Keep the counts up to date while the block runs, if they are shown."""
 
         async def look() -> None:
             while True:

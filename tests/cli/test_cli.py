@@ -137,21 +137,21 @@ def test_the_loop_is_uvloops_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -
     loop.close()
 
 
-def test_taking_counts_and_ends_when_asked() -> None:
+def test_a_counted_input_ends_when_a_stop_is_asked_for() -> None:
     """What was taken is counted; an input that ended by itself was not cut."""
     told: list[str] = []
-    taking = stop.CountedInput(stop.Stop(lambda: told.append("told")))
-    assert list(taking.items("ab")) == ["a", "b"]  # type: ignore[arg-type] # a plain iterable stays one
-    assert (taking.taken, taking.cut) == (2, False)
-    items = taking.items("cde")
+    source = stop.CountedInput(stop.Stop(lambda: told.append("told")))
+    assert list(source.items("ab")) == ["a", "b"]  # type: ignore[arg-type] # a plain iterable stays one
+    assert (source.taken, source.cut) == (2, False)
+    items = source.items("cde")
     assert isinstance(items, Iterator)
     assert next(items) == "c"
-    taking.stop.ask()
-    taking.stop.ask()
+    source.stop.ask()
+    source.stop.ask()
     assert list(items) == []
-    assert (taking.taken, taking.cut, told) == (3, True, ["told"])
+    assert (source.taken, source.cut, told) == (3, True, ["told"])
     later: list[int] = []
-    taking.stop.then(lambda: later.append(1))
+    source.stop.then(lambda: later.append(1))
     assert later == [1]
 
 

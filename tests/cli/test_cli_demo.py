@@ -71,7 +71,7 @@ def test_a_demo_unlike_its_script_is_found() -> None:
     """What did not end as the sandbox meant it to is named, and the exit code is 1."""
 
     async def play() -> list[str]:
-        script = demo._script(16, 1, 0)
+        script = demo.Script.of(16, 1, 0)
         asked = stop.Stop(lambda: None)
         performance = demo._DemoRun(
             script, script.sandbox(), memory_output(), stop.CountedInput(asked), stop.CountedInput(asked), Path()
@@ -86,7 +86,7 @@ def test_a_demo_unlike_its_script_is_found() -> None:
         return performance.unlike_script()
 
     wrong = asyncio.run(play())
-    orders = demo._script(16, 1, 0).orders
+    orders = demo.Script.of(16, 1, 0).orders
     assert wrong == [orders[0], orders[7], "k", "14 without an outcome"]
 
 

@@ -37,7 +37,7 @@ from invoicing_async.cli.input import drafts
 from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
-from invoicing_async.cli.terminal import rows
+from invoicing_async.cli.terminal import rows, times
 from invoicing_async.cli.terminal.output import Output
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
@@ -82,9 +82,6 @@ def killed(calls: Callable[[], int], at: int, *tokens: object) -> None:
     with forked(*tokens) as running:
         until(lambda: calls() >= at, running)
         running.kill()
-
-
-# --- documents ------------------------------------------------------------------------------------------------------
 
 
 def test_a_download_run_keeps_every_outcome_and_its_counts_add_up(services: Callable[..., Sandbox], cli: Cli) -> None:
@@ -265,9 +262,6 @@ def test_ids_are_taken_in_whole_or_not_at_all(services: Callable[..., Sandbox], 
         os.close(write)
     assert shown(cli, "m.db")["total"] == 0
     assert not sandbox.counts
-
-
-# --- e-invoices -----------------------------------------------------------------------------------------------------
 
 
 def sent(sandbox: Sandbox) -> Counter[str]:
@@ -572,9 +566,6 @@ def test_fifty_faults_in_ten_thousand_lines_are_all_told(services: Callable[...,
     assert not Path("i.db").exists()
 
 
-# --- looking --------------------------------------------------------------------------------------------------------
-
-
 def test_show_lists_items_as_lines_or_as_a_report(services: Callable[..., Sandbox], cli: Cli) -> None:
     """One line an item, for a person or a machine, all or those of some states."""
     services(Faults(not_eligible=["order-1"]))
@@ -708,9 +699,6 @@ def test_a_run_file_that_breaks_is_told_once(
     assert not Path("r.csv").exists()
 
 
-# --- books ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.asyncio
 async def test_item_counts_that_do_not_add_up_are_told(tmp_path: Path) -> None:
     """An item without an outcome, or one too many in the file, is an error whatever else went well."""
@@ -758,4 +746,4 @@ def test_an_answer_that_reads_no_more_is_left_out() -> None:
     """A row never fails for what a service once answered; what the library wrote is in the file whole."""
     item = Item(seq=1, key="a", state="success", request_id=str(uuid4()), result="{", payload_sha256="0")
     assert rows.item_row(item)["lookup_code"] is None
-    assert rows.clock_time(None) == ""
+    assert times.local_time(None) == ""

@@ -19,7 +19,7 @@ from invoicing_async import (
 )
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import progress, report, rows
+from invoicing_async.cli.terminal import progress, report, rows, times
 from invoicing_async.cli.terminal.output import Output, plain
 from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
@@ -88,7 +88,7 @@ def test_the_monitor_counts_retries() -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Two units say enough."""
-    assert progress.span(seconds) == text
+    assert times.duration(seconds) == text
 
 
 @pytest.mark.asyncio

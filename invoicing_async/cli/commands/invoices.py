@@ -23,7 +23,7 @@ from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from ..input.exports import AskedExport, ExportFormat
 from ..input.ids import SOURCE, Ids, open_ids, until_none
-from ..input.options import FLAG, Common, IdSource, RateOptions
+from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Seconds
 from ..input.settings import Settings
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
@@ -55,8 +55,8 @@ async def submit(
     to: Path | None = None,
     layout: str | None = None,
     skip_invalid: Annotated[bool, FLAG] = False,
-    timeout: float = 300.0,
-    report: Path | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
     reading: Reading | None = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
@@ -66,7 +66,8 @@ async def submit(
     With --run FILE the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
     is there. A key is submitted once in a run file, ever: after a stop, a crash or kill -9 the same command, or
     `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
-    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
+    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it. The report
+    has every item of the run.
 
     Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
     failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run;
@@ -86,10 +87,6 @@ async def submit(
         The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
     skip_invalid
         Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
-    timeout
-        Seconds to wait for each.
-    report
-        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()
@@ -188,7 +185,12 @@ class Settling:
             for rows in self._waiting.values():
                 for row in rows:
                     await self.batch.add(row)
-            await self._enter_unanswered()
+            for draft in self._open.values():
+                error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
+                await self.batch.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
+            if keys := [plain(key) for key in self._open]:
+                more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
+                self.batch.output.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
 
     async def _take(self, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         async with aclosing(outcomes):
@@ -212,15 +214,6 @@ class Settling:
                 for row in self._waiting.pop(end.request_id.lower(), []):
                     await self.batch.add(row | request_row(end))
 
-    async def _enter_unanswered(self) -> None:
-        """Enter the drafts that have no answer as in doubt, and name their keys."""
-        for draft in self._open.values():
-            error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
-            await self.batch.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
-        if keys := [plain(key) for key in self._open]:
-            more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
-            self.batch.output.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
-
 
 async def unless_stopped(task: asyncio.Task[None], source: CountedInput) -> None:
     """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
@@ -241,9 +234,9 @@ async def wait(
     /,
     *,
     from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
-    timeout: float = 300.0,
-    report: Path | None = None,
-    picking: IdSource | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
+    id_source: IdSource | None = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
@@ -258,18 +251,14 @@ async def wait(
         The request ids.
     from_
         Read the ids from this file, or - for stdin; CSV with --column, JSONL with --field.
-    timeout
-        Seconds to wait for each.
-    report
-        Write every outcome to this file, CSV or JSON by its ending.
     """
-    common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
+    common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
     output, settings = Output.of(common), common.settings()
 
     async def work(batch: BatchSummary) -> None:
-        with open_ids(from_, picking, batch.source.stop) if from_ else nullcontext(Ids(ids)) as found:
+        with open_ids(from_, id_source, batch.source.stop) if from_ else nullcontext(Ids(ids)) as found:
             await _Waiting(batch).run(settings, pace, found.items, Poller(timeout=timeout))
 
     return await carry_out(WAITS, output, work, report=report, resume=RESUME_WAIT)

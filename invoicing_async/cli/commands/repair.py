@@ -12,7 +12,6 @@ from typing import Annotated, Literal, TypeAlias
 from cyclopts import App, Parameter
 
 from ...repair import (
-    Entry,
     entries,
     retry_rejected,
     sheet_head,
@@ -22,12 +21,12 @@ from ...repair import (
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit
-from ..input.options import FLAG, Common, RateOptions
+from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile
 from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
-from ..terminal.rows import REFRESHES, Row, item_row, refresh_row
+from ..terminal.rows import REFRESHES, item_row, refresh_row
 from .resolve import KEY, resolve, standing
 
 __all__ = ["add_to"]
@@ -38,7 +37,7 @@ Listed: TypeAlias = Literal[
 
 
 async def retry(
-    file: str,
+    file: RunFile,
     key: Annotated[str | None, KEY] = None,
     /,
     *,
@@ -52,8 +51,6 @@ async def retry(
 
     Parameters
     ----------
-    file
-        The run file.
     key
         The draft's key.
     state
@@ -94,7 +91,7 @@ async def _none_rejected(run: InvoiceRun, codes: Iterable[str]) -> str:
 
 
 async def export(
-    file: str,
+    file: RunFile,
     out: Path | None = None,
     /,
     *,
@@ -111,8 +108,6 @@ async def export(
 
     Parameters
     ----------
-    file
-        The run file.
     out
         Where to write it, a new file; stdout without.
     state
@@ -142,7 +137,13 @@ async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) 
     async for entry in entries(ledger, states):
         number += 1
         if output.json:
-            output.line(_entry_row(entry))
+            found = entry.contents
+            about = {name: getattr(entry, name) for name in ("item", "key", "state")}
+            amount = None if found.amount is None else f"{found.amount:f}"
+            said = {name: getattr(entry, name) for name in ("sent_at", "http_status", "code", "said", "request_id")}
+            named = " ".join(entry.named_ids) or None
+            buyer = {"buyer": found.buyer, "tax_code": found.tax_code, "amount": amount}
+            output.line({**about, **buyer, **said, "named_ids": named})
         else:
             _put(sheet_line(entry))
     return number
@@ -151,15 +152,6 @@ async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) 
 def _put(text: str) -> None:
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
     sys.stdout.buffer.flush()
-
-
-def _entry_row(entry: Entry) -> Row:
-    found = entry.contents
-    amount = None if found.amount is None else f"{found.amount:f}"
-    about = {"buyer": found.buyer, "tax_code": found.tax_code, "amount": amount}
-    said = {name: getattr(entry, name) for name in ("sent_at", "http_status", "code", "said", "request_id")}
-    named = " ".join(entry.named_ids) or None
-    return {"item": entry.item, "key": entry.key, "state": entry.state, **about, **said, "named_ids": named}
 
 
 async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> int:
@@ -173,19 +165,12 @@ async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> in
 
 
 async def refresh(
-    file: str, /, *, report: Path | None = None, pace: RateOptions | None = None, common: Common | None = None
+    file: RunFile, /, *, report: ReportFile = None, pace: RateOptions | None = None, common: Common | None = None
 ) -> int:
     """Ask the service again how every finished e-invoice stands with the tax authority, and record it.
 
     Nothing is submitted. Exit code 0: all stand; 1: some are refused by the authority, or could not be asked for; 2:
     usage, or another process holds the run; 3: stopped.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    report
-        Write what was found of each to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()
@@ -207,16 +192,11 @@ async def refresh(
     return await carry_out(REFRESHES, output, work, report=report, resume=command("runs", "refresh", file))
 
 
-async def accept_lost_log(file: str, /, *, common: Common | None = None) -> int:
+async def accept_lost_log(file: RunFile, /, *, common: Common | None = None) -> int:
     """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
 
-    Only for a file that is refused because its log (FILE-wal) is damaged or not there, and can be had nowhere any more.
+    Only for a file that is refused because its log (FILE-wal) is damaged or not there, and cannot be restored.
     What was taken in after the file was last whole is not known to it: look that up too before you give it again.
-
-    Parameters
-    ----------
-    file
-        The run file.
     """
     output = Output.of(common or Common())
     async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from math import ceil
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ from ...runs import InvoiceRun, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
-from ..input.options import FLAG, Common, RateOptions
+from ..input.options import FLAG, Common, RateOptions, RunFile
 from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import words
@@ -39,7 +39,7 @@ KEY = Parameter(allow_leading_hyphen=True)
 
 
 async def resolve(
-    file: str,
+    file: RunFile,
     key: Annotated[str | None, KEY] = None,
     /,
     *,
@@ -64,8 +64,6 @@ async def resolve(
 
     Parameters
     ----------
-    file
-        The run file.
     key
         The draft's key.
     as_
@@ -109,7 +107,7 @@ class _Resolving:
 
 
 def _check_usage(key: str | None, as_: str | None, request_id: str | None, from_: str | None, *, undo: bool) -> None:
-    """Raise `CommandError` for words that do not go together."""
+    """Raise `CommandError` for options that do not go together."""
     if from_ is not None:
         if key is not None or as_ is not None or request_id is not None or undo:
             raise CommandError("--from has all the answers: KEY, --as, --request-id and --undo do not go with it")
@@ -164,21 +162,15 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Resol
         raise CommandError(str(error)) from None
     if not output.json:
         if context.answers is not None:
-            output.counts(f"Answers about {context.file}", _counted(done))
+            meanings = {
+                "submitted": "created; `runs resume` waits for them",
+                "not_sent": "not created; `runs resume` sends them",
+                "known": "said before; nothing was changed",
+            }
+            rows = [Count(words(end), f"{done[end]:,}", meaning) for end, meaning in meanings.items() if done[end]]
+            output.counts(f"Answers about {context.file}", [*rows, Count("total", f"{done.total():,}", style="bold")])
         output.say(f"\n Next\n   {command('runs', 'resume', context.file)}")
     return Exit.DONE
-
-
-def _counted(done: Counter[str]) -> Iterator[Count]:
-    meanings = {
-        "submitted": "created; `runs resume` waits for them",
-        "not_sent": "not created; `runs resume` sends them",
-        "known": "said before; nothing was changed",
-    }
-    for outcome, meaning in meanings.items():
-        if done[outcome]:
-            yield Count(words(outcome), f"{done[outcome]:,}", meaning)
-    yield Count("total", f"{done.total():,}", style="bold")
 
 
 def _tell(output: Output, settled: Settled) -> None:

@@ -22,9 +22,8 @@ from ..terminal.rows import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
     RowType,
-    at,
-    clock_time,
 )
+from ..terminal.times import local_time, utc_time
 
 __all__ = ["RunView"]
 
@@ -68,7 +67,7 @@ class RunView:
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield what the run was begun with, and who works on it."""
         settings = self.ledger.settings
-        yield "begun", clock_time(self.ledger.created)
+        yield "begun", local_time(self.ledger.created)
         if "folder" in settings:
             yield "folder", settings["folder"]
             yield "layout", settings["layout"]
@@ -106,7 +105,7 @@ class RunView:
         return {
             "file": str(self.ledger.path),
             "kind": str(self.ledger.kind),
-            "begun": at(self.ledger.created),
+            "begun": utc_time(self.ledger.created),
             "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
             "total": sum(self.counts.values()),
             "counts": {state: self.counts.get(state, 0) for state in self.row_type.outcomes},

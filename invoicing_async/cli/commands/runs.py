@@ -27,7 +27,7 @@ from ...runs import (
 from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.exports import AskedExport, ExportFormat
-from ..input.options import FLAG, Common, RateOptions
+from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile, Seconds
 from ..run_kinds import DocumentSummary, InvoiceSummary
 from ..run_summary import RunContext, command, show_doubts
 from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, words
@@ -54,12 +54,12 @@ Shown: TypeAlias = Literal[
 
 @app.command
 async def show(
-    file: str,
+    file: RunFile,
     /,
     *,
     items: Annotated[bool, FLAG] = False,
     state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
-    report: Path | None = None,
+    report: ReportFile = None,
     common: Common | None = None,
 ) -> int:
     """Show how a run stands and how to go on.
@@ -88,14 +88,10 @@ async def show(
 
     Parameters
     ----------
-    file
-        The run file.
     items
         List every item instead; with --json one line for each.
     state
         List only the items in this state; may be given more than once.
-    report
-        Write the items to this file, CSV or JSON by its ending.
     """
     output = Output.of(common or Common())
     async with entered(SqliteReader.read(file)) as ledger:
@@ -163,7 +159,7 @@ async def _summary(view: RunView, output: Output) -> None:
 
 @app.command
 async def resume(
-    file: str,
+    file: RunFile,
     /,
     *,
     wait: bool = True,
@@ -171,8 +167,8 @@ async def resume(
     export: ExportFormat | None = None,
     to: Path | None = None,
     layout: str | None = None,
-    timeout: float = 300.0,
-    report: Path | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
@@ -191,8 +187,6 @@ async def resume(
 
     Parameters
     ----------
-    file
-        The run file.
     wait
         E-invoices: --no-wait only submits, and neither waits nor exports.
     verify
@@ -204,10 +198,6 @@ async def resume(
     layout
         The file below that folder: {key}, {request_id} and {invoice_id} of e-invoices, {order_id} of order documents,
         {date:%Y/%m}, {shard}.
-    timeout
-        Seconds to wait for each e-invoice.
-    report
-        Write every item of the run to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or RateOptions()
     settings, output = common.settings(), Output.of(common)
@@ -239,17 +229,10 @@ async def resume(
 
 
 @app.command
-async def verify(file: str, /, *, report: Path | None = None, common: Common | None = None) -> int:
+async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common | None = None) -> int:
     """Read and hash every file that a run saved. Nothing is changed and no service is asked.
 
     Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 3: stopped.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    report
-        Write what was found of every file to this one, CSV or JSON by its ending.
     """
     output = Output.of(common or Common())
     again = command("runs", "verify", file)

@@ -73,11 +73,19 @@ def sign(
     common = common or Common()
     settings = common.settings()
     auth = settings.partner()
+    try:
+        path = quoted("partner", "stores", "orders", order_id, "documents", "invoice") if path is None else path
+    except ValueError as error:
+        raise CommandError(f"order id: {error}") from None
+    try:
+        content = b"" if body is None else body.read_bytes()
+    except OSError as error:
+        raise CommandError(f"cannot read {body}: {error.strerror or error}") from None
     stages = auth.signature(
         method=method,
-        path=path if path is not None else _order_path(order_id),
+        path=path,
         base_path=urlsplit(settings.base_url(DOCUMENTS)).path.rstrip("/"),
-        body=_bytes(body),
+        body=content,
         timestamp_ms=int(RealClock().now() * 1000) if timestamp is None else timestamp,
     )
     output = Output.of(common)
@@ -85,20 +93,6 @@ def sign(
     if not output.json:
         _show(output, stages, auth, settings)
     return Exit.DONE
-
-
-def _order_path(order_id: str) -> str:
-    try:
-        return quoted("partner", "stores", "orders", order_id, "documents", "invoice")
-    except ValueError as error:
-        raise CommandError(f"order id: {error}") from None
-
-
-def _bytes(body: Path | None) -> bytes:
-    try:
-        return b"" if body is None else body.read_bytes()
-    except OSError as error:
-        raise CommandError(f"cannot read {body}: {error.strerror or error}") from None
 
 
 def _row(stages: Signature) -> dict[str, object]:

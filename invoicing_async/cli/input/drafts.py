@@ -165,21 +165,14 @@ def _grouped(faults: list[LineFault], keys: dict[int, str]) -> Iterator[tuple[Li
     """Put the faults of one draft together: those of one line, and of lines in a row with the same key."""
     group: list[LineFault] = []
     for fault in sorted(faults, key=lambda fault: fault.line):
-        if group and not _together(group[-1].line, fault.line, keys):
+        line, before, key = fault.line, group[-1].line if group else 0, keys.get(fault.line)
+        alike = key is not None and keys.get(before) == key
+        if group and line != before and not (alike and all(keys.get(n, key) == key for n in range(before, line))):
             yield tuple(group)
             group = []
         group.append(fault)
     if group:
         yield tuple(group)
-
-
-def _together(before: int, line: int, keys: dict[int, str]) -> bool:
-    key = keys.get(line)
-    return line == before or (
-        key is not None
-        and keys.get(before) == key
-        and all(keys.get(other, key) == key for other in range(before, line))
-    )
 
 
 def _json_key(line: bytes) -> str:
@@ -232,11 +225,8 @@ def example(number: int = 1) -> InvoiceDraft:
 def example_csv(count: int) -> str:
     """Return example drafts as CSV, with every column; each has two lines."""
     drafts = [example(number) for number in range(1, count + 1)]
-    return _table((draft, line) for draft in drafts for line in (*draft.lines, _delivery()))
-
-
-def _delivery() -> InvoiceLine:
-    return InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
+    delivery = InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
+    return _table((draft, line) for draft in drafts for line in (*draft.lines, delivery))
 
 
 def _table(rows: Iterable[tuple[InvoiceDraft, InvoiceLine]]) -> str:

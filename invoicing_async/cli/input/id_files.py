@@ -73,7 +73,15 @@ def form_of(name: str, lines: Sequence[str]) -> Form:
     if ending in TABLES:
         _refuse_table(name, lines)
     elif ending in RECORDS:
-        return _of_records(name, lines[0])
+        found = _json(lines[0])
+        if isinstance(found, dict):
+            raise _has_fields(name, found)
+        if isinstance(found, str) or type(found) is int:
+            return Form.JSON
+        if lines[0].lstrip()[0] in "[{":
+            hint = "Write one record a line, or one id a line, as `jq -c '.[]'` does."
+            raise CommandError(f"{name} line 1: a list or record that is not in one line", hint=hint)
+        raise CommandError(f"{name} line 1: neither a record nor an id in JSON", hint=_as_list(name))
     elif isinstance(found := _json(lines[0]), dict) and found:
         raise _has_fields(name, found)
     return Form.PLAIN
@@ -103,18 +111,6 @@ def _is_id(first: str, second: str) -> bool:
     return _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
 
 
-def _of_records(name: str, line: str) -> Form:
-    found = _json(line)
-    if isinstance(found, dict):
-        raise _has_fields(name, found)
-    if isinstance(found, str) or type(found) is int:
-        return Form.JSON
-    if line.lstrip()[0] in "[{":
-        hint = "Write one record a line, or one id a line, as `jq -c '.[]'` does."
-        raise CommandError(f"{name} line 1: a list or record that is not in one line", hint=hint)
-    raise CommandError(f"{name} line 1: neither a record nor an id in JSON", hint=_as_list(name))
-
-
 def _json(line: str) -> Any:
     try:
         return json.loads(line)
@@ -133,10 +129,6 @@ def _as_list(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = [*map(_shown, names)]
+    shown = [name if len(name) <= WIDTH else f"{name[:WIDTH]}…" for name in names]
     more = f" and {len(shown) - NAMES:,} more" if len(shown) > NAMES else ""
     return ", ".join(shown[:NAMES]) + more or "none has a name"
-
-
-def _shown(name: str) -> str:
-    return name if len(name) <= WIDTH else f"{name[:WIDTH]}…"

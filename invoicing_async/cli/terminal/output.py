@@ -65,7 +65,7 @@ class Output:
 
     @property
     def lively(self) -> bool:
-        """Whether progress is shown: somebody is looking, and JSON lines do not go to the same place."""
+        """Whether progress is shown: stderr is a terminal, and JSON lines do not go to the same one."""
         return self.err.is_terminal and not self.quiet and not (self.json and self.out.is_terminal)
 
     @property
@@ -73,7 +73,7 @@ class Output:
         return self.err if self.json else self.out
 
     def line(self, row: Mapping[str, Any]) -> None:
-        """Print one JSON line, if JSON is asked for; it is flushed, for whoever reads along."""
+        """Print one JSON line, if JSON is asked for; it is flushed, so that a pipe has it at once."""
         if self.json:
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
@@ -145,7 +145,7 @@ def print_error(console: Console, message: str, *hints: str) -> None:
 
 
 class _Console(Console):
-    """A console whose reader may leave without ending the command: it goes on in silence."""
+    """A console whose reader may leave without ending the command: what it prints is then dropped."""
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print, unless the terminal has closed, which says so by EIO as a pipe does by EPIPE."""
@@ -163,7 +163,7 @@ class _Console(Console):
 
 
 def silence_stdout() -> None:
-    """Let stdout lead nowhere: its reader has left."""
+    """Send stdout to the null device: its reader has left."""
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 
 
