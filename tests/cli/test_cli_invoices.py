@@ -270,7 +270,7 @@ def test_more_keys_in_doubt_than_fit_are_counted() -> None:
         batch = summaries.BatchSummary(
             rows.SUBMISSIONS, memory_output(), stop.CountedInput(stop.Stop(lambda: None)), None
         )
-        settling = invoices.Settling(batch, None, {})
+        settling = invoices.Settling(batch, None)
         list(settling.begun([drafts.example(number) for number in range(25)]))
 
         async def cancelled() -> AsyncGenerator[Any]:

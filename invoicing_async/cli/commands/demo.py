@@ -132,7 +132,7 @@ class _DemoRun:
         self.folder = folder
         self.downloads = _RecordingSummary(DOWNLOADS, evolve(output, quiet=True), orders, None)
         self.submissions = _RecordingSummary(SUBMISSIONS, evolve(output, quiet=True), drafts, None)
-        self.settling = Settling(self.submissions, POLLER, {})
+        self.settling = Settling(self.submissions, POLLER)
 
     async def run(self) -> Exit:
         begun = _clock.monotonic()

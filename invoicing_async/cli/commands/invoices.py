@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from attrs import define, field
@@ -27,7 +27,6 @@ from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Sec
 from ..input.settings import Settings
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
-from ..stop import CountedInput
 from ..summary import BatchSummary, carry_out, reason, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
@@ -146,14 +145,14 @@ async def _submit(
 
 @define
 class Settling:
-    """Drafts on their way from submission to their end: each leaves as one row in the batch.
+    """Requests on their way to their end, and the drafts that are submitted: each leaves as one row in the batch.
 
     Without a `poller` a submission is the end. `lines` tells where in the input a key stands.
     """
 
     batch: BatchSummary
     poller: Poller | None
-    lines: dict[str, int]
+    lines: dict[str, int] = field(factory=dict)
     answered: int = 0
     _open: dict[str, InvoiceDraft] = field(factory=dict, init=False)
     _waiting: dict[str, list[Row]] = field(factory=dict, init=False)
@@ -165,32 +164,49 @@ class Settling:
             self._open[draft.key] = draft
             yield draft
 
+    async def given(self, ids: Iterable[str] | AsyncIterable[str], bar: Bar) -> AsyncIterator[str]:
+        """Yield the request ids to be awaited, remembering each until it has its end; `bar` shows how many came."""
+        seen = set[str]()
+        async for text in self.batch.source.later(ids):
+            number = _uuid(text)
+            bar.total = self.batch.source.taken
+            if number in seen:
+                await self.batch.add({"request_id": number, "outcome": "duplicate"})
+                continue
+            seen.add(number)
+            self._waiting[number] = [{"request_id": number, "outcome": "submitted"}]
+            yield number
+
     async def run(self, invoices: AsyncInvoices, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         """Take every outcome, and with a poller wait for what was submitted. Raises what ends the batch.
 
         However it ends, every draft that was begun gets its row: what has no answer is in doubt, what was submitted
         and not awaited to its end stays submitted.
         """
-        waiting = asyncio.create_task(self._wait(invoices))
+        waiting = asyncio.create_task(self._wait(invoices, until_none(self._handed)))
         try:
             try:
                 await self._take(outcomes)
             finally:
                 self._handed.put_nowait(None)
                 if self._waiting:
-                    await unless_stopped(waiting, self.batch.source)
+                    await self._unless_stopped(waiting)
         finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            for rows in self._waiting.values():
-                for row in rows:
-                    await self.batch.add(row)
+            await self._end(waiting)
             for draft in self._open.values():
                 error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
                 await self.batch.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
             if keys := [plain(key) for key in self._open]:
                 more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
                 self.batch.output.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
+
+    async def wait(self, invoices: AsyncInvoices, ids: AsyncIterator[str]) -> None:
+        """Wait for requests that were submitted before; one whose end did not come stays submitted."""
+        waiting = asyncio.create_task(self._wait(invoices, ids))
+        try:
+            await self._unless_stopped(waiting)
+        finally:
+            await self._end(waiting)
 
     async def _take(self, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         async with aclosing(outcomes):
@@ -205,27 +221,33 @@ class Settling:
                     self._waiting.setdefault(request_id, []).append(row)
                     self._handed.put_nowait(request_id)
 
-    async def _wait(self, invoices: AsyncInvoices) -> None:
-        handed: AsyncIterator[str] = until_none(self._handed)
-        async with aclosing(invoices.wait_many(handed, poller=self.poller)) as ends:
+    async def _wait(self, invoices: AsyncInvoices, ids: AsyncIterator[str]) -> None:
+        async with aclosing(invoices.wait_many(ids, poller=self.poller)) as ends:
             async for end in ends:
                 if isinstance(end, Unsettled):
                     self.batch.note_error(end.error)
                 for row in self._waiting.pop(end.request_id.lower(), []):
                     await self.batch.add(row | request_row(end))
 
+    async def _unless_stopped(self, waiting: asyncio.Task[None]) -> None:
+        """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
+        stopped = asyncio.create_task(self.batch.stop.wait())
+        try:
+            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if waiting.done():
+            waiting.result()
+        else:
+            self.batch.source.cut = True
 
-async def unless_stopped(task: asyncio.Task[None], source: CountedInput) -> None:
-    """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
-    stopped = asyncio.create_task(source.stop.wait())
-    try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-    if task.done():
-        task.result()
-    else:
-        source.cut = True
+    async def _end(self, waiting: asyncio.Task[None]) -> None:
+        """End the task, and enter what it did not see the end of."""
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        for rows in self._waiting.values():
+            for row in rows:
+                await self.batch.add(row | {"error": "the wait was stopped"})
 
 
 @app.command
@@ -258,53 +280,14 @@ async def wait(
     output, settings = Output.of(common), common.settings()
 
     async def work(batch: BatchSummary) -> None:
-        with open_ids(from_, id_source, batch.source.stop) if from_ else nullcontext(Ids(ids)) as found:
-            await _Waiting(batch).run(settings, pace, found.items, Poller(timeout=timeout))
-
-    return await carry_out(WAITS, output, work, report=report, resume=RESUME_WAIT)
-
-
-@define
-class _Waiting:
-    """Requests on their way to their end."""
-
-    batch: BatchSummary
-    _seen: set[str] = field(factory=set, init=False)
-    _open: dict[str, None] = field(factory=dict, init=False)
-
-    async def run(self, settings: Settings, pace: RateOptions, ids: Any, poller: Poller) -> None:
-        batch = self.batch
+        settling = Settling(batch, Poller(timeout=timeout))
         session = settings.invoices(pace, on_event=batch.monitor)
         bar = Bar("E-invoices", None, lambda: batch.done, batch.monitor.note)
-        async with session, live(batch.output.err, [bar], shown=batch.output.lively):
-            invoices = settings.e_invoices(session)
-            waiting = asyncio.create_task(self._wait(invoices, ids, poller, bar))
-            try:
-                await unless_stopped(waiting, batch.source)
-            finally:
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                for number in self._open:
-                    await batch.add({"request_id": number, "outcome": "submitted", "error": "the wait was stopped"})
+        with open_ids(from_, id_source, batch.stop) if from_ else nullcontext(Ids(ids)) as found:
+            async with session, live(output.err, [bar], shown=output.lively):
+                await settling.wait(settings.e_invoices(session), settling.given(found.items, bar))
 
-    async def _wait(self, invoices: AsyncInvoices, ids: Any, poller: Poller, bar: Bar) -> None:
-        async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
-            async for end in ends:
-                self._open.pop(end.request_id, None)
-                if isinstance(end, Unsettled):
-                    self.batch.note_error(end.error)
-                await self.batch.add(request_row(end))
-
-    async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:
-        async for text in self.batch.source.later(ids):
-            number = _uuid(text)
-            bar.total = self.batch.source.taken
-            if number in self._seen:
-                await self.batch.add({"request_id": number, "outcome": "duplicate"})
-                continue
-            self._seen.add(number)
-            self._open[number] = None
-            yield number
+    return await carry_out(WAITS, output, work, report=report, resume=RESUME_WAIT)
 
 
 def _uuid(text: str) -> str:
