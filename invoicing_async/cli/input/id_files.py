@@ -99,16 +99,12 @@ def _refuse_table(name: str, lines: Sequence[str]) -> None:
     if len(head.names) > 1 or not names:
         hint = f"Say which one has the ids: --column {quote(names[0])}" if names else _as_list(name)
         raise CommandError(f"{name} is a table; its columns: {_listed(names)}", hint=hint)
-    if head.line > 1 or not _is_id(names[0], lines[1].strip().strip('"') if len(lines) > 1 else ""):
+    # An id cannot be the column's name: a UUID, or digits where the next line has digits and all else alike.
+    first, second = names[0], lines[1].strip().strip('"') if len(lines) > 1 else ""
+    alike = _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
+    if head.line > 1 or not (_UUID.fullmatch(first) or alike):
         hint = f"Write --column {quote(names[0])}. If that is an id and not the column's name: {_as_list(name)}"
         raise CommandError(f"{name} is a table; its column: {_listed(names)}", hint=hint)
-
-
-def _is_id(first: str, second: str) -> bool:
-    """Tell whether the first cell of a column cannot be the column's name."""
-    if _UUID.fullmatch(first):
-        return True
-    return _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
 
 
 def _json(line: str) -> Any:
