@@ -14,7 +14,7 @@ from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .input.options import Common
 from .terminal.output import Output, print_error, readable, silence_stdout, stderr
-from .usage import told
+from .usage import explain
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +60,7 @@ def run(tokens: Sequence[str]) -> int:
     try:
         return _run(tokens)
     except CycloptsError as error:
-        print_error(stderr(), *told(error, app, tokens))
+        print_error(stderr(), *explain(error, app, tokens))
         return Exit.USAGE
     except CommandError as error:
         return _told(error, error.code, tokens)

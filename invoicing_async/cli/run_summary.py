@@ -96,7 +96,7 @@ def many_doubts(file: str) -> Iterator[str]:
 
 @frozen(kw_only=True)
 class RunContext:
-    """What a command on a run file was told."""
+    """The options of a command on a run file."""
 
     output: Output
     settings: Settings

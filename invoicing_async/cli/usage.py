@@ -1,4 +1,4 @@
-"""What a wrong command line is told: which word is wrong, what is near it, and whose `--help` to read."""
+"""The message for a wrong command line: which word is wrong, what is near it, and whose `--help` to read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import takewhile
 
 from cyclopts import App, CycloptsError, UnknownCommandError, UnusedCliTokensError
 
-__all__ = ["told"]
+__all__ = ["explain"]
 
 LONG_DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
 """What a text program makes of two hyphens."""
 
 
-def told(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str, str]:
+def explain(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str, str]:
     """Return what is wrong with a command line in one line, and what to do."""
     chain, path, _ = app.parse_commands(tokens)
     if isinstance(error, UnknownCommandError) and error.unused_tokens:

@@ -33,7 +33,7 @@ PLAIN = "{order_id}"
 
 @frozen(kw_only=True)
 class _Order:
-    """What a download was told about its files, checked."""
+    """The options of a download about its files, checked."""
 
     ids: str
     to: Path
@@ -152,7 +152,7 @@ async def _download_durably(context: RunContext, order: _Order, id_source: IdSou
 
 
 async def _agree(run: DocumentRun, order: _Order) -> None:
-    """Let a new run keep what it was told, and hold an old one to it. Raises `CommandError` for a contradiction."""
+    """Keep the options in a new run; an old one has its own. Raises `CommandError` for a contradiction."""
     recorded = run.ledger.settings
     if "on_existing" not in recorded:
         await run.ledger.update_settings({**recorded, "on_existing": order.on_existing})

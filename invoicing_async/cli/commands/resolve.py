@@ -97,7 +97,7 @@ async def resolve(
 
 @frozen
 class _Resolving:
-    """What `resolve` was told: the file of answers, None for one answer; without `settings` no service is asked."""
+    """The options of `resolve`: the file of answers, None for one answer; without `settings` no service is asked."""
 
     output: Output
     file: str
@@ -138,7 +138,7 @@ def _read(where: str, output: Output) -> tuple[Answer, ...]:
 
 
 def _refused(error: AnswersError, output: Output, where: str) -> CommandError:
-    """Tell every fault in a line of its own, and give what ends the command below them."""
+    """Print every fault in a line of its own; return the error that ends the command."""
     for fault in error.faults:
         output.err.print(plain(f"{where} {fault}"), markup=False, soft_wrap=True)
     return CommandError(f"nothing was changed: {len(error.faults):,} faults in {where}", hint=error.hint)

@@ -47,7 +47,7 @@ class Form(Enum):
 
 
 def looked_at(numbered: Iterator[tuple[int, str]], name: str) -> tuple[Form, list[tuple[int, str]]]:
-    """Read as many lines of a file as it takes to know what it is; give its form and these lines.
+    """Read as many lines of a file as it takes to know what it is; return its form and these lines.
 
     Raises `CommandError` as `form_of` does.
     """

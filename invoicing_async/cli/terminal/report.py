@@ -1,4 +1,4 @@
-"""The report that a command is asked for: where it is written, and what is told if it cannot be."""
+"""The report that a command is asked for: where it is written, and the error if it cannot be."""
 
 from __future__ import annotations
 
