@@ -54,7 +54,7 @@ class Summary(ABC):
     shown: RowType
     """The rows of the table."""
     go_on = ""
-    """What stands before the words that say how to go on."""
+    """What is said before how to go on."""
     credential: AuthenticationError | None = None
     """The refusal of a credential that items met."""
 
@@ -99,7 +99,7 @@ class Summary(ABC):
 
     @abstractmethod
     def total(self, took: str) -> Count:
-        """Return the last row of the table; `took` says how long the command took, and its rate."""
+        """Return the table's total; `took` says how long the command took, and its rate."""
 
     @abstractmethod
     async def publish(self, report: Report, *, stopped: bool) -> None:
@@ -174,7 +174,7 @@ class Summary(ABC):
         self.output.counts(self.title, rows)
         for note in self.notes():
             self.output.say(f"   {note}", "dim")
-        if self.report is not None:
+        if self.report is not None and published:
             self.output.say(f"\n Report  {self.report.path}")
         return published
 

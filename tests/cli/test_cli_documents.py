@@ -207,4 +207,5 @@ def test_a_report_that_cannot_be_written_is_told_beside_the_summary(
     assert code == Exit.SOME_LEFT
     assert "No space left" in err
     assert re.search(r"saved +2 ", out)
+    assert " Report " not in out
     assert len(list(Path("out").iterdir())) == 2
