@@ -334,10 +334,10 @@ def paces(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
     seen: list[Limits] = []
     before = Settings._session
 
-    def spied(self: Settings, *args: Any, **options: Any) -> Session:
+    def spied(self: Settings, service: Any, auth: Any, pace: Any, **options: Any) -> Session:
         if options.get("on_event") is not None:
-            seen.append(options["limits"])
-        return before(self, *args, **options)
+            seen.append(pace.limits)
+        return before(self, service, auth, pace, **options)
 
     monkeypatch.setattr(Settings, "_session", spied)
     return seen
