@@ -8,7 +8,7 @@ from operator import attrgetter
 from .records import DamagedRunError, Item, JournalEntry, states_of
 from .schema import BARE, WITH_PAYLOAD
 from .states import SENDABLE, Event, RunKind
-from .transaction import Transaction, standing_of
+from .transaction import Transaction, current_of
 
 __all__ = ["count_states", "list_duplicates", "read_entries", "read_history", "read_items", "to_send"]
 
@@ -35,8 +35,8 @@ def read_items(
 def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
     """Return what may be sent, and keep at hand where it stands: it will be sent next."""
     items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True)
-    transaction.standing.update(
-        (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.moved
+    transaction.current.update(
+        (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.changed
     )
     return items
 
@@ -48,7 +48,7 @@ def list_duplicates(transaction: Transaction, after: str, limit: int) -> list[tu
 
 def read_history(transaction: Transaction, ref: int | str) -> list[JournalEntry]:
     sql = "SELECT seq, item, event, at, detail FROM journal WHERE item = ? ORDER BY seq"
-    return [_entry(row) for row in transaction.execute(sql, (standing_of(transaction, ref)[0],))]
+    return [_entry(row) for row in transaction.execute(sql, (current_of(transaction, ref)[0],))]
 
 
 def read_entries(transaction: Transaction, after: int, limit: int) -> list[JournalEntry]:

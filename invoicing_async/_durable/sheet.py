@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import aclosing
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
+from functools import reduce
 from typing import ClassVar
 from unicodedata import normalize
 
@@ -82,9 +83,6 @@ class AnswersError(InvoicingError, ValueError):
         super().__init__("; ".join(map(str, self.faults[: self.shown])) + more)
 
 
-# --- what an invoice is looked up by ------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class Contents:
     """What names an invoice to a person: its buyer, and the sum of its lines before tax, exact.
@@ -138,27 +136,18 @@ def contents_of(found: object, lines_name: str) -> Contents:
     buyer = consumer if isinstance(consumer, Mapping) else {}
     lines = found.get(lines_name)
     listed = lines if isinstance(lines, Sequence) and not isinstance(lines, str) else ()
+    known = [amount for line in listed if (amount := _amount(line)) is not None]
     return Contents(
         buyer=_text(buyer.get("name")) or _text(buyer.get("buyer_name")),
         tax_code=_text(buyer.get("tax_code")),
         customer=_text(buyer.get("code")),
-        amount=_sum(listed),
+        amount=reduce(_EXACT.add, known, Decimal(0)) if known and len(known) == len(listed) else None,
         lines=len(listed),
     )
 
 
 def _text(found: object) -> str | None:
     return found if isinstance(found, str) and found else None
-
-
-def _sum(lines: Sequence[object]) -> Decimal | None:
-    amounts = [_amount(line) for line in lines]
-    total = Decimal(0)
-    for amount in amounts:
-        if amount is None:
-            return None
-        total = _EXACT.add(total, amount)
-    return total if amounts else None
 
 
 def _amount(line: object) -> Decimal | None:
@@ -181,9 +170,6 @@ def number_of(found: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
-
-
-# --- out: a sheet to be filled in ---------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -216,22 +202,19 @@ def _entry(item: Item) -> Entry:
     doubtful = item.state in {State.IN_DOUBT, State.SENDING}
     answer = recorded_answer(item) if doubtful else RecordedAnswer()
     said = [" ".join(text.split()) for text in (item.error, answer.text) if text]
+    left = None if item.sent_at is None else datetime.fromtimestamp(item.sent_at, UTC)
     return Entry(
         item=item.seq,
         key=item.key,
         state=item.state,
         contents=contents(item.payload),
-        sent_at=_moment(item.sent_at),
+        sent_at=None if left is None else left.astimezone().isoformat(timespec="seconds"),
         http_status=answer.status,
         code=item.code,
         said="; ".join(dict.fromkeys(said)) or None,
         named_ids=answer.request_ids,
         request_id=None if doubtful else item.request_id,
     )
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(timespec="seconds")
 
 
 def sheet_head(*, mark: bool = True) -> str:
@@ -258,9 +241,6 @@ def sheet_line(entry: Entry) -> str:
         entry.request_id,
     )
     return csv_line(cells)
-
-
-# --- in: answers --------------------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)

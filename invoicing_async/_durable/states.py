@@ -26,7 +26,7 @@ __all__ = [
     "TO_FETCH",
     "DocumentState",
     "Event",
-    "Refusal",
+    "ForbiddenTransition",
     "RunKind",
     "State",
     "next_state",
@@ -126,13 +126,13 @@ class DocumentState(StrEnum):
 
 
 @frozen
-class Refusal:
+class ForbiddenTransition:
     """An event that must not happen in a state, and why."""
 
     why: str
 
 
-Outcome: TypeAlias = State | Refusal
+Outcome: TypeAlias = State | ForbiddenTransition
 
 SENDABLE = (State.PLANNED, State.NOT_SENT)
 """The states that `intent` may leave."""
@@ -173,7 +173,7 @@ _STATES = (
 
 def _only(state: State, to: State, why: str) -> dict[State, Outcome]:
     """Let an event happen in one state and refuse it in every other."""
-    return {**dict.fromkeys(_STATES, Refusal(why)), state: to}
+    return {**dict.fromkeys(_STATES, ForbiddenTransition(why)), state: to}
 
 
 def _answer(to: State) -> dict[State, Outcome]:
@@ -191,13 +191,13 @@ def _resolved(to: State) -> dict[State, Outcome]:
 _INTENT: dict[State, Outcome] = {
     State.PLANNED: State.SENDING,
     State.NOT_SENT: State.SENDING,
-    State.SENDING: Refusal("it is being sent already"),
-    State.SUBMITTED: Refusal("the service has it"),
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good; give a new draft a new key"),
-    State.REJECTED: Refusal("the service rejected it; ask for a retry first"),
-    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
-    State.INVALID: Refusal("the draft has faults; correct it first"),
+    State.SENDING: ForbiddenTransition("it is being sent already"),
+    State.SUBMITTED: ForbiddenTransition("the service has it"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good; give a new draft a new key"),
+    State.REJECTED: ForbiddenTransition("the service rejected it; ask for a retry first"),
+    State.IN_DOUBT: ForbiddenTransition("the invoice may exist; resolve it first"),
+    State.INVALID: ForbiddenTransition("the draft has faults; correct it first"),
 }
 
 _CRASHED: dict[State, Outcome] = {
@@ -221,24 +221,24 @@ _LOG_LOST: dict[State, Outcome] = {
 }
 
 _UNDONE: dict[State, Outcome] = {
-    **dict.fromkeys(_STATES, Refusal("it was not settled by hand")),
+    **dict.fromkeys(_STATES, ForbiddenTransition("it was not settled by hand")),
     State.SUBMITTED: State.IN_DOUBT,
     State.NOT_SENT: State.IN_DOUBT,
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good"),
-    State.IN_DOUBT: Refusal("it is in doubt already"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good"),
+    State.IN_DOUBT: ForbiddenTransition("it is in doubt already"),
 }
 
 _FOUND_INVALID: dict[State, Outcome] = {
     State.PLANNED: State.INVALID,
     State.NOT_SENT: State.INVALID,
-    State.SENDING: Refusal("it is being sent already"),
-    State.SUBMITTED: Refusal("the service has it"),
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good"),
-    State.REJECTED: Refusal("the service rejected it before"),
-    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
-    State.INVALID: Refusal("it was found invalid before"),
+    State.SENDING: ForbiddenTransition("it is being sent already"),
+    State.SUBMITTED: ForbiddenTransition("the service has it"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good"),
+    State.REJECTED: ForbiddenTransition("the service rejected it before"),
+    State.IN_DOUBT: ForbiddenTransition("the invoice may exist; resolve it first"),
+    State.INVALID: ForbiddenTransition("it was found invalid before"),
 }
 
 _BY_EVENT: dict[Event, dict[State, Outcome]] = {
@@ -275,7 +275,7 @@ TABLE: Mapping[tuple[State, Event], Outcome] = MappingProxyType(
 def next_state(state: State, event: Event) -> State:
     """Return the state that follows. Raises `ValueError` naming both and the reason if the table refuses the event."""
     outcome = TABLE[state, event]
-    if isinstance(outcome, Refusal):
+    if isinstance(outcome, ForbiddenTransition):
         raise ValueError(f"{event.value!r} is refused for an item that is {state.value!r}: {outcome.why}")
     return outcome
 

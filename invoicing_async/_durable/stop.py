@@ -35,7 +35,7 @@ class StopToken:
                 wait.reschedule(0)
 
     @asynccontextmanager
-    async def cuts(self) -> AsyncIterator[None]:
+    async def interrupts(self) -> AsyncIterator[None]:
         """Raise `StoppedError` in place of what is awaited in the block."""
         if self.asked:
             raise StoppedError("the run was asked to stop")
@@ -55,12 +55,12 @@ class StopToken:
         """Return a sleep that is cut short."""
 
         async def cut(seconds: float) -> None:
-            async with self.cuts():
+            async with self.interrupts():
                 await sleep(seconds)
 
         return cut
 
-    async def until(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    async def until_stopped(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
         """Yield what a generator gives, until then."""
         nothing: Any = object()
         async with aclosing(source):
@@ -71,6 +71,6 @@ class StopToken:
 
     async def _next(self, source: AsyncGenerator[T], nothing: T) -> T:
         with suppress(StoppedError):
-            async with self.cuts():
+            async with self.interrupts():
                 return await anext(source, nothing)
         return nothing

@@ -46,7 +46,7 @@ async def divert_submitted(items: AsyncGenerator[Item], to: asyncio.Queue[Item |
 
 
 @frozen
-class _Through:
+class SourceEnded:
     """A source of `merge_sources` that has ended."""
 
     error: Exception | None = None
@@ -54,7 +54,7 @@ class _Through:
 
 async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """Yield what several generators give, as it comes; the first error is raised after the others have ended."""
-    ready: asyncio.Queue[T | _Through] = asyncio.Queue(MERGED)
+    ready: asyncio.Queue[T | SourceEnded] = asyncio.Queue(MERGED)
 
     async def pour(source: AsyncGenerator[T]) -> None:
         try:
@@ -62,16 +62,16 @@ async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
                 async for value in source:
                     await ready.put(value)
         except Exception as error:  # noqa: BLE001 - it is raised below
-            await ready.put(_Through(error))
+            await ready.put(SourceEnded(error))
         else:
-            await ready.put(_Through())
+            await ready.put(SourceEnded())
 
     pouring = [started(pour(source)) for source in sources]
     errors: list[Exception | None] = []
     try:
         while len(errors) < len(sources):
             value = await ready.get()
-            if isinstance(value, _Through):
+            if isinstance(value, SourceEnded):
                 errors.append(value.error)
             else:
                 yield value
