@@ -24,7 +24,15 @@ from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
 from .opening import OpenedRun, describe_run, open_run
 from .protocol import ID_BATCH
-from .queries import count_states, list_duplicates, read_entries, read_history, read_items, to_send
+from .queries import (
+    count_states,
+    count_without_file,
+    list_duplicates,
+    read_entries,
+    read_history,
+    read_items,
+    to_send,
+)
 from .records import Change, Intake, Item, JournalEntry, NewDraft, json_text
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .transaction import find_item, one_line, store_meta
@@ -106,6 +114,10 @@ class SqliteReader:
     async def counts(self) -> dict[str, int]:
         """How many items stand in each state, zeros included. Kept up with every change, so it costs nothing."""
         return await self._worker.run(partial(count_states, kind=self.kind))
+
+    async def count_without_file(self) -> int:
+        """Return how many finished invoices have no file of theirs."""
+        return await self._worker.run(count_without_file)
 
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         """Ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""

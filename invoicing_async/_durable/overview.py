@@ -72,8 +72,7 @@ class Authority:
 
 async def count_without_file(ledger: LedgerReader) -> int:
     """Count the finished invoices of a run that have not been exported."""
-    async with aclosing(ledger.items((State.SUCCESS,))) as items:
-        return sum([item.path is None async for item in items])
+    return await ledger.count_without_file()
 
 
 @frozen

@@ -61,6 +61,9 @@ class LedgerReader(Protocol):
     async def counts(self) -> dict[str, int]:
         """Return how many items stand in each state, zeros included."""
 
+    async def count_without_file(self) -> int:
+        """Return how many finished invoices have no file of theirs."""
+
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         """Return ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
 

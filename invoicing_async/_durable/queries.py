@@ -7,10 +7,18 @@ from operator import attrgetter
 
 from .records import DamagedRunError, Item, JournalEntry, states_of
 from .schema import BARE, WITH_PAYLOAD
-from .states import SENDABLE, Event, RunKind
+from .states import SENDABLE, Event, RunKind, State
 from .transaction import Transaction, current_of
 
-__all__ = ["count_states", "list_duplicates", "read_entries", "read_history", "read_items", "to_send"]
+__all__ = [
+    "count_states",
+    "count_without_file",
+    "list_duplicates",
+    "read_entries",
+    "read_history",
+    "read_items",
+    "to_send",
+]
 
 
 def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
@@ -39,6 +47,11 @@ def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
         (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.changed
     )
     return items
+
+
+def count_without_file(transaction: Transaction) -> int:
+    sql = "SELECT count(*) FROM items WHERE state = ? AND path IS NULL"
+    return int(transaction.one(sql, State.SUCCESS.value))
 
 
 def list_duplicates(transaction: Transaction, after: str, limit: int) -> list[tuple[str, int]]:
