@@ -1,4 +1,4 @@
-"""What people do with a run after a bad hour: many items in doubt listed, looked up, answered and settled at once.
+"""Repairing a run: many items in doubt are listed, looked up, answered and settled at once.
 
 `entries`, `sheet_head` and `sheet_line` write items as a sheet that is filled in and read back by `read_answers`.
 `settle` judges every answer against the run, and against the service if that can be asked, before it changes anything.
@@ -145,7 +145,7 @@ async def settle(
     invoices: AsyncInvoices | None = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Settled]:
-    """Settle items in doubt by what was found at the service, and yield each as it then stands.
+    """Settle items in doubt by what was found at the service, and yield each as it is then recorded.
 
     With `invoices` the service is asked for each request id first. Every answer is judged before any is carried out:
     raises `AnswersError` with every fault for an unknown key, an item that is not in doubt, and an id that is another
@@ -265,7 +265,7 @@ def too_early_for(item: Item, late: float, now: float) -> float:
 async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Item]:
     """Let every rejected item be sent again by the next run, or those that were refused with one of these codes.
 
-    All of them or, after a crash, none. Returns them as they then stand.
+    All of them or, after a crash, none. Returns them as they are then recorded.
     """
     wanted = frozenset(codes)
     async with aclosing(run.ledger.items((State.REJECTED,))) as items:

@@ -23,7 +23,7 @@ class Claim(Generic[Ending]):
     """What became of it: its ending, the error, or None if it was cut off. Told at the end of the claim."""
 
     async def ended(self) -> Ending | BaseException | None:
-        """Wait for that, without disturbing it."""
+        """Wait until the claim ends and return its `ending`; a cancelled wait leaves the claim alone."""
         return await asyncio.shield(self._told)
 
 
@@ -42,7 +42,7 @@ class Claims(Generic[Ending]):
 
     @contextmanager
     def at_work(self) -> Iterator[int]:
-        """Be one who submits; the block has its number."""
+        """Count the caller among those who submit; the block has its number."""
         self._number += 1
         mine = self._number
         self._at_work.add(mine)

@@ -158,7 +158,7 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
 
 
 def _publish(new: Path, path: Path) -> None:
-    """Give a new file its name, which it must not take from another. Raises `FileExistsError`."""
+    """Link a new file to its name, which it must not take from another. Raises `FileExistsError`."""
     try:
         os.link(new, path)
     except FileExistsError:
@@ -259,7 +259,7 @@ def _locked(path: Path, holder: Holder) -> RunLockedError:
 
 @contextmanager
 def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the run file beside its writer, if there is one. No lock: the write-ahead log gives a steady picture."""
+    """Open the run file beside its writer, if there is one. No lock: the write-ahead log shows one state."""
     _must_be_a_file(path)
     _identify(path)
     # While it is written its log is only growing; one that has forgotten what happened last is not shown.
@@ -278,14 +278,17 @@ def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _reading_mode(*, writable: bool, log: bool) -> str:
-    """A reader leaves a log as it is, which a killed writer's file needs; where there is none it tidies up."""
+    """Return how a reader opens a file.
+
+    It leaves a log as it is, which a killed writer's file needs; where there is none it tidies up.
+    """
     if log:
         return "mode=ro"
     return "mode=rw" if writable else "immutable=1"
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The one name of a file: two links to it must not mean two locks."""
+    """Return the one name of a file: two links to it must not mean two locks."""
     return Path(path).resolve()
 
 

@@ -48,7 +48,7 @@ def new_draft(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
     key = canonical_key(draft.key)
     if key != draft.key:
         draft = evolve(draft, key=key)
-    # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
+    # Of a draft with faults there may be no JSON: what is wrong with it is kept in its place.
     payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
     return NewDraft(
         key=canonical_key(draft.key),

@@ -35,7 +35,7 @@ class Exporting:
     _poller: Schedule | None
 
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        """Save what has no file yet; `also` gives items that finish meanwhile."""
+        """Save what has no file yet; `also` yields items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
             outcomes = self._invoices.each(items, self._exported, abandoned=lambda item, _: item)
             async with aclosing(outcomes):
@@ -75,18 +75,18 @@ class Exporting:
 
     async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Yield the finished items that have no file, each once: those of the run file, then those that finish."""
-        given: set[int] = set()
+        yielded: set[int] = set()
         finished = page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
         async with aclosing(filter_by_file(finished, has=False)) as items:
             async for item in items:
-                given.add(item.seq)
+                yielded.add(item.seq)
                 yield item
         if also is None:
             return
         async with aclosing(self._stop.until_stopped(each_of(also))) as later:
             async for item in later:
-                if item.state == State.SUCCESS and item.seq not in given:
-                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
+                if item.state == State.SUCCESS and item.seq not in yielded:
+                    # As recorded: what a submission yields does not say when it was sent, which names may hold.
                     finished_item = await current_item(self._ledger, item.seq)
                     if finished_item.path is None:
                         yield finished_item

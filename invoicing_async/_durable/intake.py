@@ -1,4 +1,4 @@
-"""Taking in order ids and drafts: what is new, what is known, what contradicts."""
+"""Importing order ids and drafts: which are new, which are known, which contradict what is known."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ __all__ = ["add_drafts", "chunks", "stage", "take_ids", "unstage"]
 
 def add_drafts(transaction: Transaction, drafts: Sequence[NewDraft]) -> Intake:
     transaction.log.renew()
-    taking = DraftImport(transaction)
+    drafts_import = DraftImport(transaction)
     for at in range(0, len(drafts), TOGETHER):
-        taking.take(drafts[at : at + TOGETHER])
-    if taking.conflicts:
-        raise DraftConflictError(tuple(taking.conflicts))
-    return Intake(given=len(drafts), **taking.counted)
+        drafts_import.take(drafts[at : at + TOGETHER])
+    if drafts_import.conflicts:
+        raise DraftConflictError(tuple(drafts_import.conflicts))
+    return Intake(given=len(drafts), **drafts_import.counted)
 
 
 @frozen
 class _Known:
-    """A draft that the run has."""
+    """A draft that is in the run."""
 
     seq: int
     state: str
     payload_sha256: str
 
     def accepts(self, draft: NewDraft) -> bool:
-        """An invalid draft was never sent, so new content, or rules that now allow the old, may take its place."""
+        """Tell whether a draft may take the place of this one.
+
+        An invalid one was never sent, so new content may, and so may the old where the rules now allow it.
+        """
         return self.state == State.INVALID and (draft.error is None or self.payload_sha256 != draft.payload_sha256)
 
 
 class DraftImport:
-    """Drafts on their way in, many to a statement: each statement must win the interpreter's lock from a busy loop."""
+    """An import of drafts, many to a statement: each statement must win the interpreter's lock from a busy loop."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction

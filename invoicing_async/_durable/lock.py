@@ -149,7 +149,7 @@ def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> It
 
 
 def holder_of(file: Path) -> Holder | None:
-    """Say who holds a file, without taking it; None if nobody does.
+    """Return who holds a file, without taking it; None if nobody does.
 
     The lock is tried only if the process that the note names may still live: for an instant a second opener would
     find it taken, and has to look twice.

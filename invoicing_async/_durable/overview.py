@@ -1,4 +1,4 @@
-"""How a run stands, as any process sees it: its counts, who works on it, what is to be exported, and the authority."""
+"""The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the authority."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
 def read_items(
     transaction: Transaction, states: tuple[str, ...] | None, after: int, limit: int, *, payload: bool
 ) -> list[Item]:
-    """Page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
+    """Return a page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
     select = WITH_PAYLOAD if payload else BARE
     if states is None:
         page = transaction.execute(f"{select} WHERE i.seq > ? ORDER BY i.seq LIMIT ?", (after, limit))
@@ -41,7 +41,7 @@ def read_items(
 
 
 def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
-    """Return what may be sent, and keep at hand where it stands: it will be sent next."""
+    """Return what may be sent, and keep its state and attempt at hand: it will be sent next."""
     items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True)
     transaction.current.update(
         (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.changed

@@ -1,4 +1,4 @@
-"""What becomes of submitted items, asked from the service and recorded."""
+"""Waiting for submitted items: the service is asked what became of each, and that is recorded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _POLLED: Mapping[str, Event] = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, Reque
 
 @frozen
 class Settlement:
-    """What becomes of the items that were submitted, asked from the service and recorded."""
+    """The items that were submitted: the service is asked what became of each, and that is recorded."""
 
     _ledger: Ledger
     _stop: StopToken
@@ -74,7 +74,7 @@ class Settlement:
         try:
             await self._ledger.transition_many([_polled(seq, end)])
         except ValueError as error:
-            # Settled otherwise meanwhile: that is this item's affair.
+            # Settled otherwise meanwhile, which concerns no other item.
             _log.warning("what became of item %d could not be recorded: %s", seq, error)
         return await current_item(self._ledger, seq)
 

@@ -70,7 +70,7 @@ _DELIMITERS = ",;\t"
 
 
 class AnswersError(InvoicingError, ValueError):
-    """Answers about items in doubt cannot stand; nothing was changed. `faults` holds every one, with its line."""
+    """Answers about items in doubt are refused; nothing was changed. `faults` holds every one, with its line."""
 
     sent: Sent = "no"
     hint = "Correct every listed line and give all of them again."
@@ -87,7 +87,7 @@ class AnswersError(InvoicingError, ValueError):
 class Contents:
     """What names an invoice to a person: its buyer, and the sum of its lines before tax, exact.
 
-    `customer` is the buyer's code in the caller's own books. Each is None where it is not said.
+    `customer` is the buyer's code in the caller's own records. Each is None where it is not said.
     """
 
     buyer: str | None = None
@@ -317,7 +317,7 @@ def _named(names: list[str], cells: list[str]) -> dict[str, str]:
 
 
 def _answer(line: int, cells: Mapping[str, str], faults: list[LineFault]) -> Answer | None:
-    """Read one row. Nothing is given for a row that is not answered, or has faults."""
+    """Read one row. Return None for a row that is not answered, or has faults."""
     said, request_id, item = cells["answer"].lower(), cells["request_id"] or None, cells["item"]
     if not said and request_id is None:
         return None

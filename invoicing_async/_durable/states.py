@@ -42,12 +42,12 @@ class RunKind(StrEnum):
 
 
 class State(StrEnum):
-    """Where an invoice item stands. All but `sending` are shown to users."""
+    """The state of an invoice item. All but `sending` are shown to users."""
 
     PLANNED = "planned"
     """Taken in; no byte of it was ever sent."""
     SENDING = "sending"
-    """The intent is on disk and the answer is not: internal, never left standing by a crash."""
+    """The intent is on disk and the answer is not: internal, and never what is left after a crash."""
     NOT_SENT = "not_sent"
     """Tried, and provably not created: safe to send again."""
     SUBMITTED = "submitted"
@@ -70,7 +70,7 @@ class Event(StrEnum):
     INTENT = "intent"
     """It is about to be sent; on disk before the first byte leaves."""
     NOT_SENT = "not_sent"
-    """Its head provably never left."""
+    """The head of its request provably never left."""
     REFUSED_FOR_NOW = "refused_for_now"
     """A refusal that the policy lists as temporary (SYS_DEP_503, 429)."""
     REJECTED = "rejected"
@@ -105,13 +105,13 @@ class Event(StrEnum):
     EXPORTED = "exported"
     """The finished invoice is a whole file on disk."""
     EXPORT_FAILED = "export_failed"
-    """The finished invoice could not be had as a file; it exists all the same."""
+    """The finished invoice could not be saved as a file; it exists all the same."""
     REFRESHED = "refreshed"
     """The finished invoice was asked for again: its `result` is what the service says now."""
 
 
 class DocumentState(StrEnum):
-    """Where an item of a document run stands: its last outcome, whatever that was before."""
+    """The state of an item of a document run: its last outcome, whatever that was before."""
 
     PLANNED = "planned"
     """Never asked for, or its file was found missing or broken."""
@@ -122,7 +122,7 @@ class DocumentState(StrEnum):
     DEFERRED = "deferred"
     """The order is not eligible yet (ORDER_021); the next run tries again."""
     FAILED = "failed"
-    """It could not be had; the next run tries again."""
+    """It could not be saved; the next run tries again."""
 
 
 @frozen
@@ -141,7 +141,7 @@ FINAL = frozenset({State.SUCCESS, State.FAILED})
 """The states that nothing leaves."""
 
 TO_FETCH = (DocumentState.PLANNED, DocumentState.DEFERRED, DocumentState.FAILED)
-"""The document states that a run asks the service for."""
+"""The document states in which a run asks the service for the document."""
 
 ON_DISK = (DocumentState.SAVED, DocumentState.SKIPPED)
 """The document states that have a file to verify."""
@@ -281,5 +281,5 @@ def next_state(state: State, event: Event) -> State:
 
 
 def replay(events: Iterable[Event]) -> State:
-    """Return the state of an item from the events of its life; it was `planned` before the first."""
+    """Return the state of an item from its events; it was `planned` before the first."""
     return reduce(next_state, events, State.PLANNED)

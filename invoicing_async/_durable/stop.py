@@ -1,4 +1,4 @@
-"""A run asked to stop: what is in flight finishes, what waits begins nothing more."""
+"""Stopping a run: what is in flight finishes, what waits begins nothing more."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class StoppedError(InvoicingError):
-    """Ends a wait of a run that was asked to stop."""
+    """The run was asked to stop while this waited."""
 
     sent: Sent = "no"
 
 
 class StopToken:
-    """Tells a run, and whoever of it waits for nothing but time, to begin nothing more."""
+    """The request to stop a run, which ends waits for time and begins nothing more."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -61,7 +61,7 @@ class StopToken:
         return cut
 
     async def until_stopped(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Yield what a generator gives, until then."""
+        """Yield what a generator yields, until the run is asked to stop."""
         nothing: Any = object()
         async with aclosing(source):
             value = await self._next(source, nothing)

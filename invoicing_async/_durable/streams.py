@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 MERGED = 64
-"""What `run` keeps ready for a consumer that is slow."""
+"""Items that `run` keeps ready for a slow consumer."""
 
 
 async def each_of(items: AsyncIterable[T]) -> AsyncGenerator[T]:
@@ -53,7 +53,7 @@ class SourceEnded:
 
 
 async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Yield what several generators give, as it comes; the first error is raised after the others have ended."""
+    """Yield what several generators yield, as it comes; the first error is raised after the others have ended."""
     ready: asyncio.Queue[T | SourceEnded] = asyncio.Queue(MERGED)
 
     async def pour(source: AsyncGenerator[T]) -> None:

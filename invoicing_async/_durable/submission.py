@@ -1,4 +1,4 @@
-"""One draft on its way: its intent recorded before its first byte, its answer after it came."""
+"""Submitting drafts: the intent of each is recorded before its first byte is sent, its answer after it came."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("invoicing_async")
 
 
 MARGIN = 1.0
-"""Seconds beyond its bounds for which a submission is still taken to be on its way."""
+"""Seconds beyond its timeouts for which a submission may still arrive at the service."""
 
 
 _FATES = {
@@ -61,7 +61,7 @@ class Submission:
         self.failed: dict[int, InvoicingError] = {}
 
     async def of_all(self, concurrency: int | None) -> AsyncGenerator[Item]:
-        """Send what is pending, item by item, and yield each as it then stands."""
+        """Send what is pending, item by item, and yield each as it is then recorded."""
         invoices = self._invoices
         places = checked_places(concurrency, invoices.concurrency + invoices.concurrency // 2)
         with self._claims.at_work() as self._number:
@@ -70,7 +70,7 @@ class Submission:
                     items,
                     self.sent,
                     concurrency=places,
-                    # What the batch's end cut off stands as recorded, what was not begun as it was read.
+                    # What the end of the batch cancelled is as recorded, what was not begun as it was read.
                     abandoned=lambda item, _: sending.item if (sending := self.under_way.get(item.seq)) else item,
                     cancel=False,
                     judge=self._judged,
@@ -81,7 +81,7 @@ class Submission:
                         yield item
 
     async def sent(self, item: Item, sleep: Sleep) -> Item:
-        """Send an item if nobody else does, and return it as it then stands."""
+        """Send an item if nobody else does, and return it as it is then recorded."""
         claims = self._claims
         while (claim := claims.held.get(item.seq)) is not None:
             ending = await claim.ended()
@@ -142,7 +142,7 @@ class Submission:
 
 @define(eq=False)
 class SubmittedItem:
-    """One draft on its way: its intent is on disk before each first byte, and gone from there while it backs off.
+    """A draft being submitted: its intent is on disk before each first byte, and taken back while it backs off.
 
     `item` is as last recorded, but for its times. What was handed to the ledger is done in that order, even if its
     caller is cancelled.
@@ -171,7 +171,7 @@ class SubmittedItem:
             raise
 
     def leaves(self) -> None:
-        """Note that the first byte is about to leave: from here on a cut is a doubt."""
+        """Note that the first byte is about to leave: from here on a cancelled attempt is a doubt."""
         self._left = True
 
     async def back_off(self, seconds: float) -> None:
@@ -231,7 +231,7 @@ class SubmittedItem:
 
 
 def _answer(error: SubmissionInDoubtError) -> str:
-    """What an answer said that left a submission in doubt, as JSON text."""
+    """Return what an answer said that left a submission in doubt, as JSON text."""
     head = error.answer.decode(errors="replace")
     return _said(status=error.status, code=error.code, request_ids=error.request_ids, answer=head)
 

@@ -41,7 +41,7 @@ TOGETHER = 256
 
 
 class Transaction:
-    """What an operation works with, inside the thread: the connection, the time, the counts not yet written."""
+    """The connection, the time, the counts not yet written: what an operation works with inside the thread."""
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock, log: Log) -> None:
         self.log = log

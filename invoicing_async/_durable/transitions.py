@@ -136,7 +136,7 @@ class TransitionBatch:
         self.changed: dict[int, int | None] = {}
 
     def make(self, change: Change) -> State:
-        """Make one transition; the table may refuse it."""
+        """Make one transition. Raises `ValueError` if the table of states refuses it."""
         seq = change.ref
         if not isinstance(seq, int) or seq not in self.current:
             seq, before, attempt = current_of(self._transaction, change.ref)

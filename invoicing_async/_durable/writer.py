@@ -1,4 +1,4 @@
-"""The one thread that owns the connection, and its natural group commit."""
+"""The one thread that owns the connection and commits in groups what was queued meanwhile."""
 
 from __future__ import annotations
 
