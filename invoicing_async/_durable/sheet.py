@@ -269,7 +269,17 @@ def read_answers(data: bytes) -> tuple[Answer, ...]:
     names = _head(*rows[0])
     faults: list[LineFault] = []
     answers = [answer for line, cells in rows[1:] if (answer := _answer(line, _named(names, cells), faults))]
-    faults += _twice(answers)
+    keys: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    for answer in answers:
+        first = keys.setdefault(normalize("NFC", answer.key), answer.line)
+        if first != answer.line:
+            text = f"{answer.key!r} stands in line {first} too"
+            faults.append(LineFault("", text, line=answer.line, column="key"))
+        first = ids.setdefault(answer.request_id, answer.line) if answer.request_id else answer.line
+        if first != answer.line:
+            text = f"{answer.request_id} stands in line {first} too: one request is one invoice"
+            faults.append(LineFault("", text, line=answer.line, column="request_id"))
     if faults:
         raise AnswersError(sorted(faults, key=lambda fault: fault.line))
     return tuple(answers)
@@ -348,17 +358,3 @@ def _row_faults(said: str, request_id: str | None, item: str) -> Iterator[tuple[
         yield "request_id", f"{NO_UUID}, got {request_id!r}"
     if item and not (item.isascii() and item.isdigit() and len(item) < 16):  # noqa: PLR2004 - more than any run has
         yield "item", f"must be the item's number as it was exported, got {item!r}"
-
-
-def _twice(answers: Iterable[Answer]) -> Iterator[LineFault]:
-    keys: dict[str, int] = {}
-    ids: dict[str, int] = {}
-    for answer in answers:
-        first = keys.setdefault(normalize("NFC", answer.key), answer.line)
-        if first != answer.line:
-            yield LineFault("", f"{answer.key!r} stands in line {first} too", line=answer.line, column="key")
-        if answer.request_id is not None:
-            first = ids.setdefault(answer.request_id, answer.line)
-            if first != answer.line:
-                message = f"{answer.request_id} stands in line {first} too: one request is one invoice"
-                yield LineFault("", message, line=answer.line, column="request_id")

@@ -290,3 +290,13 @@ async def test_a_thousand_drafts_or_ids_take_few_statements(tmp_path: Path) -> N
         said.clear()
         assert (await ledger.add_ids(one.key for one in new)).added == 1_000
         assert len(said) < 40
+
+
+@pytest.mark.asyncio
+async def test_the_longest_time_on_the_way_is_kept(tmp_path: Path) -> None:
+    """Also where two clients with other timeouts say theirs at once, and in the file."""
+    async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
+        await asyncio.gather(ledger.keep_late(10.0), ledger.keep_late(5.0))
+        assert ledger.late == 10.0
+    async with SqliteLedger.open(tmp_path / "run.db") as ledger:
+        assert ledger.late == 10.0
