@@ -174,7 +174,7 @@ async def test_a_file_in_which_two_items_have_one_request_takes_no_third(tmp_pat
     told("DROP INDEX items_request", f"UPDATE items SET request_id = '{REQUEST.format(0)}' WHERE key = 'K-1'")(file)
     async with InvoiceRun.open(file) as run:
         await begun(run, 3)
-        with pytest.raises(RequestIdTakenError, match="'K-[01]'"):
+        with pytest.raises(RequestIdTakenError, match=r"'K-[01]'"):
             await run.ledger.transition(4, Event.ACCEPTED_NEW, request_id=REQUEST.format(0).upper())
         assert await run.ledger.transition(4, Event.ACCEPTED_NEW, request_id=REQUEST.format(4)) == "submitted"
 
