@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from glob import escape as glob_escape
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def translate_error(error: Exception, path: Path) -> Exception:
     return ours
 
 
-TEXT = partial(str, encoding="utf-8", errors="replace")
+DECODE = methodcaller("decode", "utf-8", "replace")
 """Reads text, also where it is damaged: one bad letter must not hide every other item.
 
 What a run goes by is judged apart: drafts by their digest, keys and request ids by their indexes, states by name.
@@ -91,7 +92,7 @@ What a run goes by is judged apart: drafts by their digest, keys and request ids
 
 def _connect(path: Path, query: str) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None, timeout=WAIT)
-    connection.text_factory = TEXT
+    connection.text_factory = DECODE
     return connection
 
 
