@@ -39,7 +39,7 @@ from ._durable.sheet import (
 from ._durable.states import Event
 from ._einvoices.poll_scheduler import Schedule
 from ._einvoices.rules import KEY_LENGTH
-from ._files.publish import OnExisting
+from ._files.publish import Destination
 from ._files.writer import DiskWriter
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
@@ -242,7 +242,7 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
         return pair[1].seq, await _find(invoices, *pair)
 
     created = [pair for pair in open_ if pair[0].created]
-    outcomes = invoices.each(created, ask, abandoned=lambda pair, error: (pair[1].seq, error))
+    outcomes = invoices.each(created, ask, on_not_started=lambda pair, error: (pair[1].seq, error))
     async with aclosing(outcomes):
         async for seq, outcome in outcomes:
             if isinstance(outcome, Finding):
@@ -290,7 +290,7 @@ async def write_sheet(ledger: LedgerReader, path: str | PathLike[str], states: I
                 async for entry in listed:
                     number += 1
                     await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
-            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
+            await spool.publish(Destination(target=out, durable=True))
         finally:
             await spool.discard()
     finally:

@@ -71,7 +71,7 @@ class Submission:
                     self.sent,
                     concurrency=places,
                     # What the end of the batch cancelled is as recorded, what was not begun as it was read.
-                    abandoned=lambda item, _: sending.item if (sending := self.under_way.get(item.seq)) else item,
+                    on_not_started=lambda item, _: sending.item if (sending := self.under_way.get(item.seq)) else item,
                     cancel=False,
                     judge=self._judged,
                 )

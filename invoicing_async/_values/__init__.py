@@ -1,4 +1,4 @@
-"""Values and pure rules below everything: no I/O, no clock, and no other room is imported from here.
+"""Values and pure rules below everything: no I/O, no clock, and no other package is imported from here.
 
 - `adaptive_polling`: When to ask again, learned: where the next poll of an operation repays itself, from the polls
   before.

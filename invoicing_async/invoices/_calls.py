@@ -80,7 +80,7 @@ class Calls:
 
         read = partial(self._read_creation, heard)
         try:
-            return await self.session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
+            return await self.session.call(self._creation(body), read, sleep=sleep, before_send=before, on_send=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise

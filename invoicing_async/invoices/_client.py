@@ -13,9 +13,8 @@ from .._core.tasks import started
 from .._einvoices.poll_scheduler import Schedule, Scheduler
 from .._einvoices.rules import rounding_unit
 from .._einvoices.shape import WireNames
-from .._files.body import Place
 from .._files.names import file_name, parsed
-from .._files.publish import OnExisting
+from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
@@ -188,7 +187,7 @@ class AsyncInvoices(Feature):
         number = checked_uuid(invoice_id, "invoice_id")
         below = file_name(number, suffix=f".{format}") if name is None else name
         target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
-        place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
+        place = Destination(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
         if place.on_existing is OnExisting.KEEP:
             disk = self._session.resource(DiskWriter)
             kept = await disk.run(lambda: kept_document(target, KINDS[format], since))
@@ -225,7 +224,7 @@ class AsyncInvoices(Feature):
             drafts,
             batch.submitted,
             concurrency=concurrency,
-            abandoned=batch.abandoned,
+            on_not_started=batch.abandoned,
             cancel=False,
             judge=judge_outcome,
         )

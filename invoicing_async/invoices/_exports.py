@@ -16,16 +16,17 @@ from .._core.http import Request, Response
 from .._einvoices.decode import Export
 from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
-from .._files.body import DocumentReader, Place
+from .._files.body import DocumentReader
 from .._files.existing import Published
-from .._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
+from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
+from .._files.publish import Destination
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Session, Sleep
 
 __all__ = ["KINDS", "Exporting"]
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, DocumentType] = {
     "pdf": Pdf(PDF_TYPES | GENERIC),
     "xml": Xml(frozenset({"application/xml", "text/xml"}) | GENERIC),
 }
@@ -66,7 +67,7 @@ class Exporting:
     format: str
     request: Request
     read: Callable[[Response], Awaitable[Export]]
-    place: Place
+    place: Destination
     max_bytes: int
     sleep: Sleep
 
@@ -149,8 +150,7 @@ class Exporting:
         return await receiver.receive(response, session.resource(DiskWriter), self.place)
 
     async def _stored(self, body: bytes) -> Published:
-        place, disk = self.place, self.session.resource(DiskWriter)
-        return await disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
+        return await self.session.resource(DiskWriter).store(self.place, body)
 
     def _error(self, text: str) -> ExportError:
         return ExportError(text, invoice_id=self.invoice_id)
