@@ -47,7 +47,11 @@ class Poller:
         `chance` in [0, 1) is where in the jitter the wait falls; 0 gives the longest. The last wait is cut so
         that one poll falls on the timeout itself.
         """
-        wait = self._bare(attempt) * (1.0 - self.jitter * chance)
+        try:
+            bare = min(self.ceiling, self.first * self.factor ** max(0, attempt - 1))
+        except OverflowError:
+            bare = self.ceiling
+        wait = bare * (1.0 - self.jitter * chance)
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
 
     def learn(self, after: float, by: float, *, done: bool) -> None:
@@ -80,12 +84,6 @@ class Poller:
             error_time=error_time,
             not_found_grace=not_found_grace,
         )
-
-    def _bare(self, attempt: int) -> float:
-        try:
-            return min(self.ceiling, self.first * self.factor ** max(0, attempt - 1))
-        except OverflowError:
-            return self.ceiling
 
     def delays(self) -> Iterator[float]:
         """The waits without chance, one after the other, until the timeout; for a look at a schedule."""

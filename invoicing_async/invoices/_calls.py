@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -27,6 +28,10 @@ from ..session import Session, Sleep
 __all__ = ["Calls", "Endpoints"]
 
 _JSON = {"Accept": "application/json"}
+
+
+_MAY_DECLARE = re.compile(rb'"success"|\0').search
+"""Finds what an error envelope under a 2xx holds; a NUL: in UTF-16 it looks otherwise."""
 
 
 ANSWER_LIMIT = 16 * 2**20
@@ -78,16 +83,7 @@ class Calls:
             if leaves is not None:
                 leaves()
 
-        read = partial(self._read_creation, heard)
-        try:
-            return await self.session.call(self._creation(body), read, sleep=sleep, before=before, leaves=leaving)
-        except InvoicingError as error:
-            if fate(error) is not Fate.IN_DOUBT:
-                raise
-            raise _in_doubt(error, key, body, heard) from error
-
-    def _creation(self, body: bytes) -> Request:
-        return Request(
+        request = Request(
             method="POST",
             path=self._endpoints.create,
             headers=_JSON | {"Content-Type": "application/json"},
@@ -95,15 +91,25 @@ class Calls:
             repeat=Repeat.IF_NOT_SENT,
             operation="create_invoice",
         )
+        read = partial(self._read_creation, heard)
+        try:
+            return await self.session.call(request, read, sleep=sleep, before=before, leaves=leaving)
+        except InvoicingError as error:
+            if fate(error) is not Fate.IN_DOUBT:
+                raise
+            raise _in_doubt(error, key, body, heard) from error
 
-    def status(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
-        """Ask once what became of a request."""
+    def status(
+        self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None
+    ) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Ask once what became of a request; `seconds` bound a poll, which is not repeated by itself."""
         request = Request(
             method=self._endpoints.status_method,
             path=self._endpoints.status.format(request_id),
             headers=_JSON,
             operation="invoice_status",
         )
+        retry = retry if seconds is None else _one_poll(seconds)
         return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
@@ -118,7 +124,8 @@ class Calls:
 
     async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
         body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
+        if _MAY_DECLARE(body):
+            self._raise_declared(response, body)
         return decode_request(body, request_id=request_id, status=response.status)
 
     async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
@@ -130,7 +137,8 @@ class Calls:
         else:
             heard.body += body
         try:
-            self._refuse(response, bytes(heard.body))
+            if _MAY_DECLARE(heard.body):
+                self._raise_declared(response, bytes(heard.body))
             return decode_request(bytes(heard.body), status=response.status)
         except InvoicingError:
             raise
@@ -141,16 +149,21 @@ class Calls:
     async def read_export(self, response: Response) -> Export:
         """Read whether the document is there, and where."""
         body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
+        if _MAY_DECLARE(body):
+            self._raise_declared(response, body)
         return decode_export(body)
 
-    def _refuse(self, response: Response, body: bytes) -> None:
+    def _raise_declared(self, response: Response, body: bytes) -> None:
         """Raise the error envelope that may come under a 2xx."""
-        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
-            return
         error = error_from(response.status, response.header, body, now=self.session.clock.now())
         if error is not None:
             raise error
+
+
+@lru_cache(maxsize=16)
+def _one_poll(seconds: float) -> RetryPolicy:
+    # A failed poll is made up for by the next one on the schedule, not by a retry of its own.
+    return RetryPolicy(attempts=1, deadline=seconds)
 
 
 @define

@@ -25,7 +25,7 @@ from ._calls import Calls, Endpoints
 from ._exports import KINDS, Exporting
 from ._kept import MAX_BYTES, beside, kept_document, saved_export
 from ._submissions import Submissions, SubmitOutcome, judge_outcome
-from ._waiting import AnyUuid, Collector, Polls, Single, checked_uuid
+from ._waiting import AnyUuid, Collector, PollObserver, Single, checked_uuid
 from ._waits import schedule_of
 
 __all__ = ["AsyncInvoices"]
@@ -51,13 +51,12 @@ class AsyncInvoices(Feature):
         names, endpoints = names or WireNames(), endpoints or Endpoints()
         self._calls = Calls(session, names=names, endpoints=endpoints, rounding=rounding_unit(rounding))
         self._max_bytes = max_bytes
-        polls = Polls(self._calls)
         self._scheduler = Scheduler(
-            polls.ask,
+            self._calls.status,
             clock=session.clock,
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
-            heard=polls.heard,
+            heard=PollObserver(session).heard,
             sleep=session.sleep,
         )
 
@@ -97,7 +96,7 @@ class AsyncInvoices(Feature):
 
     async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (README B.2). Raises `ValueError` for an id that is no UUID."""
-        return await self._calls.status(checked_uuid(request_id, "request_id"), retry)
+        return await self._calls.status(checked_uuid(request_id, "request_id"), retry=retry)
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Submit a draft and wait for its end; raises as `submit` and `wait` do.

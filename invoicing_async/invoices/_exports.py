@@ -113,7 +113,10 @@ class Exporting:
             seen.append(link.url)
             found = await self._fetched(link)
             if isinstance(found, bytes):
-                return await self._stored(found)
+                disk, place = self.session.resource(DiskWriter), self.place
+                return await disk.store(
+                    place.folder, place.target, found, on_existing=place.on_existing, durable=place.durable
+                )
             if not isinstance(found, _Moved):
                 return found
             try:
@@ -147,10 +150,6 @@ class Exporting:
         session = self.session
         receiver = DocumentReader(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
         return await receiver.receive(response, session.resource(DiskWriter), self.place)
-
-    async def _stored(self, body: bytes) -> Published:
-        place, disk = self.place, self.session.resource(DiskWriter)
-        return await disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
 
     def _error(self, text: str) -> ExportError:
         return ExportError(text, invoice_id=self.invoice_id)
