@@ -56,7 +56,10 @@ def decode_request(body: bytes, *, request_id: str | None = None, status: int = 
 def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
     if str(whole.get("success")).strip().lower() in {"false", "0"}:
         raise ValueError("the answer is an error envelope")
-    answer = _unwrapped(whole, asked) if "request_id" not in whole else whole
+    answer, inner = whole, whole.get("data")
+    if isinstance(inner, dict) and "request_id" in inner and "request_id" not in whole:
+        # An envelope around the answer; in a status answer only if the status, too, is within.
+        answer = inner if asked is None or ("status" in inner and "status" not in whole) else whole
     said, number, data = answer.get("status"), answer.get("request_id"), answer.get("data")
     if asked is None and said is None and speaks_against(whole):
         raise ValueError("the answer gives no status and speaks of an error")
@@ -77,15 +80,6 @@ def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
 
 
 _STATUSES: Mapping[str, RequestStatus] = RequestStatus.__members__
-
-
-def _unwrapped(answer: dict[str, Any], asked: str | None) -> dict[str, Any]:
-    """Look through an envelope around the answer itself, whose `data` names a request; an invoice names none."""
-    data = answer.get("data")
-    if not isinstance(data, dict) or "request_id" not in data:
-        return answer
-    # The status of an answer about a request is that of the request, not of an envelope.
-    return data if asked is None or ("status" in data and "status" not in answer) else answer
 
 
 def _request_id(found: object, asked: str | None) -> str:

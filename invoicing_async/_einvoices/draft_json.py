@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn
 from .._core.exact_json import JSON_NUMBER, json_reader, parse_json
 from .._values.field_rules import field_rules
 from ..errors import DraftError, Fault
-from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax, unchecked
+from ..models import InvoiceDraft, InvoiceLine, unchecked
 from . import rules
 from .checks import step
 from .encode import SERVICE_NAMES
@@ -41,7 +41,7 @@ _KINDS: Mapping[type, str] = {
     list: "a list",
     dict: "an object",
 }
-"""Everything `parse_json` can give, in the words of JSON."""
+"""Every type that `parse_json` returns, in the words of JSON."""
 
 
 def _wrong(needed: str, value: object) -> TypeError:
@@ -219,10 +219,9 @@ def _type_faults(error: ClassValidationError | IterableValidationError, path: st
 def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
     """Build a draft from what is there, wrong types included, so that the limits of the rest can be checked."""
     known: dict[str, Any] = _known(InvoiceDraft, document)
-    known["consumer"] = _loose(Consumer, known.get("consumer"))
-    known["submit_to_tax"] = _loose(SubmitToTax, known.get("submit_to_tax"))
-    if isinstance(lines := known["lines"], list):
-        known["lines"] = [_loose(InvoiceLine, line) for line in lines]
+    for name, model in PARTS.items():
+        value = known.get(name)
+        known[name] = [_loose(model, item) for item in value] if isinstance(value, list) else _loose(model, value)
     return unchecked(InvoiceDraft, **known)
 
 

@@ -48,16 +48,10 @@ def field_faults(found: list[Fault], where: str, owner: object, limits: Limits) 
         value = getattr(owner, name)
         if value is not None and not (isinstance(value, str) and value in choice.__members__):
             found.append(Fault(where + name, f"must be one of {', '.join(choice)}, not {shown(value)}"))
-    return _number_faults(found, where, owner, limits)
-
-
-def _number_faults(found: list[Fault], where: str, owner: object, limits: Limits) -> bool:
     before = len(found)
     for name, required in limits.numbers:
         value = getattr(owner, name)
-        if value is None:
-            if required:
-                found.append(Fault(where + name, "is required"))
-        elif message := number_fault(value):
+        missing = "is required" if required else ""
+        if message := missing if value is None else number_fault(value):
             found.append(Fault(where + name, message))
     return len(found) == before

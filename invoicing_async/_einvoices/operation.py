@@ -90,7 +90,7 @@ class Operation:
         """Return the seconds after which the most eager of the watchers wants the next poll, None if nobody does.
 
         Not before `floor`, nor before `least`, but for the last poll of who has not that long left. Who gives up, or
-        would have by `floor`, hears it now. `watches` are those who are asked, None for all.
+        would have by `floor`, is told now. `watches` are those who are asked, None for all.
         """
         soonest: float | None = None
         for watch in self.watches if watches is None else watches:

@@ -18,15 +18,15 @@ from .schedules import Result, Schedule, Watcher
 
 __all__ = ["Result", "Schedule", "Scheduler", "Watcher"]
 
-STINT = 32
-"""Polls that one task makes before it lets another take over: those in memory never give way by themselves."""
+POLLS_PER_TASK = 32
+"""Polls that one task makes before another task runs: a transport in memory never yields to the loop by itself."""
 
 LATE = 1.0
 """Seconds behind its time from which a poll may be too late for those who wait for it."""
 
 
 class Scheduler:
-    """Polls what is watched until it is terminal. `fatal` tells which errors every other poll would meet too.
+    """Polls each watched operation until it is terminal. `fatal` tells which errors every other poll would meet too.
 
     `sleep` waits until the next poll is due; its `SessionError` ends every wait. Several watchers of one operation
     share its polls: the most eager schedule places the next, and each has its own timeout and budget of errors.
@@ -39,14 +39,14 @@ class Scheduler:
         clock: Clock,
         concurrency: int,
         fatal: Callable[[Exception], bool],
-        heard: Callable[[InvoiceRequest, int], None],
+        on_answer: Callable[[InvoiceRequest, int], None],
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._poll = poll
         self._clock = clock
         self._concurrency = concurrency
         self._fatal = fatal
-        self._heard = heard
+        self._on_answer = on_answer
         self._sleep = sleep or clock.sleep
         self._operations = Operations()
         self._active = 0
@@ -168,7 +168,7 @@ class Scheduler:
     async def _work(self, operation: Operation) -> None:
         """Poll an operation, and after it others that are due: a task for each poll would cost as much as its JSON."""
         task = operation.task
-        for _ in range(STINT):
+        for _ in range(POLLS_PER_TASK):
             operation.task = task
             operation.polls += 1
             try:
@@ -176,7 +176,7 @@ class Scheduler:
                 operation.task = None
                 if self._operations.get(operation.request_id) is operation:
                     self._answered(operation, answer)
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
                 operation.task = None
                 if self._operations.get(operation.request_id) is operation:
                     self._failed(operation, error)
@@ -188,7 +188,7 @@ class Scheduler:
 
     def _answered(self, operation: Operation, answer: InvoiceRequest) -> None:
         operation.errors, operation.said = 0, None
-        self._heard(answer, operation.polls)
+        self._on_answer(answer, operation.polls)
         now = self._clock.monotonic()
         age, done = now - operation.begun, answer.terminal
         operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=done)

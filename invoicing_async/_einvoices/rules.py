@@ -180,7 +180,13 @@ def _draft(
     if draft.submit_to_tax is not None and is_a(found, f"{where}submit_to_tax", draft.submit_to_tax, SubmitToTax):
         field_faults(found, f"{where}submit_to_tax.", draft.submit_to_tax, _SUBMIT)
         email_faults(found, f"{where}submit_to_tax.emails", draft.submit_to_tax.emails)
-    _extra(found, f"{where}extra", draft.extra, reserved)
+    extra: object = draft.extra
+    if not isinstance(extra, Mapping):
+        found.append(Fault(f"{where}extra", f"must be a mapping, not {kind(extra)}"))
+        return
+    clashes = sorted(reserved.intersection(key for key in extra if isinstance(key, str)))
+    found += [Fault(f"{where}extra.{name}", "is a name that the library writes itself") for name in clashes]
+    found += mapping_faults(f"{where}extra", extra, ())
 
 
 def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | None) -> None:
@@ -213,12 +219,3 @@ def _amount(found: list[Fault], where: str, line: InvoiceLine, amount: Decimal, 
     elif rounds_to(expected, amount, grain):
         said += f"; rounded amounts are taken with the setting rounding={grain:f}"
     found.append(Fault(where, said))
-
-
-def _extra(found: list[Fault], where: str, extra: object, reserved: frozenset[str]) -> None:
-    if not isinstance(extra, Mapping):
-        found.append(Fault(where, f"must be a mapping, not {kind(extra)}"))
-        return
-    clashes = sorted(reserved.intersection(key for key in extra if isinstance(key, str)))
-    found += [Fault(f"{where}.{name}", "is a name that the library writes itself") for name in clashes]
-    found += mapping_faults(where, extra, ())

@@ -136,7 +136,7 @@ def converted(row: Row, column: str, text: str, numbers: Numbers) -> Any:
 
 
 def _read(row: Row, column: str, found: Any, text: str) -> Any:
-    """Return what was read of a cell, or note its fault and give the text."""
+    """Return what was read of a cell, or note its fault and return the text."""
     if not isinstance(found, Fault):
         return found
     row.fault(column, found.message)

@@ -76,10 +76,10 @@ class Calls:
         leaves: Callable[[], None] | None,
     ) -> InvoiceRequest:
         """Create an invoice, or say that it may exist; see `AsyncInvoices.submit`."""
-        heard = _Heard()
+        partial_answer = _PartialAnswer()
 
         def leaving() -> None:
-            heard.begin(self.session.clock.now())
+            partial_answer.begin(self.session.clock.now())
             if leaves is not None:
                 leaves()
 
@@ -91,13 +91,13 @@ class Calls:
             repeat=Repeat.IF_NOT_SENT,
             operation="create_invoice",
         )
-        read = partial(self._read_creation, heard)
+        read = partial(self._read_creation, partial_answer)
         try:
             return await self.session.call(request, read, sleep=sleep, before=before, leaves=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
-            raise _in_doubt(error, key, body, heard) from error
+            raise _in_doubt(error, key, body, partial_answer) from error
 
     def status(
         self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None
@@ -128,22 +128,22 @@ class Calls:
             self._raise_declared(response, body)
         return decode_request(body, request_id=request_id, status=response.status)
 
-    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
+    async def _read_creation(self, partial_answer: _PartialAnswer, response: Response) -> InvoiceRequest:
         """Read what a submission was answered, keeping what comes of it before anything can fail."""
-        heard.status = response.status
+        partial_answer.status = response.status
         body = response.arrived()
         if body is None:
-            await heard.read(response.chunks())
+            await partial_answer.read(response.chunks())
         else:
-            heard.body += body
+            partial_answer.body += body
         try:
-            if _MAY_DECLARE(heard.body):
-                self._raise_declared(response, bytes(heard.body))
-            return decode_request(bytes(heard.body), status=response.status)
+            if _MAY_DECLARE(partial_answer.body):
+                self._raise_declared(response, bytes(partial_answer.body))
+            return decode_request(bytes(partial_answer.body), status=response.status)
         except InvoicingError:
             raise
         except Exception as error:
-            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
+            text, head = f"the answer could not be read: {type(error).__name__}", bytes(partial_answer.body)
             raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
 
     async def read_export(self, response: Response) -> Export:
@@ -167,7 +167,7 @@ def _one_poll(seconds: float) -> RetryPolicy:
 
 
 @define
-class _Heard:
+class _PartialAnswer:
     """What came of an answer to a submission so far, whatever becomes of the rest; of the last attempt only."""
 
     sent_at: float | None = None
@@ -187,9 +187,9 @@ class _Heard:
                 raise ProtocolError(text, head=head, request_ids=named_ids(head))
 
 
-def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> SubmissionInDoubtError:
+def _in_doubt(error: InvoicingError, key: str, body: bytes, partial_answer: _PartialAnswer) -> SubmissionInDoubtError:
     """Say that an invoice may exist, with everything that the answer said of it."""
-    answer = bytes(heard.body) or error.answer
+    answer = bytes(partial_answer.body) or error.answer
     # An answer that came whole was read; of one that broke off its beginning is searched.
     ids = error.request_ids if isinstance(error, (ApiError, ProtocolError)) else named_ids(answer)
     named = f"; the answer names {', '.join(ids)}" if ids else ""
@@ -197,8 +197,8 @@ def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> Su
         f"invoice {key!r} may or may not have been created: {error}{named}",
         key=key,
         body_sha256=sha256(body).hexdigest(),
-        sent_at=heard.sent_at,
-        status=heard.status or getattr(error, "status", None),
+        sent_at=partial_answer.sent_at,
+        status=partial_answer.status or getattr(error, "status", None),
         code=getattr(error, "code", None),
         request_ids=ids,
         answer=answer,

@@ -28,7 +28,7 @@ class Submissions:
         self._left: dict[int, InvoiceDraft] = {}
 
     async def submitted(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:
-        """Submit a draft once and give its outcome; raise only what ends the batch."""
+        """Submit a draft once and return its outcome; raise only what ends the batch."""
         try:
             body = self._calls.encode(draft)
             if not self._keys.add(canonical_key(draft.key)):

@@ -31,13 +31,13 @@ YIELD_EVERY = 500
 
 
 class PollObserver:
-    """What is told of the answers of polls."""
+    """Tells the log and the observer about the answers of polls."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._unknown: set[str] = set()
 
-    def heard(self, answer: InvoiceRequest, polls: int) -> None:
+    def on_answer(self, answer: InvoiceRequest, polls: int) -> None:
         """Tell of an answer; a status that no document names is logged once."""
         session = self._session
         if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
@@ -100,7 +100,7 @@ class Collector:
             self._news.set_result(None)
 
     async def read(self, request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid]) -> None:
-        """Watch what is given, leaving the loop a breath now and then."""
+        """Watch what is given, yielding to the loop every `YIELD_EVERY` ids."""
         if isinstance(request_ids, AsyncIterable):
             async for request_id in request_ids:
                 self._watch(request_id)
@@ -138,6 +138,6 @@ class Collector:
         reader.cancel()
         await asyncio.wait([reader])
         if not reader.cancelled():
-            # Raised by `results` already, or nobody is left to hear it.
+            # Raised by `results` already, or nobody is left who could catch it.
             reader.exception()
         await self._scheduler.unwatch_all(self)
