@@ -17,11 +17,10 @@ from urllib.parse import quote_plus, urlencode
 
 from attrs import Factory, define, field, fields, frozen
 
-from ._core import signing
 from ._core.clock import Clock
 from ._core.http import Request, Response
 from ._core.secrecy import Hidden, hidden, quiet
-from ._core.signing import Signature, SigningRules
+from ._core.signing import SIGNED_HEADERS, Signature, SigningRules, sign, signed_path
 from ._core.tasks import started
 from ._einvoices.decode import Token, decode_token
 from ._values.characters import stuck as credential_fault
@@ -45,7 +44,7 @@ Call: TypeAlias = Callable[[Request, Callable[[Response], Awaitable[Token]]], Aw
 TOKEN_LIMIT = 65_536
 
 CALM = 60.0
-"""Seconds after which a token that is refused has lived: nobody else has just renewed it."""
+"""Seconds after which a token that is refused was in use long enough: nobody else has just renewed it."""
 
 CONTEST_FIRST, CONTEST_CEILING = 0.1, 2.0
 """Seconds from which, and up to which, a renewal is put off by chance while others renew the same tenant's token: each
@@ -71,7 +70,7 @@ class Auth(Protocol):
         """Return the headers that authorise this one attempt at `now` epoch seconds."""
 
     def refused(self, sent: Mapping[str, str]) -> bool:
-        """Hear that the service refused `sent` with 401; true if a new credential can be had."""
+        """Called when the service refused `sent` with 401. Return true if a new credential can be had."""
 
 
 @quiet
@@ -93,7 +92,7 @@ class HmacAuth:
     @_identity.default
     def _named(self) -> Mapping[str, str]:
         values = (self.partner_client_id, self.store_client_id, self.store_token)
-        named = zip(signing.SIGNED_HEADERS, values, strict=False)
+        named = zip(SIGNED_HEADERS, values, strict=False)
         return {name: value for name, value in named if value is not None}
 
     def ready(self, clock: Clock) -> bool:
@@ -105,38 +104,28 @@ class HmacAuth:
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
         """Return the identifying headers, the timestamp in epoch milliseconds and the signature over them."""
-        signed = self.identity(int(now * 1000))
-        path = signing.signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
-        text = Hidden(
-            signing.base_string(
-                request.method, path, headers=signed.items(), body_hash=signing.body_sha256(request.body)
-            )
-        )
-        signature = signing.header_value(signing.digest(self.secret_key, text), rules=self.rules)
-        return {**signed, "x-signature": Hidden(signature)}
+        headers = {**self._identity, "x-timestamp": str(int(now * 1000))}
+        path = signed_path(request.path, query=request.query, base_path=base_path, rules=self.rules)
+        signed = sign(self.secret_key, request.method, path, headers=headers.items(), body=request.body)
+        headers["x-signature"] = Hidden(self.rules.prefix + signed.digest)
+        return headers
 
     def signature(
         self, *, method: str, path: str, base_path: str = "", body: bytes = b"", timestamp_ms: int
     ) -> Signature:
         """Return every stage of a signature, to compare with what the service expects; nothing is sent."""
-        identity = self.identity(timestamp_ms)
-        signed = signing.signed_path(path, base_path=base_path, rules=self.rules)
-        body_hash = signing.body_sha256(body)
-        text = signing.base_string(method, signed, headers=identity.items(), body_hash=body_hash)
-        digest = signing.digest(self.secret_key, text)
+        headers = {**self._identity, "x-timestamp": str(timestamp_ms)}
+        path = signed_path(path, base_path=base_path, rules=self.rules)
+        signed = sign(self.secret_key, method, path, headers=headers.items(), body=body)
         return Signature(
             method=method.upper(),
-            path=signed,
+            path=path,
             timestamp_ms=timestamp_ms,
-            body_sha256=body_hash,
-            base_string=text,
-            digest=digest,
-            headers={**identity, "x-signature": signing.header_value(digest, rules=self.rules)},
+            body_sha256=signed.body_sha256,
+            base_string=str(signed.base_string),
+            digest=signed.digest,
+            headers={**headers, "x-signature": self.rules.prefix + signed.digest},
         )
-
-    def identity(self, timestamp_ms: int) -> dict[str, str]:
-        """Return the signed headers in the order of the base string."""
-        return {**self._identity, "x-timestamp": str(timestamp_ms)}
 
     def refused(self, sent: Mapping[str, str]) -> bool:
         """A key has no renewal: a signature made anew is all there is to try."""
@@ -205,7 +194,11 @@ class _TokenCache:
             raise
         if self.renewal is task:
             self.renewal = None
-        _give_up_as(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, InvoicingError):
+            # Each waiter raises an error of its own: a call writes its history into it.
+            raise copy(error) from error
+        task.result()
 
     async def _leave(self, task: asyncio.Task[None]) -> None:
         self.waiters -= 1
@@ -216,14 +209,6 @@ class _TokenCache:
             if not task.cancelled():
                 # It ended otherwise, before or because of this; nobody is left to hear how.
                 task.exception()
-
-
-def _give_up_as(task: asyncio.Task[None]) -> None:
-    """Raise what ended the task. Each waiter gets an error of its own: a call writes its history into it."""
-    error = None if task.cancelled() else task.exception()
-    if isinstance(error, InvoicingError):
-        raise copy(error) from error
-    task.result()
 
 
 @quiet
@@ -278,7 +263,8 @@ class OAuthClientCredentials:
         try:
             token = await call(self._request(), _read_token)
         except ApiError as error:
-            if not _refuses(error):
+            # Some client errors are about this one call and not about the client.
+            if error.status // 100 != _CLIENT_ERRORS or error.status in _NOT_REFUSALS:
                 raise
             self._held.refusal, self._held.refused_until = _refusal(error), clock.monotonic() + REFUSED_FOR
             raise self._held.refusal from error
@@ -293,19 +279,17 @@ class OAuthClientCredentials:
         form = {"grant_type": "client_credentials", "tenant_connection_code": self.tenant_connection_code}
         if self.scope is not None:
             form["scope"] = self.scope
+        # RFC 6749 section 2.3.1: both parts are form-encoded first.
+        pair = Hidden(f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}")
+        basic = Hidden("Basic " + b64encode(pair.encode()).decode())
         return Request(
             method="POST",
             path=self.path,
-            headers={"Content-Type": "application/x-www-form-urlencoded", "Authorization": self._basic()},
+            headers={"Content-Type": "application/x-www-form-urlencoded", "Authorization": basic},
             body=urlencode(form).encode(),
             operation="token",
             authorised=False,
         )
-
-    def _basic(self) -> str:
-        # RFC 6749 section 2.3.1: both parts are form-encoded first.
-        pair = Hidden(f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}")
-        return Hidden("Basic " + b64encode(pair.encode()).decode())
 
     def headers(self, request: Request, *, base_path: str, now: float) -> Mapping[str, str]:
         """Return the `Authorization` header with the token held now."""
@@ -319,11 +303,6 @@ class OAuthClientCredentials:
             self._held.token = None
             self._held.dropped = True
         return True
-
-
-def _refuses(error: ApiError) -> bool:
-    """Tell whether the token's giver refused the client, rather than this one call."""
-    return error.status // 100 == _CLIENT_ERRORS and error.status not in _NOT_REFUSALS
 
 
 def _refusal(error: ApiError) -> AuthenticationError:

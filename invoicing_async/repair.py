@@ -18,7 +18,7 @@ from unicodedata import normalize
 
 from attrs import frozen
 
-from ._core.batch import bounded
+from ._core.batch import map_concurrently
 from ._core.clock import Clock
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
 from ._durable.items import error_line
@@ -256,12 +256,12 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
     async def ask(pair: _Pair, _: Sleep) -> tuple[int, Finding | LineFault | BaseException]:
         return pair[1].seq, await _find(invoices, *pair)
 
-    outcomes = bounded(
+    outcomes = map_concurrently(
         [pair for pair in open_ if pair[0].created],
         ask,
         concurrency=invoices.concurrency,
         sleep=invoices.sleep,
-        abandoned=lambda pair, error: (pair[1].seq, error),
+        on_not_started=lambda pair, error: (pair[1].seq, error),
     )
     async with aclosing(outcomes):
         async for seq, outcome in outcomes:

@@ -47,12 +47,12 @@ class Hold:
         self._refuse_ended()
         self._waiting += 1
         try:
-            await self._slots.take()
+            await self._slots.acquire()
             try:
                 async with self._bounded():
                     yield
             finally:
-                self._slots.give()
+                self._slots.release()
         finally:
             self._waiting -= 1
             self._since = self._clock.monotonic()

@@ -173,7 +173,7 @@ class DocumentRun:
                 items,
                 fetched,
                 concurrency=places,
-                abandoned=lambda item, error: NotStarted(item.key, error),
+                on_not_started=lambda item, error: NotStarted(item.key, error),
                 judge=judge,
             )
             async with aclosing(outcomes):

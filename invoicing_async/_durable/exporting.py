@@ -37,7 +37,7 @@ class Exporting:
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Save what has no file yet; `also` gives items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
-            outcomes = self._invoices.each(items, self._tried, abandoned=lambda item, _: item)
+            outcomes = self._invoices.each(items, self._tried, on_not_started=lambda item, _: item)
             async with aclosing(outcomes):
                 async for item in outcomes:
                     yield item

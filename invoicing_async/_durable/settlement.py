@@ -49,7 +49,7 @@ class Settlement:
         ) as ends:
             # Side by side, so that the ends of one moment share a commit.
             recorded = self._invoices.each(
-                ends, record, concurrency=MERGED, abandoned=lambda end, _: (end, []), cancel=False
+                ends, record, concurrency=MERGED, on_not_started=lambda end, _: (end, []), cancel=False
             )
             async with aclosing(recorded):
                 async for end, items in recorded:
@@ -81,7 +81,7 @@ class Settlement:
     async def refreshed(self) -> AsyncGenerator[Item]:
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
             outcomes = self._invoices.each(
-                items, self._refreshed, abandoned=lambda item, error: evolve(item, error=error_line(error))
+                items, self._refreshed, on_not_started=lambda item, error: evolve(item, error=error_line(error))
             )
             async with aclosing(outcomes):
                 async for item in outcomes:

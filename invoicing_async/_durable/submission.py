@@ -69,7 +69,7 @@ class Submission:
                     items,
                     self.sent,
                     concurrency=places,
-                    abandoned=self._abandoned,
+                    on_not_started=self._abandoned,
                     cancel=False,
                     judge=self._judged,
                 )

@@ -25,7 +25,7 @@ from attrs import field, frozen
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._core.clock import Bound, Clock, RealClock
+from .._core.clock import Clock, ClockTimeout, RealClock
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
@@ -311,7 +311,7 @@ class _Head:
         self._is_foreign = is_foreign
         self._is_submission = request.repeat is not Repeat.ALWAYS
         self._body = request.body
-        self.bound: Bound = bounds.silence.bound()
+        self.bound: ClockTimeout = bounds.silence.bound()
         self.protocol: ResponseHandler | None = None
 
     def middleware(self) -> aiohttp.ClientMiddlewareType:

@@ -38,7 +38,7 @@ from attrs import frozen
 from multidict import CIMultiDict
 from yarl import URL
 
-from .._core.clock import Bound
+from .._core.clock import ClockTimeout
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
@@ -170,7 +170,7 @@ class Direct:
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
-        bound: Bound | None = None
+        bound: ClockTimeout | None = None
         handled = sys.exception()
         silence = self._bounds.silence
         try:

@@ -10,7 +10,7 @@ from aiohttp import hdrs
 from attrs import frozen
 from multidict import CIMultiDictProxy
 
-from .._core.clock import Bound, Clock
+from .._core.clock import Clock, ClockTimeout
 from .._core.codings import CodingError, Decoder, codings
 from .._core.http import Exchange
 from ..errors import ProtocolError, TransportError
@@ -27,7 +27,7 @@ class Silence:
     clock: Clock
     seconds: float
 
-    def bound(self) -> Bound:
+    def bound(self) -> ClockTimeout:
         return self.clock.timeout(self.seconds)
 
 
@@ -42,7 +42,7 @@ class Bounds:
 
     @classmethod
     def of(cls, timeouts: Timeouts, clock: Clock) -> Bounds:
-        """Bound as `timeouts` say."""
+        """ClockTimeout as `timeouts` say."""
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
         connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect)
         return cls(Silence(clock, timeouts.read), connecting, timeouts.attempt)

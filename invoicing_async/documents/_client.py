@@ -142,7 +142,7 @@ class OrderDocuments(Feature):
         places = self.places(concurrency)
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         saver = await self._saver(saving, DigestSet())
-        outcomes = self.each(ids, saver.outcome, concurrency=places, abandoned=NotStarted, judge=judged)
+        outcomes = self.each(ids, saver.outcome, concurrency=places, on_not_started=NotStarted, judge=judged)
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome

@@ -93,7 +93,7 @@ class Calls:
         )
         read = partial(self._read_creation, partial_answer)
         try:
-            return await self.session.call(request, read, sleep=sleep, before=before, leaves=leaving)
+            return await self.session.call(request, read, sleep=sleep, before_send=before, on_send=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise

@@ -224,7 +224,7 @@ class AsyncInvoices(Feature):
             drafts,
             batch.submitted,
             concurrency=concurrency,
-            abandoned=batch.abandoned,
+            on_not_started=batch.abandoned,
             cancel=False,
             judge=judge_outcome,
         )

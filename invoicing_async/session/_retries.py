@@ -56,7 +56,7 @@ class Retries:
             repeat=call.request.repeat,
             policy=call.policy,
             made=self._made,
-            chanceless=call.chanceless,
+            stale=call.stale,
             at_once=isinstance(error, StaleIntentError) or last.exchange.stale,
             ready=last.ready,
             left=call.remaining(),

@@ -61,7 +61,7 @@ async def test_who_waits_for_more_waits_in_line_for_the_place_in_no_ones_time() 
     opened.clock.advance(1000)
     await steps()
     assert not reading.done()
-    opened.slots.give()
+    opened.slots.release()
     await reading
     assert opened.slots.free == 1
 
@@ -102,7 +102,7 @@ async def test_who_is_cancelled_while_waiting_gives_the_place_back() -> None:
         reading.cancel()
         await asyncio.wait([reading])
         if wait is None:
-            opened.slots.give()
+            opened.slots.release()
         assert opened.slots.free == 1
 
 
@@ -134,7 +134,7 @@ async def test_what_is_waited_for_is_not_given_up() -> None:
         await steps()
         opened.clock.advance(100)
     await steps()
-    opened.slots.give()
+    opened.slots.release()
     await reading
     assert opened.closed == 0
     await opened.hold.release()

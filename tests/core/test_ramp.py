@@ -27,7 +27,7 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._core.batch import Careful, bounded
+from invoicing_async._core.batch import Careful, map_concurrently
 from invoicing_async._core.causes import of_document, of_submission
 from invoicing_async._core.ramp import Cause, Ramp, Streak, Verdict, limit
 from invoicing_async.errors import (
@@ -170,7 +170,7 @@ async def in_a_step(item: int, sleep: Any) -> tuple[str, int]:
 def run(items: Any, work: Any = in_a_step, **named: Any) -> AsyncGenerator[tuple[str, int]]:
     named.setdefault("concurrency", 4)
     named.setdefault("sleep", FakeClock().sleep)
-    return bounded(items, work, abandoned=lambda item, error: ("left", item), **named)
+    return map_concurrently(items, work, on_not_started=lambda item, error: ("left", item), **named)
 
 
 async def all_of(outcomes: AsyncGenerator[Any]) -> tuple[list[Any], BaseException | None]:

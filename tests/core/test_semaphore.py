@@ -12,7 +12,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def taking(slots: FifoSemaphore) -> asyncio.Task[None]:
-    task = asyncio.create_task(slots.take())
+    task = asyncio.create_task(slots.acquire())
     await asyncio.sleep(0)
     return task
 
@@ -31,13 +31,13 @@ async def test_a_place_goes_to_the_one_that_has_waited_longest_and_not_to_a_newc
     slots = FifoSemaphore(1)
     slots.try_acquire()
     first, second = await taking(slots), await taking(slots)
-    slots.give()
+    slots.release()
     assert not slots.try_acquire()
     await asyncio.sleep(0)
     assert (first.done(), second.done()) == (True, False)
-    slots.give()
+    slots.release()
     await second
-    slots.give()
+    slots.release()
     assert slots.free == 1
 
 
@@ -47,7 +47,7 @@ async def test_one_that_left_the_queue_is_passed_over() -> None:
     first, second = await taking(slots), await taking(slots)
     first.cancel()
     await asyncio.sleep(0)
-    slots.give()
+    slots.release()
     await second
     assert slots.free == 0
 
@@ -56,9 +56,9 @@ async def test_a_place_given_to_one_that_is_cancelled_at_that_moment_goes_on() -
     slots = FifoSemaphore(1)
     slots.try_acquire()
     first, second = await taking(slots), await taking(slots)
-    slots.give()
+    slots.release()
     first.cancel()
     await second
     assert first.cancelled()
-    slots.give()
+    slots.release()
     assert slots.free == 1

@@ -546,7 +546,7 @@ class TestGiven:
 
         async with listening(answering(OK)) as peer:
             with pytest.raises(TransportError, match="too late"):
-                await asked(submission(peer.url), Exchange(leaves=late), **given)
+                await asked(submission(peer.url), Exchange(on_send=late), **given)
             assert peer.connections == 1
             assert await asked(submission(peer.url), **given) == (200, b"ok")
         assert len(peer.requests) == peer.connections == 1
@@ -588,7 +588,7 @@ class TestGiven:
                 lingers.append(raw.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
 
             with pytest.raises(TransportError, match="silent"):
-                async with transport.send(submission(peer.url), Exchange(leaves=leaves)):
+                async with transport.send(submission(peer.url), Exchange(on_send=leaves)):
                     pass
         assert lingers == [b"\x01\x00\x00\x00\x00\x00\x00\x00"]
 
