@@ -11,16 +11,17 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 
 from .._files.layout import EXPORT, Layout
+from ..invoices import ExportFormat
 from ..policies import Limits, RetryPolicy
 
 __all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]
 
-FORMATS = ("pdf", "xml")
+FORMATS: tuple[str, ...] = get_args(ExportFormat)
 BY_KEY = "{key}"
 BEFORE = "{invoice_id}"
 """How exports were named before a run kept a layout; such a run goes on so."""

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from attrs import asdict, evolve, frozen
 
 from ..documents import BatchSaver, OrderDocuments
-from ..invoices import AsyncInvoices
+from ..invoices import AsyncInvoices, ExportFormat
 from ..models import NotStarted
 from ..polling import Poller
 from ..repair import export_again, note_unreadable
@@ -59,8 +59,6 @@ R = TypeVar("R", DocumentRun, InvoiceRun)
 B = TypeVar("B", bound=Book)
 MANY = 50_000
 """Ids whose taking in is worth a bar."""
-
-ExportFormat: TypeAlias = Literal["pdf", "xml"]
 
 
 @asynccontextmanager

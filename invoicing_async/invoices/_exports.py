@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -23,7 +23,10 @@ from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Session, Sleep
 
-__all__ = ["KINDS", "Exporting"]
+__all__ = ["KINDS", "ExportFormat", "Exporting"]
+
+ExportFormat: TypeAlias = Literal["pdf", "xml"]
+"""What a finished invoice is saved as. A further format stands here and in `KINDS`."""
 
 KINDS: dict[str, Kind] = {
     "pdf": Pdf(PDF_TYPES | GENERIC),
