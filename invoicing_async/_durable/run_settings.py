@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 
 from .._files.layout import EXPORT, Layout
+from ..invoices import ExportFormat
 from ..policies import Limits, RetryPolicy
 from .items import absolute_path
 
 __all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]
 
-FORMATS = ("pdf", "xml")
+FORMATS: tuple[str, ...] = get_args(ExportFormat)
 BY_KEY = "{key}"
 BEFORE = "{invoice_id}"
 """How exports were named before a run kept a layout; such a run goes on so."""
