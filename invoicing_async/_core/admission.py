@@ -65,7 +65,7 @@ class Admission:
         return False
 
     def release(self) -> None:
-        """Give the place back."""
+        """Return the place."""
         self.places.release()
 
     async def _wait_for_turn(self, rate: RateLimiter) -> None:

@@ -49,7 +49,7 @@ class FifoSemaphore:
             raise
 
     def release(self) -> None:
-        """Give a place back: to the first that waits, or to be free."""
+        """Return a place: to the first that waits, else to the free ones."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

@@ -8,7 +8,7 @@ would run it there and then, in the middle of what begins it. A `Lifetime` ends,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -34,29 +34,43 @@ def current() -> asyncio.Task[Any]:
 
 
 class Lifetime:
-    """The scopes of one session that are under way, so that all of them can be ended."""
+    """The scopes of one session that are under way, so that all of them can be ended or waited for."""
 
     def __init__(self) -> None:
         self.scopes: set[Scope] = set()
         self.left: asyncio.Future[None] | None = None
-        """Done when a scope is left, while `end` waits for that."""
+        """Done when a scope is left, while somebody waits for that."""
+
+    def under_way(self) -> list[Scope]:
+        """Return the scopes of all tasks but the one that calls this."""
+        own = current()
+        return [scope for scope in self.scopes if scope.task is not own]
 
     async def end(self) -> None:
-        """End every scope but those of the task that calls this, and wait until they are left."""
-        own = current()
-        for scope in tuple(self.scopes):
-            if scope.task is not own:
-                scope.end()
-        while any(scope.task is not own for scope in self.scopes):
-            self.left = asyncio.get_running_loop().create_future()
-            await self.left
+        """End what is under way, and wait until it is left."""
+        for scope in self.under_way():
+            scope.end()
+        await self.emptied(self.under_way)
+
+    async def emptied(self, of: Callable[[], Collection[object]]) -> None:
+        """Wait until there is nothing more of what `of` returns; it is asked when a scope is left."""
+        while of():
+            if self.left is None or self.left.done():
+                self.left = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.left)
+
+    def tell_left(self) -> None:
+        """Say that something is no longer under way."""
+        if self.left is not None and not self.left.done():
+            self.left.set_result(None)
 
 
 @define(eq=False)
 class Scope:
-    """A block that ends with `SessionError` when its `Lifetime` does."""
+    """A block that ends with `SessionError` when its `Lifetime` does. `call` names it, if it is a call's."""
 
     lifetime: Lifetime
+    call: str = ""
     task: asyncio.Task[Any] = field(init=False)
     _cancelling: int = field(init=False)
     _is_ended: bool = field(default=False, init=False)
@@ -75,10 +89,9 @@ class Scope:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        lifetime = self.lifetime
-        lifetime.scopes.discard(self)
-        if lifetime.left is not None and not lifetime.left.done():
-            lifetime.left.set_result(None)
+        self.lifetime.scopes.discard(self)
+        if self.lifetime.left is not None:
+            self.lifetime.tell_left()
         # A cancellation of somebody else's that came as well goes on as one.
         mine = self._is_ended and self.task.uncancel() <= self._cancelling
         if mine and kind is not None and issubclass(kind, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The one verb: authorise, send, check, read, and all of that again as the policy says.
+"""Calls of a service: authorise, send, check, read, and repeat all of that as the policy says.
 
 `Session.call(request, read)` is the only way to a service. `read` runs inside the attempt, so that a retry signs
 anew, reads anew and writes anew.

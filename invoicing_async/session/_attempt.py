@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from attrs import define, evolve, field, frozen
 
 from .._core.clock import ClockTimeout
+from .._core.envelope import http_date
 from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 SUCCESS_CLASS = 2
 """The first digit of a status that is no error."""
+
+UNAUTHORIZED = 401
 
 
 @frozen
@@ -52,6 +55,11 @@ class SingleAttempt(Generic[T]):
     """True if its credential could be had."""
     is_refused: bool = field(default=False, init=False)
     """True if it failed for the service's sake."""
+    is_refused_for_time: bool = field(default=False, init=False)
+    """True if it was refused with a signature whose time was off or stale."""
+    _signed_at: float = field(default=0.0, init=False)
+    _correction: float = field(default=0.0, init=False)
+    """Seconds that its signature's time was ahead of this machine's clock."""
     _until: float = field(default=0.0, init=False)
     """When it ends at the latest, in monotonic seconds."""
     _ticket: Ticket | None = field(default=None, init=False)
@@ -97,10 +105,8 @@ class SingleAttempt(Generic[T]):
                     if call.on_send is not None and not self._is_told:
                         self._tell_sent()  # no transport of ours was there to say so
                     self._answer = answer
-                    if response.status // 100 != SUCCESS_CLASS and response.status not in request.answers:
-                        error_answer = self._error_answer = ErrorAnswer(response, clock)
-                        await error_answer.read(session.timeouts.read)
-                        raise error_answer.error()
+                    if response.status // 100 != SUCCESS_CLASS or session.clock_offset.applied:
+                        await self._check(response)
                     value = await call.read(response)
             except TimeoutError as exc:
                 raise self._timeout_error(timeout, exc, is_last=is_last)  # noqa: B904 - it brings its cause
@@ -115,14 +121,14 @@ class SingleAttempt(Generic[T]):
         return value
 
     def hold(self) -> Hold:
-        """Give the place back, and return what the answer that is kept open has hold of from now on."""
+        """Release the place, and return what the answer that is kept open has hold of from now on."""
         session, self._has_place = self._call.session, False
         session.admission.release()
         left = self._until - session.clock.monotonic()
         return Hold(session.admission.places, session.clock, left, session.timeouts.attempt, self.release)
 
     async def release(self) -> None:
-        """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""
+        """Release the connection and the place in the concurrency limit. Doing it twice does nothing."""
         answer, self._answer = self._answer, None
         try:
             if answer is not None:
@@ -222,7 +228,9 @@ class SingleAttempt(Generic[T]):
             session.tell(RequestStarted(operation=request.operation, path=request.path, attempt=call.number))
         if not request.authorised:
             return evolve(request, base_url=request.base_url or session.base_url)
-        self.credential = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())
+        self._signed_at, self._correction = session.clock.now(), session.clock_offset.applied
+        now = self._signed_at + self._correction
+        self.credential = session.auth.headers(request, base_path=session.base_path, now=now)
         # Spelled out: `evolve` costs as much as the signature.
         return Request(
             method=request.method,
@@ -234,6 +242,26 @@ class SingleAttempt(Generic[T]):
             repeat=request.repeat,
             operation=request.operation,
         )
+
+    async def _check(self, response: Response) -> None:
+        """Learn what the head says of the service's clock, and raise the error that the answer is by its status."""
+        call = self._call
+        if response.status == UNAUTHORIZED or call.session.clock_offset.applied:
+            self._observe_date(response)
+        if response.status // 100 != SUCCESS_CLASS and response.status not in call.request.answers:
+            error_answer = self._error_answer = ErrorAnswer(response, call.session.clock)
+            await error_answer.read(call.session.timeouts.read)
+            raise error_answer.error()
+
+    def _observe_date(self, response: Response) -> None:
+        """Learn of the service's clock, unless the answer comes from a cache."""
+        date, offset = http_date(response.header("Date") or ""), self._call.session.clock_offset
+        if date is None or response.header("Age") is not None:
+            return
+        offset.observe(date, sent=self._signed_at, received=self._call.session.clock.now())
+        if response.status == UNAUTHORIZED:
+            signed_for = self._signed_at + self._correction
+            self.is_refused_for_time = offset.refused(date, signed_for=signed_for, corrected=self._correction)
 
     def _timeout_error(self, timeout: ClockTimeout, exc: TimeoutError, *, is_last: bool) -> Exception:
         """Return the error that the attempt's time-out is; another's `TimeoutError` as it is."""

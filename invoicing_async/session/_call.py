@@ -105,10 +105,11 @@ class Call(Generic[T]):
     async def run(self) -> T:
         """Make attempts until one succeeds; raise the error of the last."""
         session, request = self.session, self.request
-        session.check_usable()
+        # What is drained may still need a token.
+        session.check_usable(draining=not request.authorised)
         attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts))
         try:
-            with Scope(session.lifetime):
+            with Scope(session.lifetime, request.operation or request.path):
                 while True:
                     try:
                         value = await attempt.result()
@@ -127,6 +128,8 @@ class Call(Generic[T]):
             self._kept = attempt
         if request.authorised:
             session.credentials.accepted()
+            if session.clock_offset.futile is not None:
+                session.clock_offset.accepted()
         if session.on_event is not None:
             elapsed = session.clock.monotonic() - self._started
             number, operation, path = self.number, request.operation, request.path
@@ -144,7 +147,7 @@ class Call(Generic[T]):
         return self._kept.hold()
 
     async def release(self) -> None:
-        """Give back what the answer that is kept open holds, if there is one."""
+        """Release what the answer that is kept open holds, if there is one."""
         if self._kept is not None:
             await self._kept.release()
 
@@ -205,7 +208,7 @@ class Call(Generic[T]):
             self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
             operation, path, number = self.request.operation, self.request.path, len(self._history)
             self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
-        self.session.check_usable()  # a call whose own reader closed the session was not ended by that
+        self.session.check_usable(draining=True)  # a call whose own reader closed the session was not ended by that
         return SingleAttempt(self, Exchange(timeouts=self.session.timeouts, fresh=fresh), intended), delay
 
     async def _wait(self, seconds: float) -> None:
@@ -254,7 +257,7 @@ class Call(Generic[T]):
             self._record(attempt, error)
 
     def _record(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
-        """Put a failure into the history and tell of it; None stands for a wait that failed."""
+        """Put a failure into the history and emit its event; None stands for a wait that failed."""
         clock, request, number = self.session.clock, self.request, self.number
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:

@@ -39,7 +39,7 @@ class Feature:
 
     @property
     def timeouts(self) -> Timeouts:
-        """The session's bounds, which say how long a submission may be on its way."""
+        """The session's time-outs, which say how long a submission may be on its way."""
         return self._session.timeouts
 
     def ends_batch(self, error: BaseException) -> bool:
@@ -56,7 +56,7 @@ class Feature:
         cancel: bool = True,
         judge: Callable[[Outcome], Cause | Verdict] | None = None,
     ) -> AsyncGenerator[Outcome]:
-        """Do `work` for many items at once and give the outcomes as they finish; see `_core.batch.map_concurrently`.
+        """Do `work` for many items at once and yield the outcomes as they finish; see `_core.batch.map_concurrently`.
 
         `concurrency` is by default the client's own; fewer than one is a `ValueError`, at once. With `judge` the batch
         begins with one item and ends as `stop_after` says. Close what is left early with `contextlib.aclosing`.

@@ -16,6 +16,7 @@ from attrs import define
 
 from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
+from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
 from .._core.hold import Hold
 from .._core.http import Request, Response, Transport
@@ -48,6 +49,7 @@ R = TypeVar("R", bound=Resource)
 class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
     OPEN = "open"
+    DRAINING = "closing: it takes no more calls"
     CLOSED = "closed"
 
 
@@ -104,6 +106,7 @@ class Session:
         tell = None if on_event is None else self.tell
         self.governor = Governor(self.limits, self.outage, self.clock, store=store, tell=tell)
         self.credentials = CredentialWatch()
+        self.clock_offset = ClockOffset()
         self._resources: dict[type[Any], Any] = {}
         self.lifetime = Lifetime()
         self._kept: set[Call[Any]] = set()
@@ -155,18 +158,24 @@ class Session:
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """End what is under way with `SessionError`, close the connections and what features hold.
+    async def close(self, *, drain: float = 0.0) -> tuple[str, ...]:
+        """End what is under way, close the connections and what features hold, and return what was cut off.
 
-        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
-        `SessionError` in another event loop than the session's.
+        For `drain` seconds nothing new is taken and what is under way may end by itself, retries included; waits
+        between polls end at once. What is left then ends with `SessionError`, and the operations of these calls are
+        returned. A submission that is ended so may have been made: it is in doubt. Closing once more cuts a drain
+        short, and otherwise does nothing. Raises `SessionError` in another event loop than the session's.
         """
-        if self._life.state is not _State.OPEN:
+        if self._life.state not in {_State.OPEN, _State.DRAINING}:
             self._life.state = _State.CLOSED
-            return
+            return ()
         self._refuse_view()
         self._check_loop()
+        if drain > 0 and self._life.state is _State.OPEN and not await self._drain(drain):
+            return ()
         self._life.state = _State.CLOSED
+        cut = tuple(scope.call for scope in self.lifetime.under_way() if scope.call)
+        cut += tuple(call.request.operation for call in self._kept)
         try:
             self.governor.close()
             await self.lifetime.end()
@@ -181,6 +190,22 @@ class Session:
             finally:
                 if self._closes_transport:
                     await self.transport.close()
+        return cut
+
+    async def _drain(self, seconds: float) -> bool:
+        """Wait until the calls under way have ended or the time is over; false if another task closed the session."""
+        self._life.state = _State.DRAINING
+        for scope in self.lifetime.under_way():
+            if not scope.call:
+                scope.end()
+        timeout = self.clock.timeout(seconds)
+        try:
+            async with timeout:
+                await self.lifetime.emptied(lambda: self._kept or self.lifetime.under_way())
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        return self._life.state is _State.DRAINING
 
     def resource(self, kind: type[R]) -> R:
         """Return the one `kind` of this session, made at first use and closed with the session."""
@@ -190,9 +215,9 @@ class Session:
             held = self._resources[kind] = kind()
         return held
 
-    def check_usable(self) -> None:
-        """Raise `SessionError` unless the session is open and this is its event loop."""
-        if self._life.state is not _State.OPEN:
+    def check_usable(self, *, draining: bool = False) -> None:
+        """Raise `SessionError` unless the session is open, or `draining` too, and this is its event loop."""
+        if self._life.state is not _State.OPEN and not (draining and self._life.state is _State.DRAINING):
             raise SessionError(f"the session is {self._life.state.value}")
         if asyncio.get_running_loop() is not self._life.loop:
             self._check_loop()
@@ -266,11 +291,12 @@ class Session:
             hold = call.hold()
             yield value, hold
         except (ProtocolError, TransportError) as exc:
-            if self._life.state is _State.OPEN:
+            if self._life.state is not _State.CLOSED:
                 raise
             raise SessionError("the session was closed meanwhile") from exc
         finally:
             self._kept.discard(call)
+            self.lifetime.tell_left()
             await (call if hold is None else hold).release()
 
     def tell(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""A batch begins with a few and stops before it is burned; its own end never lies about what was sent."""
+"""A batch begins with a few items and stops when the first fail alike; its end never lies about what was sent."""
 
 from __future__ import annotations
 
@@ -45,9 +45,6 @@ STOP = 5
 
 def cause(key: str, *, of_item: bool = False) -> Cause:
     return Cause(key, LookupError(key), of_item=of_item)
-
-
-# -- the pure rules ----------------------------------------------------------------------------------------------
 
 
 @given(top=st.integers(1, 300), answers=st.integers(0, 400))
@@ -157,9 +154,6 @@ def test_the_error_names_its_cause_and_survives_a_pickle() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.count, type(copy.cause), str(copy)) == (5, PermissionDeniedError, str(error))
     assert "403" in str(error)
-
-
-# -- the source --------------------------------------------------------------------------------------------------
 
 
 async def in_a_step(item: int, sleep: Any) -> tuple[str, int]:
@@ -310,9 +304,6 @@ def test_eager_tasks_change_nothing(*, is_async: bool) -> None:
     asyncio.run(main())
 
 
-# -- careful batches ---------------------------------------------------------------------------------------------
-
-
 def judge(outcome: tuple[str, int]) -> Cause | Verdict:
     return Verdict.WELL if outcome[0] == "done" else cause(outcome[0])
 
@@ -346,7 +337,7 @@ async def test_a_careful_batch_reaches_its_concurrency() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_outage_in_the_middle_ends_it_before_all_is_burned() -> None:
+async def test_an_outage_in_the_middle_ends_it_before_all_are_lost() -> None:
     async def work(item: int, sleep: Any) -> tuple[str, int]:
         await asyncio.sleep(0)
         return "done" if item < 100 else "lost", item
@@ -355,9 +346,6 @@ async def test_an_outage_in_the_middle_ends_it_before_all_is_burned() -> None:
     assert isinstance(error, BatchStoppedError)
     assert Counter(kind for kind, _ in found)["lost"] <= STOP + 2 * 4
     assert len(found) == 1000
-
-
-# -- over a peer that answers as it is told ----------------------------------------------------------------------
 
 
 def draft(key: str) -> InvoiceDraft:
