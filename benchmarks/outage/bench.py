@@ -151,6 +151,7 @@ def long_sections() -> dict[str, list[Scenario]]:
         ],
         "changing": [Scenario(f"8, 30, 4 at once, {items:,} documents", Profile(capacity=steps), {"documents": items})],
         "beyond": [
+            Scenario("documents, SYS_DEP_503 for 40 s, 32 at once", outage(8.0, 40.0), {"documents": 20_000}, 32),
             Scenario("8 at once, 1,200 documents", Profile(capacity=((0.0, 8),)), {"documents": 1_200}),
             Scenario("down 60 s, well 2 s, down 60 s, 30 % for 20 s", flapping, {"documents": 50_000}),
             Scenario(
@@ -171,7 +172,7 @@ def clients(section: str, scenario: Scenario, options: argparse.Namespace) -> It
     yield OURS
     if options.ours:
         return
-    if section == "outage" and scenario.name.startswith("documents, SYS") and not options.quick:
+    if section == "beyond" and scenario.clients == 1:
         yield GOES_ON
     yield from [TENACITY] if options.quick else RIVALS
 

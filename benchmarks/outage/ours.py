@@ -24,7 +24,7 @@ from invoicing_async._files.existing import Published
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import StaticToken
 from invoicing_async.clock import RealClock
-from invoicing_async.errors import InvoicingError, TransportError
+from invoicing_async.errors import BatchStoppedError, InvoicingError, TransportError
 from invoicing_async.models import InvoiceRequest, Saved, Submitted
 from invoicing_async.transport import Exchange, Request
 
@@ -34,16 +34,6 @@ EVERY = 2.0  # seconds between two polls of one operation
 
 PDF = b"%PDF-1.7\n" + b"%" * 400 + b"\nstartxref\n9\n%%EOF\n"
 JSON = {"Content-Type": "application/json"}
-
-
-def refusal(status: int, retry_after: float | None) -> Reply:
-    """Return the envelope of API.md A.1 with SYS_DEP_503, or a 429 with its Retry-After."""
-    code = "SYS_DEP_503" if status == 503 else "RATE_001"
-    hint = "Service temporarily unavailable"
-    context = {"orderId": "", "operation": "invoice_generation", "errorCode": "ECONNREFUSED"}
-    error = {"code": code, "message": hint, "details": {"hint": hint, "context": context}}
-    body = json.dumps({"success": False, "error": error, "requestId": TEMPLATE}).encode()
-    return Reply(status, JSON if retry_after is None else {**JSON, "Retry-After": f"{retry_after:.3f}"}, body)
 
 
 class Reply:
@@ -66,6 +56,15 @@ class Reply:
         yield self.body
 
 
+def envelope(code: str) -> bytes:
+    """Return the error envelope of API.md A.1."""
+    text = "Service temporarily unavailable"
+    context = {"orderId": "", "operation": "invoice_generation", "errorCode": "ECONNREFUSED"}
+    error = {"code": code, "message": text, "details": {"hint": text, "context": context}}
+    return json.dumps({"success": False, "error": error, "requestId": TEMPLATE}).encode()
+
+
+DOWN, LIMITED = Reply(503, JSON, envelope("SYS_DEP_503")), envelope("RATE_001")
 DOCUMENT = Reply(200, {"Content-Type": "application/pdf", "Content-Length": str(len(PDF))}, PDF)
 
 
@@ -86,8 +85,10 @@ class Modelled:
             answer = await self._service.ask(lane, exchange.leave)
         except RefusedError as error:
             raise TransportError("connection refused", sent="no") from error
+        if answer.retry_after is not None:
+            return Reply(answer.status, {**JSON, "Retry-After": f"{answer.retry_after:.3f}"}, LIMITED)
         if answer.status != 200:
-            return refusal(answer.status, answer.retry_after)
+            return DOWN
         return DOCUMENT if lane == "documents" else self._told(lane, request)
 
     def _told(self, lane: str, request: Request) -> Reply:
@@ -191,7 +192,8 @@ async def counted(outcomes: AsyncGenerator[Any], is_done: Callable[[Any], bool],
     try:
         async with aclosing(outcomes):
             async for outcome in outcomes:
-                told["done" if is_done(outcome) else type(outcome).__name__] += 1
+                begun = not isinstance(getattr(outcome, "error", None), BatchStoppedError)
+                told["done" if is_done(outcome) else type(outcome).__name__ if begun else "NotStarted"] += 1
     except InvoicingError:
         told["stopped"] += 1
 
