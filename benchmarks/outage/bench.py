@@ -26,7 +26,7 @@ from model import MEDIAN, RTT, SIGMA, Down, Profile
 from rivals import RIVALS
 from scenarios import OURS, Figures, Scenario, busy_for, outage, played
 
-from invoicing_async import VERSION, policies
+import invoicing_async
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -34,7 +34,7 @@ FIXED = "best fixed"
 TENACITY = next(iter(RIVALS))
 GOES_ON = f"{OURS}, goes on"  # with `Limits(stop_after=None)`, where the default ends a batch
 
-POLICY = getattr(policies, "OutagePolicy", None)
+POLICY = getattr(invoicing_async, "OutagePolicy", None)
 PROBE = POLICY().probe if POLICY is not None else 1.0
 """Seconds between the first two probes, the shortest distance."""
 
@@ -242,7 +242,7 @@ def header() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("attrs", "tenacity", "urllib3"))
     machine = f"{platform.system()}, {platform.machine()}, Python {platform.python_version()}"
     model = f"median {MEDIAN * 1000:g} ms of work, lognormal {SIGMA:g}, {RTT * 1000:g} ms on the way"
-    return f"invoicing_async {VERSION}; {machine}; {packages}. Service: {model}."
+    return f"invoicing_async {invoicing_async.VERSION}; {machine}; {packages}. Service: {model}."
 
 
 def tables(section: str, rows: list[Row]) -> Iterator[str]:

@@ -158,7 +158,7 @@ async def library(
     scenario: Scenario, service: Service, told: Counter[str], seed: int, *, watched: bool, stops: bool
 ) -> None:
     def heard(event: object) -> None:
-        told["paused"] += "Paused" in type(event).__name__
+        told["paused"] += "pause" in type(event).__name__.lower()
 
     async def client(number: int) -> None:
         transport = ours.Modelled(service, scenario.end_of)
