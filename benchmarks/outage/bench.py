@@ -35,8 +35,9 @@ TENACITY = next(iter(RIVALS))
 GOES_ON = f"{OURS}, goes on"  # with `Limits(stop_after=None)`, where the default ends a batch
 
 POLICY = getattr(invoicing_async, "OutagePolicy", None)
-PROBE = POLICY().probe if POLICY is not None else 1.0
-"""Seconds between the first two probes, the shortest distance."""
+PROBE, CEILING = (POLICY().probe, POLICY().ceiling) if POLICY is not None else (1.0, 4.0)
+"""Seconds between the first two probes, and the most between two."""
+JITTER = 1.25  # times as many probes as at the full distances
 
 
 class Limit(NamedTuple):
@@ -81,9 +82,14 @@ def bound(scenario: Scenario) -> float:
     """How many requests may be sent while the service is down: what is in flight, and one for each probe of a lane."""
     if scenario.profile.limited is not None:
         return scenario.concurrency
-    seconds = sum(down.end - down.begin for down in scenario.profile.down)
     lanes = scenario.profile.down[0].lanes or scenario.work.keys()
-    return scenario.clients * (scenario.concurrency + len(lanes) * seconds / PROBE)
+    each = sum(probes(down.end - down.begin) for down in scenario.profile.down)
+    return scenario.clients * (scenario.concurrency + len(lanes) * each)
+
+
+def probes(seconds: float) -> float:
+    """How many probes there are in an outage: at distances that double up to the ceiling, and jittered."""
+    return JITTER * (math.log2(CEILING / PROBE) + 1 + seconds / CEILING)
 
 
 def outages(*, quick: bool) -> Iterator[Scenario]:

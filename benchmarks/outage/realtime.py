@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import ours
-from bench import LIMITS, PROBE, header
+from bench import LIMITS, header, probes
 from model import BUCKETS, Record
 from scenarios import back, rate
 
@@ -161,7 +161,7 @@ def lines(span: Span, told: dict[str, Told], done: dict[str, Counter[int]], down
 
 def missed(line: Line, seconds: float) -> list[str]:
     """Every limit of bench.py that a line breaks, in words."""
-    limits, most = LIMITS["outage"], AT_ONCE + seconds / PROBE
+    limits, most = LIMITS["outage"], AT_ONCE + probes(seconds)
     after = "never" if line.back is None else f"{line.back:.1f} s"
     checks = {
         f"{line.failed} failed": line.failed <= limits["failed"].most,
