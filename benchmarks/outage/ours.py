@@ -21,6 +21,8 @@ from model import RefusedError, Service
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, Limits, OrderDocuments, Poller, Session
 from invoicing_async._files.existing import Published
+from invoicing_async._files.publish import Destination
+from invoicing_async._files.tempfile import Temp
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import StaticToken
 from invoicing_async.clock import RealClock
@@ -128,9 +130,9 @@ def lane_of(request: Request) -> str:
 class NoDisk:
     """Takes documents in the place of the session's writer, and keeps none."""
 
-    async def store(self, folder: Path, target: Path, body: bytes, **_: Any) -> Published:
+    async def store(self, destination: Destination, body: bytes | Temp) -> Published:
         await asyncio.sleep(0)
-        return Published(target, len(body), "")
+        return Published(destination.target, len(body) if isinstance(body, bytes) else 0, "")
 
     async def run(self, function: Callable[[], Any], **_: Any) -> Any:
         return function()
