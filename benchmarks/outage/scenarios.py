@@ -10,6 +10,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -199,7 +200,7 @@ async def rivals(
             told["done"] += 1
 
         work: list[Awaitable[None]] = [
-            many((item(lane) for _ in range(count)), concurrency)
+            many(map(item, repeat(lane, count)), concurrency)
             for lane, count in scenario.work.items()
             if lane != "polls"
         ]

@@ -283,6 +283,16 @@ def test_a_service_that_is_well_takes_each_request_once() -> None:
         assert (found.sent, found.failed, found.lost) == (200, 0, 0)
 
 
+def test_each_item_of_mixed_work_is_of_its_own_operation() -> None:
+    work = {LANE: 20, "submissions": 30, "polls": 5}
+
+    async def mixed(service: Any) -> dict[str, int]:
+        await scenarios.rivals(scenarios.Scenario("", None, work), service, Counter(), rivals.Standard, 8)
+        return {lane: counted.total() for lane, counted in service.record.arrived.items()}
+
+    assert on(model.Profile(), mixed) == work
+
+
 # --- what is required -------------------------------------------------------------------------------------------------
 
 
