@@ -10,6 +10,7 @@ anew, reads anew and writes anew.
 - `_error_answer`: An answer that is an error by its status.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
+- `_setbacks`: What failures for the service's sake mean for one call.
 - `_feature`: What every client of a service takes from its session.
 """
 

@@ -159,11 +159,12 @@ class SingleAttempt(Generic[T]):
         remaining = call.remaining()
         if remaining is not None and remaining <= 0:
             raise call.deadline_error("no", f"before attempt {call.number}")
-        await call.within_deadline(self._get_credential(), "while it waited for its credential")
         begun = session.clock.monotonic()
         if call.patience is None:
+            await call.within_deadline(self._get_credential(), "while it waited for its credential")
             await call.within_deadline(self._get_place(), f"while attempt {call.number} waited for its place")
         else:
+            await self._get_credential()
             await self._get_place()
             call.extend_deadline(begun)
 
