@@ -1,4 +1,4 @@
-"""Both services in miniature on real ports of this machine, for `sandbox` and `demo`."""
+"""The sandbox on real ports of this machine, for `sandbox` and `demo`."""
 
 from __future__ import annotations
 

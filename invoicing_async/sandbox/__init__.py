@@ -1,10 +1,10 @@
-"""The two services of the README in miniature: a `Transport` that answers as they do, and fails as it is told.
+"""The two services of the README as a local stand-in: a `Transport` that answers as they do, and fails as it is told.
 
-Used in-process without a socket, or served on a port with `_transport.server.serve`. It has its own mind: it verifies
-what arrives with `_core.signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
-ids in the request, so the same requests get the same answers in any order and at any concurrency. Service A is
-in `sandbox.orders`, service B in `sandbox.einvoices`, what they share in `sandbox._world`, the answers of a
-script in `sandbox._answers`.
+Used in-process without a socket, or served on a port with `invoicing_async.transport.serve`. It shares no code with
+the session: it verifies what arrives with `_core.signing.verify`. Every answer is drawn from the seed and the ids in
+the request, so the same requests get the same answers in any order and at any concurrency. Service A is in
+`sandbox._orders`, service B in `sandbox._einvoices`, what they share in `sandbox._shared`, the answers of a script in
+`sandbox._answers`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
@@ -39,7 +40,7 @@ from ._answers import (
 )
 from ._einvoices import Created, Einvoices
 from ._orders import Orders
-from ._world import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, World
+from ._shared import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, Shared
 
 __all__ = [
     "ALLOWED_SUBSTATUSES",
@@ -152,27 +153,27 @@ def _endpoints(orders: Orders, invoices: Einvoices) -> tuple[_Endpoint, ...]:
 
 @frozen
 class _Stage:
-    """The services behind one scripted answer."""
+    """What one scripted answer may use of the services."""
 
-    world: World
+    shared: Shared
     call: Call
     handle: Callable[[Call], Reply]
 
     @property
     def clock(self) -> Clock:
-        return self.world.clock
+        return self.shared.clock
 
     def genuine(self) -> Reply:
         return self.handle(self.call)
 
     def unavailable(self, status: int | None = None) -> Reply:
-        return self.world.unavailable(self.call, status)
+        return self.shared.unavailable(self.call, status)
 
     def not_eligible(self, status: int | None = None) -> Reply:
-        return self.world.not_eligible(self.call, status)
+        return self.shared.not_eligible(self.call, status)
 
     def rate_limited(self, retry_after: str | None) -> Reply:
-        return self.world.rate_limited(self.call, retry_after)
+        return self.shared.rate_limited(self.call, retry_after)
 
 
 class Sandbox:
@@ -191,9 +192,9 @@ class Sandbox:
         self.counts: Counter[tuple[Operation, int | None]] = Counter()
         self.in_flight = 0
         self.peak = 0
-        self._world = World(self.settings, faults or Faults(), self.clock, Dice(self.settings.seed))
-        self._einvoices = Einvoices(self._world)
-        self._endpoints = _endpoints(Orders(self._world), self._einvoices)
+        self._shared = Shared(self.settings, faults or Faults(), self.clock, Dice(self.settings.seed))
+        self._einvoices = Einvoices(self._shared)
+        self._endpoints = _endpoints(Orders(self._shared), self._einvoices)
         self._scripts: dict[str, deque[Scripted]] = {}
 
     def __repr__(self) -> str:
@@ -202,7 +203,7 @@ class Sandbox:
     @property
     def faults(self) -> Faults:
         """What goes wrong."""
-        return self._world.faults
+        return self._shared.faults
 
     @property
     def credentials(self) -> SandboxCredentials:
@@ -248,7 +249,7 @@ class Sandbox:
         call, handle = self._received(request)
         status: int | None = None
         try:
-            answer = await self._next_scripted(call).play(_Stage(self._world, call, handle))
+            answer = await self._next_scripted(call).play(_Stage(self._shared, call, handle))
             status = answer.status
         finally:
             self._note(call, status)
@@ -267,23 +268,16 @@ class Sandbox:
                 call = evolve(call, operation=endpoint.operation, ids=ids)
                 call = evolve(call, objection=endpoint.objection(call))
                 return call, self._handler(endpoint, call)
-        return call, self._unknown
+        nothing = "There is nothing at this path"
+        return call, partial(self._shared.refused, status=404, code="SANDBOX_404", message=nothing)
 
     def _handler(self, endpoint: _Endpoint, call: Call) -> Callable[[Call], Reply]:
         if call.request.method != endpoint.method:
-            return self._wrong_method
+            return partial(self._shared.refused, status=405, code="SANDBOX_405", message="This path has another method")
         if call.media_type == "application/octet-stream":
-            return self._wrong_media
+            message = "application/octet-stream is never asked for"
+            return partial(self._shared.refused, status=415, code="SANDBOX_415", message=message)
         return endpoint.refuse if call.objection else endpoint.handle
-
-    def _unknown(self, call: Call) -> Reply:
-        return self._world.refused(call, 404, "SANDBOX_404", "There is nothing at this path")
-
-    def _wrong_method(self, call: Call) -> Reply:
-        return self._world.refused(call, 405, "SANDBOX_405", "This path has another method")
-
-    def _wrong_media(self, call: Call) -> Reply:
-        return self._world.refused(call, 415, "SANDBOX_415", "application/octet-stream is never asked for")
 
     def _next_scripted(self, call: Call) -> Scripted:
         for key in (call.path, call.subject, call.operation.value):

@@ -59,20 +59,20 @@ class Reply:
     stream: Stream = field(default=_whole, repr=False)
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, by its name in any case; None if absent."""
+        """Return the first value of a header, by its name in any case; None if absent."""
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
 
     def arrived(self) -> bytes | None:
-        """None: a body in miniature comes piece by piece, so that every fault may break it."""
+        """Return None: the body arrives piece by piece, so that every fault may break it off."""
         return None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises `TransportError` where a fault breaks it off."""
+        """Return the body as it arrives. Raises `TransportError` where a fault breaks it off."""
         return self.stream(self.body)
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises `ProtocolError` beyond `limit` bytes."""
+        """Return the whole body. Raises `ProtocolError` beyond `limit` bytes."""
         parts: list[bytes] = []
         size = 0
         async for chunk in self.chunks():
@@ -97,7 +97,7 @@ class Stage(Protocol):
         """The clock that the services go by."""
 
     def genuine(self) -> Reply:
-        """Process the request as the service would, with all its effects, and give its answer."""
+        """Process the request as the service would, with all its effects, and return its answer."""
 
     def unavailable(self, status: int | None = None) -> Reply:
         """Return the SYS_DEP_503 answer."""

@@ -39,7 +39,7 @@ async def sandbox(
     host
         The address to listen on.
     seed
-        What the faults are drawn from: with the same one, the same id meets the same fate again.
+        What the faults are drawn from: with the same one, the same id gets the same answers again.
     latency
         Seconds that every answer takes.
     unavailable_share

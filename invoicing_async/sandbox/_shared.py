@@ -27,7 +27,7 @@ __all__ = [
     "Operation",
     "SandboxCredentials",
     "SandboxSettings",
-    "World",
+    "Shared",
     "file_reply",
     "iso",
     "json_reply",
@@ -195,7 +195,7 @@ class Call:
 
 
 @frozen
-class World:
+class Shared:
     """What both services share."""
 
     settings: SandboxSettings
