@@ -144,7 +144,7 @@ class Einvoices:
         created = Created(
             request_id=request_id,
             invoice_id=dice.uuid("invoice", request_id),
-            at=call.at,
+            at=self.shared.clock.now(),
             body=body,
             outcome=RequestStatus.FAILED if failed else RequestStatus.SUCCESS,
         )

@@ -57,7 +57,7 @@ class Orders:
         timestamp = given("x-timestamp") or ""
         if not re.fullmatch(r"[0-9]{1,15}", timestamp):
             return "x-timestamp must be epoch milliseconds"
-        if abs(int(timestamp) / 1000 - call.at) > settings.skew:
+        if abs(int(timestamp) / 1000 - self.shared.clock.now()) > settings.skew:
             return f"x-timestamp is more than {settings.skew:g} s from now"
         request, rules = call.request, settings.rules
         base_path = urlsplit(request.base_url).path or settings.base_path
