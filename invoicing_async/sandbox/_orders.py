@@ -46,12 +46,13 @@ class Orders:
         """Say why the caller is not who it says; empty if it is."""
         settings, given = self.shared.settings, call.headers.get
         known = settings.credentials
-        pairs = (
-            ("x-partner-client-id", known.partner_client_id),
-            ("x-store-client-id", known.store_client_id),
-            ("x-store-token", known.store_token),
-        )
-        wrong = [name for name, value in pairs if given(name) != value]
+        token = known.tokens_of_stores.get(given("x-store-client-id", ""))
+        accepted = {
+            "x-partner-client-id": given("x-partner-client-id") == known.partner_client_id,
+            "x-store-client-id": token is not None,
+            "x-store-token": given("x-store-token") == (token or known.store_token),
+        }
+        wrong = [name for name, right in accepted.items() if not right]
         if wrong:
             return f"{', '.join(wrong)} missing or not known"
         timestamp = given("x-timestamp") or ""

@@ -22,7 +22,7 @@ __all__ = ["Capacity", "ClockSkew", "NeverDone", "Outage", "Random503", "StoreRa
 @kind_of_fault
 @frozen(kw_only=True)
 class Outage(Fault):
-    """Nothing works while it is in force.
+    """Every call gets SYS_DEP_503, or connections are refused, while it is in force.
 
     `answer` is "503" for SYS_DEP_503, or "refused" for connections that are refused: in-process `TransportError` with
     `sent` "no"; on a port nobody listens, and what is connected is cut. For `recovery` seconds behind its `length` a
@@ -85,7 +85,7 @@ class _Places:
 @kind_of_fault
 @frozen
 class Capacity(Fault):
-    """The services do `limit` calls at once; `queue` more wait in order, and what comes then gets SYS_DEP_503.
+    """At most `limit` calls are served at once; `queue` more wait in order, and what comes then gets SYS_DEP_503.
 
     A call holds its place from its turn to the end of its answer's body, and for `seconds` at least.
 

@@ -57,7 +57,7 @@ class Drip(SampledFault):
 @kind_of_fault
 @frozen
 class Truncation(SampledFault):
-    """The connection closes after `at` bytes of the body, though the head says more. Counts "truncated" answers.
+    """The connection closes after the first `at` bytes of the body, though the head says more. Counts "truncated" answers.
 
     What is no longer than `at` arrives whole.
     """
