@@ -260,9 +260,10 @@ class Sandbox:
 
     async def _answer(self, request: Request, ended: ExitStack) -> Response:
         call, handle = self._received(request)
+        flight = InFlight(call, self.clock.monotonic(), ended)
         status: int | None = None
         try:
-            reply = await self._injected.answer(InFlight(call, ended), partial(self._genuine, call, handle))
+            reply = await self._injected.answer(flight, partial(self._genuine, call, handle))
             self._injected.connect(sent=True)
             status = reply.status
         finally:

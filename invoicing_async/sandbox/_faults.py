@@ -31,9 +31,13 @@ F = TypeVar("F", bound="type[Fault]")
 
 @frozen
 class InFlight:
-    """One call between its arrival and the end of its answer; `ended` runs what is left to do then."""
+    """One call between its arrival and the end of its answer; `ended` runs what is left to do then.
+
+    `arrived` is in monotonic seconds of the sandbox's clock.
+    """
 
     call: Call
+    arrived: float
     ended: ExitStack
 
 
@@ -48,10 +52,6 @@ class Injection(Protocol):
     @property
     def shared(self) -> Shared:
         """The settings, the clock and the error envelopes of the services."""
-
-    @property
-    def age(self) -> float:
-        """Seconds since the fault was put in force."""
 
 
 def one_of(*choices: str) -> Validator:
@@ -138,9 +138,9 @@ class Fault:
     def memory(self, shared: Shared) -> Any:
         """Make what the fault remembers while it is in force; nothing by default."""
 
-    def hits(self, injection: Injection, call: Call) -> bool:
-        """Tell whether it is in force for this call."""
-        return self.operation in {ANY, call.operation.value} and self.holds(injection.age)
+    def hits(self, injection: Injection, call: Call, age: float) -> bool:
+        """Tell whether a call that arrived when it was `age` seconds in force meets it."""
+        return self.operation in {ANY, call.operation.value} and self.holds(age)
 
     async def apply(self, injection: Injection, flight: InFlight, proceed: Proceed) -> Reply:
         """Answer a call that it hits, with `proceed` for the service's own answer. May raise `TransportError`."""
@@ -168,9 +168,9 @@ class SampledFault(Fault):
         """Count the tries of each request, and under None the calls that were hit."""
         return Counter()
 
-    def hits(self, injection: Injection, call: Call) -> bool:
+    def hits(self, injection: Injection, call: Call, age: float) -> bool:
         """Tell whether it hits this try of the request."""
-        if not super().hits(injection, call):
+        if not super().hits(injection, call, age):
             return False
         tries: Counter[Any] = injection.memory
         request = (call.path, call.request.query, call.request.body)

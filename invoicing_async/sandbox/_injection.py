@@ -40,7 +40,7 @@ class Injected:
 
     async def pass_on(self, flight: InFlight, proceed: Proceed) -> Reply:
         """Apply the fault to a call that it hits, and let any other go on."""
-        if self.fault.hits(self, flight.call):
+        if self.fault.hits(self, flight.call, flight.arrived - self.began):
             return await self.fault.apply(self, flight, proceed)
         return await proceed()
 
@@ -103,7 +103,7 @@ class InjectedFaults:
             proceed = partial(injected.pass_on, flight, proceed)
         reply = await proceed()
         for fault, injected in self._of(ClockSkew):
-            if fault.hits(injected, flight.call):
+            if fault.hits(injected, flight.call, injected.age):
                 injected.counts["answers"] += 1
                 date = formatdate(injected.shared.clock.now(), usegmt=True)
                 reply = evolve(reply, headers={**reply.headers, "Date": date})

@@ -26,6 +26,8 @@ from ._injection import InjectedFaults
 __all__ = ["listening"]
 
 HEAD_LIMIT = 2**16
+SHORTEST = 0.001
+"""Seconds; a clock in floats may not move for less."""
 BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: closing sends a reset."""
@@ -101,7 +103,7 @@ class _Port:
         """Open and close the port as the outages say, until none is to come."""
         await self.follow()
         while (wait := self._injected.next_change()) is not None:
-            await self.handler.clock.sleep(wait)
+            await self.handler.clock.sleep(max(wait, SHORTEST))
             await self.follow()
 
     async def follow(self) -> None:

@@ -53,15 +53,15 @@ class Outage(Fault):
         """Count the calls during the recovery, to draw for each."""
         return {"drawn": 0}
 
-    def hits(self, injection: Injection, call: Call) -> bool:
+    def hits(self, injection: Injection, call: Call, age: float) -> bool:
         """Tell whether the call meets the outage, or is drawn during the recovery."""
         if self.answer == "refused":
             return False
-        if super().hits(injection, call):
+        if super().hits(injection, call, age):
             return True
         if self.length is None or not self.recovery or self.operation not in {ANY, call.operation.value}:
             return False
-        since = injection.age - self.start
+        since = age - self.start
         late = (since % self.every if self.every else since) - self.length
         if since < 0 or not 0 <= late < self.recovery:
             return False
@@ -226,10 +226,10 @@ class NeverDone(Fault):
     share: float = field(default=1.0, validator=share)
     seed: int = field(default=0, validator=whole)
 
-    def hits(self, injection: Injection, call: Call) -> bool:
+    def hits(self, injection: Injection, call: Call, age: float) -> bool:
         """Tell whether the answer would say how far something is."""
         told = call.operation in {Operation.SUBMIT, Operation.STATUS, Operation.EXPORT}
-        return told and super().hits(injection, call)
+        return told and super().hits(injection, call, age)
 
     async def apply(self, injection: Injection, flight: InFlight, proceed: Proceed) -> Reply:
         """Process the call, and say that it is not done yet."""

@@ -57,9 +57,9 @@ class Drip(SampledFault):
 @kind_of_fault
 @frozen
 class Truncation(SampledFault):
-    """The connection closes after the first `at` bytes of the body, though the head says more. Counts "truncated" answers.
+    """The connection closes after the first `at` bytes of the body, though the head says more.
 
-    What is no longer than `at` arrives whole.
+    What is no longer than `at` arrives whole. Counts "truncated" answers.
     """
 
     kind: ClassVar[str] = "truncate"

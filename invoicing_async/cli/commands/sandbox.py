@@ -19,7 +19,7 @@ __all__ = ["sandbox"]
 
 _FAULTS = "\n\n".join(
     [
-        "Make the services misbehave: KIND[:VALUE][,NAME=VALUE...], as often as wanted; a call meets them in this order.",
+        "Make the services misbehave: KIND[:VALUE][,NAME=VALUE...], more than once; a call meets them in this order.",
         *(f"{made.example}: {(getdoc(made) or '').partition('.')[0]}." for made in FAULT_KINDS.values()),
         "Every kind takes start, length and every (seconds: from when, for how long, again after) and operation.",
         "Those that hit single calls take share, seed, first (tries of one request) and times (calls in all).",
