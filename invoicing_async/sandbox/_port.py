@@ -14,6 +14,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from ssl import SSLContext
 from typing import Protocol
+from weakref import WeakSet
 
 from attrs import frozen
 
@@ -25,6 +26,8 @@ from ._injection import InjectedFaults
 
 __all__ = ["listening"]
 
+FAREWELL = 1.0
+"""Seconds for the connections to end when the port is closed."""
 HEAD_LIMIT = 2**16
 SHORTEST = 0.001
 """Seconds; a clock in floats may not move for less."""
@@ -92,7 +95,8 @@ class _Port:
         self.handler = handler
         self.base_path = base_path
         self.scheme = "https" if ssl else "http"
-        self.connections: set[_Connection] = set()
+        # Weak: one whose TLS handshake fails is never told that it is lost.
+        self.connections: WeakSet[_Connection] = WeakSet()
         self.host, self.port = taken.getsockname()[:2]
         self._injected = injected
         self._ssl = ssl
@@ -114,7 +118,7 @@ class _Port:
             self._server = await loop.create_server(lambda: _Connection(self), sock=self._taken, ssl=self._ssl)
             self._taken = None
         elif outage is not None and self._server is not None:
-            self._server.close()
+            await self._stop_listening(self._server)
             self._server = None
             self._taken = _bound(self.host, self.port)
             outage.counts["closed"] += 1
@@ -122,14 +126,24 @@ class _Port:
             for connection in tuple(self.connections):
                 connection.cut(reset=True)
 
+    async def _stop_listening(self, server: asyncio.Server) -> None:
+        """Close a server whose connections that are just accepted become connections, and not sockets left open."""
+        loop = asyncio.get_running_loop()
+        for each in server.sockets:
+            with suppress(NotImplementedError):
+                loop.remove_reader(each.fileno())
+        await asyncio.sleep(0)
+        server.close()
+
     async def close(self) -> None:
         """End everything that is under way."""
         if self._server is not None:
-            self._server.close()
+            await self._stop_listening(self._server)
         if self._taken is not None:
             self._taken.close()
-        tasks = [connection.end() for connection in tuple(self.connections)]
-        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        ends = [connection.end() for connection in tuple(self.connections)]
+        if ends:
+            await asyncio.wait(ends, timeout=FAREWELL)
 
 
 class _Connection(asyncio.StreamReaderProtocol):
@@ -137,15 +151,20 @@ class _Connection(asyncio.StreamReaderProtocol):
 
     def __init__(self, port: _Port) -> None:
         self.port = port
-        self._talking: asyncio.Task[None] | None = None
         self._client: asyncio.StreamWriter | None = None
+        self._ending = False
+        self._talking: asyncio.Task[None] | None = None
+        self._lost = asyncio.get_running_loop().create_future()
+        port.connections.add(self)
         super().__init__(asyncio.StreamReader(limit=HEAD_LIMIT), self._begin)
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)  # so that `drain` means: handed to the system
         self._client = writer
-        self.port.connections.add(self)
-        self._talking = asyncio.get_running_loop().create_task(self._talk(reader, writer))
+        if self._ending:
+            writer.transport.abort()
+        else:
+            self._talking = asyncio.get_running_loop().create_task(self._talk(reader, writer))
 
     def eof_received(self) -> bool:
         super().eof_received()
@@ -154,13 +173,17 @@ class _Connection(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.port.connections.discard(self)
-        if self._talking is not None:
+        if self._talking is None:
+            self._lost.set_result(None)
+        else:
+            self._talking.add_done_callback(lambda _: self._lost.set_result(None))
             self._talking.cancel()
 
     def cut(self, *, reset: bool) -> None:
         """End the connection: by a reset, or in good order behind what was written."""
+        self._ending = True
         if self._client is None:
-            return
+            return  # it ends when it begins
         if reset:
             with suppress(OSError):
                 self._client.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -168,13 +191,10 @@ class _Connection(asyncio.StreamReaderProtocol):
         else:
             self._client.close()
 
-    def end(self) -> asyncio.Task[None] | None:
-        """Cut the connection, and return what is to be waited for."""
-        if self._client is not None:
-            self._client.transport.abort()
-        if self._talking is not None:
-            self._talking.cancel()
-        return self._talking
+    def end(self) -> asyncio.Future[None]:
+        """Cut the connection, at once or as soon as it is there; return what is done when nothing of it is left."""
+        self.cut(reset=True)
+        return self._lost
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reset = False
