@@ -102,6 +102,7 @@ class _Port:
         self._ssl = ssl
         self._taken: socket.socket | None = taken
         self._server: asyncio.Server | None = None
+        self._refusing: bool | None = None
 
     async def keep_following(self) -> None:
         """Open and close the port as the outages say, until none is to come."""
@@ -113,15 +114,19 @@ class _Port:
     async def follow(self) -> None:
         """Open or close the port as the outages say now."""
         outage = self._injected.refusing()
-        if outage is None and self._server is None and self._taken is not None:
+        if self._refusing is (outage is not None):
+            return
+        self._refusing = outage is not None
+        if outage is None and self._taken is not None:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(lambda: _Connection(self), sock=self._taken, ssl=self._ssl)
             self._taken = None
-        elif outage is not None and self._server is not None:
-            await self._stop_listening(self._server)
-            self._server = None
-            self._taken = _bound(self.host, self.port)
+        elif outage is not None:
             outage.counts["closed"] += 1
+            if self._server is not None:
+                await self._stop_listening(self._server)
+                self._server = None
+                self._taken = _bound(self.host, self.port)
             outage.counts["cut"] += len(self.connections)
             for connection in tuple(self.connections):
                 connection.cut(reset=True)
