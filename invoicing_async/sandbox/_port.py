@@ -49,14 +49,10 @@ async def listening(
     loop = asyncio.get_running_loop()
     served = _Port(handler, injected, base_path, ssl, _bound(host, port))
     await served.follow()
-    following = [loop.create_task(served.keep_following())]
-
-    def anew() -> None:
-        following[0].cancel()
-        following[0] = loop.create_task(served.keep_following())
+    following = loop.create_task(served.keep_following())
 
     def watcher() -> None:
-        loop.call_soon_threadsafe(anew)
+        loop.call_soon_threadsafe(served.changed.set)
 
     injected.watchers.add(watcher)
     try:
@@ -64,7 +60,7 @@ async def listening(
         yield f"{'https' if ssl else 'http'}://{shown}:{served.port}{base_path}"
     finally:
         injected.watchers.discard(watcher)
-        following[0].cancel()
+        following.cancel()
         await served.close()
 
 
@@ -97,6 +93,7 @@ class _Port:
         self.scheme = "https" if ssl else "http"
         # Weak: one whose TLS handshake fails is never told that it is lost.
         self.connections: WeakSet[_Connection] = WeakSet()
+        self.changed = asyncio.Event()
         self.host, self.port = taken.getsockname()[:2]
         self._injected = injected
         self._ssl = ssl
@@ -105,11 +102,14 @@ class _Port:
         self._refusing: bool | None = None
 
     async def keep_following(self) -> None:
-        """Open and close the port as the outages say, until none is to come."""
-        await self.follow()
-        while (wait := self._injected.next_change()) is not None:
-            await self.handler.clock.sleep(max(wait, SHORTEST))
+        """Open and close the port as the outages say, now and whenever others are injected."""
+        while True:
+            self.changed.clear()
             await self.follow()
+            wait = self._injected.next_change()
+            with suppress(TimeoutError):
+                async with self.handler.clock.timeout(None if wait is None else max(wait, SHORTEST)):
+                    await self.changed.wait()
 
     async def follow(self) -> None:
         """Open or close the port as the outages say now."""
