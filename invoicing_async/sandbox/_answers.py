@@ -39,7 +39,7 @@ __all__ = [
     "Unavailable",
     "broken_off",
     "cut",
-    "fillers",
+    "endless",
     "silence",
 ]
 
@@ -252,12 +252,7 @@ class Endless:
 
     async def play(self, stage: Stage) -> Reply:
         """Answer without processing the request."""
-        return Reply(headers={"Content-Type": PDF}, body=b"%PDF-1.7\n", stream=self._endless)
-
-    async def _endless(self, body: bytes) -> AsyncIterator[bytes]:
-        yield body
-        async for filler in fillers(self.chunk):
-            yield filler
+        return Reply(headers={"Content-Type": PDF}, body=b"%PDF-1.7\n", stream=partial(endless, size=self.chunk))
 
 
 @frozen
@@ -321,8 +316,9 @@ async def silence() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def fillers(size: int) -> AsyncGenerator[bytes]:
-    """Yield comments of a PDF for ever, of `size` bytes each."""
+async def endless(body: bytes, *, size: int) -> AsyncGenerator[bytes]:
+    """Yield a body and then comments of a PDF for ever, of `size` bytes each."""
+    yield body
     while True:
         await asyncio.sleep(0)
         yield b"%" * size

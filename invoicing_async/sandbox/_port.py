@@ -278,6 +278,8 @@ class _Answered:
             async for chunk in chunks:
                 if bodiless:
                     break
+                if not chunk:
+                    continue  # an empty chunk would be the last one
                 self.writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                 await self.writer.drain()
                 written += len(chunk)

@@ -11,7 +11,7 @@ from attrs import evolve, field, frozen
 
 from .._values.validators import count, not_negative, optional, whole
 from ..errors import TransportError
-from ._answers import CHUNK, Reply, broken_off, cut, fillers, reply, silence
+from ._answers import CHUNK, Reply, broken_off, cut, endless, reply, silence
 from ._faults import InFlight, Injection, Proceed, SampledFault, kind_of_fault, one_of
 from ._shared import Operation
 
@@ -107,9 +107,9 @@ class UnendedBody(SampledFault):
             if self.then == "hang":
                 await silence()
             if self.then == "more":
-                async with aclosing(fillers(CHUNK)) as more:
-                    async for filler in more:
-                        yield filler
+                async with aclosing(endless(b"", size=CHUNK)) as more:
+                    async for chunk in more:
+                        yield chunk
             raise TransportError("the sandbox closed the connection before the end of the body")
 
         whole = _altered(await proceed(), unended)
