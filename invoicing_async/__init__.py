@@ -177,19 +177,15 @@ if not TYPE_CHECKING:  # a type checker is to know the names above and no others
             from importlib.metadata import version
 
             found = version("invoicing-async")
-        elif _is_module(name):
-            found = import_module(f".{name}", __name__)
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from importlib.util import find_spec
+
+            if not name.isidentifier() or name[0] == "_" or find_spec(f".{name}", __name__) is None:
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            found = import_module(f".{name}", __name__)
         globals()[name] = found
         return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
-
-
-def _is_module(name: str) -> bool:
-    from importlib.util import find_spec
-
-    return name.isidentifier() and name[0] != "_" and find_spec(f".{name}", __name__) is not None

@@ -15,9 +15,17 @@ def main() -> None:
     _fill_closed_streams()
     tokens = sys.argv[1:]
     if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
-        _tell_version()
+        try:
+            print(VERSION, flush=True)  # noqa: T201 - stdout may be closed, and so be None
+        except BrokenPipeError:  # who asked has left; what Python flushes at its end goes nowhere
+            os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
         raise SystemExit(0)
-    _check_extra()
+    from importlib.util import find_spec
+
+    for package in ("cyclopts", "rich"):
+        if find_spec(package) is None:
+            sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
+            raise SystemExit(2)
     from .cli.app import run
 
     raise SystemExit(run(tokens))
@@ -30,22 +38,6 @@ def _fill_closed_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, way)
-
-
-def _tell_version() -> None:
-    try:
-        print(VERSION, flush=True)  # noqa: T201 - stdout may be closed, and so be None
-    except BrokenPipeError:  # who asked has left; what Python flushes at its end goes nowhere
-        os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
-
-
-def _check_extra() -> None:
-    from importlib.util import find_spec
-
-    for package in ("cyclopts", "rich"):
-        if find_spec(package) is None:
-            sys.stderr.write(f"invoicing-async: {package} is missing; install invoicing-async[cli]\n")
-            raise SystemExit(2)
 
 
 if __name__ == "__main__":

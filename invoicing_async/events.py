@@ -80,7 +80,7 @@ class OperationPolled:
 
 @frozen(kw_only=True)
 class UnknownStatus:
-    """The service sent a status its documents do not name; it is treated as not terminal. Told once each."""
+    """The service sent a status its documents do not name; it is treated as not terminal. Emitted once for each."""
 
     request_id: str
     status: str

@@ -15,9 +15,8 @@ class RetryPolicy:
 
     `attempts` counts the first one. The wait before attempt n + 1 is drawn evenly from 0 to
     min(`ceiling`, `first` * 2 ** (n - 1)) seconds (full jitter). A Retry-After longer than that is obeyed, also
-    beyond `ceiling`. `deadline` bounds the whole call, attempts and waits together, but not the
-    queue of the session's own limits; None for no bound. A wait
-    that would end after the deadline is not begun: the error is raised at once.
+    beyond `ceiling`. `deadline` limits the whole call, attempts and waits together, but not the queue of the session's
+    own limits; None for no such limit. A wait that would end after it is not begun: the error is raised at once.
     """
 
     attempts: int = field(default=5, validator=count)
@@ -26,7 +25,7 @@ class RetryPolicy:
     deadline: float | None = field(default=300.0, validator=optional(positive))
 
     def delay(self, attempt: int, chance: float, *, retry_after: float | None = None) -> float:
-        """Seconds to wait after failed attempt `attempt` (from 1), for `chance` in [0, 1)."""
+        """Return the seconds to wait after failed attempt `attempt` (from 1), for `chance` in [0, 1)."""
         backoff = min(self.ceiling, self.first * 2.0 ** min(attempt - 1, 1000)) if self.first else 0.0
         jittered = backoff * chance
         return jittered if retry_after is None else max(retry_after, jittered)
@@ -34,13 +33,13 @@ class RetryPolicy:
 
 @frozen(kw_only=True)
 class Timeouts:
-    """The finite bounds of one attempt.
+    """The time-outs of one attempt, in seconds, and the least speed of a document.
 
-    `connect` bounds the whole way to a connection: the name, every address, TLS, a proxy's tunnel; `read` the silence
+    `connect` limits the whole way to a connection: the name, every address, TLS, a proxy's tunnel; `read` the silence
     between two pieces of the answer; `attempt` the whole attempt from its first byte to the last of its body, without
     the time that a reader of `OrderDocuments.open` takes for himself. `floor` is the least average speed of a
     document's body in bytes per second, judged after `read` seconds: it ends a slow drip. `intent` is how old a
-    submission's recorded intent may be when its first byte leaves; an older one is recorded anew. Who looks a
+    submission's recorded intent may be when its first byte is sent; an older one is recorded anew. Who looks a
     submission in doubt up may rely on it only `intent` + `attempt` seconds and a moment after its intent.
     """
 
@@ -53,7 +52,7 @@ class Timeouts:
 
 @frozen(kw_only=True)
 class Limits:
-    """How hard one session may press the service, all its users together.
+    """The limits of one session on its use of the service, for all its users together.
 
     `concurrency` calls at most are between their first byte and the end of their body, not counting large documents of
     `OrderDocuments.open` while their readers ask for no more; `per_second` attempts at most begin in a second, evenly

@@ -24,59 +24,59 @@ WIDE = 32
 
 
 class Admission:
-    """The places and the rate that all calls of one session share. Each `enter` is paired with a `leave`."""
+    """The places and the rate that all calls of one session share. Each acquired place is released once."""
 
-    __slots__ = ("_clock", "_pacer", "_prepares", "_turn", "places", "preparing")
+    __slots__ = ("_can_prepare", "_clock", "_rate", "_turn", "places", "preparing")
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self.places = FifoSemaphore(limits.concurrency)
         self.preparing = FifoSemaphore(limits.concurrency // PREPARING)
         """Those who may prepare while they wait for a place."""
-        self._prepares = limits.concurrency > WIDE and limits.per_second is None
-        self._pacer = RateLimiter(limits.per_second) if limits.per_second else None
+        self._can_prepare = limits.concurrency > WIDE and limits.per_second is None
+        self._rate = RateLimiter(limits.per_second) if limits.per_second else None
         self._turn = FifoSemaphore(1)
         self._clock = clock
 
-    def try_enter(self) -> bool:
-        """Enter if nothing has to be waited for, and tell whether it was so."""
-        return self._pacer is None and self.places.try_acquire()
+    def try_acquire(self) -> bool:
+        """Take a place if nothing has to be waited for, and tell whether it was so."""
+        return self._rate is None and self.places.try_acquire()
 
-    async def enter(self, prepare: Callable[[], Awaitable[None]] | None = None) -> bool:
+    async def acquire(self, prepare: Callable[[], Awaitable[None]] | None = None) -> bool:
         """Wait for a place and for the turn in the rate limit, and tell whether `prepare` was awaited meanwhile.
 
         It is if all of many places are taken and a place is all that is waited for: few at a time, next in line. What
         it records as begun waits for its first byte, and a crash leaves it in doubt.
         """
-        if prepare is not None and self._prepares and not self.places.free:
-            await self.preparing.take()
+        if prepare is not None and self._can_prepare and not self.places.free:
+            await self.preparing.acquire()
             try:
                 await prepare()
-                await self.places.take()
+                await self.places.acquire()
             finally:
-                self.preparing.give()
+                self.preparing.release()
             return True
-        await self.places.take()
+        await self.places.acquire()
         try:
-            if self._pacer is not None:
-                await self._await_turn(self._pacer)
+            if self._rate is not None:
+                await self._wait_for_turn(self._rate)
         except BaseException:
-            self.leave()
+            self.places.release()
             raise
         return False
 
-    def leave(self) -> None:
-        """Give the place back."""
-        self.places.give()
+    def release(self) -> None:
+        """Return the place."""
+        self.places.release()
 
-    async def _await_turn(self, pacer: RateLimiter) -> None:
+    async def _wait_for_turn(self, rate: RateLimiter) -> None:
         """Wait for the turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
         clock = self._clock
-        await self._turn.take()
+        await self._turn.acquire()
         try:
             now = clock.monotonic()
-            wait = pacer.wait(now)
+            wait = rate.wait(now)
             if wait > 0:
                 await clock.sleep(wait)
-            pacer.take(now + wait, clock.monotonic())
+            rate.take(now + wait, clock.monotonic())
         finally:
-            self._turn.give()
+            self._turn.release()

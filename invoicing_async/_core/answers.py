@@ -47,9 +47,6 @@ _BEFORE = re.compile(
 )
 
 
-# --- JSON -------------------------------------------------------------------------------------------------------------
-
-
 def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse an object that says what decides its meaning twice, and not the same."""
     found: dict[str, Any] = {}
@@ -94,9 +91,6 @@ def read_answer(body: bytes) -> Any:
     raise ValueError(fault)
 
 
-# --- ids --------------------------------------------------------------------------------------------------------------
-
-
 def canonical_id(found: object) -> str | None:
     """Return a UUID in its canonical form, 8-4-4-4-12 in lower case; None for anything else.
 
@@ -118,29 +112,20 @@ def named_ids(body: bytes, found: object = None) -> tuple[str, ...]:
     `found` is the answer as it was read, None if it could not be. The id that an error envelope gives of the call
     itself, and those of templates and traces, name no invoice.
     """
-    named = _in_text(text_of(body[:SCANNED])) if found is None else _in_tree(found)
-    ids = dict.fromkeys(named)
-    return tuple(ids)[:IDS_LIMIT]
-
-
-def _in_text(text: str) -> Iterator[str]:
-    for match in _FIELD.finditer(text):
-        yield canonical_id(match[1]) or one_line(match[1], ID_LENGTH)
-    for match in _UUID.finditer(text):
-        yield match[0].lower()
-
-
-def _in_tree(found: object) -> Iterator[str]:
-    if isinstance(found, dict) and found.get("success") is False:
-        found = {name: value for name, value in found.items() if name != "requestId"}
-    fields = list(_fields(found))
-    for name, value in fields:
-        if name == "requestid" and isinstance(value, (str, Decimal)) and (shown := one_line(str(value), ID_LENGTH)):
-            yield canonical_id(shown) or shown
-    for name, value in fields:
-        if isinstance(value, str) and not any(word in name for word in ("template", "trace", "correlation")):
-            for match in _UUID.finditer(value[:SCANNED]):
-                yield match[0].lower()
+    if found is None:
+        text = text_of(body[:SCANNED])
+        named = [canonical_id(match[1]) or one_line(match[1], ID_LENGTH) for match in _FIELD.finditer(text)]
+        named += [match[0].lower() for match in _UUID.finditer(text)]
+    else:
+        if isinstance(found, dict) and found.get("success") is False:
+            found = {name: value for name, value in found.items() if name != "requestId"}
+        fields = [(name, value) for name, value in _fields(found) if isinstance(value, (str, Decimal))]
+        texts = [one_line(str(value), ID_LENGTH) for name, value in fields if name == "requestid"]
+        named = [canonical_id(text) or text for text in texts if text]
+        for name, value in fields:
+            if isinstance(value, str) and not any(word in name for word in ("template", "trace", "correlation")):
+                named += [match[0].lower() for match in _UUID.finditer(value[:SCANNED])]
+    return tuple(dict.fromkeys(named))[:IDS_LIMIT]
 
 
 def _fields(found: object, name: str = "") -> Iterator[tuple[str, object]]:
@@ -176,8 +161,6 @@ def says_submitted(found: object, words: str, code: str | None, body: bytes = b"
         return True
     return bool(_BEFORE.search(words) or _BEFORE.search((code or "").replace("_", " ")))
 
-
-# --- words ------------------------------------------------------------------------------------------------------------
 
 _WORDS = (
     "message",

@@ -1,8 +1,8 @@
-"""Many pieces of work at once, bounded on both sides, given as they finish.
+"""Work for many items at once, with outcomes as they finish and a limit on both sides.
 
 An item takes one of `concurrency` places when it is read and gives it back when the consumer takes its outcome: a
-slow consumer stops the reading of the input. While an item backs off another may use its place, for up to `PARKED`
-times the concurrency of them.
+slow consumer stops the reading of the input. While an item backs off another may use its place, for up to
+`BACKING_OFF` times the concurrency of them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from .ramp import Cause, Ramp, Streak, Verdict
 from .semaphore import FifoSemaphore
 from .tasks import current, started
 
-__all__ = ["Careful", "bounded", "checked_places", "in_batch"]
+__all__ = ["Careful", "checked_places", "in_batch", "map_concurrently"]
 
 Outcome = TypeVar("Outcome")
 
 
-PARKED = 8
+BACKING_OFF = 8
+"""Times the concurrency of a batch that may back off while others use their places."""
 
 
 _working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
@@ -45,30 +46,36 @@ class Careful(Generic[Outcome]):
     stop_after: int | None
 
 
-async def bounded(
+async def map_concurrently(
     items: Iterable[Item] | AsyncIterable[Item],
     work: Callable[[Item, Sleep], Awaitable[Outcome]],
     *,
     concurrency: int,
     sleep: Sleep,
-    abandoned: Callable[[Item, BaseException], Outcome],
+    on_not_started: Callable[[Item, BaseException], Outcome],
     cancel: bool = True,
     careful: Careful[Outcome] | None = None,
 ) -> AsyncGenerator[Outcome]:
     """Yield the outcome of `work` for each item, in the order in which they finish.
 
     `work` gets the item and a `sleep` to back off with. What it raises ends the whole: what is in flight is cancelled
-    (or with `cancel` false, finishes), every item not finished is given as `abandoned(item, error)`, then the error is
-    raised. Of an input without a length, which may be endless or idle, only what comes at once is still read for that:
-    `READ_ON` items, for `READ_ON_FOR` seconds. Whatever ends the input but its exhaustion is raised after what is in
-    flight has finished. An asynchronous input is read, and closed, by one task. Leaving early cancels what is in
-    flight. `careful` begins with one item and ends the batch, as an error does, when the same trouble meets the first
-    of them.
+    (or with `cancel` false, finishes), `on_not_started(item, error)` is yielded for every item not finished, then the
+    error is raised. Of an input without a length, which may be endless or idle, only what comes at once is still read
+    for that: `READ_ON` items, for `READ_ON_FOR` seconds. Whatever ends the input but its exhaustion is raised after
+    what is in flight has finished. An asynchronous input is read, and closed, by one task. Leaving early cancels what
+    is in flight. `careful` begins with one item and ends the batch, as an error does, when the same trouble meets the
+    first of them.
     """
-    batch = _Batch(items, work, concurrency, sleep, abandoned, cancel, careful)
+    batch = _Batch(items, work, concurrency, sleep, on_not_started, cancel, careful)
     try:
-        while await batch.has_more():
-            yield batch.taken()
+        batch.spawn()
+        while batch.finished or batch.workers:
+            if batch.finished:
+                batch.places.release()
+                yield batch.finished.popleft()
+            else:
+                batch.news = asyncio.get_running_loop().create_future()
+                await batch.news
         async for outcome in batch.rest():
             yield outcome
     finally:
@@ -95,7 +102,7 @@ class _Batch(Generic[Item, Outcome]):
         work: Callable[[Item, Sleep], Awaitable[Outcome]],
         concurrency: int,
         sleep: Sleep,
-        abandoned: Callable[[Item, BaseException], Outcome],
+        on_not_started: Callable[[Item, BaseException], Outcome],
         cancel: bool,  # noqa: FBT001 - private, called in one place
         careful: Careful[Outcome] | None,
     ) -> None:
@@ -103,35 +110,21 @@ class _Batch(Generic[Item, Outcome]):
         self._work = work
         self._concurrency = concurrency
         self._sleep = sleep
-        self._abandoned = abandoned
+        self._on_not_started = on_not_started
         self._cancel = cancel
         self._careful = careful
         self._ramp = Ramp(concurrency, concurrency if careful is None or careful.stop_after is None else 1)
         self._streak = Streak(careful.stop_after if careful else None, concurrency)
-        self._places = FifoSemaphore(self._ramp.places)
-        self._finished: deque[Outcome] = deque()
-        self._news: asyncio.Future[None] | None = None
-        self._workers: set[asyncio.Task[None]] = set()
-        self._parked = 0
-        self._resting: set[asyncio.Task[None]] = set()
+        self.places = FifoSemaphore(self._ramp.places)
+        self.finished: deque[Outcome] = deque()
+        """Outcomes that nobody took so far; each still has its place."""
+        self.news: asyncio.Future[None] | None = None
+        """Done when there may be an outcome, while somebody waits for one."""
+        self.workers: set[asyncio.Task[None]] = set()
+        self._most = concurrency
+        """Workers at most: one for each place, and one for each item that backs off without a place."""
+        self._backing_off: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
-        self._begun = False
-
-    async def has_more(self) -> bool:
-        """Wait until an outcome is there; false when there will be none."""
-        if not self._begun:
-            self._begun = True
-            self._spawn()
-        while not self._finished:
-            if not self._workers:
-                return False
-            await self._heard()
-        return True
-
-    def taken(self) -> Outcome:
-        """Return the next outcome, and its place to another item."""
-        self._places.give()
-        return self._finished.popleft()
 
     async def rest(self) -> AsyncGenerator[Outcome]:
         """Yield what was not begun, then raise what ended the batch."""
@@ -142,14 +135,14 @@ class _Batch(Generic[Item, Outcome]):
                     item = await left.read()
                 except StopAsyncIteration:
                     break
-                yield self._abandoned(item, self._error)
+                yield self._on_not_started(item, self._error)
             raise self._error
         if self._source.error is not None:
             raise self._source.error
 
     async def cancel(self) -> None:
         """End every worker and the reading of the input, whatever they are doing."""
-        workers = list(self._workers)
+        workers = list(self.workers)
         for worker in workers:
             worker.cancel()
         try:
@@ -158,70 +151,61 @@ class _Batch(Generic[Item, Outcome]):
         finally:
             await self._source.close()
 
-    async def _heard(self) -> None:
-        self._news = asyncio.get_running_loop().create_future()
-        await self._news
-
-    def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
-
-    @property
-    def _crowded(self) -> bool:
-        return len(self._workers) > self._concurrency + self._parked
-
-    def _spawn(self) -> None:
-        """Start a worker if there may be more to read and every present one has an item."""
-        if self._source.ended or self._error is not None or len(self._workers) >= self._concurrency + self._parked:
-            return
-        worker = started(self._worked())
-        self._workers.add(worker)
-        worker.add_done_callback(self._ended)
+    def spawn(self) -> None:
+        """Start a worker if there may be more to read."""
+        if not self._source.ended and self._error is None:
+            worker = started(self._worked())
+            self.workers.add(worker)
+            worker.add_done_callback(self._ended)
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
+        self.workers.discard(worker)
         error = None if worker.cancelled() else worker.exception()
         if error is not None:
             self._end(error)
         self._tell()
+
+    def _tell(self) -> None:
+        if self.news is not None and not self.news.done():
+            self.news.set_result(None)
 
     def _end(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
             self._source.dismiss()
             # Whoever backs off has nothing in flight.
-            ending = self._workers if self._cancel else self._resting
+            ending = self.workers if self._cancel else self._backing_off
             for other in ending - {asyncio.current_task()}:
                 other.cancel()
 
     async def _worked(self) -> None:
         _working.set(True)
-        while not self._source.ended and not self._is_over():
-            if self._crowded:
-                self._leave()
+        while not self._source.ended:
+            if len(self.workers) > self._most:
+                # At once, not when the loop calls `_ended`: others that finish in the same step must not leave as well.
+                self.workers.discard(current())
                 return
-            if not self._places.try_acquire():
-                await self._places.take()
-                if self._is_over():
-                    self._places.give()
-                    return
+            await self.places.acquire()
+            if self._is_over():
+                self.places.release()
+                return
             try:
                 item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
-                self._places.give()
+                self.places.release()
                 return
-            self._spawn()
-            if self._is_over():
-                # While the item was waited for.
-                self._finished.append(self._abandoned(item, self._cause(asyncio.CancelledError())))
+            if len(self.workers) < self._most:
+                self.spawn()
+            if self._source.waits and self._is_over():
+                self.finished.append(self._on_not_started(item, self._cause(asyncio.CancelledError())))
                 return
             try:
-                outcome = await self._work(item, self._park)
+                outcome = await self._work(item, self._back_off)
             except BaseException as exc:
                 # Cancelled as another item's error ends the batch, or because the batch is left: nobody reads then.
-                self._finished.append(self._abandoned(item, self._cause(exc)))
+                self.finished.append(self._on_not_started(item, self._cause(exc)))
                 raise
-            self._finished.append(outcome)
+            self.finished.append(outcome)
             if self._careful is not None:
                 self._judged(self._careful.judge(outcome))
             self._tell()
@@ -235,36 +219,31 @@ class _Batch(Generic[Item, Outcome]):
         if found is Verdict.WELL:
             self._streak.succeed()
         if found is not Verdict.SILENT and self._ramp.grow():
-            self._places.give()
-
-    def _leave(self) -> None:
-        # At once, not when the loop calls `_ended`: others that finish in the same step must not leave for it too.
-        self._workers -= {current()}
+            self.places.release()
 
     def _is_over(self) -> bool:
         return self._error is not None
 
     def _cause(self, exc: BaseException) -> BaseException:
-        """What ended the batch, or this item of it."""
+        """Return what ended the batch, or this item of it."""
         return exc if self._error is None else self._error
 
-    async def _park(self, seconds: float) -> None:
+    async def _back_off(self, seconds: float) -> None:
+        """Wait between two attempts of an item while another item uses its place."""
         worker = current()
-        self._resting.add(worker)
+        self._backing_off.add(worker)
         try:
-            await self._rest(seconds)
+            if self._most - self._concurrency >= self._ramp.places * BACKING_OFF:
+                await self._sleep(seconds)
+                return
+            self._most += 1
+            self.places.release()
+            if len(self.workers) < self._most:
+                self.spawn()
+            try:
+                await self._sleep(seconds)
+            finally:
+                self._most -= 1
+            await self.places.acquire()
         finally:
-            self._resting.discard(worker)
-
-    async def _rest(self, seconds: float) -> None:
-        if self._parked >= self._ramp.places * PARKED:
-            await self._sleep(seconds)
-            return
-        self._parked += 1
-        self._places.give()
-        self._spawn()
-        try:
-            await self._sleep(seconds)
-        finally:
-            self._parked -= 1
-        await self._places.take()
+            self._backing_off.discard(worker)

@@ -1,4 +1,4 @@
-"""Where a batch's items come from: read by one task of their own, and what is left of them after an error."""
+"""The input of a batch: its items, one after the other, and what is left of them after an error."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Source(Generic[Item]):
         return self.next()
 
     def dismiss(self) -> None:
-        """Send away who waits for an item: nobody does."""
+        """End the waits for an item: there are none."""
 
     async def close(self) -> None:
         """Leave the input: an iterator of the caller's own needs nothing."""
@@ -145,7 +145,10 @@ class Reader(Generic[Item]):
             return self.next()
         asking: asyncio.Future[Item] = asyncio.get_running_loop().create_future()
         self._asking.append(asking)
-        self._wake()
+        if self._task is None:
+            self._task = started(self._served())
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(None)
         try:
             return await asking
         except asyncio.CancelledError:
@@ -154,7 +157,7 @@ class Reader(Generic[Item]):
             raise
 
     def dismiss(self) -> None:
-        """Send away who waits for an item; what is read meanwhile is kept."""
+        """End the waits for an item; what is read meanwhile is kept."""
         for asking in self._asking:
             if not asking.done():
                 asking.set_exception(StopAsyncIteration())
@@ -168,16 +171,10 @@ class Reader(Generic[Item]):
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def _wake(self) -> None:
-        if self._task is None:
-            self._task = started(self._served())
-        if self._asked is not None and not self._asked.done():
-            self._asked.set_result(None)
-
     async def _served(self) -> None:
         try:
             while not self._left:
-                self._give(await self._item())
+                self._hand_over(await self._item())
         except StopAsyncIteration:
             pass
         except BaseException as exc:  # noqa: BLE001 - the caller's iterator may raise anything; it is raised later
@@ -187,11 +184,15 @@ class Reader(Generic[Item]):
                 await self._items.aclose()
         except BaseException as exc:  # noqa: BLE001 - nobody is left to hear it
             _log.debug("the input could not be closed: %r", exc)
-        self._end()
+        self._through = True
+        self.dismiss()
 
     async def _item(self) -> Item:
+        """Wait until somebody asks for an item, then for the item."""
         try:
-            await self._anybody()
+            while not any(not asking.done() for asking in self._asking):
+                self._asked = asyncio.get_running_loop().create_future()
+                await self._asked
         except asyncio.CancelledError as cut:
             throw = getattr(self._items, "athrow", None)
             if self._left or throw is None:
@@ -201,24 +202,10 @@ class Reader(Generic[Item]):
             return item
         return await anext(self._items)
 
-    async def _anybody(self) -> None:
-        """Wait until somebody asks for an item."""
-        while True:
-            while self._asking and self._asking[0].done():
-                self._asking.popleft()
-            if self._asking:
-                return
-            self._asked = asyncio.get_running_loop().create_future()
-            await self._asked
-
-    def _give(self, item: Item) -> None:
+    def _hand_over(self, item: Item) -> None:
         while self._asking:
             asking = self._asking.popleft()
             if not asking.done():
                 asking.set_result(item)
                 return
         self._kept.append(item)
-
-    def _end(self) -> None:
-        self._through = True
-        self.dismiss()

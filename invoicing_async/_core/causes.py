@@ -1,4 +1,4 @@
-"""Which failures have the same cause, so that the first few of them tell what all the others would meet."""
+"""Which failures have the same cause, so that a batch can stop after the first few of them."""
 
 from __future__ import annotations
 

@@ -1,22 +1,25 @@
-"""The door to time and chance. Nothing else asks for the time, sleeps or draws a random number."""
+"""Time and chance. No other module asks for the time, sleeps or draws a random number."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import time
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-__all__ = ["Bound", "Clock", "RealClock", "token"]
+from attrs import define, field
+
+__all__ = ["Clock", "ClockTimeout", "RealClock", "token"]
 
 
-class Bound(Protocol):
-    """A block of bounded duration, as `asyncio.timeout` gives one."""
+class ClockTimeout(Protocol):
+    """The context manager that `Clock.timeout` returns, as `asyncio.timeout` does."""
 
     def expired(self) -> bool:
-        """True if the block was ended by its bound."""
+        """True if the time-out ended the block."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -26,7 +29,7 @@ class Bound(Protocol):
 
 
 class Clock(Protocol):
-    """Time and chance as one thing that a test can turn by hand."""
+    """Time and chance, in one object that a test can replace."""
 
     def now(self) -> float:
         """Seconds since the epoch, for timestamps that leave this machine."""
@@ -40,7 +43,7 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Suspend this task."""
 
-    def timeout(self, seconds: float | None) -> Bound:
+    def timeout(self, seconds: float | None) -> ClockTimeout:
         """Cancel the block after so many seconds and raise `TimeoutError` in its place; None never does.
 
         What came in time is read first, also by a process that was stopped or a loop that was blocked meanwhile.
@@ -48,7 +51,7 @@ class Clock(Protocol):
 
 
 TURNS = 16
-"""Turns of the loop between a bound's end and its verdict. One reads what lies in a socket, the next wakes whoever
+"""Turns of the loop between a time-out's end and its verdict. One reads what lies in a socket, the next wakes whoever
 waits for it; the others are for a body of some megabytes."""
 
 
@@ -61,100 +64,95 @@ class RealClock:
     sleep = staticmethod(asyncio.sleep)
 
     def __init__(self) -> None:
-        self._watch: _Watch | None = None
+        self._timer: SharedTimer | None = None
 
-    def timeout(self, seconds: float | None) -> Bound:
-        """Bound a block as `asyncio.timeout` does, but read what came in time first; all bounds share one timer."""
+    def timeout(self, seconds: float | None) -> ClockTimeout:
+        """Limit a block as `asyncio.timeout` does, but read what came in time first; all share one timer."""
         if seconds is None:
             return asyncio.timeout(None)
         loop = asyncio.get_running_loop()
-        if self._watch is None or self._watch.loop is not loop:
-            self._watch = _Watch(loop)
-        return _Shared(self._watch, loop.time() + seconds)
+        timer = self._timer
+        if timer is None or timer.loop is not loop:
+            timer = self._timer = SharedTimer(loop)
+        return SharedTimeout(timer, loop.time() + seconds)
 
 
-class _Watch:
-    """One timer of the loop for any number of bounds.
+class SharedTimer:
+    """One timer of the loop for any number of time-outs.
 
     A timer each, made and cancelled for every request, costs more than signing it: the loop keeps what is
-    cancelled in its heap and sorts it out in Python. Here a bound costs a set's `add` and `discard`, and the timer
-    goes on to the earliest bound whenever it fires.
+    cancelled in its heap and sorts it out in Python. Here a time-out costs a set's `add` and `discard`, and the timer
+    goes on to the earliest one whenever it fires.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._bounds: set[_Shared] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self.running: set[SharedTimeout] = set()
+        self.when = math.inf
+        """When it fires, in seconds of the loop's clock."""
+        self._handle: asyncio.TimerHandle | None = None
 
-    def add(self, bound: _Shared) -> None:
-        self._bounds.add(bound)
-        if self._timer is None or bound.when < self._timer.when():
-            self._set(bound.when)
-
-    def discard(self, bound: _Shared) -> None:
-        self._bounds.discard(bound)
-
-    def _set(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_at(when, self._fire)
+    def set(self, when: float) -> None:
+        """Fire at that time and not when it was set for."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self.when, self._handle = when, self.loop.call_at(when, self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
+        self.when, self._handle = math.inf, None
         now = self.loop.time()
-        due = [bound for bound in self._bounds if bound.when <= now]
-        self._bounds.difference_update(due)
-        if self._bounds:
-            self._set(min(bound.when for bound in self._bounds))
-        self._turn(due, TURNS)
+        due = [timeout for timeout in self.running if timeout.when <= now]
+        self.running.difference_update(due)
+        if self.running:
+            self.set(min(timeout.when for timeout in self.running))
+        self._expire(due, TURNS)
 
-    def _turn(self, due: list[_Shared], turns: int) -> None:
+    def _expire(self, due: list[SharedTimeout], turns: int) -> None:
         """Let the loop read what lies in its sockets before silence is judged; a block that ends by that is whole."""
-        due = [bound for bound in due if bound.running]
+        due = [timeout for timeout in due if timeout.task is not None]
         if turns and due:
-            self.loop.call_soon(self._turn, due, turns - 1)
+            self.loop.call_soon(self._expire, due, turns - 1)
             return
-        for bound in due:
-            bound.expire()
+        for timeout in due:
+            timeout.expire()
 
 
-class _Shared:
-    """An `asyncio.timeout` whose timer is the watch's; spelled out, since wrapping one costs as much again."""
+@define(eq=False)
+class SharedTimeout:
+    """An `asyncio.timeout` whose timer is shared; spelled out, since wrapping one costs as much again."""
 
-    __slots__ = ("_cancelling", "_expired", "_task", "_watch", "when")
-
-    def __init__(self, watch: _Watch, when: float) -> None:
-        self._watch = watch
-        self._expired = False
-        self._cancelling = 0
-        self._task: asyncio.Task[Any] | None = None
-        self.when = when
+    _timer: SharedTimer
+    when: float
+    task: asyncio.Task[Any] | None = field(default=None, init=False)
+    """The task inside the block."""
+    _cancelling: int = field(default=0, init=False)
+    _expired: bool = field(default=False, init=False)
 
     def expired(self) -> bool:
         return self._expired
 
-    @property
-    def running(self) -> bool:
-        return self._task is not None
-
     def expire(self) -> None:
-        if self._task is not None:
+        """End the block if it runs still."""
+        if self.task is not None:
             self._expired = True
-            self._task.cancel()
+            self.task.cancel()
 
     async def __aenter__(self) -> Self:
-        task = self._task = asyncio.current_task()
+        task = self.task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a bound belongs in a task")
+            raise RuntimeError("a time-out belongs in a task")
         self._cancelling = task.cancelling()
-        self._watch.add(self)
+        timer = self._timer
+        timer.running.add(self)
+        if self.when < timer.when:
+            timer.set(self.when)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watch.discard(self)
-        task, self._task = self._task, None
+        self._timer.running.discard(self)
+        task, self.task = self.task, None
         # A cancellation of somebody else's that came as well goes on as one.
         mine = self._expired and task is not None and task.uncancel() <= self._cancelling
         if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -162,5 +160,5 @@ class _Shared:
 
 
 def token(size: int = 8) -> str:
-    """A random name of `size` bytes in hex, unlike any other on any machine."""
+    """Return a random name of `size` bytes in hex, unlike any other on any machine."""
     return secrets.token_hex(size)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-
-from attrs import frozen
+from collections.abc import Iterable, Iterator
 
 __all__ = ["CodingError", "DecodedSizeError", "Decoder", "codings", "decoder", "is_coded"]
 
@@ -31,6 +29,10 @@ _HEADER = 2
 """Bytes of the shortest beginning of a stream; fewer are none."""
 _TEXT = re.compile(rb'[{\[][\s{\["]|%P|<[!?/A-Za-z]|\xef\xbb')
 """How JSON, PDF and markup begin."""
+
+_NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_ENOUGH = {"gzip": _HEADER, "deflate": SURE}
+"""Bytes of its beginning that tell what kind of stream a coding is."""
 
 _NOTHING = frozenset({"", "identity", "none", "utf-8", "utf8", "aws-chunked", "binary"})
 """Codings that change no byte: what stores are told in place of none, and a framing that is gone by then."""
@@ -54,14 +56,14 @@ def codings(header: str | None) -> tuple[str, ...]:
     if header is None:  # nearly every answer
         return ()
     names = _named(header)
-    return tuple(reversed(names)) if len(names) <= MOST_CODINGS and all(name in _KINDS for name in names) else ()
+    return tuple(reversed(names)) if len(names) <= MOST_CODINGS and all(name in _NAMES for name in names) else ()
 
 
 def decoder(header: str | None, *, limit: int | None = None) -> Decoder:
     """Return what undoes a Content-Encoding. Raises `CodingError` for one that names what cannot be undone."""
     names = _named(header)
     for name in names:
-        if name not in _KINDS:
+        if name not in _NAMES:
             raise CodingError(f"content coding {name[:40]!r} is none of gzip, deflate and identity")
     if len(names) > MOST_CODINGS:
         raise CodingError(f"{len(names)} content codings upon each other; at most {MOST_CODINGS} are read")
@@ -80,7 +82,7 @@ class Decoder:
     __slots__ = ("_layers", "_limit", "_size")
 
     def __init__(self, names: Iterable[str], *, limit: int | None = None) -> None:
-        self._layers = [_Layer(_KINDS[name]) for name in names]
+        self._layers = [_Layer(_NAMES[name]) for name in names]
         self._limit = limit
         self._size = 0
 
@@ -89,7 +91,7 @@ class Decoder:
         return self._bounded(self._through(iter((data,)), self._layers))
 
     def end(self) -> Iterator[bytes]:
-        """Hear that the body has ended, and return what was kept back. Raises `CodingError` if it ended too early."""
+        """Return what was kept back, at the end of the body. Raises `CodingError` if it ended too early."""
         for number, layer in enumerate(self._layers, 1):
             yield from self._bounded(self._through(layer.end(), self._layers[number:]))
 
@@ -107,23 +109,13 @@ class Decoder:
                 yield piece
 
 
-@frozen
-class _Kind:
-    """A family of streams: `bits` tells zlib which one begins so, None for no stream at all."""
-
-    name: str
-    enough: int
-    """Bytes that tell."""
-    bits: Callable[[bytes], int | None]
-
-
 class _Layer:
     """One coding. What kind of stream it is shows in its first bytes; a further gzip member may follow the first."""
 
-    __slots__ = ("_kind", "_members", "_passes", "_start", "_stream")
+    __slots__ = ("_members", "_name", "_passes", "_start", "_stream")
 
-    def __init__(self, kind: _Kind) -> None:
-        self._kind = kind
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._start = b""
         self._members = 0
         self._passes: bool | None = None
@@ -140,24 +132,28 @@ class _Layer:
             self._choose(self._start)
             yield from self._fed(b"")
         if self._stream is not None:
-            raise CodingError(f"the {self._kind.name} body is cut off: its coding has no end")
+            raise CodingError(f"the {self._name} body is cut off: its coding has no end")
 
     def _fed(self, data: bytes) -> Iterator[bytes]:
         data, self._start = self._start + data, b""
         while data and self._passes is None:
             if self._stream is None:
-                if len(data) < (_HEADER if self._members else self._kind.enough):
+                if len(data) < (_HEADER if self._members else _ENOUGH[self._name]):
                     self._start = data
                     return
                 self._choose(data)
             if self._stream is not None:
-                yield from self._inflated(self._stream, data)
-                data = self._after(self._stream)
+                stream = self._stream
+                yield from self._inflated(stream, data)
+                data = b""
+                if stream.eof:
+                    data, self._stream = stream.unused_data, None
+                    self._members += 1
         if data and self._passes:
             yield data
 
     def _choose(self, begun: bytes) -> None:
-        bits = self._kind.bits(begun)
+        bits = _window_bits(self._name, begun)
         if bits is not None and (not self._members or begun.startswith(_GZIP)):
             self._stream = zlib.decompressobj(bits)
         else:
@@ -169,28 +165,21 @@ class _Layer:
             try:
                 piece = stream.decompress(data, PIECE)
             except zlib.error as exc:
-                raise CodingError(f"the {self._kind.name} body is damaged: {exc}") from None
+                raise CodingError(f"the {self._name} body is damaged: {exc}") from None
             if piece:
                 yield piece
             data = stream.unconsumed_tail
             if stream.eof or (not data and len(piece) < PIECE):
                 return
 
-    def _after(self, stream: zlib._Decompress) -> bytes:
-        """Return what follows the end of a stream; nothing while that has not come."""
-        if not stream.eof:
-            return b""
-        self._stream = None
-        self._members += 1
-        return stream.unused_data
 
+def _window_bits(name: str, begun: bytes) -> int | None:
+    """Return the `wbits` with which zlib reads a stream that begins so; None for no stream at all.
 
-def _gzip_or_plain(begun: bytes) -> int | None:
-    return _GZIP_BITS if begun.startswith(_GZIP) else None
-
-
-def _zlib_raw_or_plain(begun: bytes) -> int | None:
-    """Tell RFC 1950 from the bare RFC 1951 that some servers send under the same name, and both from plain text."""
+    Under the name of deflate some servers send RFC 1950 and some the bare RFC 1951; and both names are given to text.
+    """
+    if name == "gzip":
+        return _GZIP_BITS if begun.startswith(_GZIP) else None
     if len(begun) < _HEADER:
         return None
     if begun[0] & 0x0F == zlib.DEFLATED and int.from_bytes(begun[:_HEADER], "big") % _ZLIB_MULTIPLE == 0:
@@ -202,9 +191,3 @@ def _zlib_raw_or_plain(begun: bytes) -> int | None:
         return None
     is_text = _TEXT.match(begun) and (len(begun) < SURE or trial.unused_data)
     return None if is_text else _RAW_BITS
-
-
-_KINDS: dict[str, _Kind] = {
-    **dict.fromkeys(("gzip", "x-gzip"), _Kind("gzip", _HEADER, _gzip_or_plain)),
-    "deflate": _Kind("deflate", SURE, _zlib_raw_or_plain),
-}

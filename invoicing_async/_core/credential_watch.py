@@ -1,8 +1,8 @@
-"""Whether the service still accepts a session's credential: pure, told of what happens.
+"""Whether the service still accepts a session's credential. Pure.
 
-One answer of 401 says little: a node of the service that lags behind says it, or a gateway. So a call that meets one
-checks the credential: it tries once more, with a new one where there is one to be had. Only when a second such check
-fails and nothing succeeded between the two is the credential refused, which every other call would meet too.
+One answer of 401 says little: it may come from a gateway, or from a node of the service that lags behind. So a call
+that meets one checks the credential: it tries once more, with a new one where there is one to be had. Only when a
+second such check fails and nothing succeeded between the two is the credential refused, as it would be for every call.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class CredentialWatch:
         return self._denied or self._failed >= ENOUGH
 
     def accepted(self) -> None:
-        """Hear that a call succeeded."""
+        """Record that a call succeeded."""
         if self._failed:
             self._failed = 0
 
     def failed(self) -> None:
-        """Hear that a call was refused and so was its check."""
+        """Record that a call was refused and so was its check."""
         self._failed += 1
 
     def denied(self) -> None:
-        """Hear that no credential can be had: who gives them refused us."""
+        """Record that no credential can be had: who issues them refused."""
         self._denied = True
 
     def given(self) -> None:
-        """Hear that a credential was given."""
+        """Record that a credential was issued."""
         self._denied = False

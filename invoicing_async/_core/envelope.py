@@ -40,6 +40,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
     if code in CODES and code != declared.get("code"):
         # Only the envelope declares a code; the same word anywhere else may be a gateway's own.
         said, code = f"{code}: {said}", None
+    date = http_date(header("Date") or "")
     kind = CODES.get(code or "") or STATUSES.get(status, ApiError)
     return kind(
         said or ("" if envelope is not None else f"the service answered {status} without an error envelope"),
@@ -53,7 +54,7 @@ def error_from(status: int, header: Callable[[str], str | None], body: bytes, *,
         request_ids=named_ids(body, found),
         submitted_before=says_submitted(found, said, code, body),
         bare=not isinstance(found, (dict, list)),
-        clock_ahead=_clock_ahead(header, now),
+        clock_ahead=None if date is None else now - (date + 0.5),  # which is cut to whole seconds
     )
 
 
@@ -72,21 +73,15 @@ def retry_after(header: Callable[[str], str | None], *, now: float) -> float | N
     if SECONDS.fullmatch(text):
         seconds = float(text)
         return max(0.0, seconds) if isfinite(seconds) else None
-    until = _epoch(text)
+    until = http_date(text)
     if until is None:
         return None
-    base = _epoch(header("Date") or "")
+    base = http_date(header("Date") or "")
     return max(0.0, until - (now if base is None else base))
 
 
-def _clock_ahead(header: Callable[[str], str | None], now: float) -> float | None:
-    """Seconds by which `now` is ahead of the answer's Date, which is cut to whole seconds; None without one."""
-    date = _epoch(header("Date") or "")
-    return None if date is None else now - (date + 0.5)
-
-
-def _epoch(text: str) -> float | None:
-    """Epoch seconds of an HTTP date in any of its three forms; a date without a zone is in UTC."""
+def http_date(text: str) -> float | None:
+    """Return the epoch seconds of an HTTP date in any of its three forms; a date without a zone is in UTC."""
     try:
         found: datetime = parsedate_to_datetime(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -24,7 +24,7 @@ __all__ = ["Hold"]
 class Hold:
     """One open answer. `left` is what is left of the attempt of `seconds`; `close` gives its connection up."""
 
-    _slots: FifoSemaphore
+    _places: FifoSemaphore
     _clock: Clock
     _left: float
     _seconds: float
@@ -37,7 +37,7 @@ class Hold:
     """Why nothing more can be read."""
 
     def watch(self) -> None:
-        """Begin to give up what nobody asks for any more."""
+        """Begin to close the answer when nobody has asked for more of it for too long."""
         self._since = self._clock.monotonic()
         self._watch = asyncio.get_running_loop().create_task(self._watched())
 
@@ -47,48 +47,42 @@ class Hold:
         self._refuse_ended()
         self._waiting += 1
         try:
-            await self._slots.take()
+            await self._places.acquire()
             try:
-                async with self._bounded():
-                    yield
+                self._refuse_ended()
+                begun, timeout = self._clock.monotonic(), self._clock.timeout(self._left)
+                try:
+                    async with timeout:
+                        yield
+                except TimeoutError as exc:
+                    if not timeout.expired():
+                        raise
+                    text = (
+                        f"no whole body within Timeouts.attempt ({self._seconds:g} s) or what the deadline left of it"
+                    )
+                    raise TransportError(text) from exc
+                finally:
+                    self._left -= self._clock.monotonic() - begun
             finally:
-                self._slots.give()
+                self._places.release()
         finally:
             self._waiting -= 1
             self._since = self._clock.monotonic()
 
     async def release(self) -> None:
-        """Give everything back. Doing it twice does nothing."""
+        """Release everything. Doing it twice does nothing."""
         await self._end("it was left")
-
-    @asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
-        self._refuse_ended()
-        begun, bound = self._clock.monotonic(), self._clock.timeout(self._left)
-        try:
-            async with bound:
-                yield
-        except TimeoutError as exc:
-            if not bound.expired():
-                raise
-            text = f"no whole body within Timeouts.attempt ({self._seconds:g} s) or what the deadline left of it"
-            raise TransportError(text) from exc
-        finally:
-            self._left -= self._clock.monotonic() - begun
 
     def _refuse_ended(self) -> None:
         if self._ended is not None:
             raise TransportError(self._ended)
 
     async def _watched(self) -> None:
-        while (left := self._idle_until() - self._clock.monotonic()) > 0:
+        while (left := self._seconds - (0 if self._waiting else self._clock.monotonic() - self._since)) > 0:
             with suppress(TimeoutError):
                 async with self._clock.timeout(left):
                     await asyncio.get_running_loop().create_future()
         await self._end(f"nobody asked for more of it for {self._seconds:g} s, so its connection was given up")
-
-    def _idle_until(self) -> float:
-        return (self._clock.monotonic() if self._waiting else self._since) + self._seconds
 
     async def _end(self, why: str) -> None:
         watch, ended = self._watch, self._ended

@@ -1,4 +1,4 @@
-"""The words of HTTP as this library uses them: a request, a response, a transport; quoting of paths."""
+"""Requests, responses and transports as this library uses them; quoting of paths."""
 
 from __future__ import annotations
 
@@ -90,30 +90,31 @@ class Response(Protocol):
 
 @define
 class Exchange:
-    """What is known of one attempt while it runs; `sent` turns true before the head's first byte leaves.
+    """What a session tells a transport about one attempt, and what the transport tells the session while it runs.
 
-    `deadline` is when that byte must have left, in monotonic seconds of the session's clock; None for no such limit.
-    `leaves` judges it and hears that the byte is about to leave. `timeouts` are the session's, for a transport that was
-    given none of its own. `fresh` asks for a connection that was not idle before; `stale` turns true when one that was
-    cannot carry the request, or its peer closed it before a byte of the answer.
+    The session sets `deadline`, the moment at which the first byte must have been sent, in monotonic seconds of its
+    clock (None for no such limit); `on_send`, which is called right before that byte and may refuse it by raising;
+    `timeouts`, for a transport that was given none of its own; and `fresh`, which asks for a connection that was not
+    idle before. The transport calls `leave` right before the first byte, which sets `sent`; and it sets `stale` when an
+    idle connection could not carry the request, or was closed by its peer before a byte of the answer.
     """
 
     sent: bool = False
     deadline: float | None = None
-    leaves: Callable[[], None] | None = None
+    on_send: Callable[[], None] | None = None
     timeouts: Timeouts | None = None
     fresh: bool = False
     stale: bool = False
 
     def leave(self) -> None:
-        """Say that the first byte leaves now: between connecting and writing, with no await before that byte.
+        """Record that the first byte is sent now: between connecting and writing, with no await before that byte.
 
         Raises `TransportError` with `sent` "no" if it is too late; the connection is as good as before. Saying it again
         for one attempt does nothing.
         """
         if not self.sent:
-            if self.leaves is not None:
-                self.leaves()
+            if self.on_send is not None:
+                self.on_send()
             self.sent = True
 
 
@@ -140,13 +141,11 @@ def path(*segments: str) -> str:
     The result is both signed and sent, so the two cannot differ. Raises `ValueError` for a segment that is
     empty, `.` or `..`: a server or a proxy would resolve it to another endpoint; and for half a surrogate pair.
     """
-    return "/" + "/".join([_quoted(segment) for segment in segments])
+    # What needs no quoting is nearly every id there is, and a batch asks a million times.
+    return "/" + "/".join([segment if _PLAIN.fullmatch(segment) else _quoted(segment) for segment in segments])
 
 
 def _quoted(segment: str) -> str:
-    # What needs no quoting is nearly every id there is, and a batch asks a million times.
-    if _PLAIN.fullmatch(segment):
-        return segment
     if segment in {"", ".", ".."}:
         raise ValueError(f"a path segment must not be {segment!r}")
     try:

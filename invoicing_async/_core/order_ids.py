@@ -70,7 +70,7 @@ class _Texts:
         return order_id if type(order_id) is str else await self._text(order_id)
 
     async def athrow(self, error: BaseException) -> str:
-        """Let the source hear an error where it stands, if it can, and return what it gives then."""
+        """Raise an error at the `yield` where the source stands, if it can, and return what it yields then."""
         throw = getattr(self._order_ids, "athrow", None)
         if throw is None:
             raise error

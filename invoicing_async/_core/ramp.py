@@ -1,4 +1,4 @@
-"""How a batch begins carefully, and when it stops before it is burned: two pure state machines.
+"""How many items a batch begins with, and when the same failure of the first few ends it: two pure state machines.
 
 A batch begins with one piece of work and has one more with every answer, so that a round trip doubles them: 1, 2, 4,
 up to its concurrency. Until something went well, the same cause met by the first few ends it.
@@ -48,7 +48,7 @@ class Ramp:
     places: int = 1
 
     def grow(self) -> bool:
-        """Hear of an answer, and tell whether there is a place more."""
+        """Record an answer. Return true if there is a place more."""
         if self.places >= self.top:
             return False
         self.places += 1
@@ -77,13 +77,13 @@ class Streak:
     _met: dict[Cause, int] = field(factory=dict)
 
     def succeed(self) -> None:
-        """Hear of a success: what went wrong before it was not for all."""
+        """Record a success, which forgets the failures before it: they were not for all."""
         self.well = True
         if self._met:
             self._met.clear()
 
     def meet(self, cause: Cause) -> Cause | None:
-        """Hear of a failure; if it ends the batch, give the first of its cause."""
+        """Record a failure. If it ends the batch, return the first failure of the same cause, else None."""
         if self.first is None:
             return None
         self._met[cause] = count = self._met.get(cause, 0) + 1

@@ -6,7 +6,7 @@ and a proxy's URL with its password: an error keeps its words and this library's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ __all__ = ["Hidden", "hidden", "quiet", "trim"]
 C = TypeVar("C")
 
 BENEATH = frozenset({"aiohttp", "aiohappyeyeballs", "multidict", "yarl"})
-"""The packages beneath the door to the network: their locals, and of what they call, are not ours to keep clean."""
+"""The packages of the network: their locals, and of what they call, are not ours to keep clean."""
 
 BETWEEN = frozenset({"asyncio", "ssl", "uvloop"})
 """What stands between frames of ours."""
@@ -32,7 +32,7 @@ class Hidden(str):
 
 
 def hidden(value: Any) -> Any:
-    """Hide a text; give anything else as it is, for the validator to refuse."""
+    """Hide a text; return anything else as it is, for the validator to refuse."""
     return Hidden(value) if type(value) is str else value
 
 
@@ -63,13 +63,6 @@ def trim(error: BaseException, handled: BaseException | None, *, through: bool =
     the work began that failed (`sys.exception()`): it and what is behind it are somebody else's, and stay as they are.
     `through` keeps the frames of what theirs called, such as a hook of the user's own.
     """
-    for link in _links(error, handled):
-        link.__traceback__ = (
-            None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__, through=through)
-        )
-
-
-def _links(error: BaseException, handled: BaseException | None) -> Iterator[BaseException]:
     met = {id(handled)}
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -77,13 +70,16 @@ def _links(error: BaseException, handled: BaseException | None) -> Iterator[Base
         if link is None or id(link) in met:
             continue
         met.add(id(link))
-        yield link
         waiting += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             waiting += link.exceptions
+        link.__traceback__ = (
+            None if _package(type(link).__module__) in BENEATH else _ours(link.__traceback__, through=through)
+        )
 
 
 def _ours(trace: TracebackType | None, *, through: bool) -> TracebackType | None:
+    """Return a traceback without the frames of others."""
     kept = []
     while trace is not None:
         package = _package(str(trace.tb_frame.f_globals.get("__name__", "")))

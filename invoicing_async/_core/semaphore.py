@@ -33,9 +33,10 @@ class FifoSemaphore:
         self._free -= 1
         return True
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Take a place, waiting for one if need be."""
-        if self.try_acquire():
+        if self._free > 0:
+            self._free -= 1
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -44,11 +45,11 @@ class FifoSemaphore:
         except BaseException:
             if waiter.done() and not waiter.cancelled():
                 # It was given a place that it will not use.
-                self.give()
+                self.release()
             raise
 
-    def give(self) -> None:
-        """Give a place back: to the first that waits, or to be free."""
+    def release(self) -> None:
+        """Return a place: to the first that waits, else to the free ones."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

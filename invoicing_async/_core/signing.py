@@ -1,4 +1,4 @@
-"""The HMAC partner signature as pure stages (README A.2): body hash, base string, digest, header.
+"""The HMAC partner signature in stages (README A.2): hash of the body, base string, digest. Pure.
 
 Each stage is checked against `tests/vectors/signing.json`, which another tool computed. What the service's
 guide leaves open is a field of `SigningRules`.
@@ -10,21 +10,13 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from attrs import field, frozen
 
-__all__ = [
-    "EMPTY_BODY_SHA256",
-    "SIGNED_HEADERS",
-    "Signature",
-    "SigningRules",
-    "base_string",
-    "body_sha256",
-    "digest",
-    "header_value",
-    "signed_path",
-    "verify",
-]
+from .secrecy import Hidden
+
+__all__ = ["SIGNED_HEADERS", "Signature", "Signed", "SigningRules", "sign", "signed_path", "verify"]
 
 SIGNED_HEADERS = ("x-partner-client-id", "x-store-client-id", "x-store-token", "x-timestamp")
 """The headers in the base string, in its order; the store's two only when they are sent."""
@@ -34,7 +26,7 @@ EMPTY_BODY_SHA256 = sha256(b"").hexdigest()
 
 @frozen(kw_only=True)
 class SigningRules:
-    """The points the guide leaves open (README A.2).
+    """What the service's guide leaves open (README A.2).
 
     `prefix` stands before the hex digest: the guide says `sha256=`, the endpoint pages show none. `full_path`
     signs the path with the base URL's own path (`/api/v1/partner/…`) and not from below it. `include_query`
@@ -62,9 +54,13 @@ class Signature:
     headers: Mapping[str, str] = field(repr=False)
 
 
-def body_sha256(body: bytes) -> str:
-    """Return the lowercase hex SHA-256 of the body's bytes; an absent body is the empty one."""
-    return sha256(body).hexdigest() if body else EMPTY_BODY_SHA256
+class Signed(NamedTuple):
+    """What signing a request made, stage by stage."""
+
+    body_sha256: str
+    base_string: str
+    digest: str
+    """What `x-signature` holds after the prefix."""
 
 
 def signed_path(path: str, *, query: str = "", base_path: str = "", rules: SigningRules) -> str:
@@ -73,28 +69,23 @@ def signed_path(path: str, *, query: str = "", base_path: str = "", rules: Signi
     return f"{full}?{query}" if rules.include_query and query else full
 
 
-def base_string(method: str, path: str, *, headers: Iterable[tuple[str, str]], body_hash: str) -> str:
-    """Join what is signed with single newlines: method, path, `name:value` lines in order, body hash."""
-    lines = [f"{name}:{value}" for name, value in headers]
-    return "\n".join([method.upper(), path, *lines, body_hash])
+def sign(secret_key: str, method: str, path: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> Signed:
+    """Sign a request: join what is signed by newlines and take its HMAC-SHA256 under the secret key, both as UTF-8.
 
-
-def digest(secret_key: str, text: str) -> str:
-    """Return the lowercase hex HMAC-SHA256 of the base string under the secret key, both as UTF-8."""
+    What is signed is the method, the path (see `signed_path`), a line `name:value` for each header in order, and the
+    SHA-256 of the body, of which an absent one is the empty one. Both hashes are in lowercase hex.
+    """
+    body_hash = sha256(body).hexdigest() if body else EMPTY_BODY_SHA256
+    text = Hidden("\n".join([method.upper(), path, *[f"{name}:{value}" for name, value in headers], body_hash]))
     # A keyed state is copied: one-shot `hmac.digest` gives up the interpreter lock for a text this short.
-    keyed = _keyed(secret_key).copy()
-    keyed.update(text.encode())
-    return keyed.hexdigest()
+    state = _keyed(secret_key).copy()
+    state.update(text.encode())
+    return Signed(body_hash, text, state.hexdigest())
 
 
 @lru_cache(maxsize=64)
 def _keyed(secret_key: str) -> hmac.HMAC:
     return hmac.new(secret_key.encode(), digestmod=sha256)
-
-
-def header_value(hex_digest: str, *, rules: SigningRules) -> str:
-    """Return the text of `x-signature`."""
-    return rules.prefix + hex_digest
 
 
 def verify(
@@ -108,9 +99,9 @@ def verify(
 ) -> bool:
     """Tell whether `x-signature` signs exactly this request; compared in constant time.
 
-    `path` is the signed path (see `signed_path`), `headers` gives a header's value by its name, None if absent.
+    `path` is the signed path (see `signed_path`), `headers` returns a header's value by its name, None if absent.
     """
     sent = [(name, value) for name in SIGNED_HEADERS if (value := headers(name)) is not None]
-    expected = digest(secret_key, base_string(method, path, headers=sent, body_hash=body_sha256(body)))
+    expected = rules.prefix + sign(secret_key, method, path, headers=sent, body=body).digest
     given = headers("x-signature") or ""
-    return hmac.compare_digest(header_value(expected, rules=rules).encode(), given.encode("utf-8", "replace"))
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "replace"))

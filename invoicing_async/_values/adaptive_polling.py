@@ -114,19 +114,24 @@ class _Estimate:
 
     def learn(self, news: _News) -> None:
         exposed = _running(news.steps)
-        self._score(exposed, news)
-        self._take(exposed, news)
-        self._fit()
-
-    def restart(self, other: _Estimate) -> None:
-        """Forget all, and know what the other one knows."""
-        self.exposed, self.ended, self.hazard = list(other.exposed), dict(other.ended), list(other.hazard)
-        self.smooth, self.scores = list(other.smooth), list(other.scores)
-
-    def _score(self, exposed: Sequence[float], news: _News) -> None:
         kept = exp(-news.finished / _SCORE_MEMORY)
         fresh = (_likelihood(hazard, exposed, news.ended) for hazard in self.smooth)
         self.scores = [old * kept + new for old, new in zip(self.scores, fresh, strict=True)]
+        self._take(exposed, news)
+        self.hazard = [h + self.doubt * (p - h) for h, p in zip(self.hazard, _PRIOR, strict=True)]
+        more = _ESTIMATE_WEIGHT * _STEP
+        for _ in range(_ROUNDS):
+            events, risked = self._expect()
+            self.hazard = [
+                min(_SURE, (event + more) / (risk + more / prior))
+                for event, risk, prior in zip(events, risked, _PRIOR, strict=True)
+            ]
+        self.smooth = _smoothed(events, risked)
+
+    def restart(self, other: _Estimate) -> None:
+        """Replace what was learned by a copy of what the other one learned."""
+        self.exposed, self.ended, self.hazard = list(other.exposed), dict(other.ended), list(other.hazard)
+        self.smooth, self.scores = list(other.smooth), list(other.scores)
 
     def _take(self, exposed: Sequence[float], news: _News) -> None:
         kept = exp(-news.finished / self.memory)
@@ -134,13 +139,6 @@ class _Estimate:
         self.ended = {span: n * kept for span, n in self.ended.items() if n * kept > _NEGLIGIBLE}
         for span, n in news.ended.items():
             self.ended[span] = self.ended.get(span, 0.0) + n
-
-    def _fit(self) -> None:
-        self.hazard = [h + self.doubt * (p - h) for h, p in zip(self.hazard, _PRIOR, strict=True)]
-        for _ in range(_ROUNDS):
-            events, risked = self._expect()
-            self.hazard = _hazard(events, risked, _ESTIMATE_WEIGHT)
-        self.smooth = _smoothed(events, risked)
 
     def _expect(self) -> tuple[list[float], list[float]]:
         """The events of each bin and how many were at risk in it, spread as the present hazard has them."""
@@ -153,26 +151,13 @@ class _Estimate:
             share *= alive[by]
             left[after] += share
             left[by] -= share
-        return self._spread(alive, _running(shares), _running(left))
-
-    def _spread(
-        self, alive: Sequence[float], shares: Sequence[float], left: Sequence[float]
-    ) -> tuple[list[float], list[float]]:
-        events = [max(0.0, s * a * h) for s, a, h in zip(shares, alive, self.hazard, strict=False)]
+        within, beyond = _running(shares), _running(left)
+        events = [max(0.0, s * a * h) for s, a, h in zip(within, alive, self.hazard, strict=False)]
         risked = [
             kept + max(event, s * a - rest)
-            for kept, event, s, a, rest in zip(self.exposed, events, shares, alive, left, strict=False)
+            for kept, event, s, a, rest in zip(self.exposed, events, within, alive, beyond, strict=False)
         ]
         return events, risked
-
-
-def _hazard(events: Sequence[float], risked: Sequence[float], weight: float) -> list[float]:
-    """Events per operation at risk, with `weight` prior events per e-fold of age."""
-    more = weight * _STEP
-    return [
-        min(_SURE, (event + more) / (risk + more / prior))
-        for event, risk, prior in zip(events, risked, _PRIOR, strict=True)
-    ]
 
 
 def _smoothed(events: Sequence[float], risked: Sequence[float]) -> list[list[float]]:
@@ -180,21 +165,9 @@ def _smoothed(events: Sequence[float], risked: Sequence[float]) -> list[list[flo
     more = _PLAN_WEIGHT * _STEP
     events = [event + more for event in events]
     risked = [risk + more / prior for risk, prior in zip(risked, _PRIOR, strict=True)]
-    return [_ratio(_blur(events, reach), _blur(risked, reach)) for reach in _REACHES]
-
-
-def _ratio(events: Sequence[float], risked: Sequence[float]) -> list[float]:
-    return [min(_SURE, event / risk) for event, risk in zip(events, risked, strict=True)]
-
-
-def _averaged(estimates: Iterable[_Estimate]) -> list[float]:
-    """The smoothed hazards in one, each weighing what its score says."""
-    scored = [pair for estimate in estimates for pair in zip(estimate.scores, estimate.smooth, strict=True)]
-    best = max(score for score, _ in scored)
-    heard = [(exp(score - best), hazard) for score, hazard in scored if exp(score - best) > _NEGLIGIBLE]
-    total = sum(weight for weight, _ in heard)
     return [
-        sum(parts) / total for parts in zip(*([weight * h for h in hazard] for weight, hazard in heard), strict=True)
+        [min(_SURE, event / risk) for event, risk in zip(_blur(events, reach), _blur(risked, reach), strict=True)]
+        for reach in _REACHES
     ]
 
 
@@ -207,8 +180,11 @@ class _Envelope:
 
     def add(self, age: float, level: float) -> None:
         lines = self.lines
-        while len(lines) > 1 and _hidden(lines[-2], lines[-1], age, level):
-            lines.pop()
+        while len(lines) > 1:
+            (first_age, first), (last_age, last) = lines[-2:]
+            if (level - last) * (last_age - first_age) < (last - first) * (age - last_age):
+                break
+            lines.pop()  # it is nowhere below both the one before it and the new one
         self.at = min(self.at, len(lines))  # where the hidden line was lowest, this one is
         lines.append((age, level))
 
@@ -221,11 +197,6 @@ class _Envelope:
             at, height = at + 1, lower
         self.at = at
         return lines[at][0], height
-
-
-def _hidden(first: tuple[float, float], second: tuple[float, float], age: float, level: float) -> bool:
-    """Whether the second line is nowhere below both the first and the new one."""
-    return (level - second[1]) * (second[0] - first[0]) >= (second[1] - first[1]) * (age - second[0])
 
 
 def _plan(edges: Sequence[float], hazard: Sequence[float], *, worth: float, floor: float) -> list[float]:
@@ -249,7 +220,7 @@ def _plan(edges: Sequence[float], hazard: Sequence[float], *, worth: float, floo
 
 
 def _due(seen: float) -> float:
-    """The news that repays a replan: a fifth more results at first, in the end a fiftieth."""
+    """Return the news that repays a replan: a fifth more results at first, in the end a fiftieth."""
     return max(_FEWEST, min(_EARLY * seen, _MANY + _LATE * seen))
 
 
@@ -276,7 +247,7 @@ class AdaptiveSchedule:
     @ceiling.validator
     def _check_ceiling(self, attribute: Attribute[Any], value: float) -> None:
         if value < self.floor:
-            raise ValueError(f"Learned.ceiling must be at least floor ({self.floor}), got {value!r}")
+            raise ValueError(f"AdaptiveSchedule.ceiling must be at least floor ({self.floor}), got {value!r}")
 
     def __attrs_post_init__(self) -> None:
         self._edges = [0.0, *(self.floor * exp(_STEP * k) for k in range(_BINS))]
@@ -286,7 +257,7 @@ class AdaptiveSchedule:
     def observe(self, after: float, by: float, *, done: bool) -> None:
         """Take in the answer of one poll at age `by`: the end, or still NEW. `after` is the age of the last NEW.
 
-        Ages are seconds since the submission, which is itself a NEW at age 0. Give every answer, and no failed poll.
+        Ages are seconds since the submission, which is itself a NEW at age 0. Pass every answer, and no failed poll.
         """
         start, end = self._index(after), self._index(by)
         if done:
@@ -298,7 +269,7 @@ class AdaptiveSchedule:
             self._replan()
 
     def delay(self, age: float, *, chance: float) -> float:
-        """Seconds from an answer NEW at `age` to the next poll; `chance`, drawn evenly from [0, 1), parts the herd.
+        """Return the seconds from an answer NEW at `age` to the next poll; `chance` is drawn evenly from [0, 1).
 
         A small share of the chances cuts the wait short, to learn where inside it operations end.
         """
@@ -320,7 +291,13 @@ class AdaptiveSchedule:
             estimate.learn(self._news)
         self._seen += self._news.weight
         self._news = _News()
-        hazard = _averaged(self._estimates)
+        # The smoothed hazards in one, each weighing what its score says.
+        scored = [pair for estimate in self._estimates for pair in zip(estimate.scores, estimate.smooth, strict=True)]
+        best = max(score for score, _ in scored)
+        heavy = [(exp(score - best), hazard) for score, hazard in scored if exp(score - best) > _NEGLIGIBLE]
+        total = sum(weight for weight, _ in heavy)
+        weighed = ([weight * h for h in hazard] for weight, hazard in heavy)
+        averaged = [sum(parts) / total for parts in zip(*weighed, strict=True)]
         if max(short.scores) > max(long.scores) + _RESET:
             long.restart(short)
-        self._best = _plan(self._edges, hazard, worth=self.worth, floor=self.floor)
+        self._best = _plan(self._edges, averaged, worth=self.worth, floor=self.floor)

@@ -16,7 +16,7 @@ from io import StringIO
 __all__ = ["BOM", "csv_line", "inert", "original"]
 
 BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
-"""What a spreadsheet knows UTF-8 by, at the very beginning of a file."""
+"""The byte order mark by which a spreadsheet recognises UTF-8, at the very beginning of a file."""
 
 _RUNS = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The beginnings of a formula, full-width ones included, and of a text that would read back as one."""

@@ -43,10 +43,6 @@ _CONTROLS = {"\x00": "NULL", "\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RET
 """The controls that Unicode gives no name."""
 
 
-def _is_unseen(character: str) -> bool:
-    return unicodedata.category(character) in _UNSEEN_CATEGORIES or _IGNORABLE.match(character) is not None
-
-
 def unseen(text: str) -> Place | None:
     """Return the first character that nobody sees, ordinary blanks (U+0020) apart; None if there is none."""
     if text.isascii() and text.isprintable():
@@ -55,7 +51,8 @@ def unseen(text: str) -> Place | None:
         (
             Place(character, position)
             for position, character in enumerate(text, 1)
-            if character != " " and _is_unseen(character)
+            if character != " "
+            and (unicodedata.category(character) in _UNSEEN_CATEGORIES or _IGNORABLE.match(character))
         ),
         None,
     )

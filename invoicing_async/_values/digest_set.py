@@ -1,4 +1,4 @@
-"""Which ids a batch has met already, in 12 bytes each."""
+"""A set of texts in 12 bytes each, for the ids that a batch has met already."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class DigestSet:
         """Put a text in and tell whether it is new."""
         digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         high, low = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
-        highs, lows = self._bucket(low % BUCKETS)
+        bucket = low % BUCKETS
+        highs, lows = self._high[bucket], self._low[bucket]
+        if highs is None or lows is None:
+            highs = self._high[bucket] = array("Q")
+            lows = self._low[bucket] = array("I")
         at = bisect_left(highs, high)
         while at < len(highs) and highs[at] == high:
             if lows[at] == low:
@@ -41,10 +45,3 @@ class DigestSet:
         lows.insert(at, low)
         self._size += 1
         return True
-
-    def _bucket(self, number: int) -> tuple[array[int], array[int]]:
-        highs, lows = self._high[number], self._low[number]
-        if highs is None or lows is None:
-            highs = self._high[number] = array("Q")
-            lows = self._low[number] = array("I")
-        return highs, lows

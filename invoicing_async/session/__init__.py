@@ -1,4 +1,4 @@
-"""The one verb: authorise, send, check, read, and all of that again as the policy says.
+"""Calls of a service: authorise, send, check, read, and repeat all of that as the policy says.
 
 `Session.call(request, read)` is the only way to a service. `read` runs inside the attempt, so that a retry signs
 anew, reads anew and writes anew.
@@ -6,7 +6,7 @@ anew, reads anew and writes anew.
 - `_session`: A place to call one service from: what all its calls share, and how they end with it.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
-- `_refusal`: An answer that is an error by its status.
+- `_error_answer`: An answer that is an error by its status.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
 - `_feature`: What every client of a service takes from its session.

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 
-from .._core.clock import Bound
+from .._core.clock import ClockTimeout
+from .._core.envelope import http_date
 from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
 from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
 from ..events import RequestStarted
-from ._refusal import Refusal
+from ._error_answer import ErrorAnswer
 
 if TYPE_CHECKING:
     from ._call import Call
@@ -27,9 +28,11 @@ T = TypeVar("T")
 SUCCESS_CLASS = 2
 """The first digit of a status that is no error."""
 
+UNAUTHORIZED = 401
+
 
 class StaleIntentError(TransportError):
-    """The intent to submit had grown too old before its first byte could leave; it is recorded anew."""
+    """The intent to submit had grown too old before its first byte could be sent; it is recorded anew."""
 
     hint = "This process was stopped, or its disk or the connecting took long; see Timeouts.intent."
 
@@ -42,35 +45,31 @@ class Moment:
     epoch: float
 
 
+@define(eq=False)
 class SingleAttempt(Generic[T]):
     """One attempt of a call. Everything that it makes, the next one makes anew, but for an intent that still stands."""
 
-    __slots__ = (
-        "_answer",
-        "_call",
-        "_has_left",
-        "_has_place",
-        "_prepared",
-        "_refusal",
-        "_until",
-        "begun",
-        "credential",
-        "exchange",
-        "intended",
-        "ready",
-    )
-
-    def __init__(self, call: Call[T], *, fresh: bool = False, intended: Moment | None = None) -> None:
-        self._call = call
-        self._answer: AbstractAsyncContextManager[Response] | None = None
-        self._refusal: Refusal | None = None
-        self._has_left = self._has_place = self._prepared = False
-        self.begun: float | None = None
-        """When it began, None before that and once its failure is in the history."""
-        self.credential: Mapping[str, str] = {}
-        self.exchange = Exchange(fresh=fresh)
-        self.intended = intended
-        self.ready = False
+    _call: Call[T]
+    exchange: Exchange
+    intended: Moment | None = None
+    begun: float | None = field(default=None, init=False)
+    """When it began, None before that and once its failure is in the history."""
+    credential: Mapping[str, str] = field(factory=dict, init=False)
+    ready: bool = field(default=False, init=False)
+    """True if its credential could be had."""
+    is_refused_for_time: bool = field(default=False, init=False)
+    """True if it was refused with a signature whose time was off or stale."""
+    _signed_at: float = field(default=0.0, init=False)
+    _correction: float = field(default=0.0, init=False)
+    """Seconds that its signature's time was ahead of this machine's clock."""
+    _until: float = field(default=0.0, init=False)
+    """When it ends at the latest, in monotonic seconds."""
+    _has_place: bool = field(default=False, init=False)
+    _is_prepared: bool = field(default=False, init=False)
+    _is_told: bool = field(default=False, init=False)
+    """True if `on_send` was called."""
+    _answer: AbstractAsyncContextManager[Response] | None = field(default=None, init=False)
+    _error_answer: ErrorAnswer | None = field(default=None, init=False)
 
     async def result(self) -> T:
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
@@ -81,37 +80,35 @@ class SingleAttempt(Generic[T]):
         self.begun = clock.monotonic()
         try:
             self.ready = not request.authorised or session.auth.ready(clock)
-            self._has_place = self.ready and session.admission.try_enter()
+            self._has_place = self.ready and session.admission.try_acquire()
             if not self._has_place:
-                await self._enter()
+                await self._acquire()
             now = clock.monotonic()
             seconds, stop_at = session.timeouts.attempt, call.stop_at
             is_last = stop_at is not None and stop_at - now < seconds
             limit = seconds if stop_at is None else min(seconds, stop_at - now)
             self._until = now + limit
-            bound = clock.timeout(limit)
+            timeout = clock.timeout(limit)
             try:
-                async with bound:
-                    if call.before is not None and not self._prepared:
-                        await self._intend()
-                    answer = session.begin(self._signed(), self.exchange)
+                async with timeout:
+                    if call.before_send is not None and not self._is_prepared:
+                        await self._prepare()
+                    answer = session.transport.send(self._signed(), self.exchange)
                     try:
                         response = await answer.__aenter__()
                     except BaseException as exc:
-                        # A transport that is none of ours may not have said that the first byte left.
+                        # A transport that is none of ours may not have said that the first byte was sent.
                         if self.exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
-                            self._leave()
+                            self._tell_sent()
                         raise
-                    if call.leaves is not None:
-                        self._leave()  # also where no transport of ours was there to say so
+                    if call.on_send is not None and not self._is_told:
+                        self._tell_sent()  # no transport of ours was there to say so
                     self._answer = answer
-                    if response.status // 100 != SUCCESS_CLASS and response.status not in request.answers:
-                        refusal = self._refusal = Refusal(response, clock)
-                        await refusal.read(session.timeouts.read)
-                        raise refusal.error()
+                    if response.status // 100 != SUCCESS_CLASS or session.clock_offset.applied:
+                        await self._check(response)
                     value = await call.read(response)
             except TimeoutError as exc:
-                raise self._timed_out(bound, exc, is_last=is_last)  # noqa: B904 - it brings its cause
+                raise self._timeout_error(timeout, exc, is_last=is_last)  # noqa: B904 - it brings its cause
         except BaseException as error:
             trim(error, handled)
             await self.release()
@@ -121,14 +118,14 @@ class SingleAttempt(Generic[T]):
         return value
 
     def hold(self) -> Hold:
-        """Give the place back, and return what the answer that is kept open has hold of from now on."""
+        """Release the place, and return what the answer that is kept open has hold of from now on."""
         session, self._has_place = self._call.session, False
-        session.admission.leave()
+        session.admission.release()
         left = self._until - session.clock.monotonic()
         return Hold(session.admission.places, session.clock, left, session.timeouts.attempt, self.release)
 
     async def release(self) -> None:
-        """Give back the connection and the place in the concurrency limit. Doing it twice does nothing."""
+        """Release the connection and the place in the concurrency limit. Doing it twice does nothing."""
         answer, self._answer = self._answer, None
         try:
             if answer is not None:
@@ -136,25 +133,25 @@ class SingleAttempt(Generic[T]):
         finally:
             if self._has_place:
                 self._has_place = False
-                self._call.session.admission.leave()
+                self._call.session.admission.release()
 
-    async def _enter(self) -> None:
+    async def _acquire(self) -> None:
         """Get the credential within the deadline, then a place; the deadline does not count that wait."""
         call = self._call
         session = call.session
         self.ready = False
         remaining = call.remaining()
         if remaining is not None and remaining <= 0:
-            raise call.late("no")
-        await call.in_time(self._get_ready())
+            raise call.deadline_error("no")
+        await call.within_deadline(self._get_credential())
         begun = session.clock.monotonic()
         # One that waited in line for too long begins with its place in hand.
-        prepare = None if call.before is None or call.chanceless else self._intend
-        self._prepared = await session.admission.enter(prepare)
+        prepare = None if call.before_send is None or call.stale else self._prepare
+        self._is_prepared = await session.admission.acquire(prepare)
         self._has_place = True
-        call.put_off(begun)
+        call.extend_deadline(begun)
 
-    async def _get_ready(self) -> None:
+    async def _get_credential(self) -> None:
         session = self._call.session
         if self._call.request.authorised and not session.auth.ready(session.clock):
             try:
@@ -168,46 +165,44 @@ class SingleAttempt(Generic[T]):
             session.credentials.given()
         self.ready = True
 
-    async def _intend(self) -> None:
-        """Await `before`, noting when: what it records is at least as young."""
+    async def _prepare(self) -> None:
+        """Await `before_send`, noting when: what it records is at least as young."""
         if self.intended is None:
             clock = self._call.session.clock
             self.intended = Moment(clock.monotonic(), clock.now())
-        if self._call.before is not None:
-            await self._call.before()
+        if self._call.before_send is not None:
+            await self._call.before_send()
 
-    def _first_byte_by(self) -> float:
-        """Return when the first byte must have left: before its intent is too old or the attempt ends anyway."""
-        if self.intended is None:
-            return self._until
-        return min(self._until, self.intended.monotonic + self._call.session.timeouts.intent)
-
-    def _leaving(self) -> None:
-        """Judge whether the first byte may leave still; then it is about to."""
+    def _check_intent(self) -> None:
+        """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
         session, deadline, intended = self._call.session, self.exchange.deadline, self.intended
         late = deadline is not None and session.clock.monotonic() > deadline
         # A machine that slept counts no monotonic seconds meanwhile.
         if late or (intended is not None and session.clock.now() > intended.epoch + session.timeouts.intent):
             raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
-        self._leave()
+        self._tell_sent()
 
-    def _leave(self) -> None:
-        if not self._has_left:
-            self._has_left = True
-            if self._call.leaves is not None:
-                self._call.leaves()
+    def _tell_sent(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            if self._call.on_send is not None:
+                self._call.on_send()
 
     def _signed(self) -> Request:
         """Return what is sent, and let its first byte be judged if it must not be late."""
-        call = self._call
+        call, exchange = self._call, self.exchange
         session, request = call.session, call.request
         if call.guarded:
-            self.exchange.deadline, self.exchange.leaves = self._first_byte_by(), self._leaving
+            exchange.on_send, exchange.deadline = self._check_intent, self._until
+            if self.intended is not None:
+                exchange.deadline = min(self._until, self.intended.monotonic + session.timeouts.intent)
         if session.on_event is not None:
             session.tell(RequestStarted(operation=request.operation, path=request.path, attempt=call.number))
         if not request.authorised:
             return evolve(request, base_url=request.base_url or session.base_url)
-        self.credential = session.auth.headers(request, base_path=session.base_path, now=session.clock.now())
+        self._signed_at, self._correction = session.clock.now(), session.clock_offset.applied
+        now = self._signed_at + self._correction
+        self.credential = session.auth.headers(request, base_path=session.base_path, now=now)
         # Spelled out: `evolve` costs as much as the signature.
         return Request(
             method=request.method,
@@ -220,17 +215,37 @@ class SingleAttempt(Generic[T]):
             operation=request.operation,
         )
 
-    def _timed_out(self, bound: Bound, exc: TimeoutError, *, is_last: bool) -> Exception:
-        """Say what a bound that ran out means; another's `TimeoutError` passes through."""
+    async def _check(self, response: Response) -> None:
+        """Learn what the head says of the service's clock, and raise the error that the answer is by its status."""
         call = self._call
-        if not bound.expired():
+        if response.status == UNAUTHORIZED or call.session.clock_offset.applied:
+            self._observe_date(response)
+        if response.status // 100 != SUCCESS_CLASS and response.status not in call.request.answers:
+            error_answer = self._error_answer = ErrorAnswer(response, call.session.clock)
+            await error_answer.read(call.session.timeouts.read)
+            raise error_answer.error()
+
+    def _observe_date(self, response: Response) -> None:
+        """Learn of the service's clock, unless the answer comes from a cache."""
+        date, offset = http_date(response.header("Date") or ""), self._call.session.clock_offset
+        if date is None or response.header("Age") is not None:
+            return
+        offset.observe(date, sent=self._signed_at, received=self._call.session.clock.now())
+        if response.status == UNAUTHORIZED:
+            signed_for = self._signed_at + self._correction
+            self.is_refused_for_time = offset.refused(date, signed_for=signed_for, corrected=self._correction)
+
+    def _timeout_error(self, timeout: ClockTimeout, exc: TimeoutError, *, is_last: bool) -> Exception:
+        """Return the error that the attempt's time-out is; another's `TimeoutError` as it is."""
+        call = self._call
+        if not timeout.expired():
             return exc
-        if self._refusal is not None:
+        if self._error_answer is not None:
             # Its status had come: the answer is what it says, however its body went on.
-            return self._refusal.error()
+            return self._error_answer.error()
         sent: Sent = "unknown" if self.exchange.sent else "no"
         if is_last:
-            return call.late(sent)
+            return call.deadline_error(sent)
         seconds = call.session.timeouts.attempt
         spent = TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent)
         spent.__cause__ = exc

@@ -9,7 +9,8 @@ from attrs import evolve
 
 from .._core.batch import in_batch
 from .._core.hold import Hold
-from .._core.http import Repeat, Request, Response
+from .._core.http import Exchange, Repeat, Request, Response
+from .._core.tasks import Scope
 from ..errors import Attempt, DeadlineError, InvoicingError, Sent, SessionError
 from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
@@ -23,7 +24,7 @@ __all__ = ["Call", "Sleep"]
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits so many seconds; a batch passes its own, which gives its place to another item meanwhile."""
+"""Waits so many seconds. A batch passes its own, which gives its place to another item meanwhile."""
 
 
 class Call(Generic[T]):
@@ -36,15 +37,15 @@ class Call(Generic[T]):
         "_retries",
         "_sleep",
         "_started",
-        "before",
-        "chanceless",
+        "before_send",
         "guarded",
         "keep",
-        "leaves",
+        "on_send",
         "policy",
         "read",
         "request",
         "session",
+        "stale",
         "stop_at",
     )
 
@@ -56,19 +57,19 @@ class Call(Generic[T]):
         *,
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-        leaves: Callable[[], None] | None = None,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+        on_send: Callable[[], None] | None = None,
         keep: bool = False,
     ) -> None:
         self.session = session
         self.request = request
         self.read = read
-        self.before = before
-        self.leaves = leaves
-        self.guarded = before is not None or leaves is not None or request.repeat is Repeat.IF_NOT_SENT
+        self.before_send = before_send
+        self.on_send = on_send
+        self.guarded = before_send is not None or on_send is not None or request.repeat is Repeat.IF_NOT_SENT
         self.keep = keep
-        self.chanceless = 0
-        """Attempts that never had a chance."""
+        self.stale = 0
+        """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
         self._kept: SingleAttempt[T] | None = None
         self._history: tuple[Attempt, ...] = ()
         self._error: InvoicingError | None = None
@@ -78,14 +79,16 @@ class Call(Generic[T]):
         self._started = session.clock.monotonic()
         deadline = self.policy.deadline
         self.stop_at: float | None = None if deadline is None else self._started + deadline
+        """When the deadline comes, in monotonic seconds."""
 
     async def run(self) -> T:
         """Make attempts until one succeeds; raise the error of the last."""
         session, request = self.session, self.request
-        session.check_usable()
-        attempt = SingleAttempt(self)
+        # What is drained may still need a token.
+        session.check_usable(draining=not request.authorised)
+        attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts))
         try:
-            with session.lasting():
+            with Scope(session.lifetime, request.operation or request.path):
                 while True:
                     try:
                         value = await attempt.result()
@@ -104,6 +107,8 @@ class Call(Generic[T]):
             self._kept = attempt
         if request.authorised:
             session.credentials.accepted()
+            if session.clock_offset.futile is not None:
+                session.clock_offset.accepted()
         if session.on_event is not None:
             elapsed = session.clock.monotonic() - self._started
             number, operation, path = self.number, request.operation, request.path
@@ -121,31 +126,31 @@ class Call(Generic[T]):
         return self._kept.hold()
 
     async def release(self) -> None:
-        """Give back what the answer that is kept open holds, if there is one."""
+        """Release what the answer that is kept open holds, if there is one."""
         if self._kept is not None:
             await self._kept.release()
 
-    def late(self, sent: Sent) -> DeadlineError:
+    def deadline_error(self, sent: Sent) -> DeadlineError:
         """Return the error of a call whose deadline has come."""
         late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call", sent=sent)
         late.__cause__ = self._error
         return late
 
-    def put_off(self, since: float) -> None:
-        """Put the deadline off by the time since then: it bounds the call, not its waits for a place."""
+    def extend_deadline(self, since: float) -> None:
+        """Extend the deadline by the time since then: it limits the call, not its waits for a place."""
         if self.stop_at is not None:
             self.stop_at += max(0.0, self.session.clock.monotonic() - since)
 
-    async def in_time(self, wait: Awaitable[None]) -> None:
+    async def within_deadline(self, wait: Awaitable[None]) -> None:
         """Await something before or between attempts, but not beyond the deadline."""
-        bound = self.session.clock.timeout(self.remaining())
+        timeout = self.session.clock.timeout(self.remaining())
         try:
-            async with bound:
+            async with timeout:
                 await wait
         except TimeoutError:
-            if not bound.expired():
+            if not timeout.expired():
                 raise
-            raise self.late("no") from self._error
+            raise self.deadline_error("no") from self._error
 
     def remaining(self) -> float | None:
         """Return the seconds to the deadline, None if there is none."""
@@ -153,38 +158,40 @@ class Call(Generic[T]):
 
     async def _next(self, last: SingleAttempt[T], error: InvoicingError) -> tuple[SingleAttempt[T], float | None]:
         """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
-        self.chanceless += isinstance(error, StaleIntentError) or last.exchange.stale
-        self._note(last, error)
+        self.stale += isinstance(error, StaleIntentError) or last.exchange.stale
+        self._record(last, error)
         retries = self._retries = self._retries or Retries(self)
-        if retries.checks(last, error):
-            return SingleAttempt(self, fresh=last.exchange.fresh, intended=last.intended), None
-        delay = await retries.delay(last, error)
-        self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
-        operation, path, number = self.request.operation, self.request.path, len(self._history)
-        self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
-        return SingleAttempt(self, fresh=last.exchange.stale), delay
+        fresh, intended, delay = last.exchange.fresh, last.intended, None
+        if not retries.checks(last, error):
+            delay = await retries.delay(last, error)
+            fresh, intended = last.exchange.stale, None
+            self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
+            operation, path, number = self.request.operation, self.request.path, len(self._history)
+            self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
+        self.session.check_usable(draining=True)  # a call whose own reader closed the session was not ended by that
+        return SingleAttempt(self, Exchange(timeouts=self.session.timeouts, fresh=fresh), intended), delay
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():
             begun = self.session.clock.monotonic()
             await self._sleep(seconds)
-            self.put_off(begun + seconds)
+            self.extend_deadline(begun + seconds)
             return
         try:
-            await self.in_time(self._sleep(seconds))
+            await self.within_deadline(self._sleep(seconds))
         except DeadlineError as error:
-            self._note(None, error)
+            self._record(None, error)
             raise
 
     def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
-        """Say of a call that its session's end cut off whether its request may have arrived."""
+        """Let the error of a call that its session's end cut off say whether its request may have arrived."""
         if attempt.exchange.sent:
             error.sent = "unknown"
         if attempt.begun is not None:
-            self._note(attempt, error)
+            self._record(attempt, error)
 
-    def _note(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
-        """Put a failure into the history and tell of it; None stands for a wait that failed."""
+    def _record(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
+        """Put a failure into the history and emit its event; None stands for a wait that failed."""
         clock, request, number = self.session.clock, self.request, self.number
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:

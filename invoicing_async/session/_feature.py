@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from .._core.batch import Careful, bounded, checked_places
+from .._core.batch import Careful, checked_places, map_concurrently
 from .._core.ramp import Cause, Verdict
 from ..policies import Timeouts
 from ._call import Sleep
@@ -39,7 +39,7 @@ class Feature:
 
     @property
     def timeouts(self) -> Timeouts:
-        """The session's bounds, which say how long a submission may be on its way."""
+        """The session's time-outs, which say how long a submission may be on its way."""
         return self._session.timeouts
 
     def ends_batch(self, error: BaseException) -> bool:
@@ -51,22 +51,22 @@ class Feature:
         items: Iterable[Item] | AsyncIterable[Item],
         work: Callable[[Item, Sleep], Awaitable[Outcome]],
         *,
-        abandoned: Callable[[Item, BaseException], Outcome],
+        on_not_started: Callable[[Item, BaseException], Outcome],
         concurrency: int | None = None,
         cancel: bool = True,
         judge: Callable[[Outcome], Cause | Verdict] | None = None,
     ) -> AsyncGenerator[Outcome]:
-        """Do `work` for many items at once and give the outcomes as they finish; see `_core.batch.bounded`.
+        """Do `work` for many items at once and yield the outcomes as they finish; see `_core.batch.map_concurrently`.
 
         `concurrency` is by default the client's own; fewer than one is a `ValueError`, at once. With `judge` the batch
         begins with one item and ends as `stop_after` says. Close what is left early with `contextlib.aclosing`.
         """
-        return bounded(
+        return map_concurrently(
             items,
             work,
             concurrency=self.places(concurrency),
             sleep=self.sleep,
-            abandoned=abandoned,
+            on_not_started=on_not_started,
             cancel=cancel,
             careful=None if judge is None else Careful(judge, self.stop_after),
         )

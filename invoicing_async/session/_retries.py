@@ -26,6 +26,7 @@ class Retries:
     def __init__(self, call: Call[Any]) -> None:
         self._call = call
         self._made = self._checks = 0
+        self._signed_anew = False
         self._declined: Mapping[str, str] | None = None
         self._failure: Failure
         self._tenacity: tuple[AsyncRetrying, RetryCallState] | None = None
@@ -33,11 +34,15 @@ class Retries:
     def checks(self, last: SingleAttempt[Any], error: InvoicingError) -> bool:
         """Tell whether the credential is to be checked: tried once more, and again as often as it is another one.
 
-        By the policy such a check is part of the same attempt.
+        By the policy such a check is part of the same attempt. So is the one signature that is made anew because the
+        service's clock shows that its time was off, or that it was stale.
         """
         session, sent = self._call.session, last.credential
         if not (isinstance(error, AuthenticationError) and last.ready and self._call.request.authorised):
             return False
+        if last.is_refused_for_time and not self._signed_anew:
+            self._signed_anew = True
+            return True
         allowed = CHECKS if session.auth.refused(sent) else 1
         if self._checks < allowed and sent != self._declined and not session.credentials.refused:
             self._checks += 1
@@ -56,7 +61,7 @@ class Retries:
             repeat=call.request.repeat,
             policy=call.policy,
             made=self._made,
-            chanceless=call.chanceless,
+            stale=call.stale,
             at_once=isinstance(error, StaleIntentError) or last.exchange.stale,
             ready=last.ready,
             left=call.remaining(),

@@ -12,15 +12,15 @@ from ..policies import RetryPolicy
 __all__ = ["RENEWALS", "Failure"]
 
 RENEWALS = 10
-"""Attempts of a call that never had a chance and are not counted: their intent had grown too old before the first byte,
-or the idle connection that they took had been closed by its peer."""
+"""Stale attempts of a call that are not counted: their intent had grown too old before the first byte, or the idle
+connection that they took had been closed by its peer."""
 
 
 @frozen(kw_only=True)
 class Failure:
     """A failed attempt, with all that the decision about the next one depends on.
 
-    `made` attempts were made so far, this one included; `chanceless` of them never had a chance, and `at_once` says
+    `made` attempts were made so far, this one included; `stale` of them could not succeed, and `at_once` says
     that this one is such. `ready` says that its credential could be had; `left` are the seconds to the deadline.
     """
 
@@ -28,7 +28,7 @@ class Failure:
     repeat: Repeat
     policy: RetryPolicy
     made: int
-    chanceless: int = 0
+    stale: int = 0
     at_once: bool = False
     ready: bool = True
     left: float | None = None
@@ -41,8 +41,8 @@ class Failure:
 
     @property
     def counted(self) -> int:
-        """How many of the attempts count: those that never had a chance do not, up to a limit."""
-        return self.made - min(self.chanceless, RENEWALS)
+        """How many of the attempts count: those that were stale do not, up to a limit."""
+        return self.made - min(self.stale, RENEWALS)
 
     def wait(self, chance: float) -> float:
         """Return the seconds before the next attempt, for `chance` in [0, 1)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
+from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
 from .._core.hold import Hold
-from .._core.http import Exchange, Request, Response, Transport
-from .._core.tasks import Lifetime
+from .._core.http import Request, Response, Transport
+from .._core.tasks import Lifetime, Scope
 from .._einvoices.links import checked_base_url
 from ..auth import Auth
 from ..errors import AuthenticationError, ProtocolError, SessionError, TransportError
@@ -43,6 +44,7 @@ R = TypeVar("R", bound=Resource)
 class _State(Enum):
     NEW = "not open yet: enter it with `async with`"
     OPEN = "open"
+    DRAINING = "closing: it takes no more calls"
     CLOSED = "closed"
 
 
@@ -50,7 +52,7 @@ class Session:
     """A place to call one service from: base URL, credentials, policies and a pool of connections.
 
     Use it as `async with Session(...) as session:` and only in the event loop that entered it; one session serves
-    any number of concurrent tasks. `base_url` is absolute, without query. `on_event` hears what happens.
+    any number of concurrent tasks. `base_url` is absolute, without query. `on_event` is called with each event.
     `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
     `transport`), which you close; or a function that makes one, which the session closes. It has the session's
     time-outs unless it was given its own. `clock` replaces time and chance.
@@ -79,16 +81,18 @@ class Session:
         self.clock: Clock = clock or RealClock()
         self.on_event = on_event
         self._given_transport = transport
-        self._transport: Transport | None = None
+        self.transport: Transport
+        """What carries its requests, once it is open."""
         self._closes_transport = False
         self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self.admission = Admission(self.limits, self.clock)
         self.credentials = CredentialWatch()
+        self.clock_offset = ClockOffset()
         self._resources: dict[type[Any], Any] = {}
-        self._lifetime = Lifetime()
+        self.lifetime = Lifetime()
         self._kept: set[Call[Any]] = set()
-        self._misheard: set[tuple[type[BaseException], type[Any]]] = set()
+        self._logged_observer_errors: set[tuple[type[BaseException], type[Any]]] = set()
 
     def __repr__(self) -> str:
         return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._state.name.lower()})"
@@ -97,7 +101,15 @@ class Session:
         if self._state is not _State.NEW:
             raise SessionError(f"this session was {self._state.name.lower()} before; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._transport, self._closes_transport = _taken(self, self._given_transport)
+        given = self._given_transport
+        if given is None:
+            from .._transport.client import AiohttpTransport  # only who goes there waits for its import
+
+            self.transport, self._closes_transport = AiohttpTransport(timeouts=self.timeouts, clock=self.clock), True
+        elif hasattr(given, "send") and not isinstance(given, type):
+            self.transport = cast("Transport", given)
+        else:
+            self.transport, self._closes_transport = cast("Callable[[], Transport]", given)(), True
         self._state = _State.OPEN
         return self
 
@@ -106,41 +118,64 @@ class Session:
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """End what is under way with `SessionError`, close the connections and what features hold.
+    async def close(self, *, drain: float = 0.0) -> tuple[str, ...]:
+        """End what is under way, close the connections and what features hold, and return what was cut off.
 
-        A submission that is ended so may have been made: it is in doubt. Closing twice does nothing. Raises
-        `SessionError` in another event loop than the session's.
+        For `drain` seconds nothing new is taken and what is under way may end by itself, retries included; waits
+        between polls end at once. What is left then ends with `SessionError`, and the operations of these calls are
+        returned. A submission that is ended so may have been made: it is in doubt. Closing once more cuts a drain
+        short, and otherwise does nothing. Raises `SessionError` in another event loop than the session's.
         """
-        if self._state is not _State.OPEN:
+        if self._state not in {_State.OPEN, _State.DRAINING}:
             self._state = _State.CLOSED
-            return
+            return ()
         self._check_loop()
+        if drain > 0 and self._state is _State.OPEN and not await self._drain(drain):
+            return ()
         self._state = _State.CLOSED
+        cut = tuple(scope.call for scope in self.lifetime.under_way() if scope.call)
+        cut += tuple(call.request.operation for call in self._kept)
         try:
-            await self._lifetime.end()
+            await self.lifetime.end()
             # Answers that are still open are cut; those of a given transport are their owner's.
             for call in tuple(self._kept) if self._closes_transport else ():
                 await call.release()
         finally:
             try:
-                for resource in reversed(self._resources.values()):
+                resources, self._resources = self._resources, {}
+                for resource in reversed(resources.values()):
                     await resource.close()
             finally:
-                if self._transport is not None and self._closes_transport:
-                    await self._transport.close()
+                if self._closes_transport:
+                    await self.transport.close()
+        return cut
+
+    async def _drain(self, seconds: float) -> bool:
+        """Wait until the calls under way have ended or the time is over; false if another task closed the session."""
+        self._state = _State.DRAINING
+        for scope in self.lifetime.under_way():
+            if not scope.call:
+                scope.end()
+        timeout = self.clock.timeout(seconds)
+        try:
+            async with timeout:
+                await self.lifetime.emptied(lambda: self._kept or self.lifetime.under_way())
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        return self._state is _State.DRAINING
 
     def resource(self, kind: type[R]) -> R:
         """Return the one `kind` of this session, made at first use and closed with the session."""
-        self.check_usable()
-        if kind not in self._resources:
-            self._resources[kind] = kind()
-        held: R = self._resources[kind]
+        held: R | None = self._resources.get(kind)
+        if held is None:
+            self.check_usable()
+            held = self._resources[kind] = kind()
         return held
 
-    def check_usable(self) -> None:
-        """Raise `SessionError` unless the session is open and this is its event loop."""
-        if self._state is not _State.OPEN:
+    def check_usable(self, *, draining: bool = False) -> None:
+        """Raise `SessionError` unless the session is open, or `draining` too, and this is its event loop."""
+        if self._state is not _State.OPEN and not (draining and self._state is _State.DRAINING):
             raise SessionError(f"the session is {self._state.value}")
         if asyncio.get_running_loop() is not self._loop:
             self._check_loop()
@@ -152,12 +187,8 @@ class Session:
     async def sleep(self, seconds: float) -> None:
         """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
         self.check_usable()
-        with self._lifetime.scope():
+        with Scope(self.lifetime):
             await self.clock.sleep(seconds)
-
-    def lasting(self) -> AbstractContextManager[None]:
-        """Return a context that ends with `SessionError` when the session is closed meanwhile."""
-        return self._lifetime.scope()
 
     def call(
         self,
@@ -166,20 +197,20 @@ class Session:
         *,
         sleep: Sleep | None = None,
         retry: RetryPolicy | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-        leaves: Callable[[], None] | None = None,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+        on_send: Callable[[], None] | None = None,
     ) -> Coroutine[Any, Any, T]:
-        """Send the request and give what `read` makes of its answer, trying again as the policy says.
+        """Send the request and return what `read` makes of its answer, trying again as the policy says.
 
         `read` gets an answer with a status of 2xx or of `request.answers`, inside the attempt; what it raises counts
         as the attempt's failure. `sleep` replaces the wait between attempts, `retry` the session's policy,
-        `before` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
-        next in line for one. If that byte cannot leave within `Timeouts.intent` of it, the attempt ends unsent and
-        `before` is awaited again by the next, at once. `leaves` is called when the byte is about to leave, on a
+        `before_send` is awaited before each attempt's first byte: in its place, or, where all are taken, while it waits
+        next in line for one. If that byte cannot be sent within `Timeouts.intent` of it, the attempt ends unsent and
+        `before_send` is awaited again by the next, at once. `on_send` is called right before the byte is sent, on a
         connection that is there. Raises the errors of `errors`, each with its `attempts`; whatever else `read` raises
         passes through unchanged.
         """
-        return Call(self, request, read, sleep=sleep, retry=retry, before=before, leaves=leaves).run()
+        return Call(self, request, read, sleep=sleep, retry=retry, before_send=before_send, on_send=on_send).run()
 
     @asynccontextmanager
     async def open(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[T]:
@@ -205,11 +236,12 @@ class Session:
             hold = call.hold()
             yield value, hold
         except (ProtocolError, TransportError) as exc:
-            if self._state is _State.OPEN:
+            if self._state is not _State.CLOSED:
                 raise
             raise SessionError("the session was closed meanwhile") from exc
         finally:
             self._kept.discard(call)
+            self.lifetime.tell_left()
             await (call if hold is None else hold).release()
 
     def tell(self, event: Event) -> None:
@@ -221,8 +253,8 @@ class Session:
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - none of it is about the call
             # A cancellation comes at an await, and here is none: this one is of something the observer looked at.
             kind = type(exc), type(event)
-            if kind not in self._misheard:
-                self._misheard.add(kind)
+            if kind not in self._logged_observer_errors:
+                self._logged_observer_errors.add(kind)
                 names = kind[0].__name__, kind[1].__name__
                 _log.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
 
@@ -234,21 +266,3 @@ class Session:
         credentials, is.
         """
         return isinstance(error, SessionError) or (isinstance(error, AuthenticationError) and self.credentials.refused)
-
-    def begin(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
-        """Begin one bare exchange; the answer's head arrives on entering it."""
-        if self._state is not _State.OPEN or self._transport is None:
-            raise SessionError(f"the session is {self._state.value}")
-        exchange.timeouts = self.timeouts
-        return self._transport.send(request, exchange)
-
-
-def _taken(session: Session, given: Transport | Callable[[], Transport] | None) -> tuple[Transport, bool]:
-    """Return the transport, and whether it is this session's to close: one that it made, or had made."""
-    if given is None:
-        from .._transport.client import AiohttpTransport  # only who goes there waits for its import
-
-        return AiohttpTransport(timeouts=session.timeouts, clock=session.clock), True
-    if hasattr(given, "send") and not isinstance(given, type):
-        return cast("Transport", given), False
-    return cast("Callable[[], Transport]", given)(), True

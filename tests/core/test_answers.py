@@ -1,4 +1,4 @@
-"""What answers say becomes valid text at one door, and the service's own words are found wherever they stand."""
+"""What answers say becomes valid text in one place, and the service's own words are found wherever they stand."""
 
 from __future__ import annotations
 

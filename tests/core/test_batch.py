@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async._core import batch_source as batch_module
-from invoicing_async._core.batch import PARKED, bounded
+from invoicing_async._core.batch import BACKING_OFF, map_concurrently
 from invoicing_async._core.batch_source import IDLE, READ_ON, Sleep
 
 pytestmark = pytest.mark.asyncio
@@ -30,7 +30,9 @@ class FatalError(Exception):
 
 def run(items: Any, work: Work, *, concurrency: int = 3, **named: Any) -> AsyncGenerator[Given]:
     named.setdefault("sleep", FakeClock().sleep)
-    return bounded(items, work, concurrency=concurrency, abandoned=lambda item, error: ("left", item), **named)
+    return map_concurrently(
+        items, work, concurrency=concurrency, on_not_started=lambda item, error: ("left", item), **named
+    )
 
 
 async def instantly(item: int, sleep: Sleep) -> Given:
@@ -256,7 +258,7 @@ class TestBackPressure:
         async with aclosing(run(items, work, concurrency=2, sleep=clock.sleep)) as outcomes:
             first = asyncio.ensure_future(anext(outcomes))
             await steps(200)
-            assert items.read == 2 * PARKED + 2
+            assert items.read == 2 * BACKING_OFF + 2
             clock.advance(60.0)
             await first
 

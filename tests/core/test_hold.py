@@ -20,15 +20,15 @@ class Open:
     """A hold on one place, with a clock that is turned by hand."""
 
     def __init__(self, *, left: float = 60.0, seconds: float = 120.0) -> None:
-        self.clock, self.slots, self.closed = FakeClock(auto=False), FifoSemaphore(1), 0
-        self.hold = Hold(self.slots, self.clock, left, seconds, self._close)
+        self.clock, self.places, self.closed = FakeClock(auto=False), FifoSemaphore(1), 0
+        self.hold = Hold(self.places, self.clock, left, seconds, self._close)
 
     async def _close(self) -> None:
         self.closed += 1
 
     async def read(self, wait: Any = None) -> None:
         async with self.hold.reading():
-            assert self.slots.free == 0
+            assert self.places.free == 0
             if wait is not None:
                 await wait
 
@@ -48,22 +48,22 @@ def tasks() -> int:
 
 async def test_the_place_is_held_while_more_is_waited_for() -> None:
     opened = Open()
-    assert opened.slots.free == 1
+    assert opened.places.free == 1
     await opened.read()
-    assert opened.slots.free == 1
+    assert opened.places.free == 1
 
 
 async def test_who_waits_for_more_waits_in_line_for_the_place_in_no_ones_time() -> None:
     opened = Open(left=5)
-    assert opened.slots.try_acquire()
+    assert opened.places.try_acquire()
     reading = asyncio.create_task(opened.read())
     await steps()
     opened.clock.advance(1000)
     await steps()
     assert not reading.done()
-    opened.slots.give()
+    opened.places.release()
     await reading
-    assert opened.slots.free == 1
+    assert opened.places.free == 1
 
 
 async def test_only_the_time_in_which_more_was_waited_for_counts() -> None:
@@ -81,7 +81,7 @@ async def test_only_the_time_in_which_more_was_waited_for_counts() -> None:
     opened.clock.advance(2)
     with pytest.raises(TransportError, match=r"Timeouts\.attempt \(120 s\)"):
         await reading
-    assert opened.slots.free == 1
+    assert opened.places.free == 1
 
 
 async def test_a_time_out_of_somebody_elses_passes_through() -> None:
@@ -89,21 +89,21 @@ async def test_a_time_out_of_somebody_elses_passes_through() -> None:
     wait.set_exception(TimeoutError("mine"))
     with pytest.raises(TimeoutError, match="mine"):
         await opened.read(wait)
-    assert opened.slots.free == 1
+    assert opened.places.free == 1
 
 
 async def test_who_is_cancelled_while_waiting_gives_the_place_back() -> None:
     opened = Open()
     for wait in (None, never()):
         if wait is None:
-            assert opened.slots.try_acquire()
+            assert opened.places.try_acquire()
         reading = asyncio.create_task(opened.read(wait))
         await steps()
         reading.cancel()
         await asyncio.wait([reading])
         if wait is None:
-            opened.slots.give()
-        assert opened.slots.free == 1
+            opened.places.release()
+        assert opened.places.free == 1
 
 
 async def test_what_nobody_asks_for_any_more_is_given_up() -> None:
@@ -128,13 +128,13 @@ async def test_what_is_waited_for_is_not_given_up() -> None:
     """However long the service takes, the attempt bounds it; and the time in line is nobody's."""
     opened = Open()
     opened.hold.watch()
-    assert opened.slots.try_acquire()
+    assert opened.places.try_acquire()
     reading = asyncio.create_task(opened.read())
     for _ in range(5):
         await steps()
         opened.clock.advance(100)
     await steps()
-    opened.slots.give()
+    opened.places.release()
     await reading
     assert opened.closed == 0
     await opened.hold.release()
@@ -158,7 +158,7 @@ async def test_leaving_while_it_is_being_given_up_waits_for_that() -> None:
         await wait
         opened.closed += 1
 
-    opened.hold = Hold(opened.slots, opened.clock, 60, 120, close)
+    opened.hold = Hold(opened.places, opened.clock, 60, 120, close)
     opened.hold.watch()
     await steps()
     opened.clock.advance(120)
@@ -192,7 +192,7 @@ async def test_trouble_with_closing_what_nobody_asks_for_is_nobodys() -> None:
         if troubles:
             raise troubles.pop()
 
-    opened.hold = Hold(opened.slots, opened.clock, 60, 120, close)
+    opened.hold = Hold(opened.places, opened.clock, 60, 120, close)
     opened.hold.watch()
     await steps()
     opened.clock.advance(120)

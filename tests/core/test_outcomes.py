@@ -64,9 +64,6 @@ def test_the_readme_shows_the_table() -> None:
     assert table() in README.read_text()
 
 
-# --- bodies -----------------------------------------------------------------------------------------------------------
-
-
 def dumped(value: object) -> bytes:
     return json.dumps(value).encode()
 
@@ -235,9 +232,6 @@ async def test_a_gateways_envelope_is_sent_once_and_in_doubt(status: int, code: 
         with pytest.raises(SubmissionInDoubtError) as caught:
             await AsyncInvoices(session).submit(DRAFT)
     assert (len(peer.requests), caught.value.code, caught.value.request_ids) == (1, code, ())
-
-
-# --- what may always be repeated, and polls ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", STATUSES)

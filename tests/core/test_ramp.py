@@ -1,4 +1,4 @@
-"""A batch begins with a few and stops before it is burned; its own end never lies about what was sent."""
+"""A batch begins with a few items and stops when the first fail alike; its end never lies about what was sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._core.batch import Careful, bounded
+from invoicing_async._core.batch import Careful, map_concurrently
 from invoicing_async._core.causes import of_document, of_submission
 from invoicing_async._core.ramp import Cause, Ramp, Streak, Verdict, limit
 from invoicing_async.errors import (
@@ -45,9 +45,6 @@ STOP = 5
 
 def cause(key: str, *, of_item: bool = False) -> Cause:
     return Cause(key, LookupError(key), of_item=of_item)
-
-
-# -- the pure rules ----------------------------------------------------------------------------------------------
 
 
 @given(top=st.integers(1, 300), answers=st.integers(0, 400))
@@ -159,9 +156,6 @@ def test_the_error_names_its_cause_and_survives_a_pickle() -> None:
     assert "403" in str(error)
 
 
-# -- the source --------------------------------------------------------------------------------------------------
-
-
 async def in_a_step(item: int, sleep: Any) -> tuple[str, int]:
     await asyncio.sleep(0.001)
     return "done", item
@@ -170,7 +164,7 @@ async def in_a_step(item: int, sleep: Any) -> tuple[str, int]:
 def run(items: Any, work: Any = in_a_step, **named: Any) -> AsyncGenerator[tuple[str, int]]:
     named.setdefault("concurrency", 4)
     named.setdefault("sleep", FakeClock().sleep)
-    return bounded(items, work, abandoned=lambda item, error: ("left", item), **named)
+    return map_concurrently(items, work, on_not_started=lambda item, error: ("left", item), **named)
 
 
 async def all_of(outcomes: AsyncGenerator[Any]) -> tuple[list[Any], BaseException | None]:
@@ -310,9 +304,6 @@ def test_eager_tasks_change_nothing(*, is_async: bool) -> None:
     asyncio.run(main())
 
 
-# -- careful batches ---------------------------------------------------------------------------------------------
-
-
 def judge(outcome: tuple[str, int]) -> Cause | Verdict:
     return Verdict.WELL if outcome[0] == "done" else cause(outcome[0])
 
@@ -346,7 +337,7 @@ async def test_a_careful_batch_reaches_its_concurrency() -> None:
 
 
 @pytest.mark.asyncio
-async def test_an_outage_in_the_middle_ends_it_before_all_is_burned() -> None:
+async def test_an_outage_in_the_middle_ends_it_before_all_are_lost() -> None:
     async def work(item: int, sleep: Any) -> tuple[str, int]:
         await asyncio.sleep(0)
         return "done" if item < 100 else "lost", item
@@ -355,9 +346,6 @@ async def test_an_outage_in_the_middle_ends_it_before_all_is_burned() -> None:
     assert isinstance(error, BatchStoppedError)
     assert Counter(kind for kind, _ in found)["lost"] <= STOP + 2 * 4
     assert len(found) == 1000
-
-
-# -- over a peer that answers as it is told ----------------------------------------------------------------------
 
 
 def draft(key: str) -> InvoiceDraft:

@@ -11,15 +11,15 @@ from invoicing_async._core.semaphore import FifoSemaphore
 pytestmark = pytest.mark.asyncio
 
 
-async def taking(slots: FifoSemaphore) -> asyncio.Task[None]:
-    task = asyncio.create_task(slots.take())
+async def taking(places: FifoSemaphore) -> asyncio.Task[None]:
+    task = asyncio.create_task(places.acquire())
     await asyncio.sleep(0)
     return task
 
 
 async def test_a_free_place_is_taken_without_waiting() -> None:
-    slots = FifoSemaphore(2)
-    assert (slots.try_acquire(), (await taking(slots)).done(), slots.try_acquire(), slots.free) == (
+    places = FifoSemaphore(2)
+    assert (places.try_acquire(), (await taking(places)).done(), places.try_acquire(), places.free) == (
         True,
         True,
         False,
@@ -28,37 +28,37 @@ async def test_a_free_place_is_taken_without_waiting() -> None:
 
 
 async def test_a_place_goes_to_the_one_that_has_waited_longest_and_not_to_a_newcomer() -> None:
-    slots = FifoSemaphore(1)
-    slots.try_acquire()
-    first, second = await taking(slots), await taking(slots)
-    slots.give()
-    assert not slots.try_acquire()
+    places = FifoSemaphore(1)
+    places.try_acquire()
+    first, second = await taking(places), await taking(places)
+    places.release()
+    assert not places.try_acquire()
     await asyncio.sleep(0)
     assert (first.done(), second.done()) == (True, False)
-    slots.give()
+    places.release()
     await second
-    slots.give()
-    assert slots.free == 1
+    places.release()
+    assert places.free == 1
 
 
 async def test_one_that_left_the_queue_is_passed_over() -> None:
-    slots = FifoSemaphore(1)
-    slots.try_acquire()
-    first, second = await taking(slots), await taking(slots)
+    places = FifoSemaphore(1)
+    places.try_acquire()
+    first, second = await taking(places), await taking(places)
     first.cancel()
     await asyncio.sleep(0)
-    slots.give()
+    places.release()
     await second
-    assert slots.free == 0
+    assert places.free == 0
 
 
 async def test_a_place_given_to_one_that_is_cancelled_at_that_moment_goes_on() -> None:
-    slots = FifoSemaphore(1)
-    slots.try_acquire()
-    first, second = await taking(slots), await taking(slots)
-    slots.give()
+    places = FifoSemaphore(1)
+    places.try_acquire()
+    first, second = await taking(places), await taking(places)
+    places.release()
     first.cancel()
     await second
     assert first.cancelled()
-    slots.give()
-    assert slots.free == 1
+    places.release()
+    assert places.free == 1

@@ -146,7 +146,7 @@ class TestOpen:
         """However long its reader takes: neither a place nor a connection nor a task."""
         sandbox = Sandbox()
         async with serve(sandbox) as url, client(sandbox, url=url, limits=Limits(concurrency=1)) as documents:
-            connector = documents._session._transport._client.connector  # type: ignore[union-attr]
+            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
             async with documents.open("a") as document:
                 await settled(sandbox)
                 assert (len(connector._acquired), own_tasks()) == (0, set())

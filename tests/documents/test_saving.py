@@ -200,7 +200,7 @@ class TestCancelling:
         sandbox = Sandbox()
 
         async with serve(sandbox) as url, client(sandbox, url=url) as documents:
-            connector = documents._session._transport._client.connector  # type: ignore[union-attr]
+            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
 
             async def work() -> Any:
                 sandbox.script("a", [whole(body)])
@@ -221,7 +221,7 @@ class TestCancelling:
     async def test_a_batch_leaves_whole_documents_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox()
         async with serve(sandbox) as url, client(sandbox, url=url, first=0.0) as documents:
-            connector = documents._session._transport._client.connector  # type: ignore[union-attr]
+            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
 
             async def work() -> None:
                 sandbox.script("b", [Unavailable(), Truncated()])

@@ -66,7 +66,7 @@ async def called(transport: Slow, told: Told, *, retry: RetryPolicy | None = Non
     async with Session(
         "http://x", auth=StaticToken("t"), transport=transport, clock=transport.clock, retry=retry
     ) as session:
-        return await session.call(CALL, read, before=told.before, leaves=told.leaves)
+        return await session.call(CALL, read, before_send=told.before, on_send=told.leaves)
 
 
 @pytest.mark.asyncio
@@ -103,7 +103,7 @@ class TestRenewal:
             clock.asleep += 3600 if told.intents == 1 else 0
 
         async with Session("http://x", auth=StaticToken("t"), transport=Slow(clock), clock=clock) as session:
-            assert await session.call(CALL, read, before=before) == b"fine"
+            assert await session.call(CALL, read, before_send=before) == b"fine"
         assert told.intents == 2
 
     async def test_a_request_that_may_be_repeated_has_no_deadline(self, clock: FakeClock) -> None:
@@ -121,7 +121,7 @@ class TestAtTheConnection:
 
         async with listening(answering(OK)) as peer:
             door = AiohttpTransport()
-            exchange = Exchange(leaves=late)
+            exchange = Exchange(on_send=late)
             with pytest.raises(TransportError) as caught:
                 await door.send(evolve(CALL, base_url=peer.url), exchange).__aenter__()
             assert (caught.value.sent, exchange.sent) == ("no", False)
@@ -134,7 +134,7 @@ class TestAtTheConnection:
         seen: list[int] = []
         async with listening(answering(OK)) as peer:
             door = AiohttpTransport()
-            exchange = Exchange(leaves=lambda: seen.append(len(peer.requests)))
+            exchange = Exchange(on_send=lambda: seen.append(len(peer.requests)))
             async with door.send(evolve(CALL, base_url=peer.url), exchange):
                 assert exchange.sent
             await door.close()

@@ -231,7 +231,7 @@ class TestAttempts:
             async def before() -> None:
                 seen.append((len(sent(session)), session.admission.places.free))
 
-            await session.call(SUBMISSION, body, before=before)
+            await session.call(SUBMISSION, body, before_send=before)
         assert seen == [(0, 0), (1, 0)]
 
     async def test_an_attempt_whose_preparation_fails_is_not_made(self) -> None:
@@ -241,7 +241,7 @@ class TestAttempts:
         async with scripted(FINE, limits=Limits(concurrency=1)) as session:
             for _ in range(2):
                 with pytest.raises(OSError, match="disk full"):
-                    await session.call(SUBMISSION, body, before=before)
+                    await session.call(SUBMISSION, body, before_send=before)
             assert sent(session) == []
 
     async def test_up_to_the_default_concurrency_it_is_done_with_the_place_in_hand(self) -> None:
@@ -252,11 +252,11 @@ class TestAttempts:
             told.append("before")
 
         async with scripted(FINE, limits=Limits(concurrency=32)) as session:
-            assert all(session.admission.try_enter() for _ in range(32))
-            call = asyncio.create_task(session.call(SUBMISSION, body, before=before))
+            assert all(session.admission.try_acquire() for _ in range(32))
+            call = asyncio.create_task(session.call(SUBMISSION, body, before_send=before))
             await steps(10)
             assert told == []
-            session.admission.leave()
+            session.admission.release()
             await call
             assert told == ["before"]
 
@@ -264,7 +264,7 @@ class TestAttempts:
         """Few do so at a time, and none of them holds a place with it."""
         clock = FakeClock(auto=False)
         async with scripted(FINE, clock=clock, limits=Limits(concurrency=40)) as session:
-            held = [session.admission.try_enter() for _ in range(40)]
+            held = [session.admission.try_acquire() for _ in range(40)]
             told: list[str] = []
 
             async def before() -> None:
@@ -272,7 +272,9 @@ class TestAttempts:
                 await clock.sleep(1)
 
             calls = [
-                asyncio.create_task(session.call(SUBMISSION, body, before=before, leaves=lambda: told.append("leaves")))
+                asyncio.create_task(
+                    session.call(SUBMISSION, body, before_send=before, on_send=lambda: told.append("leaves"))
+                )
                 for _ in range(13)
             ]
             await steps(5)
@@ -280,11 +282,11 @@ class TestAttempts:
             clock.advance(1)
             await steps(5)
             assert told == ["before"] * 10
-            session.admission.leave()
+            session.admission.release()
             await steps(5)
             assert told[:11] == ["before"] * 10 + ["leaves"]
             for _ in range(39):
-                session.admission.leave()
+                session.admission.release()
             while not all(call.done() for call in calls):
                 clock.advance(1)
                 await steps(5)
@@ -301,14 +303,14 @@ class TestAttempts:
             async def before() -> None:
                 left.append("before")
 
-            assert all(session.admission.try_enter() for _ in range(33))
+            assert all(session.admission.try_acquire() for _ in range(33))
             call = asyncio.create_task(
-                session.call(SUBMISSION, body, before=before, leaves=lambda: left.append("leaves"))
+                session.call(SUBMISSION, body, before_send=before, on_send=lambda: left.append("leaves"))
             )
             await steps(5)
             call.cancel()
             await asyncio.wait([call])
-            session.admission.leave()
+            session.admission.release()
             assert (left, sent(session)) == (["before"], [])
             assert (session.admission.places.free, session.admission.preparing.free) == (1, 8)
 

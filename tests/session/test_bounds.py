@@ -34,7 +34,7 @@ from session_calls import (
     steps,
 )
 
-from invoicing_async._core.batch import bounded
+from invoicing_async._core.batch import map_concurrently
 from invoicing_async._core.http import Exchange, Repeat, Request, Response
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import Auth, HmacAuth, StaticToken
@@ -137,8 +137,12 @@ class TestDeadline:
 
         async def main() -> list[bytes]:
             async with session:
-                outcomes = bounded(
-                    range(200), work, concurrency=places[1], sleep=asyncio.sleep, abandoned=lambda _, error: b"lost"
+                outcomes = map_concurrently(
+                    range(200),
+                    work,
+                    concurrency=places[1],
+                    sleep=asyncio.sleep,
+                    on_not_started=lambda _, error: b"lost",
                 )
                 return [outcome async for outcome in outcomes]
 
@@ -221,7 +225,7 @@ class TestLimits:
         slow = FakeResponse(pieces=(b"x",) * 20)
         async with scripted(slow, limits=Limits(concurrency=3)) as session:
             await asyncio.gather(*(session.call(CALL, body) for _ in range(20)))
-            transport = session._transport
+            transport = session.transport
         assert isinstance(transport, FakeTransport)
         assert (transport.most_open, transport.open) == (3, 0)
 
@@ -250,7 +254,7 @@ class TestLimits:
                 with pytest.raises(ZeroDivisionError):
                     async with session.open(CALL, body):
                         raise ZeroDivisionError
-            transport = session._transport
+            transport = session.transport
         assert isinstance(transport, FakeTransport)
         assert transport.open == 0
 
@@ -267,7 +271,7 @@ class TestLimits:
         async with scripted(DOWN, FINE, clock=clock, limits=Limits(concurrency=1)) as session:
             refused = asyncio.create_task(session.call(CALL, body))
             await steps()
-            transport = session._transport
+            transport = session.transport
             assert isinstance(transport, FakeTransport)
             assert transport.open == 0
             assert await session.call(CALL, body) == b"fine"
@@ -451,7 +455,7 @@ class TestCancellation:
                 task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled() is not finished
-                transport = session._transport
+                transport = session.transport
                 assert isinstance(transport, FakeTransport)
                 assert (transport.open, session.admission.places.free) == (0, 1)
                 assert others() == set()

@@ -18,11 +18,12 @@ from peers import OK, Connection, Peer, answering, listening
 
 from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, OrderDocuments
 from invoicing_async._core.http import Repeat, Request, Response
-from invoicing_async._core.tasks import Lifetime, started
+from invoicing_async._core.tasks import Lifetime, Scope, started
 from invoicing_async._files import tempfile as disk_module
+from invoicing_async._files.publish import Destination
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
-from invoicing_async.errors import InvoicingError, SessionError, SubmissionInDoubtError
+from invoicing_async.errors import InvoicingError, ProtocolError, SessionError, SubmissionInDoubtError, TransportError
 from invoicing_async.models import InDoubt, NotSent, NotStarted
 from invoicing_async.policies import Limits
 from invoicing_async.polling import Poller
@@ -98,6 +99,27 @@ class TestClosing:
             await task
         assert caught.value.sent == "no"
         assert [attempt.code for attempt in caught.value.attempts] == ["SYS_DEP_503"]
+
+    @pytest.mark.parametrize(
+        ("error", "raised"),
+        [(TransportError("cut", sent="unknown"), SessionError), (ProtocolError("nonsense"), ProtocolError)],
+    )
+    async def test_a_call_whose_reader_closes_its_session_is_not_repeated(
+        self, error: InvoicingError, raised: type[InvoicingError]
+    ) -> None:
+        """Its own error is raised if it would not have been repeated anyway."""
+        transport = FakeTransport(answers=[FakeResponse()])
+        session = await opened(transport=transport)
+
+        async def read(_: Response) -> None:
+            await session.close()
+            raise error
+
+        with pytest.raises(raised) as caught:
+            await session.call(CALL, read)
+        assert len(transport.sent) == 1
+        assert [attempt.error for attempt in caught.value.attempts] == [f"{type(error).__name__}: {error}"]
+        assert session.admission.places.free == session.limits.concurrency
 
     async def test_says_of_a_request_that_had_left_that_it_may_have_arrived(self) -> None:
         session = await opened(hang)
@@ -253,7 +275,7 @@ class TestSubmissions:
                 outcomes.append(outcome)  # noqa: PERF401 - what was given before the error counts
 
         task = asyncio.create_task(consume())
-        await until(lambda: len(session._transport.sent) == 2)  # type: ignore[union-attr]
+        await until(lambda: len(session.transport.sent) == 2)  # type: ignore[attr-defined]
         await session.close()
         with pytest.raises(SessionError):
             await task
@@ -270,7 +292,7 @@ class TestSubmissions:
                     pass
 
             task = asyncio.create_task(submit())
-            await until(lambda: len(session._transport.sent) == 2)  # type: ignore[union-attr]
+            await until(lambda: len(session.transport.sent) == 2)  # type: ignore[attr-defined]
             await session.close()
             with pytest.raises(SessionError):
                 await task
@@ -389,7 +411,7 @@ class TestLeaving:
         writer = DiskWriter()
         spool = await writer.spool(tmp_path)
         await spool.write([b"begun"])
-        cancelled = asyncio.create_task(writer.store(tmp_path, tmp_path / "a.pdf", pdf(100)))
+        cancelled = asyncio.create_task(writer.store(Destination(target=tmp_path / "a.pdf"), pdf(100)))
         await asyncio.sleep(0)
         closing = asyncio.create_task(writer.close())
         await asyncio.sleep(0)
@@ -408,9 +430,9 @@ class TestLifetime:
         lifetime, outside = Lifetime(), asyncio.create_task(asyncio.sleep(1000))
 
         async def inside() -> None:
-            with lifetime.scope():
+            with Scope(lifetime):
                 await asyncio.sleep(0)
-            with lifetime.scope(), lifetime.scope():
+            with Scope(lifetime), Scope(lifetime):
                 await asyncio.sleep(1000)
 
         tasks = [asyncio.create_task(inside()) for _ in range(3)]
@@ -427,7 +449,7 @@ class TestLifetime:
         lifetime = Lifetime()
 
         async def swallowing() -> str:
-            with lifetime.scope():
+            with Scope(lifetime):
                 try:
                     await asyncio.sleep(1000)
                 except asyncio.CancelledError:

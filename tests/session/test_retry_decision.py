@@ -45,15 +45,15 @@ SPACE = [
         repeat=repeat,
         policy=RetryPolicy(attempts=3, first=1.0, ceiling=4.0),
         made=made,
-        chanceless=chanceless,
+        stale=stale,
         at_once=at_once,
         ready=ready,
         left=left,
     )
-    for error, repeat, made, chanceless, at_once, ready, left in product(
+    for error, repeat, made, stale, at_once, ready, left in product(
         ERRORS, Repeat, range(1, 16), (0, 1, RENEWALS, RENEWALS + 3), (False, True), (False, True), (None, 0.0, 2.0)
     )
-    if at_once <= chanceless <= made
+    if at_once <= stale <= made
 ]
 
 
@@ -65,7 +65,7 @@ def test_only_what_may_be_repeated_is_and_nothing_after_the_deadline_or_without_
 
 def test_an_attempt_counts_unless_it_never_had_a_chance_up_to_a_limit() -> None:
     for failure in SPACE:
-        assert failure.counted == failure.made - min(failure.chanceless, RENEWALS)
+        assert failure.counted == failure.made - min(failure.stale, RENEWALS)
         assert failure.is_last(0.0) == (failure.counted >= 3 or failure.left == 0.0)
 
 
@@ -104,19 +104,19 @@ class TestAdmission:
         async def prepare() -> None:
             prepared.append(None)
 
-        entering = asyncio.create_task(admission.enter(prepare))
+        entering = asyncio.create_task(admission.acquire(prepare))
         await asyncio.sleep(0)
         if is_full:
             assert not entering.done()
-            admission.leave()
+            admission.release()
         may = is_full and concurrency > WIDE and per_second is None
         assert (await entering, len(prepared)) == (may, int(may))
-        admission.leave()
+        admission.release()
         assert admission.places.free == (1 if is_full else concurrency)
 
     @pytest.mark.asyncio
     async def test_what_is_entered_at_once_is_a_free_place_without_a_rate_limit(self, clock: FakeClock) -> None:
         free, paced = Admission(Limits(concurrency=1), clock), Admission(Limits(concurrency=1, per_second=9), clock)
-        assert [free.try_enter(), free.try_enter(), paced.try_enter()] == [True, False, False]
-        free.leave()
-        assert free.try_enter()
+        assert [free.try_acquire(), free.try_acquire(), paced.try_acquire()] == [True, False, False]
+        free.release()
+        assert free.try_acquire()

@@ -1,4 +1,4 @@
-"""The one verb: what is retried and when, what bounds it, and that cancelling it leaves nothing behind."""
+"""`Session.call`: what is retried and when, what limits it, and that cancelling it leaves nothing behind."""
 
 from __future__ import annotations
 

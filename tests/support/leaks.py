@@ -45,7 +45,7 @@ def others() -> set[asyncio.Task[Any]]:
 
 def in_use(session: Session) -> int:
     """Connections of a session's own transport that no longer are in its pool, but not closed."""
-    transport = session._transport
+    transport = session.transport
     assert isinstance(transport, AiohttpTransport)
     assert transport._client.connector is not None
     return len(transport._client.connector._acquired)

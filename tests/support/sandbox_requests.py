@@ -39,7 +39,7 @@ class DigestSet:
 def signed(
     sandbox: Sandbox, order_id: str = ORDER, *, ms: int | None = None, signed_as: str = "", **changed: str
 ) -> Request:
-    """Build service A's request by hand from the pure stages; keywords replace a header's value."""
+    """Build service A's request by hand; keywords replace a header's value."""
     known = sandbox.credentials
     moment = int(sandbox.clock.now() * 1000) if ms is None else ms
     headers = {
@@ -49,8 +49,8 @@ def signed(
         "x-timestamp": str(moment),
     } | {name.replace("_", "-"): value for name, value in changed.items() if name != "x_signature"}
     target = path("partner", "stores", "orders", order_id, "documents", "invoice")
-    text = signing.base_string("POST", signed_as or target, headers=headers.items(), body_hash=signing.body_sha256(b""))
-    signature = changed.get("x_signature", "sha256=" + signing.digest(known.secret_key, text))
+    signed = signing.sign(known.secret_key, "POST", signed_as or target, headers=headers.items(), body=b"")
+    signature = changed.get("x_signature", "sha256=" + signed.digest)
     return Request(method="POST", path=target, base_url=BASE, headers={**headers, "X-Signature": signature})
 
 

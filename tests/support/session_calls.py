@@ -65,8 +65,8 @@ async def scripted(*answers: Any, clock: FakeClock | None = None, **settings: An
 
 
 def sent(session: Session) -> list[Request]:
-    assert isinstance(session._transport, FakeTransport)
-    return session._transport.sent
+    assert isinstance(session.transport, FakeTransport)
+    return session.transport.sent
 
 
 @asynccontextmanager

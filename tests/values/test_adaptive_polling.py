@@ -44,12 +44,12 @@ def taught(
 @pytest.mark.parametrize("name", ["worth", "floor", "ceiling"])
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "1"])
 def test_a_setting_that_is_no_finite_number_above_zero_is_named(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"Learned\.{name} must be a finite number above 0"):
+    with pytest.raises(ValueError, match=rf"AdaptiveSchedule\.{name} must be a finite number above 0"):
         AdaptiveSchedule(**{name: value})  # type: ignore[arg-type]  # that is the point
 
 
 def test_a_ceiling_below_the_floor_is_named() -> None:
-    with pytest.raises(ValueError, match=r"Learned\.ceiling must be at least floor \(5\.0\), got 1\.0"):
+    with pytest.raises(ValueError, match=r"AdaptiveSchedule\.ceiling must be at least floor \(5\.0\), got 1\.0"):
         AdaptiveSchedule(floor=5.0, ceiling=1.0)
 
 

@@ -111,8 +111,6 @@ async def test_one_order_in_every_writing_is_one_invoice(tmp_path: Any) -> None:
         assert sum((await run.ledger.counts()).values()) == 1
 
 
-# -- secrets ---------------------------------------------------------------------------------------------------------
-
 SECRET = "sk-3141592653"
 STUCK = [" ", "\n", "\r\n", "\t", "\xa0", "\u200b", "\ufeff", "\u2060", "\x00", "\u202e", "\xad"]
 PARTNER: dict[str, Any] = {"partner_client_id": "p", "secret_key": "k", "store_client_id": "s", "store_token": "t"}

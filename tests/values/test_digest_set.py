@@ -37,7 +37,9 @@ def test_ids_that_share_the_first_half_of_their_digest_are_still_two() -> None:
     seen = DigestSet()
     assert seen.add("known")
     number = next(n for n in range(digest_set.BUCKETS) if seen._high[n])
-    highs, lows = seen._bucket(number)
+    highs, lows = seen._high[number], seen._low[number]
+    assert highs is not None
+    assert lows is not None
     # The same bucket and first half under another second half, before and behind the one to be found.
     highs[:], lows[:] = array("Q", [highs[0]] * 3), array("I", [lows[0] ^ 2**30, lows[0], lows[0] ^ 2**31])
     assert not seen.add("known")

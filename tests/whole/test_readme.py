@@ -44,7 +44,7 @@ async def test_the_session_of_a_company_downloads(tmp_path: Path) -> None:
     async with serve(sandbox, base_path="/api/v1") as base_url:
         async with example("company_session")(base_url, HmacAuth(**sandbox.credentials.partner())) as session:
             saved = await OrderDocuments(session).download(order, tmp_path)
-        assert session._transport._client.closed
+        assert session.transport._client.closed
     assert saved.path.read_bytes().startswith(b"%PDF-")
 
 

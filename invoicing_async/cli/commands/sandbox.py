@@ -13,13 +13,13 @@ from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..serving import served, variables
 from ..stop import Stop, listening
-from ..terminal.output import Screen
+from ..terminal.output import Output
 
 __all__ = ["sandbox"]
 
 _FAULTS = "\n\n".join(
     [
-        "Make the services misbehave: KIND[:VALUE][,NAME=VALUE...], more than once; a call meets them in this order.",
+        "Make the services misbehave: KIND[:VALUE][,NAME=VALUE...]. Of several, a call meets the first one first.",
         *(f"{made.example}: {(getdoc(made) or '').partition('.')[0]}." for made in FAULT_KINDS.values()),
         "Every kind takes start, length and every (seconds: from when, for how long, again after) and operation.",
         "Those that hit single calls take share, seed, first (tries of one request) and times (calls in all).",
@@ -81,7 +81,7 @@ async def sandbox(
     quick
         E-invoices are done at the first poll, not after up to four.
     """
-    screen = Screen.of(Common())
+    output = Output.of(Common())
     try:
         settings = SandboxSettings(seed=seed, latency=latency)
         faults = Faults(
@@ -99,12 +99,12 @@ async def sandbox(
     with listening(stop):
         async with served(box, host=host, documents_port=documents_port, invoices_port=invoices_port) as where:
             for name, value in variables(box, where).items():
-                screen.out.print(f"export {name}={value}", markup=False, soft_wrap=True)
-            screen.out.file.flush()
-            screen.err.print("\nBoth services are up; Ctrl-C ends them.", style="dim")
+                output.out.print(f"export {name}={value}", markup=False, soft_wrap=True)
+            output.out.file.flush()
+            output.err.print("\nBoth services are up; Ctrl-C ends them.", style="dim")
             await stop.wait()
-    screen.err.print(f"{box.counts.total():,} requests answered", style="dim")
+    output.err.print(f"{box.counts.total():,} requests answered", style="dim")
     for injected, counts in box.injected.items():
         told = ", ".join(f"{what} {number:,}" for what, number in sorted(counts.items())) or "nothing"
-        screen.err.print(f"{injected}: {told}", style="dim", markup=False, soft_wrap=True)
+        output.err.print(f"{injected}: {told}", style="dim", markup=False, soft_wrap=True)
     return Exit.DONE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import define, field
+
 from .._core.clock import Clock
 from .._core.envelope import error_from
 from .._core.error_bodies import read_into
@@ -9,25 +11,25 @@ from .._core.exact_json import unexpected
 from .._core.http import Response
 from ..errors import InvoicingError
 
-__all__ = ["Refusal"]
+__all__ = ["ErrorAnswer"]
 
 
-class Refusal:
+@define(eq=False)
+class ErrorAnswer:
     """An answer that is an error by its status, whatever becomes of its body."""
 
-    def __init__(self, response: Response, clock: Clock) -> None:
-        self._response = response
-        self._clock = clock
-        self._body = bytearray()
+    _response: Response
+    _clock: Clock
+    _body: bytearray = field(factory=bytearray, init=False)
 
     async def read(self, seconds: float) -> None:
         """Read the body, for so many seconds at most."""
-        bound = self._clock.timeout(seconds)
+        timeout = self._clock.timeout(seconds)
         try:
-            async with bound:
+            async with timeout:
                 await read_into(self._body, self._response.chunks())
         except TimeoutError:
-            if not bound.expired():
+            if not timeout.expired():
                 raise
 
     def error(self) -> InvoicingError:

@@ -1,0 +1,166 @@
+"""Changes the pure modules a little at a time and counts how many of the changes a test notices.
+
+    python benchmarks/mutation/bench.py [--group NAME ...] [--check] [--readme] [--json FILE]
+
+Needs `pip install -r benchmarks/mutation/requirements.txt` beside the test extra. Each group of modules is mutated in a
+copy of the project and tried with the tests that are its own, so nothing of the checkout changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from survivors import EQUIVALENT
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+LEAST = 90.0
+"""Per cent of the mutants of a group that have to be killed."""
+
+
+class Group(NamedTuple):
+    """Modules that are one subject, and the tests that must notice a change of them."""
+
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+GROUPS = {
+    "signing": Group(("_core/signing.py",), ("core/test_signing.py",)),
+    "clocks": Group(("_core/clock_offset.py",), ("core/test_clock_offset.py",)),
+    "polling": Group(("_values/adaptive_polling.py",), ("values/test_adaptive_polling.py", "values/test_polling.py")),
+    "naming": Group(("_files/names.py", "_files/disposition.py"), ("files/test_names.py",)),
+    "pdf": Group(("_files/pdf.py",), ("files/test_pdf.py", "files/test_pdf_producers.py")),
+    "run states": Group(("_durable/states.py",), ("durable/test_states.py",)),
+    "outcome table": Group(("_core/outcomes.py",), ("core/test_outcomes.py",)),
+    "retry decision": Group(("session/_retry.py",), ("session/test_retry_decision.py",)),
+    "wire": Group(
+        ("_einvoices/encode.py", "_einvoices/decode.py", "_einvoices/rules.py"),
+        ("einvoices/test_encode.py", "einvoices/test_decode.py", "einvoices/test_rules.py"),
+    ),
+}
+
+CONFIG = """
+[tool.mutmut]
+source_paths = ["invoicing_async"]
+only_mutate = {modules}
+pytest_add_cli_args = ["-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", "-x", "-q"]
+pytest_add_cli_args_test_selection = {tests}
+also_copy = ["README.md", "benchmarks", ".github"]
+use_setproctitle = false
+"""
+
+
+class Tried(NamedTuple):
+    """What became of a group's mutants, by their names."""
+
+    killed: int
+    survived: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        return self.killed + len(self.survived)
+
+    @property
+    def share(self) -> float:
+        return 100.0 * self.killed / self.total if self.total else 0.0
+
+    def unexplained(self) -> list[str]:
+        """The survivors for which no reason is written down."""
+        return [name for name in self.survived if name not in EQUIVALENT]
+
+
+def copied(folder: Path, group: Group) -> None:
+    """Copy what git knows of the project, with the settings of the mutation in its pyproject."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    modules = [f"invoicing_async/{module}" for module in group.modules]
+    tests = [f"tests/{test}" for test in group.tests]
+    with (folder / "pyproject.toml").open("a") as config:
+        config.write(CONFIG.format(modules=json.dumps(modules), tests=json.dumps(tests)))
+
+
+def tried(group: Group) -> Tried:
+    """Run every mutant of the group."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copied(folder, group)
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        run = [sys.executable, "-m", "mutmut", "run", "--max-children", str(os.cpu_count() or 1)]
+        ran = subprocess.run(run, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+        if ran.returncode:
+            raise SystemExit(f"the mutation did not run:\n{(ran.stdout + ran.stderr)[-4000:]}")
+        show = [sys.executable, "-m", "mutmut", "results", "--all", "true"]
+        shown = subprocess.run(show, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
+        return counted(shown)
+
+
+def counted(shown: str) -> Tried:
+    """Read a line for each mutant: its name and what became of it. A time-out is noticed too."""
+    lines = [line.strip().rpartition(": ") for line in shown.splitlines() if "__mutmut_" in line]
+    survived = [name for name, _, state in lines if state not in {"killed", "timeout", "segfault"}]
+    return Tried(len(lines) - len(survived), tuple(survived))
+
+
+def header() -> str:
+    machine = f"{platform.system()}, {platform.machine()}, Python {platform.python_version()}"
+    return f"{machine}; mutmut {version('mutmut')}, pytest {version('pytest')}."
+
+
+def table(found: dict[str, Tried]) -> list[str]:
+    lines = ["| modules | mutants | killed | % | survivors with a reason |", "|---|--:|--:|--:|--:|"]
+    for name, group in found.items():
+        explained = len(group.survived) - len(group.unexplained())
+        counts = f"{group.total} | {group.killed} | {group.share:.1f} | {explained} of {len(group.survived)}"
+        lines.append(f"| {name}: {', '.join(f'`{module}`' for module in GROUPS[name].modules)} | {counts} |")
+    return lines
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this one; may be repeated")
+    parser.add_argument("--check", action="store_true", help=f"exit 1 if a group is below {LEAST:g} %%")
+    parser.add_argument("--readme", action="store_true", help="put the table into the README beside this file")
+    parser.add_argument("--json", type=Path, help="keep the names of the survivors")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parsed()
+    found = {}
+    for name in args.group or GROUPS:
+        found[name] = group = tried(GROUPS[name])
+        print(f"{name}: {group.killed} of {group.total}, {group.share:.1f} %", flush=True)
+        for mutant in group.unexplained():
+            print(f"  {mutant}", flush=True)
+    lines = [header(), "", *table(found)]
+    print("\n".join(["", *lines]))
+    if args.json:
+        args.json.write_text(json.dumps({name: group.survived for name, group in found.items()}, indent=1))
+    if args.readme:
+        readme = HERE / "README.md"
+        head, rest = readme.read_text().split(BEGIN)
+        readme.write_text("\n".join([head + BEGIN, *lines, END + rest.split(END)[1]]))
+    below = [name for name, group in found.items() if group.share < LEAST]
+    if args.check and below:
+        print(f"below {LEAST:g} %: {', '.join(below)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
