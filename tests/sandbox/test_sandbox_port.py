@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 
 import pytest
+import trustme
 from attrs import evolve
 from fakes import START, FakeClock
 from sandbox_requests import signed, submission
@@ -161,6 +163,27 @@ class TestHttp:
             with pytest.raises(OSError, match="in use"):
                 async with sandbox.serve(port=port):
                     pass
+
+    @pytest.mark.asyncio
+    async def test_tls_is_served_and_reset_as_well(self) -> None:
+        """A handshake that fails leaves nothing either."""
+        authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+        there, here = (ssl.create_default_context(side) for side in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH))
+        authority.issue_cert("127.0.0.1").configure_cert(there)
+        authority.configure_trust(here)
+        sandbox = Sandbox(clock=FakeClock())
+        async with sandbox.serve(base_path=BASE_PATH, ssl=there) as url:
+            port = int(url.split(":")[2].split("/")[0])
+            assert url.startswith("https://")
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await asyncio.open_connection("127.0.0.1", port, ssl=ssl.create_default_context())
+            for text, heads in (("drip:0", True), ("reset:before-head", False)):
+                sandbox.inject(Fault.parse(text))
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=here)
+                writer.write(raw(signed(sandbox), Connection="close"))
+                with suppress(ConnectionResetError):
+                    assert (await reader.read(8) == b"HTTP/1.1") is heads
+                writer.transport.abort()
 
     @pytest.mark.asyncio
     async def test_who_leaves_gives_back_its_place(self) -> None:
