@@ -113,7 +113,7 @@ class Lane:
         is_probe = self.outage.since is not None
         if is_probe:
             self.outage.probe()
-        return Ticket(now, self.pauses, self.in_use >= self.limit, is_probe)
+        return Ticket(now, self.pauses, 2 * self.in_use >= self.limit, is_probe)
 
     def end(
         self,
