@@ -155,7 +155,7 @@ class Lane:
         self.concurrency.succeed(now - ticket.begun, now, busy=ticket.is_busy)
 
     def _failed(self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float]) -> None:
-        if self.is_known and self.outage.fail(now, random, probe=ticket.is_probe):
+        if self.is_known and self.outage.fail(now, random, top=self.limit, probe=ticket.is_probe):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

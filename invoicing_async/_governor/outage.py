@@ -111,8 +111,11 @@ class Outage:
             self.places = 1
             self.is_calm = False
 
-    def fail(self, now: float, random: Callable[[], float], *, probe: bool) -> bool:
-        """Hear that the service was not there, and tell whether that begins a pause."""
+    def fail(self, now: float, random: Callable[[], float], *, top: int, probe: bool) -> bool:
+        """Hear that the service was not there, and tell whether that begins a pause.
+
+        So do `after` failures in a row, or as many as there are places, `top`, with no answer to anything begun later.
+        """
         self.streak += 1
         self.is_calm = False
         if not self.closed:
@@ -127,7 +130,8 @@ class Outage:
                 self._next = now + self._jittered(random())
             return False
         self.share += (1 - self.share) / MEMORY
-        if self.streak < min(self.policy.after, self.places + GIVING_WAY):
+        after = self.policy.after
+        if self.streak < min(after, self.places + GIVING_WAY) and self.closed < max(after, top):
             return False
         # One that comes back while the last one is hardly over goes on with its distance.
         self._distance = self.policy.probe if self.places == inf else max(self._distance, self.policy.probe)
