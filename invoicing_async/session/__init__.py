@@ -7,6 +7,7 @@ anew, reads anew and writes anew.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_answer`: What the end of an attempt says of the service.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
+- `_deadline`: When one call ends at the latest.
 - `_error_answer`: An answer that is an error by its status.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.

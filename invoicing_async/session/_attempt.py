@@ -85,7 +85,7 @@ class SingleAttempt(Generic[T]):
             if not self._has_place:
                 await self._acquire()
             now = clock.monotonic()
-            seconds, stop_at = session.timeouts.attempt, call.stop_at
+            seconds, stop_at = session.timeouts.attempt, call.deadline.at
             is_last = stop_at is not None and stop_at - now < seconds
             limit = seconds if stop_at is None else min(seconds, stop_at - now)
             self._until = now + limit
@@ -156,17 +156,17 @@ class SingleAttempt(Generic[T]):
         call = self._call
         session = call.session
         self.ready = False
-        remaining = call.remaining()
+        remaining = call.deadline.left()
         if remaining is not None and remaining <= 0:
-            raise call.deadline_error("no", f"before attempt {call.number}")
+            raise call.deadline.error("no", f"before attempt {call.number}")
         begun = session.clock.monotonic()
         if call.patience is None:
-            await call.within_deadline(self._get_credential(), "while it waited for its credential")
-            await call.within_deadline(self._get_place(), f"while attempt {call.number} waited for its place")
+            await call.deadline.limit(self._get_credential(), "while it waited for its credential")
+            await call.deadline.limit(self._get_place(), f"while attempt {call.number} waited for its place")
         else:
             await self._get_credential()
             await self._get_place()
-            call.extend_deadline(begun)
+            call.deadline.extend(begun)
 
     async def _get_place(self) -> None:
         """Wait for the turn in the lane, then for a place in the session's limits."""
@@ -281,7 +281,7 @@ class SingleAttempt(Generic[T]):
             return self._error_answer.error()
         sent: Sent = "unknown" if self.exchange.sent else "no"
         if is_last:
-            return call.deadline_error(sent, f"during attempt {call.number}")
+            return call.deadline.error(sent, f"during attempt {call.number}")
         seconds = call.session.timeouts.attempt
         spent = TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent)
         spent.__cause__ = exc

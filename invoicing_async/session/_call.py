@@ -12,11 +12,12 @@ from .._core.hold import Hold
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.tasks import Scope
 from .._governor.lane import Ticket
-from ..errors import Attempt, DeadlineError, InvoicingError, Sent, ServiceDownError, SessionError
+from ..errors import Attempt, DeadlineError, InvoicingError, ServiceDownError, SessionError
 from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
+from ._deadline import Deadline
 from ._retries import Retries
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Call(Generic[T]):
     """One call with its attempts: what lasts from one of them to the next."""
 
     __slots__ = (
-        "_error",
         "_history",
         "_kept",
         "_retries",
         "_started",
         "before_send",
+        "deadline",
         "gate",
         "guarded",
         "keep",
@@ -50,7 +51,6 @@ class Call(Generic[T]):
         "session",
         "sleep",
         "stale",
-        "stop_at",
     )
 
     def __init__(
@@ -80,14 +80,11 @@ class Call(Generic[T]):
         """Seconds of a pause that it waits through with its deadline standing still, None for none."""
         self._kept: SingleAttempt[T] | None = None
         self._history: tuple[Attempt, ...] = ()
-        self._error: InvoicingError | None = None
         self._retries: Retries | None = None
         self.sleep = sleep or session.clock.sleep
         self.policy = retry or session.retry
         self._started = session.clock.monotonic()
-        deadline = self.policy.deadline
-        self.stop_at: float | None = None if deadline is None else self._started + deadline
-        """When the deadline comes, in monotonic seconds."""
+        self.deadline = Deadline(self.policy.deadline, session.clock)
 
     async def run(self) -> T:
         """Make attempts until one succeeds; raise the error of the last."""
@@ -144,44 +141,13 @@ class Call(Generic[T]):
         try:
             if self.patience is not None:
                 return await gate.enter(self.patience)
-            left = self.remaining()
+            left = self.deadline.left()
             if left is not None and gate.hold_left() >= left:
                 raise gate.error(self.session.clock.monotonic())
             return await gate.enter(policy.patience if policy.wait else None)
         except ServiceDownError as error:
-            error.__cause__ = self._error
+            error.__cause__ = self.deadline.cause
             raise
-
-    def deadline_error(self, sent: Sent, during: str) -> DeadlineError:
-        """Return the error of a call whose deadline came `during` something."""
-        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call {during}", sent=sent)
-        late.__cause__ = self._error
-        return late
-
-    def restart_deadline(self) -> None:
-        """Begin the deadline anew: the call was put off to the end of its batch."""
-        deadline = self.policy.deadline
-        self.stop_at = None if deadline is None else self.session.clock.monotonic() + deadline
-
-    def extend_deadline(self, since: float) -> None:
-        """Extend the deadline by the time since then: it limits the call, not its waits for a place."""
-        if self.stop_at is not None:
-            self.stop_at += max(0.0, self.session.clock.monotonic() - since)
-
-    async def within_deadline(self, wait: Awaitable[None], during: str) -> None:
-        """Await something before or between attempts, but not beyond the deadline."""
-        timeout = self.session.clock.timeout(self.remaining())
-        try:
-            async with timeout:
-                await wait
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise self.deadline_error("no", during) from self._error
-
-    def remaining(self) -> float | None:
-        """Return the seconds to the deadline, None if there is none."""
-        return None if self.stop_at is None else self.stop_at - self.session.clock.monotonic()
 
     async def _next(self, last: SingleAttempt[T], error: InvoicingError) -> tuple[SingleAttempt[T], float | None]:
         """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
@@ -204,10 +170,10 @@ class Call(Generic[T]):
             await self.sleep(seconds)
             if self._retries is not None:
                 await self._retries.setbacks.wait_for_budget()
-            self.extend_deadline(begun + seconds)
+            self.deadline.extend(begun + seconds)
             return
         try:
-            await self.within_deadline(self.sleep(seconds), f"in the wait before attempt {self.number}")
+            await self.deadline.limit(self.sleep(seconds), f"in the wait before attempt {self.number}")
         except DeadlineError as error:
             self._record(None, error)
             raise
@@ -225,7 +191,7 @@ class Call(Generic[T]):
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:
             elapsed, attempt.begun = clock.monotonic() - attempt.begun, None
-        self._error = error
+        self.deadline.cause = error
         self._history += (
             Attempt(
                 number=number,

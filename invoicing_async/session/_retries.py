@@ -69,7 +69,7 @@ class Retries:
             spared=setbacks.spared,
             at_once=isinstance(error, StaleIntentError) or last.exchange.stale,
             ready=last.ready,
-            left=call.remaining(),
+            left=call.deadline.left(),
             patient=call.patience is not None,
         )
         if not failure.repeatable:

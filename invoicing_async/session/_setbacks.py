@@ -58,7 +58,7 @@ class Setbacks:
         self.spared += counted
         await call.sleep(0.0)
         await until_end()
-        call.restart_deadline()
+        call.deadline.restart()
         return True
 
     def check_budget(self, error: InvoicingError) -> None:
