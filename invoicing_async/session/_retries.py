@@ -59,7 +59,7 @@ class Retries:
         """Return the seconds before the next attempt; raise `error` if there is to be none."""
         call, setbacks = self._call, self.setbacks
         self._made += 1
-        setbacks.add(is_refused=last.is_refused)
+        setbacks.add(is_refused=last.place.is_refused)
         failure = self._failure = Failure(
             error=error,
             repeat=call.request.repeat,
