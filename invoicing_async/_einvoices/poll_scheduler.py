@@ -28,10 +28,9 @@ LATE = 1.0
 class Scheduler:
     """Polls each watched operation until it is terminal. `fatal` tells which errors every other poll would meet too.
 
-    `sleep` waits until the next poll is due; its `SessionError` ends every wait. `stood_still` says for how many
-    seconds the service was down so far: polls wait by themselves then, and no wait's time goes on. Several watchers of
-    one operation share its polls: the most eager schedule places the next, and each has its own timeout and budget of
-    errors.
+    `sleep` waits until the next poll is due; its `SessionError` ends every wait. `age_now` is a clock that stands
+    still while polls cannot be made, by which waits grow old. Several watchers of one operation share its polls: the
+    most eager schedule places the next, and each has its own timeout and budget of errors.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Scheduler:
         fatal: Callable[[Exception], bool],
         on_answer: Callable[[InvoiceRequest, int], None],
         sleep: Callable[[float], Awaitable[None]] | None = None,
-        stood_still: Callable[[], float] = float,
+        age_now: Callable[[], float] | None = None,
     ) -> None:
         self._poll = poll
         self._clock = clock
@@ -51,7 +50,7 @@ class Scheduler:
         self._fatal = fatal
         self._on_answer = on_answer
         self._sleep = sleep or clock.sleep
-        self._stood_still = stood_still
+        self._age_now = age_now or clock.monotonic
         self._operations = Operations()
         self._active = 0
         self._timer: asyncio.Task[None] | None = None
@@ -68,7 +67,7 @@ class Scheduler:
         unless the schedule sees to that itself.
         """
         now = self._clock.monotonic()
-        age_now = self._age_now(now)
+        age_now = self._age_now()
         operation = self._operations.get(request_id)
         if operation is None:
             operation = self._operations[request_id] = Operation(request_id, age_now)
@@ -149,7 +148,7 @@ class Scheduler:
                     self._set_timer(due, now)
                 return None
             if now - operation.due > LATE:
-                operation.give_up_late(self._age_now(now))
+                operation.give_up_late(self._age_now())
                 self._operations.remove_unwatched(operation)
             if operation.watches:
                 return operation
@@ -195,7 +194,7 @@ class Scheduler:
         operation.errors, operation.said = 0, None
         self._on_answer(answer, operation.polls)
         now = self._clock.monotonic()
-        age_now = self._age_now(now)
+        age_now = self._age_now()
         age, done = age_now - operation.begun, answer.terminal
         operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=done)
         if done:
@@ -209,17 +208,13 @@ class Scheduler:
             self._end_all(error)
             return
         now, chance = self._clock.monotonic(), self._clock.random
-        age_now = self._age_now(now)
+        age_now = self._age_now()
         pause = operation.failed(error, age_now, chance=chance)
         if pause is None:
             self._operations.end(operation, error)
             return
         wait = operation.next_wait(age_now, chance=chance, floor=pause.floor, least=pause.least)
         self._place_again(operation, now, wait)
-
-    def _age_now(self, now: float) -> float:
-        """Return the time by which the waits are as old as they count."""
-        return now - self._stood_still()
 
     def _place_again(self, operation: Operation, now: float, wait: float | None) -> None:
         """Place the next poll, or remove what nobody waits for any more."""

@@ -22,6 +22,9 @@ from .lane import Answer, Lane, LaneKey, Ticket
 
 __all__ = ["Gate", "Governor"]
 
+MANY = 64
+"""Lanes from which on those of other hosts are let go of when they are idle."""
+
 
 @frozen(eq=False)
 class _Waiter:
@@ -49,6 +52,11 @@ class Gate:
     _timer: asyncio.Task[None] | None = None
     _timer_due: float = 0.0
     _stood_still: float = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing is under way or waits here, and nothing is wrong."""
+        return not self.lane.in_use and not self._waiters and self.lane.outage.is_calm
 
     def try_enter(self) -> Ticket | None:
         """Begin an attempt if nothing has to be waited for."""
@@ -210,11 +218,19 @@ class Governor:
         """Return the one gate of this kind of call; `service` is a base URL, empty for the session's own."""
         gate = self._gates.get((service, operation, store))
         if gate is None:
+            if service and len(self._gates) >= MANY:
+                self._forget_idle()
             lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
             key = LaneKey(service, operation, store)
             gate = Gate(key, lane, self._limits.concurrency, self._clock, self._tell, self._answered)
             self._gates[service, operation, store] = gate
         return gate
+
+    def _forget_idle(self) -> None:
+        """Let go of the lanes of other hosts of which nothing is known that matters: links lead to any number."""
+        for name, gate in list(self._gates.items()):
+            if name[0] and gate.is_idle:
+                del self._gates[name]
 
     def health(self) -> Health:
         """Return how each lane is doing."""

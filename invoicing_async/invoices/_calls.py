@@ -119,9 +119,10 @@ class Calls:
         read = partial(self._read, request_id=request_id)
         return self.session.call(request, read, retry=retry, patient=seconds is not None)
 
-    def stood_still(self) -> float:
-        """Return for how many seconds polls could not be made so far: no wait's time goes on meanwhile."""
-        return self.session.governor.gate("", STATUS, self.session.store).stood_still()
+    def age_now(self) -> float:
+        """Return the monotonic time by which waits grow old: it stands still while the service is down."""
+        gate = self.session.governor.gate("", STATUS, self.session.store)
+        return self.session.clock.monotonic() - gate.stood_still()
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
         """Return the request for the link of a document."""
