@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from ..documents import BatchSaver, OrderDocuments
+from ..ids._reading import until_none
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
 from ..repair import export_again, note_unreadable
+from ..reports._rows import document_row, download_row
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -30,7 +32,6 @@ from ..runs import (
 from .exits import CommandError, Exit
 from .input.drafts import Drafts
 from .input.exports import AskedExport
-from .input.ids import until_none
 from .input.options import RateOptions
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext, RunSummary
@@ -39,7 +40,6 @@ from .summary import SHOWN, finish, stop_of
 from .terminal.output import plain
 from .terminal.progress import Bar, live
 from .terminal.report import opened_report
-from .terminal.rows import document_row, download_row
 
 __all__ = [
     "agree",

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
-from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
-from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
-from .stop import Stop
-from .summary import BROKEN, SHOWN, authority_note, reason
-from .terminal.output import Count, plain
-from .terminal.report import Report
-from .terminal.rows import (
+from ..reports._rows import (
     DOCUMENT_ITEMS,
     DOWNLOADS,
     INVOICE_ITEMS,
@@ -20,6 +14,12 @@ from .terminal.rows import (
     document_row,
     invoice_row,
 )
+from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
+from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
+from .stop import Stop
+from .summary import BROKEN, SHOWN, authority_note, reason
+from .terminal.output import Count, plain
+from .terminal.report import Report
 
 __all__ = ["DocumentSummary", "InvoiceSummary"]
 

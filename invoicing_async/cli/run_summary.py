@@ -15,20 +15,20 @@ from rich.text import Text
 
 from ..clock import RealClock
 from ..repair import lateness, too_early_for
+from ..reports._rows import (
+    Row,
+    RowType,
+    item_row,
+)
 from ..runs import Intake, Item, LedgerReader, State, apparent_state
+from ..settings import Settings
 from .exits import Exit
 from .input.options import Common, RateOptions
-from .input.settings import Settings
 from .stop import Stop
 from .summary import BROKEN, SHOWN, Summary, reason, words
 from .terminal.output import Count, Output, plain
 from .terminal.progress import TICK
 from .terminal.report import Report
-from .terminal.rows import (
-    Row,
-    RowType,
-    item_row,
-)
 from .terminal.times import local_time
 
 __all__ = [

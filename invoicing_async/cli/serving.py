@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from attrs import frozen
 
 from ..sandbox import Sandbox
+from ..settings import DOCUMENTS, INVOICES
 from ..transport import serve
 from .exits import CommandError
-from .input.settings import DOCUMENTS, INVOICES
 
 __all__ = ["Served", "served", "variables"]
 

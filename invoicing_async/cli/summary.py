@@ -14,12 +14,12 @@ from typing import Any
 from ..clock import RealClock
 from ..errors import AuthenticationError, InvoicingError
 from ..models import AuthorityStatus
+from ..reports._rows import Row, RowType, refused_by_authority
 from .exits import CommandError, Exit
 from .stop import CountedInput, Stop, listening
 from .terminal.output import Count, Output, plain, silence_stdout
 from .terminal.progress import Monitor
 from .terminal.report import Report, opened_report
-from .terminal.rows import Row, RowType, refused_by_authority
 
 __all__ = [
     "BROKEN",

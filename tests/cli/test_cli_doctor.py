@@ -12,10 +12,10 @@ from cli_screens import client, partner
 from places import signing_vectors
 from served import SECRETS, json_lines
 
+from invoicing_async import settings as configured
 from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import doctor
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input import settings as configured
 from invoicing_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")

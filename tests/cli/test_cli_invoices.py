@@ -29,7 +29,7 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import rows
+from invoicing_async.reports import _rows as rows
 from invoicing_async.sandbox import Faults, Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")

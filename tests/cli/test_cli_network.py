@@ -16,7 +16,7 @@ from served import Cli, clean
 
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input.options import Common
-from invoicing_async.cli.input.settings import load
+from invoicing_async.settings import load
 
 PASSWORD = "hush-of-the-proxy"
 ENVIRONMENT = {

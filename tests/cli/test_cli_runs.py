@@ -35,13 +35,14 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
 from invoicing_async.cli.input.options import Common, RateOptions
-from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
-from invoicing_async.cli.terminal import rows, times
+from invoicing_async.cli.terminal import times
 from invoicing_async.cli.terminal.output import Output
 from invoicing_async.models import VatRate
+from invoicing_async.reports import _rows as rows
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
+from invoicing_async.settings import Settings
 
 pytestmark = pytest.mark.process
 

@@ -19,7 +19,7 @@ from invoicing_async import (
 )
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import progress, report, rows, times
+from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
 from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
@@ -41,6 +41,7 @@ from invoicing_async.models import (
     Submitted,
     Unsettled,
 )
+from invoicing_async.reports import _rows as rows
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

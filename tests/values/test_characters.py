@@ -14,10 +14,10 @@ from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.rules import canonical_key, faults, key_faults
 from invoicing_async._values.characters import unseen
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input.settings import load
 from invoicing_async.drafts import read_jsonl
 from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import DraftConflictError, Intake, InvoiceRun
+from invoicing_async.settings import load
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 ORDER = "ĐƠN HÀNG-01"

@@ -18,6 +18,7 @@ from ...invoices import AsyncInvoices
 from ...models import InvoiceDraft
 from ...policies import Limits, RetryPolicy
 from ...polling import Poller
+from ...reports._rows import DOWNLOADS, SUBMISSIONS, download_row
 from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
 from ...session import Session
 from ..exits import CommandError, Exit
@@ -28,7 +29,6 @@ from ..stop import CountedInput, Stop, listening
 from ..summary import BatchSummary
 from ..terminal.output import Count, Output
 from ..terminal.progress import Bar, live
-from ..terminal.rows import DOWNLOADS, SUBMISSIONS, download_row
 from .invoices import Settling
 
 __all__ = ["Script", "demo"]

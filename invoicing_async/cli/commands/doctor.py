@@ -23,10 +23,10 @@ from ...clock import RealClock
 from ...errors import InvoicingError
 from ...policies import RetryPolicy, Timeouts
 from ...session import Session
+from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
 from ...transport import Exchange, Request
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
-from ..input.settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
 from ..terminal.output import Output, hints, plain
 
 __all__ = ["Finding", "clock_difference", "doctor", "findings"]

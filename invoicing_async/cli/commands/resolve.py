@@ -12,6 +12,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from ...errors import ResolutionTooEarlyError
+from ...ids._reading import SOURCE, opened
 from ...invoices import AsyncInvoices
 from ...repair import (
     Answer,
@@ -22,16 +23,15 @@ from ...repair import (
     read_answers,
     settle,
 )
+from ...reports._rows import item_row
 from ...runs import InvoiceRun, State
+from ...settings import Settings
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
-from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, RateOptions, RunFile
-from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import words
 from ..terminal.output import Count, Output, plain
-from ..terminal.rows import item_row
 
 __all__ = ["KEY", "resolve", "standing"]
 

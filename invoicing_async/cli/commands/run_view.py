@@ -7,6 +7,11 @@ from typing import Any
 
 from attrs import frozen
 
+from ...reports._rows import (
+    DOCUMENT_ITEMS,
+    INVOICE_ITEMS,
+    RowType,
+)
 from ...runs import (
     Authority,
     Holder,
@@ -18,11 +23,6 @@ from ...runs import (
 )
 from ..run_summary import command, many_doubts
 from ..summary import words
-from ..terminal.rows import (
-    DOCUMENT_ITEMS,
-    INVOICE_ITEMS,
-    RowType,
-)
 from ..terminal.times import local_time, utc_time
 
 __all__ = ["RunView"]

@@ -25,11 +25,11 @@ from ...drafts import (
     read_jsonl,
     rounding_unit,
 )
+from ...ids._reading import opened, raw_lines
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from ...reports._rows import Row
 from ..exits import CommandError, checked
 from ..terminal.output import plain
-from ..terminal.rows import Row
-from .ids import opened, raw_lines
 
 __all__ = ["DRAFTS_HELP", "BadDraft", "Drafts", "Format", "Reading", "example", "example_csv", "read_drafts"]
 

@@ -13,7 +13,7 @@ from ...policies import Limits, RetryPolicy
 
 if TYPE_CHECKING:
     from ...runs import RunPace
-    from .settings import Settings
+    from ...settings import Settings
 
 __all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "Seconds"]
 
@@ -61,7 +61,7 @@ class Common:
 
     def settings(self) -> Settings:
         """Gather the settings. Raises `CommandError` as `load` does."""
-        from .settings import load
+        from ...settings import load
 
         return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
 

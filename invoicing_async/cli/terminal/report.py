@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from ...reports import Report
+from ...reports._rows import RowType
 from ..exits import CommandError
-from .rows import RowType
 
 __all__ = ["Report", "opened_report"]
 

@@ -21,11 +21,11 @@ from typing import Any, BinaryIO, Generic, Self, TypeVar
 from attrs import frozen
 from cyclopts import Parameter
 
-from ...drafts import Head, Numbered, code_fault, head_of
-from ..exits import CommandError
-from ..stop import Stop
-from .id_files import Form, looked_at
-from .options import IdSource
+from ..cli.exits import CommandError
+from ..cli.input.options import IdSource
+from ..cli.stop import Stop
+from ..drafts import Head, Numbered, code_fault, head_of
+from ._forms import Form, looked_at
 
 __all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines", "until_none"]
 

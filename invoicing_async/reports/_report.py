@@ -17,9 +17,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
-from ._files.publish import Destination, OnExisting
-from ._files.writer import DiskWriter, Spool
-from ._values.cells import BOM, csv_line
+from .._files.publish import Destination, OnExisting
+from .._files.writer import DiskWriter, Spool
+from .._values.cells import BOM, csv_line
 
 __all__ = ["Report"]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from invoicing_async._einvoices.spreadsheet import code_fault
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input import ids
 from invoicing_async.cli.input.options import IdSource
 from invoicing_async.cli.stop import Stop
+from invoicing_async.ids import _reading as ids
 
 
 def read(data: str | bytes, column: str | None = None, field: str | None = None) -> list[str]:

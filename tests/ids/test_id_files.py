@@ -15,9 +15,9 @@ from served import Cli
 
 from invoicing_async._values.table import BOM
 from invoicing_async.cli.exits import CommandError, Exit
-from invoicing_async.cli.input import ids
-from invoicing_async.cli.input.id_files import NAMES, form_of
 from invoicing_async.cli.input.options import IdSource
+from invoicing_async.ids import _reading as ids
+from invoicing_async.ids._forms import NAMES, form_of
 from invoicing_async.sandbox import Sandbox
 
 FIRST, SECOND = "d0e11047-acaf-468f-a325-3d2f5964f5ff", "0197F3A1-7e1c-7cc3-98a5-7e4b9d6c1a20"

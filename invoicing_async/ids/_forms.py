@@ -25,8 +25,8 @@ from pathlib import PurePath
 from shlex import quote
 from typing import Any
 
-from ...drafts import Head, Numbered, head_of
-from ..exits import CommandError
+from ..cli.exits import CommandError
+from ..drafts import Head, Numbered, head_of
 
 __all__ = ["Form", "form_of", "looked_at"]
 

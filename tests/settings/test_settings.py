@@ -13,9 +13,9 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
+from invoicing_async import settings as configured
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input import settings as configured
 from invoicing_async.sandbox import SandboxCredentials
 
 pytestmark = pytest.mark.usefixtures("no_settings")

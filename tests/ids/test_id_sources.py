@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from invoicing_async._einvoices.spreadsheet import code_fault
 from invoicing_async.cli import stop
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input import ids
 from invoicing_async.cli.input.options import IdSource
+from invoicing_async.ids import _reading as ids
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
-from ...documents import DownloadOutcome
-from ...errors import ApiError, InvoicingError, SubmissionInDoubtError
-from ...invoices import SubmitOutcome
-from ...models import (
+from ..cli.terminal.times import utc_time
+from ..documents import DownloadOutcome
+from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
+from ..invoices import SubmitOutcome
+from ..models import (
     AuthorityStatus,
     Deferred,
     Duplicate,
@@ -29,8 +30,7 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
-from .times import utc_time
+from ..runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
 
 __all__ = [
     "CHECKS",

@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
-from ...auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
-from ...drafts import WireNames
-from ...invoices import AsyncInvoices, Endpoints
-from ...policies import Limits, RetryPolicy, Timeouts
-from ...session import Session
-from ...transport import has_credential, proxy_fault, proxy_for
-from ..exits import CommandError, checked
+from .auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
+from .cli.exits import CommandError, checked
+from .drafts import WireNames
+from .invoices import AsyncInvoices, Endpoints
+from .policies import Limits, RetryPolicy, Timeouts
+from .session import Session
+from .transport import has_credential, proxy_fault, proxy_for
 
 if TYPE_CHECKING:
-    from ...transport import AiohttpTransport
+    from .transport import AiohttpTransport
 
 __all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Pace", "Service", "Settings", "Variable", "load"]
 
@@ -116,7 +116,7 @@ class Network:
 
     def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
         """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
-        from ...transport import AiohttpTransport
+        from .transport import AiohttpTransport
 
         return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
 

@@ -1,0 +1,1 @@
+"""Ids from lists, tables and records."""
