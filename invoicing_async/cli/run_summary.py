@@ -111,7 +111,7 @@ class RunContext:
         return command("runs", "resume", self.file, *self.common.again)
 
     def check(self, session: Callable[..., object]) -> None:
-        """Raise `CommandError` for a wrong or missing setting: that is told before a run file is made or taken."""
+        """Raise `SettingsError` for a wrong or missing setting: that is told before a run file is made or taken."""
         session(self.pace)
 
 

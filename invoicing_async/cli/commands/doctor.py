@@ -23,9 +23,9 @@ from ...clock import RealClock
 from ...errors import InvoicingError
 from ...policies import RetryPolicy, Timeouts
 from ...session import Session
-from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
+from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings, SettingsError
 from ...transport import Exchange, Request
-from ..exits import CommandError, Exit
+from ..exits import Exit
 from ..input.options import FLAG, Common
 from ..terminal.output import Output, hints, plain
 
@@ -134,7 +134,7 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
             settings.documents()
         else:
             settings.names(), settings.endpoints(), settings.invoices()
-    except CommandError as error:
+    except SettingsError as error:
         yield Finding(service.title, "settings", "bad", str(error))
         return
     url = urlsplit(settings.base_url(service))
@@ -153,7 +153,7 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
 async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
         url = Session(settings.base_url(service), auth=StaticToken("-")).base_url
-    except (CommandError, ValueError):
+    except ValueError:
         return []  # what is wrong with it was said already
     transport = settings.network.transport(Timeouts(connect=5, read=5))
     begun = _clock.now()
@@ -193,7 +193,7 @@ async def _token(settings: Settings) -> list[Finding]:
     """Ask for a token: it changes nothing at the service and tells whether the client is known."""
     try:
         session = settings.invoices(retry=RetryPolicy(attempts=1, deadline=15))
-    except CommandError:
+    except SettingsError:
         return []
     if not isinstance(session.auth, OAuthClientCredentials):
         return []

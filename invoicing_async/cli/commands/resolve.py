@@ -25,7 +25,7 @@ from ...repair import (
 )
 from ...reports._rows import item_row
 from ...runs import InvoiceRun, State
-from ...settings import Settings
+from ...settings import Settings, SettingsError
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.options import FLAG, Common, RateOptions, RunFile
@@ -201,7 +201,7 @@ async def _asking(context: _Resolving) -> AsyncIterator[AsyncInvoices | None]:
         return
     try:
         session = settings.invoices(pace)
-    except CommandError as error:
+    except SettingsError as error:
         error.hint = f"{error.hint} Or take the ids as they are, with --unverified.".strip()
         raise
     async with session:
