@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from attrs import evolve
 
 from ..documents import BatchSaver, OrderDocuments
-from ..ids._reading import until_none
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
@@ -35,7 +34,7 @@ from .input.exports import AskedExport
 from .input.options import RateOptions
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext, RunSummary
-from .stop import CountedInput
+from .stop import CountedInput, until_none
 from .summary import SHOWN, finish, stop_of
 from .terminal.output import plain
 from .terminal.progress import Bar, live

@@ -10,15 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async._einvoices.spreadsheet import code_fault
-from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input.options import IdSource
-from invoicing_async.cli.stop import Stop
-from invoicing_async.ids import _reading as ids
+from invoicing_async.ids import InputError, read_ids
+from invoicing_async.ids._lines import LINE_LIMIT
 
 
 def read(data: str | bytes, column: str | None = None, field: str | None = None) -> list[str]:
     raw = data.encode() if isinstance(data, str) else data
-    return list(ids.picked(io.BytesIO(raw), "in", IdSource(column=column, field=field)))
+    return list(read_ids(io.BytesIO(raw), name="in", column=column, field=field))
 
 
 ID = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
@@ -64,7 +62,7 @@ def test_a_list_is_read_whatever_ends_its_lines(
     ],
 )
 def test_a_line_that_holds_no_id_is_named(data: str, said: str) -> None:
-    with pytest.raises(CommandError, match=said.replace("+20", r"\+20").replace("+F", r"\+F").replace("+0", r"\+0")):
+    with pytest.raises(InputError, match=said.replace("+20", r"\+20").replace("+F", r"\+F").replace("+0", r"\+0")):
         read(data)
 
 
@@ -82,35 +80,64 @@ def test_a_column_is_read_whatever_is_around_it(delimiter: str, end: str, head: 
     first = head.replace("{}", delimiter, head.count("{}") - 1).replace("{}", table[0])
     text = end.join([*first.split("\n"), *table[1:]]) + end
     assert read(text, column="order_id") == ["A-1", "A-2"]
-    with pytest.raises(CommandError, match="the header has no column other"):
+    with pytest.raises(InputError, match="the header has no column other"):
         read(text, column="other")
 
 
 def test_the_lines_of_a_table_are_counted_as_they_stand() -> None:
     """Past what stands above the names, and past rows of bare delimiters."""
-    with pytest.raises(CommandError, match="in line 5: the column id is empty"):
+    with pytest.raises(InputError, match="in line 5: the column id is empty"):
         read("sep=;\n;;\nid;x\nA;1\n;2\n", column="id")
-    with pytest.raises(CommandError, match=r"in line 3: .*is a quote not closed"):
+    with pytest.raises(InputError, match=r"in line 3: .*is a quote not closed"):
         read('id,x\nA,1\n"B,2\n', column="id")
-    with pytest.raises(CommandError, match="in line 2: the id is a formula"):
+    with pytest.raises(InputError, match="in line 2: the id is a formula"):
         read('id\n"=""A"""\n', column="id")
-
-
-def test_nothing_is_given_of_a_file_with_a_bad_line(tmp_path: Path) -> None:
-    """It is read through before it is used, and its ids are counted."""
-    file = tmp_path / "ids.txt"
-    file.write_text("A-1\nA-2\u200b\n")
-    with pytest.raises(CommandError, match="line 2"), ids.open_ids(str(file), IdSource(), Stop(lambda: None)):
-        pytest.fail("nothing may be asked for")
-    file.write_bytes(b"A-1\r\rA-2\r")
-    with ids.open_ids(str(file), IdSource(), Stop(lambda: None)) as found:
-        assert found.about == 2
-        assert list(found.items) == ["A-1", "A-2"]  # type: ignore[arg-type] # a file is read as it is
 
 
 def test_a_line_that_never_ends_is_refused_and_many_short_ones_are_not() -> None:
     """Ends in CR alone are ends too, however much of a file they are."""
-    with pytest.raises(CommandError, match="line 2: longer than"):
-        read(b"a\r" + b"b" * (ids.LINE_LIMIT + 1))
+    with pytest.raises(InputError, match="line 2: longer than"):
+        read(b"a\r" + b"b" * (LINE_LIMIT + 1))
     many = [f"A-{number}" for number in range(200_000)]
     assert read("\r".join(many)) == many
+
+
+def test_a_file_is_read_by_its_path_and_named_by_it(tmp_path: Path) -> None:
+    """As text or as a path; it is opened when the first id is asked for, and closed however the reading ends."""
+    file = tmp_path / "ids.txt"
+    file.write_text("A-1\nA-2\n\u200b\n")
+    for path in (file, str(file)):
+        ids = read_ids(path)
+        assert [next(ids), next(ids)] == ["A-1", "A-2"]
+        with pytest.raises(InputError, match=f"^{file} line 3: "):
+            next(ids)
+    absent = read_ids(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        next(absent)
+
+
+@pytest.mark.parametrize("picks", [{}, {"column": "id"}, {"field": "id"}])
+def test_a_file_is_closed_however_the_reading_ends(picks: dict[str, str]) -> None:
+    """At its end, at a bad line, and when who reads it leaves."""
+    data = {"": b"A\nB\n", "column": b"id\nA\nB\n", "field": b'{"id": "A"}\n{"id": "B"}\n'}["".join(picks)]
+    whole, left, bad = io.BytesIO(data), io.BytesIO(data), io.BytesIO(data + b'"')
+    assert list(read_ids(whole, **picks)) == ["A", "B"]
+    ids = read_ids(left, **picks)
+    assert next(ids) == "A"
+    del ids
+    with pytest.raises(InputError, match=r"^input line "):
+        list(read_ids(bad, **picks))
+    assert (whole.closed, left.closed, bad.closed) == (True, True, True)
+
+
+def test_an_open_file_has_its_own_name(tmp_path: Path) -> None:
+    """And so its ending says what it is, unless another name is given."""
+    (tmp_path / "ids.csv").write_text("id\nA\n")
+    with pytest.raises(InputError, match=r"ids\.csv is a table"):
+        list(read_ids((tmp_path / "ids.csv").open("rb")))
+    assert list(read_ids((tmp_path / "ids.csv").open("rb"), name="ids.txt")) == ["id", "A"]
+
+
+def test_a_file_is_csv_or_jsonl_and_not_both() -> None:
+    with pytest.raises(ValueError, match="column and field exclude each other"):
+        read_ids("ids", column="id", field="id")

@@ -11,12 +11,12 @@ from cyclopts import App
 
 from ... import Layout
 from ...documents import OrderDocuments
-from ...ids._reading import SOURCE, check_form, open_ids
 from ...reports._rows import DOWNLOADS, download_row
 from ...runs import DocumentRun
 from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
+from ..input.ids import SOURCE, check_form, open_ids
 from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile
 from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext

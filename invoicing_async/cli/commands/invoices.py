@@ -14,7 +14,6 @@ from cyclopts import App, Parameter
 
 from ...drafts import dump_draft
 from ...errors import SubmissionInDoubtError
-from ...ids._reading import SOURCE, Ids, open_ids, until_none
 from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
@@ -25,9 +24,11 @@ from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
 from ..input.exports import AskedExport, ExportFormat
+from ..input.ids import SOURCE, Ids, open_ids
 from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Seconds
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
+from ..stop import until_none
 from ..summary import BatchSummary, carry_out, reason, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live

@@ -12,7 +12,6 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from ...errors import ResolutionTooEarlyError
-from ...ids._reading import SOURCE, opened
 from ...invoices import AsyncInvoices
 from ...repair import (
     Answer,
@@ -28,6 +27,7 @@ from ...runs import InvoiceRun, State
 from ...settings import Settings, SettingsError
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
+from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, RateOptions, RunFile
 from ..run_summary import command
 from ..summary import words

@@ -25,11 +25,12 @@ from ...drafts import (
     read_jsonl,
     rounding_unit,
 )
-from ...ids._reading import opened, raw_lines
+from ...ids import raw_lines
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
 from ...reports._rows import Row
 from ..exits import CommandError, checked
 from ..terminal.output import plain
+from .ids import opened, readable_input
 
 __all__ = ["DRAFTS_HELP", "BadDraft", "Drafts", "Format", "Reading", "example", "example_csv", "read_drafts"]
 
@@ -119,7 +120,9 @@ def read_drafts(where: str, names: WireNames, reading: Reading | None = None) ->
     if reading.decimal_mark is not None and not is_csv:
         raise CommandError("--decimal-mark is for CSV: numbers in JSON have a decimal point")
     checked(lambda: rounding_unit(reading.rounding), "--rounding")
-    lines, faults = list(raw_lines(opened(where), where)), list[LineFault]()
+    faults = list[LineFault]()
+    with readable_input(where):
+        lines = list(raw_lines(opened(where), where))
     shared: dict[str, Any] = {"names": names, "rounding": reading.rounding, "on_fault": faults.append}
     if is_csv:
         found = list(read_csv(lines, decimal_mark=reading.decimal_mark, **shared))
