@@ -14,7 +14,7 @@ from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
 from ..repair import export_again, note_unreadable
-from ..reports._rows import document_row, download_row
+from ..reports import document_row, download_row
 from ..runs import (
     DocumentRun,
     DocumentState,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
-from ..reports._rows import (
+from ..reports import (
     DOCUMENT_ITEMS,
     DOWNLOADS,
     INVOICE_ITEMS,
     SUBMISSIONS,
+    Report,
     Row,
     document_row,
     invoice_row,
@@ -19,7 +20,6 @@ from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
 from .stop import Stop
 from .summary import BROKEN, SHOWN, authority_note, reason
 from .terminal.output import Count, plain
-from .terminal.report import Report
 
 __all__ = ["DocumentSummary", "InvoiceSummary"]
 

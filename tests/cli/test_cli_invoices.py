@@ -21,6 +21,7 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
+from invoicing_async import reports as rows
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.cli import stop
@@ -29,7 +30,6 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
-from invoicing_async.reports import _rows as rows
 from invoicing_async.sandbox import Faults, Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")

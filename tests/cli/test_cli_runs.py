@@ -25,6 +25,7 @@ from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
+from invoicing_async import reports as rows
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
@@ -39,7 +40,6 @@ from invoicing_async.cli.stop import Stop
 from invoicing_async.cli.terminal import times
 from invoicing_async.cli.terminal.output import Output
 from invoicing_async.models import VatRate
-from invoicing_async.reports import _rows as rows
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 from invoicing_async.settings import Settings

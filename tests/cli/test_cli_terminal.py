@@ -17,6 +17,7 @@ from rich.console import Console
 from invoicing_async import (
     SubmissionInDoubtError,
 )
+from invoicing_async import reports as rows
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import drafts
 from invoicing_async.cli.terminal import progress, report, times
@@ -41,7 +42,6 @@ from invoicing_async.models import (
     Submitted,
     Unsettled,
 )
-from invoicing_async.reports import _rows as rows
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 

@@ -18,7 +18,7 @@ from ...invoices import AsyncInvoices
 from ...models import InvoiceDraft
 from ...policies import Limits, RetryPolicy
 from ...polling import Poller
-from ...reports._rows import DOWNLOADS, SUBMISSIONS, download_row
+from ...reports import DOWNLOADS, SUBMISSIONS, download_row
 from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
 from ...session import Session
 from ..exits import CommandError, Exit

@@ -11,7 +11,7 @@ from cyclopts import App
 
 from ... import Layout
 from ...documents import OrderDocuments
-from ...reports._rows import DOWNLOADS, download_row
+from ...reports import DOWNLOADS, download_row
 from ...runs import DocumentRun
 from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids

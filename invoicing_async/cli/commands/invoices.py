@@ -17,7 +17,7 @@ from ...errors import SubmissionInDoubtError
 from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
-from ...reports._rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
+from ...reports import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 from ...runs import InvoiceRun
 from ...settings import Settings
 from ..durable import agree, carry_out_run, submit_run, take_drafts

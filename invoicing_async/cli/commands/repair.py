@@ -18,7 +18,7 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
-from ...reports._rows import REFRESHES, item_row, refresh_row
+from ...reports import REFRESHES, item_row, refresh_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit

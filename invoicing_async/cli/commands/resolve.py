@@ -22,7 +22,7 @@ from ...repair import (
     read_answers,
     settle,
 )
-from ...reports._rows import item_row
+from ...reports import item_row
 from ...runs import InvoiceRun, State
 from ...settings import Settings, SettingsError
 from ..durable import entered

@@ -7,10 +7,11 @@ from typing import Any
 
 from attrs import frozen
 
-from ...reports._rows import (
+from ...reports import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
     RowType,
+    utc_time,
 )
 from ...runs import (
     Authority,
@@ -23,7 +24,7 @@ from ...runs import (
 )
 from ..run_summary import command, many_doubts
 from ..summary import words
-from ..terminal.times import local_time, utc_time
+from ..terminal.times import local_time
 
 __all__ = ["RunView"]
 

@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
-from ...reports._rows import (
+from ...reports import (
     CHECKS,
     Row,
     check_row,

@@ -27,7 +27,7 @@ from ...drafts import (
 )
 from ...ids import raw_lines
 from ...models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
-from ...reports._rows import Row
+from ...reports import Row
 from ..exits import CommandError, checked
 from ..terminal.output import plain
 from .ids import opened, readable_input

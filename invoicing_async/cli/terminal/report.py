@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from ...reports import Report
-from ...reports._rows import RowType
+from ...reports import Report, RowType
 from ..exits import CommandError
 
-__all__ = ["Report", "opened_report"]
+__all__ = ["opened_report"]
 
 
 @asynccontextmanager
