@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from itertools import starmap
 from typing import Any, TypeVar
 
 from attrs import evolve
 
 from ..documents import BatchSaver, OrderDocuments
+from ..drafts import Drafts
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
 from ..repair import export_again, note_unreadable
-from ..reports import document_row, download_row
+from ..reports import bad_draft_row, document_row, download_row, repeated_draft_row
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -29,7 +31,6 @@ from ..runs import (
     count_without_file,
 )
 from .exits import CommandError, Exit
-from .input.drafts import Drafts
 from .input.exports import AskedExport
 from .input.options import RateOptions
 from .run_kinds import DocumentSummary, InvoiceSummary
@@ -175,12 +176,14 @@ async def take_drafts(run: InvoiceRun, summary: InvoiceSummary, found: Drafts) -
     except DraftConflictError as error:
         raise CommandError(f"nothing was taken in: {error}", hint=error.hint) from error
     await summary.took(intake, "drafts")
-    summary.rest = found.repeated_rows()
+    summary.rest = [*starmap(repeated_draft_row, found.repeated)]
     if bad := found.bad:
         # They are kept until they are corrected; one that has no key, or that of another, is only told.
         first = {draft.key: draft for draft in reversed(bad)}
         intake, kept = await note_unreadable(run, {draft.key: first[draft.key].error for draft in bad})
-        summary.rest += [draft.row() for draft in bad if draft is not first[draft.key] or draft.key not in kept]
+        summary.rest += [
+            bad_draft_row(draft) for draft in bad if draft is not first[draft.key] or draft.key not in kept
+        ]
         await summary.took(intake, "drafts with faults")
     await summary.print_others()
 

@@ -7,9 +7,9 @@ A CSV report is for spreadsheets: it begins with a byte order mark, and no cell 
             await report.add(download_row(outcome))
         await report.publish()
 
-`download_row`, `submission_row` and `request_row` make a row of an outcome; `document_row`, `invoice_row` and
-`item_row` of an item of a run, `check_row` and `refresh_row` of what its repair came to. The `RowType` of each has its
-columns and what the outcomes mean.
+`download_row`, `submission_row` and `request_row` make a row of an outcome, `bad_draft_row` and `repeated_draft_row` of
+a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an item of a run, `check_row` and
+`refresh_row` of what its repair came to. The `RowType` of each has its columns and what the outcomes mean.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from ._report import Report
 from ._row_types import CHECKS, DOCUMENT_ITEMS, DOWNLOADS, INVOICE_ITEMS, REFRESHES, SUBMISSIONS, WAITS, Row, RowType
 from ._rows import (
+    bad_draft_row,
     check_row,
     document_row,
     download_row,
@@ -24,6 +25,7 @@ from ._rows import (
     item_row,
     refresh_row,
     refused_by_authority,
+    repeated_draft_row,
     request_row,
     submission_row,
     utc_time,
@@ -40,6 +42,7 @@ __all__ = [
     "Report",
     "Row",
     "RowType",
+    "bad_draft_row",
     "check_row",
     "document_row",
     "download_row",
@@ -47,6 +50,7 @@ __all__ = [
     "item_row",
     "refresh_row",
     "refused_by_authority",
+    "repeated_draft_row",
     "request_row",
     "submission_row",
     "utc_time",

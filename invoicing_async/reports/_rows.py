@@ -7,6 +7,7 @@ import os
 from datetime import UTC, datetime
 
 from ..documents import DownloadOutcome
+from ..drafts import BadDraft
 from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
 from ..invoices import SubmitOutcome
 from ..models import (
@@ -30,6 +31,7 @@ from ..runs import Checked, DocumentState, Item, State, apparent_state, recorded
 from ._row_types import FILE, SAID, Row
 
 __all__ = [
+    "bad_draft_row",
     "check_row",
     "document_row",
     "download_row",
@@ -37,6 +39,7 @@ __all__ = [
     "item_row",
     "refresh_row",
     "refused_by_authority",
+    "repeated_draft_row",
     "request_row",
     "submission_row",
     "utc_time",
@@ -92,6 +95,17 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
         case Rejected(_, error) | NotSent(_, error) | Invalid(_, error):
             named = {Rejected: "rejected", NotSent: "not_sent", Invalid: "invalid"}
             return row | {"outcome": named[type(outcome)], **_error(error)}
+
+
+def bad_draft_row(draft: BadDraft) -> Row:
+    """Return a draft of a file that cannot be sent; each of its `faults` has line, column, path and message."""
+    faults = [_parts(fault, "line", "column", "path", "message") for fault in draft.faults]
+    return {"key": draft.key, "line": draft.line, "outcome": "invalid", "error": draft.error, "faults": faults}
+
+
+def repeated_draft_row(key: str, line: int) -> Row:
+    """Return a key that came again in a file with the same content, on this line."""
+    return {"key": key, "line": line, "outcome": "duplicate"}
 
 
 def request_row(request: InvoiceRequest | Unsettled) -> Row:

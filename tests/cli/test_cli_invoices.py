@@ -30,6 +30,7 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
+from invoicing_async.drafts import example_draft
 from invoicing_async.sandbox import Faults, Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -40,7 +41,7 @@ def test_every_fault_of_a_file_is_named_and_nothing_is_sent(
 ) -> None:
     """Faults carry line and path; a key that comes again with other content is one of them."""
     sandbox = services()
-    good = dump_draft(drafts.example(1))
+    good = dump_draft(example_draft(1))
     bad = json.loads(good) | {"key": "B", "bogus": 1}
     bad["lines"][0]["price"] = "dear"
     other = good.replace("LAMP-01", "LAMP-02")
@@ -271,7 +272,7 @@ def test_more_keys_in_doubt_than_fit_are_counted() -> None:
             rows.SUBMISSIONS, memory_output(), stop.CountedInput(stop.Stop(lambda: None)), None
         )
         settling = invoices.Settling(batch, None)
-        list(settling.begun([drafts.example(number) for number in range(25)]))
+        list(settling.begun([example_draft(number) for number in range(25)]))
 
         async def cancelled() -> AsyncGenerator[Any]:
             nothing: tuple[Any, ...] = ()

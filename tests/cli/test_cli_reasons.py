@@ -13,8 +13,8 @@ from served import Cli, json_lines, write_drafts
 
 from invoicing_async import reports as rows
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input.drafts import example
 from invoicing_async.cli.summary import authority_note, reason
+from invoicing_async.drafts import example_draft as example
 from invoicing_async.errors import SubmissionInDoubtError
 from invoicing_async.models import InDoubt, InvoiceRequest, RequestStatus
 from invoicing_async.runs import Item

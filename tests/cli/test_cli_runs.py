@@ -34,11 +34,11 @@ from invoicing_async._files.names import file_name
 from invoicing_async.cli import run_kinds, run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input import drafts
 from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.stop import Stop
 from invoicing_async.cli.terminal import times
 from invoicing_async.cli.terminal.output import Output
+from invoicing_async.drafts import example_draft
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
@@ -301,7 +301,7 @@ def test_kill_9_never_makes_an_invoice_twice(services: Callable[..., Sandbox], c
 def test_submit_wait_export_and_the_same_again(services: Callable[..., Sandbox], cli: Cli) -> None:
     """Each draft is submitted once, ever; a second command answers with what is known and exports nothing twice."""
     sandbox = services(evolve_faults(failed_share=0.3))
-    Path("d.jsonl").write_text(write_drafts(Path("d.jsonl"), 10).read_text() + dump_draft(drafts.example(4)) + "\n")
+    Path("d.jsonl").write_text(write_drafts(Path("d.jsonl"), 10).read_text() + dump_draft(example_draft(4)) + "\n")
     tokens = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--export", "pdf", "--to", "inv")
     code, out, _ = cli(*tokens, "--report", "r.json", "--json")
     assert code == Exit.SOME_LEFT
@@ -415,7 +415,7 @@ def test_what_is_in_doubt_is_named_with_its_commands_and_settled(services: Calla
 def test_a_rejected_draft_is_sent_again_only_when_asked(services: Callable[..., Sandbox], cli: Cli) -> None:
     """`runs retry` lets it; a key that looks like an option is a key all the same."""
     sandbox = services(QUICK)
-    draft = drafts.example(1)
+    draft = example_draft(1)
     Path("d.jsonl").write_text(dump_draft(draft).replace("ORDER-0001", "-k'1 x"))
     sandbox.script(Operation.SUBMIT, [REFUSED])
     assert cli("invoices", "submit", "d.jsonl", "--run", "i.db")[0] == Exit.SOME_LEFT

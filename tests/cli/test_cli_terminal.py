@@ -19,9 +19,9 @@ from invoicing_async import (
 )
 from invoicing_async import reports as rows
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input import drafts
 from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
+from invoicing_async.drafts import example_draft
 from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
 from invoicing_async.models import (
@@ -149,7 +149,7 @@ def test_quiet_shows_only_trouble() -> None:
 
 DOCUMENT = SavedDocument(order_id="o", path=Path("f/o.pdf"), size=9, sha256="ab", attempts=2, request_id="r")
 REFUSED = OrderStatusError("later", status=422, code="ORDER_021", request_id="r-1")
-DRAFT = drafts.example()
+DRAFT = example_draft()
 DONE = InvoiceRequest(request_id="q", status=RequestStatus.SUCCESS, data=InvoiceData(id="i", code="c"))
 
 

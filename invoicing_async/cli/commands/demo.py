@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from ...auth import HmacAuth, OAuthClientCredentials
 from ...clock import RealClock
 from ...documents import OrderDocuments
+from ...drafts import example_draft
 from ...errors import InvoicingError
 from ...invoices import AsyncInvoices
 from ...models import InvoiceDraft
@@ -22,7 +23,6 @@ from ...reports import DOWNLOADS, SUBMISSIONS, download_row
 from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
 from ...session import Session
 from ..exits import CommandError, Exit
-from ..input.drafts import example
 from ..input.options import FLAG, Common
 from ..serving import Served, served
 from ..stop import CountedInput, Stop, listening
@@ -80,7 +80,7 @@ class Script:
 
 
 def _draft(number: int) -> InvoiceDraft:
-    draft = example(number)
+    draft = example_draft(number)
     lines = tuple(
         evolve(line, quantity=Decimal(number), amount=line.price * number - (line.discount_amount or 0))
         for line in draft.lines
