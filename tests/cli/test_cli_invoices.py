@@ -67,30 +67,6 @@ CSV_HEAD = "key,invoice_template_id,name,unit,price,quantity"
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 
-def test_csv_faults_of_one_invoice_stand_together(tmp_path: Path) -> None:
-    """A key's rows are one draft, whatever lies between its faults; a row without a key stands alone."""
-    file = tmp_path / "d.csv"
-    rows_ = [
-        f"A,{TEMPLATE},Lamp,piece,dear,2",
-        "A,,Lamp,piece,1,2",
-        'A,,"La\nmp",piece,1,many',
-        f"B,{TEMPLATE},Lamp,piece,1,2",
-        f",{TEMPLATE},Lamp,piece,1,2",
-        f"C,{TEMPLATE},Lamp,piece,cheap,2",
-    ]
-    file.write_text("\n".join([CSV_HEAD, *rows_]) + "\n")
-    found = drafts.read_drafts(str(file), WireNames())
-    assert [(bad.line, bad.key, len(bad.faults)) for bad in found.bad] == [(2, "A", 2), (7, "", 1), (8, "C", 1)]
-    assert [(fault.line, fault.column) for fault in found.bad[0].faults] == [(2, "price"), (4, "quantity")]
-    assert (list(found.lines), found.head) == (["B"], False)
-    file.write_text("key,price\nA,1")
-    found = drafts.read_drafts(str(file), WireNames())
-    assert found.head
-    assert [bad.line for bad in found.bad] == [1]
-    file.write_text("price;invoice_template_id\n" + "1;x\n")
-    assert drafts.read_drafts(str(file), WireNames()).head
-
-
 def test_the_form_of_a_file_is_its_ending_or_as_told(tmp_path: Path) -> None:
     """CSV by its ending, else JSONL; --format goes before."""
     text = f"{CSV_HEAD}\nA,{TEMPLATE},Lamp,piece,1,2\n"

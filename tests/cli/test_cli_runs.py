@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from attrs import evolve
@@ -25,7 +24,6 @@ from forked import Forked, forked
 from rich.console import Console
 from served import SECRETS, Cli, aged, command, json_lines, signals, whole, write_drafts, write_ids
 
-from invoicing_async import reports as rows
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async._durable.records import NewDraft
 from invoicing_async._durable.states import Event
@@ -36,11 +34,10 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.stop import Stop
-from invoicing_async.cli.terminal import times
 from invoicing_async.cli.terminal.output import Output
 from invoicing_async.drafts import example_draft
 from invoicing_async.models import VatRate
-from invoicing_async.runs import Item, RunKind, SqliteReader
+from invoicing_async.runs import RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 from invoicing_async.settings import Settings
 
@@ -741,10 +738,3 @@ def test_progress_shows_the_states_below_the_bars(
     assert re.search(r"Submitted .*30/30", plain)
     assert re.search(r"Settled .*30/30", plain)
     assert re.search(r"Exported .*30/30", plain)
-
-
-def test_an_answer_that_reads_no_more_is_left_out() -> None:
-    """A row never fails for what a service once answered; what the library wrote is in the file whole."""
-    item = Item(seq=1, key="a", state="success", request_id=str(uuid4()), result="{", payload_sha256="0")
-    assert rows.item_row(item)["lookup_code"] is None
-    assert times.local_time(None) == ""
