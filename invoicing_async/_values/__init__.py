@@ -2,6 +2,7 @@
 
 - `adaptive_polling`: When to ask again, learned: where the next poll of an operation repays itself, from the polls
   before.
+- `attempts`: What errors carry: the history of a call, and the faults of a draft.
 - `cells`: Text in the cells of a CSV file that a spreadsheet opens: no cell is run as a formula, and each reads back
   as it was.
 - `characters`: Characters that nobody sees, and where a text has one: keys, ids, codes, addresses and secrets must
@@ -9,6 +10,8 @@
 - `checked`: Frozen values whose fields are converted and checked where they are made: each wrong type is a fault by its
   name.
 - `digest_set`: Which ids a batch has met already, in 12 bytes each.
+- `field_rules`: What a field of a draft may hold: one rule in the field's metadata, from which the limits, types and
+  names follow.
 - `skew`: The words for two clocks that are apart: a signature is refused when this machine's time is too far off.
 - `table`: Lines and rows of a file as people's programs write them: line ends, marks of the encoding, padding,
   delimiters.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -24,7 +24,10 @@ from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Session, Sleep
 
-__all__ = ["KINDS", "Exporting"]
+__all__ = ["KINDS", "ExportFormat", "Exporting"]
+
+ExportFormat: TypeAlias = Literal["pdf", "xml"]
+"""What a finished invoice is saved as. A further format stands here and in `KINDS`."""
 
 KINDS: dict[str, DocumentType] = {
     "pdf": Pdf(PDF_TYPES | GENERIC),
@@ -114,7 +117,7 @@ class Exporting:
             seen.append(link.url)
             found = await self._fetched(link)
             if isinstance(found, bytes):
-                return await self._stored(found)
+                return await self.session.resource(DiskWriter).store(self.place, found)
             if not isinstance(found, _Moved):
                 return found
             try:
@@ -148,9 +151,6 @@ class Exporting:
         session = self.session
         receiver = DocumentReader(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
         return await receiver.receive(response, session.resource(DiskWriter), self.place)
-
-    async def _stored(self, body: bytes) -> Published:
-        return await self.session.resource(DiskWriter).store(self.place, body)
 
     def _error(self, text: str) -> ExportError:
         return ExportError(text, invoice_id=self.invoice_id)

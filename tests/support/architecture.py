@@ -28,7 +28,7 @@ FLOORS = {
     "features": ("documents", "invoices", "drafts", "sandbox"),
     "one verb": ("session",),
     "credentials": ("auth",),
-    "network, files, e-invoices": ("transport", "_files", "_einvoices"),
+    "network, files, e-invoices, load": ("transport", "_files", "_einvoices", "_governor"),
     "core": ("_core",),
     "values": ("values",),
 }
@@ -36,7 +36,7 @@ FLOORS = {
 
 ROOMS = {
     "_core": {"_core", "clock"},
-    "values": {"_values", "errors", "events", "models", "policies", "polling"},
+    "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
     "runs": {"_durable", "runs"},
     "tools": {"ids", "repair", "reports", "settings"},
@@ -45,8 +45,7 @@ ROOMS = {
 """The rooms that are more than the package, or the module, of their name."""
 
 NAMES = (
-    "_einvoices", "auth", "session", "documents", "invoices", "drafts", "sandbox",
-    "_files",
+    "_einvoices", "_files", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox",
 )  # fmt: skip
 """The rooms that are one package or module."""
 
