@@ -65,7 +65,7 @@ def test_sign_refuses_what_it_cannot_sign(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def findings(values: dict[str, str]) -> dict[str, tuple[str, str]]:
-    return {found.subject: (found.grade, found.text) for found in doctor.findings(configured.Settings(values))}
+    return {found.subject: (found.grade, found.text) for found in configured.findings(configured.Settings(values))}
 
 
 def test_doctor_names_what_is_missing_and_what_is_misspelled() -> None:

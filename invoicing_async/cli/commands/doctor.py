@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated
 
-from attrs import asdict, frozen
+from attrs import asdict
 from rich.text import Text
 
 from ...auth import OAuthClientCredentials, StaticToken
@@ -23,34 +21,23 @@ from ...clock import RealClock
 from ...errors import InvoicingError
 from ...policies import RetryPolicy, Timeouts
 from ...session import Session
-from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings, SettingsError
+from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Finding, Grade, Service, Settings, SettingsError, findings
 from ...transport import Exchange, Request
 from ..exits import Exit
 from ..input.options import FLAG, Common
 from ..terminal.output import Output, hints, plain
 
-__all__ = ["Finding", "clock_difference", "doctor", "findings"]
+__all__ = ["clock_difference", "doctor"]
 
 SKEW = 5.0
 """Seconds between the clocks that are worth a word: a signature carries a timestamp."""
 
-Grade = Literal["ok", "note", "bad"]
 _MARKS: Mapping[Grade, tuple[str, str]] = {
     "ok": ("ok", "green"),
     "note": ("note", "yellow"),
     "bad": ("no", "bold red"),
 }
 _clock = RealClock()
-
-
-@frozen
-class Finding:
-    """One thing that was looked at."""
-
-    section: str
-    subject: str
-    grade: Grade
-    text: str
 
 
 async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None = None) -> int:
@@ -65,7 +52,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     settings, output = common.settings(), Output.of(common)
     found = [*_program(common.env_file), *findings(settings)]
     if online:
-        usable = [s for s in (DOCUMENTS, INVOICES) if _is_used(settings, s) and not settings.missing(s)]
+        usable = [s for s in (DOCUMENTS, INVOICES) if settings.uses(s) and not settings.missing(s)]
         for several in await asyncio.gather(*(_asked(settings, service) for service in usable)):
             found += several
     for finding in found:
@@ -98,56 +85,6 @@ def _program(env_file: Path | None) -> Iterator[Finding]:
     shared = os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     text = f"{file}: others on this machine may read it (chmod 600)" if shared else str(file)
     yield Finding(section, "settings file", "note" if shared else "ok", text)
-
-
-def findings(settings: Settings) -> Iterator[Finding]:
-    """Look at the settings without asking anybody."""
-    missing = {service.title: settings.missing(service) for service in (DOCUMENTS, INVOICES)}
-    used = {service.title: _is_used(settings, service) for service in (DOCUMENTS, INVOICES)}
-    for service in (DOCUMENTS, INVOICES):
-        if not used[service.title]:
-            alone = not any(used.values())
-            yield Finding(service.title, "all", "bad" if alone else "note", f"nothing of {service.prefix}… is set")
-            continue
-        for variable in service.variables:
-            name, value = service.name(variable), settings.get(service, variable.name)
-            if name in missing[service.title]:
-                yield Finding(service.title, name, "bad", f"not set: {variable.meaning}")
-            elif value is not None and value != value.strip():
-                yield Finding(service.title, name, "note", "set; begins or ends with white space, is that meant?")
-            elif value is not None:
-                yield Finding(service.title, name, "ok", "set")
-        if not missing[service.title]:
-            yield from _usable(settings, service)
-    for name in settings.unknown():
-        yield Finding("Other variables", name, "bad", "is none of ours: misspelled?")
-
-
-def _is_used(settings: Settings, service: Service) -> bool:
-    return any(settings.get(service, variable.name) is not None for variable in service.variables)
-
-
-def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
-    """Build what the settings describe, as a call would."""
-    try:
-        if service is DOCUMENTS:
-            settings.documents()
-        else:
-            settings.names(), settings.endpoints(), settings.invoices()
-    except SettingsError as error:
-        yield Finding(service.title, "settings", "bad", str(error))
-        return
-    url = urlsplit(settings.base_url(service))
-    try:
-        local = ip_address(url.hostname or "").is_loopback
-    except ValueError:
-        local = url.hostname == "localhost"
-    if url.scheme == "http" and not local:
-        yield Finding(service.title, "base URL", "bad", "http: the credentials would travel unencrypted")
-    else:
-        yield Finding(service.title, "settings", "ok", "complete")
-    if proxy := settings.network.way_to(settings.base_url(service)):
-        yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}")
 
 
 async def _asked(settings: Settings, service: Service) -> list[Finding]:

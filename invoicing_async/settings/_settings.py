@@ -1,14 +1,4 @@
-"""Settings and credentials from the environment, or from a file of `NAME=VALUE` lines, as the command line takes them.
-
-Every point that the services' documents leave open is a variable here, so that live keys need no patch.
-
-    settings = Settings.load(env_file="invoicing.env")
-    async with settings.documents() as session:
-        async for outcome in OrderDocuments(session).download_many(order_ids, "invoices"): ...
-
-`DOCUMENTS` and `INVOICES` list the variables of either service. What is missing or wrong is a `SettingsError`, which
-names the variable and never shows its value.
-"""
+"""The variables of both services, and the sessions that they describe."""
 
 from __future__ import annotations
 
@@ -24,15 +14,15 @@ from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
-from .auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
-from .drafts import WireNames
-from .invoices import AsyncInvoices, Endpoints
-from .policies import Limits, RetryPolicy, Timeouts
-from .session import Session
-from .transport import proxy_fault, proxy_for
+from ..auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
+from ..drafts import WireNames
+from ..invoices import AsyncInvoices, Endpoints
+from ..policies import Limits, RetryPolicy, Timeouts
+from ..session import Session
+from ..transport import proxy_fault, proxy_for
 
 if TYPE_CHECKING:
-    from .transport import AiohttpTransport
+    from ..transport import AiohttpTransport
 
 __all__ = [
     "CA_FILE",
@@ -148,7 +138,7 @@ class Network:
 
     def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
         """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
-        from .transport import AiohttpTransport
+        from ..transport import AiohttpTransport
 
         return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
 
@@ -209,6 +199,10 @@ class Settings:
         """Return a variable's value; None if it is not set. An empty one counts only where it means something."""
         value = self.values.get(service.prefix + name)
         return value if value or (value is not None and name == "SIGNATURE_PREFIX") else None
+
+    def uses(self, service: Service) -> bool:
+        """Tell whether any variable of the service is set."""
+        return any(self.get(service, variable.name) is not None for variable in service.variables)
 
     def missing(self, service: Service) -> tuple[str, ...]:
         """Name the variables that the service needs and that are not set."""
