@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from itertools import starmap
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from attrs import evolve
 
-from ..documents import BatchSaver, OrderDocuments
+from ..documents import OrderDocuments
 from ..drafts import Drafts
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
@@ -94,16 +94,6 @@ async def carry_out_run(
         return await finish(summary, begun())
 
 
-class _Placing(OrderDocuments):
-    """Order documents whose batches all do the same when a name is taken."""
-
-    on_existing = "keep"
-
-    async def saver(self, *args: Any, **options: Any) -> BatchSaver:
-        """Prepare the folder, as `OrderDocuments.saver`."""
-        return await super().saver(*args, on_existing=self.on_existing, **options)
-
-
 async def take_ids(
     run: DocumentRun, summary: DocumentSummary, items: Iterable[str] | AsyncIterable[str], about: int | None
 ) -> None:
@@ -134,14 +124,12 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     session = context.settings.documents(pace, on_event=summary.monitor)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
-        documents = _Placing(session)
-        documents.on_existing = run.ledger.settings.get("on_existing", "keep")
         if not verify:
             # What was saved before has its outcome, and is not to be looked at.
             async with aclosing(run.ledger.items((DocumentState.SAVED, DocumentState.SKIPPED))) as items:
                 async for item in items:
                     summary.add(document_row(item) | {"outcome": "recorded"})
-        async with aclosing(run.download(documents, verify=verify)) as outcomes:
+        async with aclosing(run.download(OrderDocuments(session), verify=verify)) as outcomes:
             async for outcome in outcomes:
                 if not isinstance(outcome, NotStarted):
                     summary.add(download_row(outcome))
