@@ -93,7 +93,7 @@ class DocumentRun:
             yield run
 
     def differing(self, wanted: Mapping[str, object]) -> Mapping[str, object]:
-        """Return which of these settings of `open` the run was begun with otherwise, each as recorded; None is none."""
+        """Return which of these settings of `open` the run has otherwise, each as recorded; None is not compared."""
         begun = {"on_existing": self.on_existing.value, **self.ledger.settings}
         given = {name: value.value if isinstance(value, OnExisting) else value for name, value in wanted.items()}
         return {name: begun[name] for name, value in given.items() if value not in (None, begun[name])}

@@ -7,12 +7,14 @@ Every point that the services' documents leave open is a variable here, so that 
         async for outcome in OrderDocuments(session).download_many(order_ids, "invoices"): ...
 
 `DOCUMENTS` and `INVOICES` list the variables of either service. What is missing or wrong is a `SettingsError`, which
-names the variable and never shows its value; `findings` says all of it at once, before anything is called.
+names the variable and never shows its value; `findings` says all of it at once, before
+anything is called, and `ask_services` whether the services answer.
 """
 
 from __future__ import annotations
 
 from ._checks import Finding, Grade, findings
+from ._online import ask_services
 from ._settings import (
     CA_FILE,
     DOCUMENTS,
@@ -42,6 +44,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Variable",
+    "ask_services",
     "findings",
     "trust_only",
 ]

@@ -14,9 +14,9 @@ from served import SECRETS, json_lines
 
 from invoicing_async import settings as configured
 from invoicing_async.cli.app import run
-from invoicing_async.cli.commands import doctor
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Sandbox
+from invoicing_async.settings import _online
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -90,7 +90,7 @@ def test_doctor_names_what_is_missing_and_what_is_misspelled() -> None:
 )
 def test_clock_difference(date: str | None, apart: float | None) -> None:
     """The service's Date tells how far this machine's clock is ahead."""
-    assert doctor.clock_difference(date, 120.0) == apart
+    assert _online.clock_difference(date, 120.0) == apart
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_clock_difference(date: str | None, apart: float | None) -> None:
 )
 def test_a_clock_that_is_off_is_found(date: str | None, grade: str) -> None:
     """A few seconds do not matter; more spoil a signature's timestamp."""
-    found = doctor._clocks(configured.DOCUMENTS, date, 120.0)
+    found = _online._clocks(configured.DOCUMENTS, date, 120.0)
     assert found.grade == grade
 
 

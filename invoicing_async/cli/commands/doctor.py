@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import stat
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,28 +14,18 @@ from typing import Annotated
 from attrs import asdict
 from rich.text import Text
 
-from ...auth import OAuthClientCredentials, StaticToken
-from ...clock import RealClock
-from ...errors import InvoicingError
-from ...policies import RetryPolicy, Timeouts
-from ...session import Session
-from ...settings import DOCUMENTS, ENV_FILE, INVOICES, Finding, Grade, Service, Settings, SettingsError, findings
-from ...transport import Exchange, Request
+from ...settings import ENV_FILE, Finding, Grade, ask_services, findings
 from ..exits import Exit
 from ..input.options import FLAG, Common
-from ..terminal.output import Output, hints, plain
+from ..terminal.output import Output, plain
 
-__all__ = ["clock_difference", "doctor"]
-
-SKEW = 5.0
-"""Seconds between the clocks that are worth a word: a signature carries a timestamp."""
+__all__ = ["doctor"]
 
 _MARKS: Mapping[Grade, tuple[str, str]] = {
     "ok": ("ok", "green"),
     "note": ("note", "yellow"),
     "bad": ("no", "bold red"),
 }
-_clock = RealClock()
 
 
 async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None = None) -> int:
@@ -52,9 +40,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     settings, output = common.settings(), Output.of(common)
     found = [*_program(common.env_file), *findings(settings)]
     if online:
-        usable = [s for s in (DOCUMENTS, INVOICES) if settings.uses(s) and not settings.missing(s)]
-        for several in await asyncio.gather(*(_asked(settings, service) for service in usable)):
-            found += several
+        found += await ask_services(settings)
     for finding in found:
         output.line(asdict(finding))
     bad = [finding for finding in found if finding.grade == "bad"]
@@ -85,61 +71,6 @@ def _program(env_file: Path | None) -> Iterator[Finding]:
     shared = os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     text = f"{file}: others on this machine may read it (chmod 600)" if shared else str(file)
     yield Finding(section, "settings file", "note" if shared else "ok", text)
-
-
-async def _asked(settings: Settings, service: Service) -> list[Finding]:
-    try:
-        url = Session(settings.base_url(service), auth=StaticToken("-")).base_url
-    except ValueError:
-        return []  # what is wrong with it was said already
-    transport = settings.network.transport(Timeouts(connect=5, read=5))
-    begun = _clock.now()
-    # Any answer, also without credentials, tells that the service is there, and what time it has.
-    request = Request(method="GET", path="/", base_url=url.rstrip("/"), authorised=False)
-    try:
-        async with transport.send(request, Exchange()) as answer:
-            elapsed, date, status = _clock.now() - begun, answer.header("Date"), answer.status
-    except InvoicingError as error:
-        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints(error))))]
-    finally:
-        await transport.close()
-    text = f"answers ({status}, {elapsed * 1000:,.0f} ms)"
-    found = [Finding(service.title, "online", "ok", text), _clocks(service, date, begun + elapsed / 2)]
-    return [*found, *(await _token(settings) if service is INVOICES else [])]
-
-
-def _clocks(service: Service, date: str | None, now: float) -> Finding:
-    apart = clock_difference(date, now)
-    if apart is None:
-        return Finding(service.title, "clock", "note", "the service does not say what time it is")
-    if abs(apart) <= SKEW:
-        return Finding(service.title, "clock", "ok", "agrees with the service's to a few seconds")
-    side = "ahead of" if apart > 0 else "behind"
-    return Finding(service.title, "clock", "bad", f"this machine is {abs(apart):,.0f} s {side} the service")
-
-
-def clock_difference(date: str | None, now: float) -> float | None:
-    """Return by how many seconds `now` is ahead of a Date header; None if there is none that can be read."""
-    try:
-        return None if date is None else now - parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
-
-
-async def _token(settings: Settings) -> list[Finding]:
-    """Ask for a token: it changes nothing at the service and tells whether the client is known."""
-    try:
-        session = settings.invoices(retry=RetryPolicy(attempts=1, deadline=15))
-    except SettingsError:
-        return []
-    if not isinstance(session.auth, OAuthClientCredentials):
-        return []
-    try:
-        async with session:
-            await session.auth.prepare(session.call, session.clock)
-    except InvoicingError as error:
-        return [Finding(INVOICES.title, "token", "bad", " ".join((f"{error}.", *hints(error))))]
-    return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]
 
 
 def _show(output: Output, found: list[Finding]) -> None:
