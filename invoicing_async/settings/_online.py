@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
 from ..auth import OAuthClientCredentials, StaticToken
 from ..clock import RealClock
-from ..errors import ApiError, InvoicingError
+from ..errors import InvoicingError, hints_of
 from ..policies import RetryPolicy, Timeouts
 from ..session import Session
 from ..transport import Exchange, Request
@@ -47,7 +46,7 @@ async def _asked(settings: Settings, service: Service) -> list[Finding]:
         async with transport.send(request, Exchange()) as answer:
             elapsed, date, status = _clock.now() - begun, answer.header("Date"), answer.status
     except InvoicingError as error:
-        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *_hints(error))))]
+        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints_of(error))))]
     finally:
         await transport.close()
     text = f"answers ({status}, {elapsed * 1000:,.0f} ms)"
@@ -85,16 +84,5 @@ async def _token(settings: Settings) -> list[Finding]:
         async with session:
             await session.auth.prepare(session.call, session.clock)
     except InvoicingError as error:
-        return [Finding(INVOICES.title, "token", "bad", " ".join((f"{error}.", *_hints(error))))]
+        return [Finding(INVOICES.title, "token", "bad", " ".join((f"{error}.", *hints_of(error))))]
     return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]
-
-
-def _hints(error: InvoicingError) -> Iterator[str]:
-    """Yield what to do about an error: what the service says of it, unless the error says so, and what we say."""
-    said, ours = error.hint, type(error).hint
-    if isinstance(error, ApiError) and said != ours:
-        if said not in str(error):
-            yield f"The service says: {said}"
-        yield ours
-    else:
-        yield said
