@@ -12,7 +12,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    _fill_closed_streams()
+    # Open what fails at every use where a standard stream is closed: a loop's own file would take its number.
+    for number, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, way)
     tokens = sys.argv[1:]
     if tokens == ["--version"]:  # what is asked for most, by scripts: needs nothing else
         try:
@@ -29,15 +34,6 @@ def main() -> None:
     from .cli.app import run
 
     raise SystemExit(run(tokens))
-
-
-def _fill_closed_streams() -> None:
-    """Open what fails at every use where a standard stream is closed: a loop's own file would take its number."""
-    for number, way in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, way)
 
 
 if __name__ == "__main__":

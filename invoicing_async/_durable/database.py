@@ -150,24 +150,17 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
     new = path.with_name(f"{path.name}.{token()}.new")
     try:
         _fill(new, kind, {"kind": kind.value, "settings": json_text(settings or {}), "created": repr(created)})
-        with suppress(FileExistsError):
-            _publish(new, path)
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            pass  # the other process was first
+        except OSError:  # no hard links there
+            if not path.exists():
+                new.replace(path)
     finally:
         for suffix in ("", "-journal", "-wal", "-shm"):
             new.with_name(new.name + suffix).unlink(missing_ok=True)
     sync_folder(path.parent)
-
-
-def _publish(new: Path, path: Path) -> None:
-    """Link a new file to its name, which it must not take from another. Raises `FileExistsError`."""
-    try:
-        os.link(new, path)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links there
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, "there is one by now", str(path)) from None
-        new.replace(path)
 
 
 def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:

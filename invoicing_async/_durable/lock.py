@@ -139,7 +139,14 @@ def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> It
         if not _taken(descriptor) or not _is_there(file, descriptor):
             raise refuse(_named(file))
         try:
-            _write_note(file, now)
+            since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+            holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
+            with suppress(OSError):  # it is only a note
+                note = os.open(note_of(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                try:
+                    os.write(note, json.dumps(holder).encode())
+                finally:
+                    os.close(note)
             yield partial(_is_there, file, descriptor)
         finally:
             with suppress(OSError):  # the folder may be gone, or the file may have another name by now
@@ -198,17 +205,6 @@ def _is_there(file: Path, descriptor: int) -> bool:
         return os.path.samestat(file.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _write_note(file: Path, now: float) -> None:
-    since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
-    with suppress(OSError):  # it is only a note
-        descriptor = os.open(note_of(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            os.write(descriptor, json.dumps(holder).encode())
-        finally:
-            os.close(descriptor)
 
 
 def _named(file: Path) -> Holder:

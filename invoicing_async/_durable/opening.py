@@ -52,7 +52,14 @@ def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> Open
         _index_requests(transaction)
     transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
-        _forget(transaction)
+        # Whatever may have been sent while the lost log was written is in doubt: all that is not final or accepted. As
+        # far as is known each left at this moment: none of them is settled before nothing can arrive any more.
+        lost = "the run's log was lost, and with it whether this was sent"
+        for state in (state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}):
+            while seqs := [seq for (seq,) in transaction.execute(SOME, (state,)).fetchall()]:
+                change_items(transaction, [Change(ref=seq, event=Event.LOG_LOST, error=lost) for seq in seqs])
+        now, doubt = transaction.now(), State.IN_DOUBT.value
+        transaction.execute("UPDATE items SET sent_at = ?, updated = ? WHERE state = ?", (now, now, doubt))
     sending = transaction.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
     text = "the process ended while this was being sent"
     change_items(transaction, [Change(ref=seq, event=Event.CRASHED, error=text) for (seq,) in sending])
@@ -73,17 +80,3 @@ def _index_requests(transaction: Transaction) -> None:
             f"CREATE {unique}INDEX items_request ON items (request_id COLLATE NOCASE) WHERE request_id IS NOT NULL"
         )
     transaction.unique_requests = transaction.one(made).startswith("CREATE UNIQUE")
-
-
-def _forget(transaction: Transaction) -> None:
-    """Put in doubt whatever may have been sent while the lost log was written: all that is not final or accepted.
-
-    As far as is known each left at this moment: none of them is settled before nothing can arrive any more.
-    """
-    text = "the run's log was lost, and with it whether this was sent"
-    open_states = [state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}]
-    for state in open_states:
-        while seqs := [seq for (seq,) in transaction.execute(SOME, (state,)).fetchall()]:
-            change_items(transaction, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
-    now = transaction.now()
-    transaction.execute("UPDATE items SET sent_at = ?, updated = ? WHERE state = ?", (now, now, State.IN_DOUBT.value))

@@ -71,8 +71,19 @@ class Settlement:
                     yield _noted(item, waiting)
 
     async def _ended(self, seq: int, end: End) -> Item:
+        if isinstance(end, Unsettled):
+            change = Change(ref=seq, event=Event.POLL_NEW, error=error_line(end.error))
+        else:
+            change = Change(
+                ref=seq,
+                event=_POLLED.get(end.status, Event.POLL_NEW),
+                invoice_id=end.data.id if end.data else None,
+                result=result_text(end),
+                code=end.code,
+                error=end.reason,
+            )
         try:
-            await self._ledger.transition_many([_polled(seq, end)])
+            await self._ledger.transition_many([change])
         except ValueError as error:
             # Settled otherwise meanwhile, which concerns no other item.
             _log.warning("what became of item %d could not be recorded: %s", seq, error)
@@ -106,14 +117,6 @@ class Settlement:
             error=item.error,
         )
         return evolve(await current_item(self._ledger, item.seq), error=None)
-
-
-def _polled(seq: int, end: End) -> Change:
-    if isinstance(end, Unsettled):
-        return Change(ref=seq, event=Event.POLL_NEW, error=error_line(end.error))
-    invoice_id = end.data.id if end.data else None
-    event = _POLLED.get(end.status, Event.POLL_NEW)
-    return Change(ref=seq, event=event, invoice_id=invoice_id, result=result_text(end), code=end.code, error=end.reason)
 
 
 def _noted(item: Item, waiting: dict[str, list[int]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -162,14 +162,8 @@ def decode_token(body: bytes) -> Token:
     token = answer.get("access_token") if answer else None
     if answer is None or not isinstance(token, str) or not HEADER_TEXT.fullmatch(token):
         raise ProtocolError("the token answer must be a JSON object with an access_token that fits a header")
-    return Token(access_token=token, expires_in=_lifetime(answer.get("expires_in")))
-
-
-def _lifetime(value: object) -> float | None:
-    """Seconds from a number or from digits in text, which some token services send; None for anything else."""
-    if isinstance(value, str) and not SECONDS.fullmatch(value):
-        return None
-    if not isinstance(value, (Decimal, str)):
-        return None
-    seconds = float(value)
-    return seconds if isfinite(seconds) and seconds >= 0 else None
+    lifetime, seconds = answer.get("expires_in"), nan
+    # Some token services send digits in text.
+    if isinstance(lifetime, Decimal) or (isinstance(lifetime, str) and SECONDS.fullmatch(lifetime)):
+        seconds = float(lifetime)
+    return Token(access_token=token, expires_in=seconds if isfinite(seconds) and seconds >= 0 else None)

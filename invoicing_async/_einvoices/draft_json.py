@@ -155,7 +155,13 @@ def _structured(
         draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
     except ClassValidationError as error:
         types = tuple(_type_faults(error, path))
-        limits = rules.faults(_loose_draft(document), prefix=path, reserved=names.reserved, rounding=rounding)
+        # A draft of what is there, wrong types included, so that the limits of the rest can be checked.
+        known: dict[str, Any] = _known(InvoiceDraft, document)
+        for name, model in PARTS.items():
+            value = known.get(name)
+            known[name] = [_loose(model, item) for item in value] if isinstance(value, list) else _loose(model, value)
+        loose = unchecked(InvoiceDraft, **known)
+        limits = rules.faults(loose, prefix=path, reserved=names.reserved, rounding=rounding)
         # A type fault explains what the limits say of the same path, or of one inside it.
         inside = tuple(f"{fault.path}{end}" for fault in types for end in (".", "["))
         told = {fault.path for fault in types}
@@ -214,15 +220,6 @@ def _type_faults(error: ClassValidationError | IterableValidationError, path: st
     unknown = {name for inner in others if isinstance(inner, ForbiddenExtraKeysError) for name in inner.extra_fields}
     for name in sorted(unknown):
         yield Fault(step(f"{path}." if path else "", name), "is not a field that is known here")
-
-
-def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
-    """Build a draft from what is there, wrong types included, so that the limits of the rest can be checked."""
-    known: dict[str, Any] = _known(InvoiceDraft, document)
-    for name, model in PARTS.items():
-        value = known.get(name)
-        known[name] = [_loose(model, item) for item in value] if isinstance(value, list) else _loose(model, value)
-    return unchecked(InvoiceDraft, **known)
 
 
 def _loose(kind: type[Any], value: Any) -> Any:

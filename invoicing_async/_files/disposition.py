@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from urllib.parse import quote, unquote_to_bytes
 
 __all__ = ["content_disposition", "from_content_disposition"]
@@ -41,7 +42,13 @@ def from_content_disposition(value: str | None) -> str | None:
         key, equals, text = piece.partition("=")
         if equals:
             parameters.setdefault(key.strip().lower(), _unquoted(text.strip()))
-    name = _extended(parameters.get("filename*", "")) or parameters.get("filename", "")
+    name = ""
+    # charset'language'percent-encoded
+    extended = _EXT_VALUE.fullmatch(parameters.get("filename*", ""))
+    if extended and extended[0].isascii() and extended[1].lower() in _CHARSETS:
+        with suppress(UnicodeDecodeError):
+            name = unquote_to_bytes(extended[2]).decode(extended[1])
+    name = name or parameters.get("filename", "")
     return name if name.strip() else None
 
 
@@ -51,14 +58,3 @@ def _unquoted(text: str) -> str:
     if quoted:
         return _ESCAPE.sub(r"\1", quoted[1])
     return "" if '"' in text else text
-
-
-def _extended(text: str) -> str:
-    """Decode `charset'language'percent-encoded`; empty for a broken one or another charset."""
-    match = _EXT_VALUE.fullmatch(text)
-    if not match or not text.isascii() or match[1].lower() not in _CHARSETS:
-        return ""
-    try:
-        return unquote_to_bytes(match[2]).decode(match[1])
-    except UnicodeDecodeError:
-        return ""

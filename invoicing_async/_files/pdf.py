@@ -136,19 +136,13 @@ def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None, f
     if content_length is not None and content_length != size:
         return f"{size:,} bytes came where Content-Length says {content_length:,}"
     is_proved = framed or content_length is not None
-    missing = None if is_proved else _linearisation_fault(start, size)
-    return missing or _tail_fault(end, size, is_proved=is_proved)
-
-
-def _linearisation_fault(start: bytes, size: int) -> str | None:
-    """Compare with the length a linearised file states (ISO 32000-1 Annex F); longer means updated since."""
-    if start.find(b"/Linearized", 0, HEAD_WINDOW) < 0:
-        return None
-    dictionary = _LINEARISED.search(start, 0, HEAD_WINDOW)
-    length = dictionary and _LENGTH.search(dictionary.group())
-    if length and size + STRIPPED < int(length[1]):
-        return f"cut off after {size:,} bytes of the {int(length[1]):,} that its own head states"
-    return None
+    if not is_proved and start.find(b"/Linearized", 0, HEAD_WINDOW) >= 0:
+        # A linearised file states its length (ISO 32000-1 Annex F); longer means updated since.
+        dictionary = _LINEARISED.search(start, 0, HEAD_WINDOW)
+        length = dictionary and _LENGTH.search(dictionary.group())
+        if length and size + STRIPPED < int(length[1]):
+            return f"cut off after {size:,} bytes of the {int(length[1]):,} that its own head states"
+    return _tail_fault(end, size, is_proved=is_proved)
 
 
 def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:

@@ -195,27 +195,29 @@ def probe(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files of dead runs in this folder and return their number."""
+    """Remove the temporary files of dead runs in this folder and return their number.
+
+    A living writer's lock says that it holds its file.
+    """
+    removed = 0
     with os.scandir(folder) as entries:
-        return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
-
-
-def _swept(path: str) -> bool:
-    """Remove a temporary file if nobody holds it any more; a living writer's lock says somebody does."""
-    try:
-        fd = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        _lock(fd, wait=False)
-        # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
-        os.unlink(path)
-    except OSError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(fd)
+        for entry in entries:
+            if not is_temp(entry.name):
+                continue
+            try:
+                fd = os.open(entry.path, os.O_RDWR)
+            except OSError:
+                continue
+            try:
+                _lock(fd, wait=False)
+                # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
+                os.unlink(entry.path)
+                removed += 1
+            except OSError:
+                pass
+            finally:
+                os.close(fd)
+    return removed
 
 
 def temp_in(folder: Path) -> Temp:

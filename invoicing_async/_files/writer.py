@@ -133,22 +133,17 @@ def _run(jobs: Iterable[_Job[Any]]) -> None:
         _guarded(job, job.begin)
         if isinstance(job, _Publication) and job.destination.durable:
             durable.append(job)
-    if durable:
-        _finish_durably(durable)
-
-
-def _finish_durably(jobs: list[_Publication]) -> None:
-    for job in jobs:
+    for job in durable:
         _guarded(job, job.sync)
-    for job in jobs:
+    for job in durable:
         _guarded(job, job.finish)
         if job.error is not None:
             job.discard()
-    for folder in {job.result.path.parent for job in jobs if job.result is not None}:
+    for folder in {job.result.path.parent for job in durable if job.result is not None}:
         try:
             sync_folder(folder)
         except OSError as exc:
-            for job in jobs:
+            for job in durable:
                 if job.result is not None and job.result.path.parent == folder:
                     job.error = exc
                     job.undo()

@@ -88,21 +88,19 @@ def verdict(outline: Sequence[Outline]) -> str | None:
         return f"an XML error ({root[:40]}) instead of an invoice"
     if name not in ENVELOPES:
         return None
-    return next((f"{fault} in an XML envelope ({root})" for fault in map(_spoken, outline[1:]) if fault), None)
+    for element in outline[1:]:
+        said = element.text.strip().lower()
+        is_flag = element.depth == 1 and said in _FLAGS.get(element.name.lower(), ())
+        # SOAP has a Fault only if there is one; other envelopes have a field for it always.
+        is_fault = _tells_a_failure(element.name) and (element.name == "Fault" or said not in _UNEVENTFUL)
+        if is_flag or is_fault:
+            shown = f"{element.name} {said}" if is_flag else element.name[:40]
+            return f"{shown} in an XML envelope ({root})"
+    return None
 
 
 def _tells_a_failure(name: str) -> bool:
     return name.lower() in FAILURES or _FAILURE.fullmatch(name) is not None
-
-
-def _spoken(element: Outline) -> str | None:
-    said = element.text.strip().lower()
-    if element.depth == 1 and said in _FLAGS.get(element.name.lower(), ()):
-        return f"{element.name} {said}"
-    # SOAP has a Fault only if there is one; other envelopes have a field for it always.
-    if _tells_a_failure(element.name) and (element.name == "Fault" or said not in _UNEVENTFUL):
-        return element.name[:40]
-    return None
 
 
 class XmlValidator:

@@ -5,8 +5,6 @@ A lane is (service, operation, store). Its parts are pure, with time and chance 
 - `outage`: When a lane stops sending because the service is down, and how it begins again.
 - `concurrency`: How many attempts of a lane are under way at once: a limit that is found by trying.
 - `budget`: How many of a lane's attempts may be retries.
-- `rate`: How fast attempts begin.
-- `fair`: Turns between several, each with a line of its own.
 - `lane`: One lane: when its next attempt may begin.
 - `gate`: Where attempts wait for their lane, in an event loop.
 """

@@ -129,8 +129,8 @@ class Window:
 
     @property
     def was_busy(self) -> bool:
-        """True if as many were under way as may be, most of the time: only then did the limit matter."""
-        return 2 * self.busy >= self.answers
+        """True if half of the places were taken when many of them began: only then did the limit matter."""
+        return 3 * self.busy >= self.answers
 
     @property
     def _variance(self) -> float:
@@ -177,7 +177,7 @@ class ConcurrencyLimit:
         return Window(self.places, max(LEAST, 2 * self.places), ROUGH)
 
     def succeed(self, seconds: float, now: float, *, busy: bool) -> None:
-        """Hear of an answer after so many seconds; `busy` if all places were taken."""
+        """Hear of an answer after so many seconds; `busy` if half of the places were taken."""
         window = self._window
         window.add(log(seconds) if seconds > SHORTEST else log(SHORTEST), busy=busy)
         if window.answers >= window.wanted and window.is_full:

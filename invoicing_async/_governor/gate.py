@@ -40,6 +40,8 @@ class Gate:
 
     key: LaneKey
     lane: Lane
+    _most: int
+    """How many attempts may be sent at once whatever the lane allows: others wait, with their turn, for a place."""
     _clock: Clock
     _tell: Callable[[Event], None] | None
     _on_answer: Callable[[], None]
@@ -80,7 +82,7 @@ class Gate:
         lane, clock = self.lane, self._clock
         if not lane.is_known and answer is not Answer.SILENT and answer is not Answer.UNREACHABLE:
             self._on_answer()
-        since, limit, now = lane.outage.since, lane.limit, clock.monotonic()
+        since, limit, now = lane.outage.since, min(lane.limit, self._most), clock.monotonic()
         lane.end(ticket, answer, now, clock.random, retry_after=retry_after)
         if since is not None and lane.outage.since is None:
             self._stood_still += now - since
@@ -118,7 +120,7 @@ class Gate:
             since=None if since is None else self._clock.now() - (now - since),
             next_probe=None if since is None else self.hold_left(),
             in_use=lane.in_use,
-            concurrency=lane.limit,
+            concurrency=min(lane.limit, self._most),
         )
 
     def close(self) -> None:
@@ -176,32 +178,42 @@ class Gate:
             self._tell(Paused(operation=operation, store=store, next_probe=self.hold_left()))
         elif since is not None and outage.since is None:
             self._tell(Resumed(operation=operation, store=store, paused=now - since))
-        if limit != self.lane.limit:
-            self._tell(LimitChanged(operation=operation, store=store, concurrency=self.lane.limit))
+        if limit != min(self.lane.limit, self._most):
+            concurrency = min(self.lane.limit, self._most)
+            self._tell(LimitChanged(operation=operation, store=store, concurrency=concurrency))
 
 
 class Governor:
-    """The lanes of one session's service, each made by its first call."""
+    """The lanes of one session's service, each made by its first call.
+
+    `ahead` attempts more than `Limits.concurrency` have their turn: they prepare while they wait for a place.
+    """
 
     def __init__(
-        self, limits: Limits, policy: OutagePolicy, clock: Clock, *, store: str, tell: Callable[[Event], None] | None
+        self,
+        limits: Limits,
+        policy: OutagePolicy,
+        clock: Clock,
+        *,
+        ahead: int = 0,
+        tell: Callable[[Event], None] | None = None,
     ) -> None:
         self._limits = limits
+        self._top = limits.concurrency + ahead
         self._policy = policy
         self._clock = clock
-        self._store = store
         self._tell = tell
-        self._gates: dict[tuple[str, str], Gate] = {}
+        self._gates: dict[tuple[str, str, str], Gate] = {}
         self._is_known = False
 
-    def gate(self, service: str, operation: str) -> Gate:
+    def gate(self, service: str, operation: str, store: str) -> Gate:
         """Return the one gate of this kind of call; `service` is a base URL, empty for the session's own."""
-        gate = self._gates.get((service, operation))
+        gate = self._gates.get((service, operation, store))
         if gate is None:
-            lane = Lane(self._policy, self._limits.concurrency, self._limits.adaptive, is_known=self._is_known)
-            key = LaneKey(service, operation, self._store)
-            gate = Gate(key, lane, self._clock, self._tell, self._answered)
-            self._gates[service, operation] = gate
+            lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
+            key = LaneKey(service, operation, store)
+            gate = Gate(key, lane, self._limits.concurrency, self._clock, self._tell, self._answered)
+            self._gates[service, operation, store] = gate
         return gate
 
     def health(self) -> Health:

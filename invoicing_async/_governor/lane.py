@@ -12,7 +12,7 @@ from ..health import LaneState
 from ..policies import OutagePolicy
 from .budget import RetryBudget
 from .concurrency import BEGIN, ConcurrencyLimit
-from .outage import Outage
+from .outage import KEPT, Outage
 
 __all__ = ["Answer", "Lane", "LaneKey", "Ticket"]
 
@@ -88,10 +88,10 @@ class Lane:
 
     @property
     def allowed(self) -> int:
-        """How many attempts may be under way now: each failure since the last answer closes a place, down to one."""
+        """How many attempts may be under way now: each failure closes a place, down to one, until a later answer."""
         outage, allowed = self.outage, self.limit
-        if outage.streak or outage.places < allowed:
-            allowed = max(1, int(min(allowed, outage.places)) - outage.streak)
+        if outage.closed or outage.places < allowed:
+            allowed = max(1, int(min(allowed, outage.places)) - outage.closed)
         return allowed
 
     def wait(self, now: float) -> float:
@@ -113,7 +113,7 @@ class Lane:
         is_probe = self.outage.since is not None
         if is_probe:
             self.outage.probe()
-        return Ticket(now, self.pauses, self.in_use >= self.limit, is_probe)
+        return Ticket(now, self.pauses, 2 * self.in_use >= self.limit, is_probe)
 
     def end(
         self,
@@ -144,8 +144,9 @@ class Lane:
         outage, ends_pause = self.outage, False
         self.answers += 1
         self.failing = 0
+        outage.share *= KEPT
         if not outage.is_calm:
-            ends_pause = outage.answer(self.limit)
+            ends_pause = outage.answer(self.limit, begun=ticket.begun)
         if not self.adaptive or outage.places != inf:
             # What was begun before the pause went well: the service was never down, only asked too much.
             if ends_pause and self.adaptive and not ticket.is_probe and ticket.pauses < self.pauses:
@@ -154,7 +155,7 @@ class Lane:
         self.concurrency.succeed(now - ticket.begun, now, busy=ticket.is_busy)
 
     def _failed(self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float]) -> None:
-        if self.is_known and self.outage.fail(now, random, probe=ticket.is_probe):
+        if self.is_known and self.outage.fail(now, random, top=self.limit, probe=ticket.is_probe):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

@@ -1,7 +1,7 @@
 """When a lane stops sending because the service is down, and how it begins again: pure, without a clock or a loop.
 
 ```
-open --- `after` failures with no success between ---> paused --- `probe` s later ---> probing (one attempt)
+open --- `after` failures with no answer between ----> paused --- `probe` s later ---> probing (one attempt)
   ^                                                      ^                                |
   |                                                      +--- it failed: wait longer -----+
   +--- as many at once as before --- resuming: 1, 2, 4 … at once <--- any answer ---------+
@@ -20,13 +20,22 @@ from attrs import define
 from ..health import LaneState
 from ..policies import OutagePolicy
 
-__all__ = ["Outage"]
+__all__ = ["KEPT", "Outage"]
 
 SHORTEST = 0.85
 """The least share of a probe's distance that its jitter leaves."""
 
 SOON = 1e-6
 """Seconds that are no wait: what is due by another's reckoning is due."""
+
+CHANCE = 0.02
+"""The share of failures from which on one of them is nothing unusual."""
+
+MEMORY = 200
+"""Answers that the share of failures is a mean of."""
+
+KEPT = 1 - 1 / MEMORY
+"""What is left of that share after an answer that is no failure."""
 
 GIVING_WAY = 1
 """Failures more than the places of a slow start that end it."""
@@ -39,6 +48,8 @@ class Outage:
     policy: OutagePolicy
     streak: int = 0
     """Failures since the last answer."""
+    closed: int = 0
+    """Failures since the last answer to what was begun after the first of them: each closes a place."""
     since: float | None = None
     """When the first failure of the pause came, None if there is no pause."""
     places: float = inf
@@ -47,7 +58,10 @@ class Outage:
     """True if nothing of all this is the case: no failure, no pause, no slow start, no Retry-After."""
     _next: float = 0.0
     _distance: float = 0.0
+    share: float = 0.0
+    """The share of failures, lately."""
     _first_failure: float = 0.0
+    _closed_since: float = -inf
     _held_until: float = -inf
     _held_since: float = 0.0
     _probes: int = 0
@@ -97,10 +111,17 @@ class Outage:
             self.places = 1
             self.is_calm = False
 
-    def fail(self, now: float, random: Callable[[], float], *, probe: bool) -> bool:
-        """Hear that the service was not there, and tell whether that begins a pause."""
+    def fail(self, now: float, random: Callable[[], float], *, top: int, probe: bool) -> bool:
+        """Hear that the service was not there, and tell whether that begins a pause.
+
+        So do `after` failures in a row, or as many as there are places, `top`, with no answer to anything begun later.
+        """
         self.streak += 1
         self.is_calm = False
+        if not self.closed:
+            # Of a service that often fails by chance any answer says enough.
+            self._closed_since = now if self.share < CHANCE else -inf
+        self.closed += 1
         if self.streak == 1:
             self._first_failure = now
         if self.since is not None:
@@ -108,22 +129,32 @@ class Outage:
                 self._distance = min(self.policy.ceiling, 2 * self._distance)
                 self._next = now + self._jittered(random())
             return False
-        if self.streak < min(self.policy.after, self.places + GIVING_WAY):
+        self.share += (1 - self.share) / MEMORY
+        after = self.policy.after
+        if self.streak < min(after, self.places + GIVING_WAY) and self.closed < max(after, top):
             return False
         # One that comes back while the last one is hardly over goes on with its distance.
         self._distance = self.policy.probe if self.places == inf else max(self._distance, self.policy.probe)
         self.since, self._next = self._first_failure, now + self._jittered(random())
         return True
 
-    def answer(self, top: float) -> bool:
-        """Hear that the service answered; `top` attempts are under way at once without this. Tell of a pause's end."""
-        self.streak = 0
+    def answer(self, top: float, *, begun: float) -> bool:
+        """Hear that the service answered; `top` attempts are under way at once without this. Tell of a pause's end.
+
+        What was `begun` before the first failure says that the service was there then, and opens no place: what would
+        take it might go into an outage that has only begun.
+        """
+        if begun < self._closed_since:
+            if self.since is None:
+                self.streak = 0
+            return False
+        self.streak = self.closed = 0
         if self.since is not None:
             self.since, self.places = None, 1
             return True
         if self.places != inf:
             self.places = inf if self.places >= top else self.places + 1
-        self.is_calm = self.places == inf and self._held_until == -inf
+        self.is_calm = not self.closed and self.places == inf and self._held_until == -inf
         return False
 
     def _jittered(self, chance: float) -> float:

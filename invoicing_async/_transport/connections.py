@@ -58,9 +58,8 @@ class _Parser:
         if self._raw is None:
             return self._real.feed_data(data)
         self._raw = self._raw + data if self._raw else data
-        return self._repaired() if self._refusal is not None else self._tried(data)
-
-    def _tried(self, data: bytes) -> _Parsed:
+        if self._refusal is not None:
+            return self._repaired()
         try:
             found = self._real.feed_data(data)
         except HttpProcessingError as exc:

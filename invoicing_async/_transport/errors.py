@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import NoReturn
 
 import aiohttp
@@ -69,7 +69,15 @@ def translate(exc: Exception, exchange: Exchange) -> NoReturn:
 
 def _redact(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
-    for each in filter(lambda each: isinstance(each, _REVEALING), _chain(exc)):
+    seen, open_ = set[int](), [exc]
+    while open_:
+        each = open_.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
+        if not isinstance(each, _REVEALING):
+            continue
         vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
         if "message" in vars(each):
             vars(each)["message"] = _parser_words(vars(each)["message"])
@@ -83,16 +91,6 @@ def _redact(exc: BaseException) -> None:
             each.args = ()  # the whole URL, or what was read
         else:
             each.args = tuple(map(_parser_words, each.args))
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    seen, open_ = set[int](), [exc]
-    while open_:
-        each = open_.pop()
-        if id(each) not in seen:
-            seen.add(id(each))
-            yield each
-            open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
 
 
 _REVEALING = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, getproxies_environment, proxy_bypass
@@ -126,10 +127,15 @@ def is_excepted(host: str, port: int, names: Iterable[str]) -> bool:
         wanted, wanted_port = _named(name.lower())
         if wanted_port not in {"", str(port)}:
             continue
-        if wanted == "*" or (address is not None and _holds(wanted, address)):
+        if wanted == "*":
             return True
+        if address is not None:
+            with suppress(ValueError):  # a name is no network
+                if address in ip_network(wanted, strict=False):
+                    return True
+            continue
         domain = wanted.removeprefix("*").removeprefix(".").removesuffix(".")
-        if address is None and domain and f".{host.removesuffix('.')}".endswith(f".{domain}"):
+        if domain and f".{host.removesuffix('.')}".endswith(f".{domain}"):
             return True
     return False
 
@@ -150,10 +156,3 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         return ip_address(host)
     except ValueError:
         return None
-
-
-def _holds(network: str, address: IPv4Address | IPv6Address) -> bool:
-    try:
-        return address in ip_network(network, strict=False)
-    except ValueError:
-        return False

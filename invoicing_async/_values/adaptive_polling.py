@@ -93,13 +93,6 @@ class _News:
         self.weight += 1.0
 
 
-def _likelihood(hazard: Sequence[float], exposed: Sequence[float], ended: _Spans) -> float:
-    """How well a hazard foretold results: the logarithm of their chance."""
-    alive = _survival(hazard)
-    kept = sum(n * log1p(-h) for n, h in zip(exposed, hazard, strict=True) if n)
-    return kept + sum(n * log(1.0 - alive[by] / alive[after] + _SURPRISE) for (after, by), n in ended.items())
-
-
 @define
 class _Estimate:
     """The hazard of each bin, learned with one length of memory, and its smoothed forms with their scores."""
@@ -115,8 +108,12 @@ class _Estimate:
     def learn(self, news: _News) -> None:
         exposed = _running(news.steps)
         kept = exp(-news.finished / _SCORE_MEMORY)
-        fresh = (_likelihood(hazard, exposed, news.ended) for hazard in self.smooth)
-        self.scores = [old * kept + new for old, new in zip(self.scores, fresh, strict=True)]
+        for index, hazard in enumerate(self.smooth):
+            # How well it foretold the results: the logarithm of their chance.
+            alive = _survival(hazard)
+            new = sum(n * log1p(-h) for n, h in zip(exposed, hazard, strict=True) if n)
+            new += sum(n * log(1.0 - alive[by] / alive[after] + _SURPRISE) for (after, by), n in news.ended.items())
+            self.scores[index] = self.scores[index] * kept + new
         self._take(exposed, news)
         self.hazard = [h + self.doubt * (p - h) for h, p in zip(self.hazard, _PRIOR, strict=True)]
         more = _ESTIMATE_WEIGHT * _STEP

@@ -143,7 +143,14 @@ class Summary(ABC):
             self.output.problem(f"item counts do not add up: {text}")
         if told := error or self.credential:
             self.output.failure(told)
-        code = _exit_of(error, stopped=stopped, left=bool(self.bad or wrong or not published))
+        if isinstance(error, CommandError):
+            code = error.code
+        elif isinstance(error, ValueError) and not isinstance(error, InvoicingError):
+            code = Exit.USAGE
+        elif error is not None or stopped:
+            code = Exit.STOPPED
+        else:
+            code = Exit.SOME_LEFT if self.bad or wrong or not published else Exit.DONE
         if code is Exit.STOPPED:
             self.output.problem(f"stopped before the end{self.go_on}", self.resume)
         return code
@@ -352,14 +359,3 @@ async def finish(summary: Summary, work: Awaitable[None]) -> Exit:
             await summary.interrupted()
             raise
         return await summary.closed(error)
-
-
-def _exit_of(error: Exception | None, *, stopped: bool, left: bool) -> Exit:
-    """Return the exit code of a command that came to its end, raised this error, or was stopped."""
-    if isinstance(error, CommandError):
-        return error.code
-    if isinstance(error, ValueError) and not isinstance(error, InvoicingError):
-        return Exit.USAGE
-    if error is not None or stopped:
-        return Exit.STOPPED
-    return Exit.SOME_LEFT if left else Exit.DONE

@@ -73,17 +73,14 @@ def _rows(source: Numbered, head: Head, header: list[str], table: Table) -> Iter
             yield row
             continue
         broken = source.taken()
-        if any(cells) and not _is_head(cells, head):
+        # Where two files were put together the row of column names stands there again.
+        is_head = cells[-1:] == [head.names[-1]] and [cells[0].removeprefix(BOM), *cells[1:]] == [*head.names]
+        if any(cells) and not is_head:
             _fill(row, header, cells, table.numbers)
             # What could be told by its column was; a byte in a cell beyond the header, say, could not.
             if broken and not any("UTF-8" in fault.message for fault in row.faults):
                 row.faults += broken
             yield row
-
-
-def _is_head(cells: list[str], head: Head) -> bool:
-    """Tell whether a row is the row of column names again, as it is where two files were put together."""
-    return cells[-1] == head.names[-1] and [cells[0].removeprefix(BOM), *cells[1:]] == [*head.names]
 
 
 def _fill(row: Row, header: list[str], cells: list[str], numbers: Numbers) -> None:
@@ -119,7 +116,9 @@ def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
     first = group[0]
     sound = [row for row in group if row.sound]
     for row in sound[1:]:
-        _same(row, first)
+        for column, value in row.cells.items():
+            if column not in LINE and value != first.cells.get(column):
+                row.fault(column, f"differs from line {first.line}, where this invoice begins")
     found = [fault for row in group for fault in row.faults]
     if not first.sound:
         return Record(first.line, faults=tuple(found))
@@ -132,12 +131,6 @@ def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
             found.append(LineFault(fault.path, fault.message, line, column))
     bad = found or missing
     return Record(first.line, None if bad else canonical(draft), tuple(found), "key")
-
-
-def _same(row: Row, first: Row) -> None:
-    for column, value in row.cells.items():
-        if column not in LINE and value != first.cells.get(column):
-            row.fault(column, f"differs from line {first.line}, where this invoice begins")
 
 
 def _draft(group: list[Row]) -> InvoiceDraft:

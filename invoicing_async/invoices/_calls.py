@@ -121,7 +121,7 @@ class Calls:
 
     def stood_still(self) -> float:
         """Return for how many seconds polls could not be made so far: no wait's time goes on meanwhile."""
-        return self.session.governor.gate("", STATUS).stood_still()
+        return self.session.governor.gate("", STATUS, self.session.store).stood_still()
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
         """Return the request for the link of a document."""

@@ -97,6 +97,7 @@ class Exporting:
         return found
 
     async def _asked(self) -> Published | _Wanting:
+        """Ask once for the export, then for its link and for where that leads."""
         export = await self.session.call(self.request, self.read, sleep=self.sleep)
         what = f"the {self.format} of {self.invoice_id}"
         if export.status == "FAIL":
@@ -108,10 +109,6 @@ class Exporting:
             link = read_link(export.download_url, base=self.session.base_url + self.request.target)
         except LinkError as error:
             return _Wanting(self._error(f"the link of {what} {error}"))
-        return await self._followed(link)
-
-    async def _followed(self, link: Link) -> Published | _Wanting:
-        """Ask for the link, and for where it leads."""
         seen: list[str] = []
         while True:
             seen.append(link.url)

@@ -170,13 +170,20 @@ class SingleAttempt(Generic[T]):
     async def _get_place(self) -> None:
         """Wait for the turn in the lane, then for a place in the session's limits."""
         call = self._call
-        ticket = self._ticket
-        if ticket is None:
-            ticket = self._ticket = await call.turn()
-        # One that waited in line for too long begins with its place in hand.
-        prepare = None if call.before_send is None or call.stale else self._prepare
-        self._is_prepared = await call.session.admission.acquire(prepare)
-        self._has_place = True
+        admission, gate = call.session.admission, call.gate
+        while not self._has_place:
+            ticket = self._ticket = self._ticket or await call.turn()
+            # One that waited in line for too long begins with its place in hand.
+            prepare = None if call.before_send is None or call.stale else self._prepare
+            self._is_prepared = await admission.acquire(prepare, owner=call.session.store)
+            self._has_place = ticket.is_probe or not gate.lane.outage.is_stopped
+            if not self._has_place:
+                # The service went down meanwhile.
+                admission.release()
+                self._ticket = None
+                gate.leave(ticket, Answer.SILENT)
+                if self._is_prepared:
+                    raise StaleIntentError("the service went down before the first byte could leave", sent="no")
         ticket.begun = call.session.clock.monotonic()
 
     async def _get_credential(self) -> None:

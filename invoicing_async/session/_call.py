@@ -85,7 +85,7 @@ class Call(Generic[T]):
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
         self.spared = 0
         """Attempts that failed for the service's sake and do not count: many calls did, with no answer between."""
-        self.gate = session.governor.gate(request.base_url, request.operation)
+        self.gate = session.governor.gate(request.base_url, request.operation, session.store)
         self.patience: float | None = session.outage.patience if patient or in_batch() else None
         """Seconds of a pause that it waits through with its deadline standing still, None for none."""
         self._answers = -1

@@ -102,9 +102,10 @@ class Session:
         self._life = _Life()
         self.is_view = False
         self.admission = Admission(self.limits, self.clock)
-        store = getattr(auth, "store_client_id", None) or ""
+        self.store = _store_of(auth)
+        """Whose calls these are, for lanes and turns; empty if they are no store's."""
         tell = None if on_event is None else self.tell
-        self.governor = Governor(self.limits, self.outage, self.clock, store=store, tell=tell)
+        self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=tell)
         self.credentials = CredentialWatch()
         self.clock_offset = ClockOffset()
         self._resources: dict[type[Any], Any] = {}
@@ -118,21 +119,25 @@ class Session:
     def with_options(
         self,
         *,
+        auth: Auth | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         outage: OutagePolicy | None = None,
     ) -> Self:
         """Return a view of this open session with other settings, for calls that have less time than others.
 
-        It has the same connections, limits, lanes and credentials, and ends with this session; it is neither entered
-        nor closed. What is not given stays. Of `outage`, `wait` and `patience` are the view's: when a lane pauses and
-        is probed is the same for all. Raises `SessionError` if the session is not open.
+        It has the same connections, limits and lanes, and ends with this session; it is neither entered nor closed.
+        What is not given stays. With an `auth` it is another store's, whose calls have lanes of their own and take
+        turns with those of others. Of `outage`, `wait` and `patience` are the view's: when a lane pauses and is probed
+        is the same for all. Raises `SessionError` if the session is not open.
         """
         self.check_usable()
         view = copy(self)
         view.is_view = True
         view.retry, view.timeouts = retry or self.retry, timeouts or self.timeouts
         view.outage = outage or self.outage
+        if auth is not None:
+            view.auth, view.store, view.credentials = auth, _store_of(auth), CredentialWatch()
         return view
 
     async def __aenter__(self) -> Self:
@@ -323,3 +328,8 @@ class Session:
         if isinstance(error, (SessionError, ServiceDownError)):
             return True
         return isinstance(error, AuthenticationError) and self.credentials.refused
+
+
+def _store_of(auth: Auth) -> str:
+    """Return the name of the store that a credential belongs to: no secret."""
+    return getattr(auth, "store_client_id", None) or ""

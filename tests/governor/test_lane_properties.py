@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invoicing_async._core.fair import FairQueue
+from invoicing_async._core.rate_limiter import RateLimiter
 from invoicing_async._governor.budget import CAPACITY, RetryBudget
 from invoicing_async._governor.concurrency import ConcurrencyLimit
-from invoicing_async._governor.fair import FairQueue
 from invoicing_async._governor.lane import Answer, Lane, Ticket
-from invoicing_async._governor.rate import Rate
 from invoicing_async.health import LaneState
 from invoicing_async.policies import OutagePolicy
 
@@ -133,7 +133,7 @@ def test_retries_are_a_share_of_the_traffic() -> None:
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=100), st.floats(0.1, 1000), st.integers(1, 20))
 def test_a_rate_is_kept_in_every_span(pauses: list[tuple[float, float]], per_second: float, burst: int) -> None:
     """In no span begin more than `burst` and one, and what the rate allows in it."""
-    rate, now, begun = Rate(per_second, burst), 0.0, list[float]()
+    rate, now, begun = RateLimiter(per_second, burst), 0.0, list[float]()
     for quiet, late in pauses:
         now += quiet
         due = now + rate.wait(now)
@@ -147,7 +147,7 @@ def test_a_rate_is_kept_in_every_span(pauses: list[tuple[float, float]], per_sec
 
 def test_a_burst_is_as_many_at_once_as_it_says() -> None:
     """After a quiet time; then one after another."""
-    rate = Rate(10.0, 5)
+    rate = RateLimiter(10.0, 5)
     begun = 0
     while rate.wait(100.0) == 0:
         rate.take(100.0, 100.0)

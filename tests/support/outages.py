@@ -42,9 +42,10 @@ class Unsteady:
     under_way: int = 0
     at: list[float] = field(factory=list)
     by_path: Counter[str] = field(factory=Counter)
+    done: Counter[str] = field(factory=Counter)
+    """How often each path was answered well."""
     _working: asyncio.Semaphore | None = None
 
-    @property
     def is_down(self) -> bool:
         return self.down[0] <= asyncio.get_running_loop().time() < self.down[1]
 
@@ -60,14 +61,13 @@ class Unsteady:
             self.under_way -= 1
 
     async def answer(self, request: Request, exchange: Exchange) -> FakeResponse:
-        if self.is_down:
+        if self.is_down():
             self.in_outage += 1
             await asyncio.sleep(0.002)
             if not self.connects:
                 raise TransportError("connection refused", sent="no")
             exchange.leave()
-            headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
-            return FakeResponse(status=503, headers=headers, pieces=DOWN.pieces)
+            return self.refusal()
         exchange.leave()
         if request.body in self.bad:
             await asyncio.sleep(0.002)
@@ -78,12 +78,15 @@ class Unsteady:
         self._working = self._working or asyncio.Semaphore(self.capacity)
         async with self._working:
             await asyncio.sleep(LATENCY)
-        return self.worked()
+        if self.is_down():
+            self.in_outage += 1
+            return self.refusal()
+        self.done[request.path] += 1
+        return FINE
 
-    def worked(self) -> FakeResponse:
-        """Answer a call that was begun in time."""
-        self.in_outage += self.is_down
-        return DOWN if self.is_down else FINE
+    def refusal(self) -> FakeResponse:
+        headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+        return FakeResponse(status=503, headers=headers, pieces=DOWN.pieces)
 
     async def close(self) -> None:
         """Nothing is held."""

@@ -24,7 +24,7 @@ from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
 from ...session import Session
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
-from ..serving import Served, served
+from ..serving import served
 from ..stop import CountedInput, Stop, listening
 from ..summary import BatchSummary
 from ..terminal.output import Count, Output
@@ -136,32 +136,29 @@ class _DemoRun:
 
     async def run(self) -> Exit:
         begun = _clock.monotonic()
-        async with served(self.sandbox) as where:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            where = await enter(served(self.sandbox))
             self.output.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
             self.output.say(f" Order documents  {where.documents}")
             self.output.say(f" E-invoices       {where.invoices}")
             if self.output.lively:
                 self.output.say("")
-            await self._both(where)
-        self._show(_clock.monotonic() - begun)
-        return self._code()
-
-    async def _both(self, where: Served) -> None:
-        """Download and submit at the same time."""
-        async with AsyncExitStack() as stack:
-            known, limits, enter = self.sandbox.credentials, Limits(concurrency=CONCURRENCY), stack.enter_async_context
+            known, limits = self.sandbox.credentials, Limits(concurrency=CONCURRENCY)
             shared: dict[str, Any] = {"retry": RETRY, "limits": limits}
             partner, client = HmacAuth(**known.partner()), OAuthClientCredentials(**known.client())
             heard, settled = self.downloads.monitor, self.submissions.monitor
             documents = await enter(Session(where.documents, auth=partner, on_event=heard, **shared))
             invoices = await enter(Session(where.invoices, auth=client, on_event=settled, **shared))
-            await stack.enter_async_context(live(self.output.err, self._bars(), shown=self.output.lively))
+            await enter(live(self.output.err, self._bars(), shown=self.output.lively))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._download(OrderDocuments(documents)))
                     group.create_task(self._submit(AsyncInvoices(invoices)))
             except* (InvoicingError, OSError) as several:
                 raise several.exceptions[0] from None
+        self._show(_clock.monotonic() - begun)
+        return self._code()
 
     def _bars(self) -> list[Bar]:
         orders, drafts = len(self.script.orders), len(self.script.drafts)

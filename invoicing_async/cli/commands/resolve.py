@@ -158,6 +158,8 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Resol
         raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
     except ResolutionTooEarlyError as error:
         raise CommandError(f"nothing was changed: {error} ({ceil(error.remaining)} s left)", hint=error.hint) from None
+    except SettingsError:
+        raise
     except ValueError as error:
         raise CommandError(str(error)) from None
     if not output.json:
