@@ -197,7 +197,9 @@ class ServiceDownError(ServiceUnavailableError):
     """
 
     sent: Sent = "no"
-    hint = "Try again after `next_probe` seconds; with OutagePolicy(wait=True) a call waits by itself."
+    hint = (
+        "Try again later: `next_probe` says when an attempt is made again. OutagePolicy says who waits, and how long."
+    )
 
     def __init__(self, message: str = "", *, since: float, next_probe: float) -> None:
         super().__init__(message, status=503)

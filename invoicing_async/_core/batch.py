@@ -22,7 +22,7 @@ from .ramp import Cause, Ramp, Streak, Verdict
 from .semaphore import FifoSemaphore
 from .tasks import current, started
 
-__all__ = ["Careful", "checked_places", "in_batch", "map_concurrently", "until_end"]
+__all__ = ["Careful", "checked_places", "in_batch", "is_batch_item", "map_concurrently", "until_end"]
 
 Outcome = TypeVar("Outcome")
 
@@ -95,8 +95,14 @@ def in_batch() -> bool:
     return _working.get() is not None
 
 
+def is_batch_item() -> bool:
+    """Tell whether this task is an item of a batch, and not only begun by one."""
+    batch = _working.get()
+    return batch is not None and current() in batch.workers
+
+
 async def until_end() -> None:
-    """Let the batch whose work runs here do everything else first. Its many waiting items are not waited for."""
+    """Let the batch that this task is an item of do everything else first; where too many wait, do nothing."""
     batch = _working.get()
     if batch is not None:
         await batch.until_end()

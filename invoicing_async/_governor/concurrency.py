@@ -216,8 +216,6 @@ class ConcurrencyLimit:
         self._trial = trial
         self._set(limit)
 
-    # Refusals
-
     def _refused_too_often(self, now: float) -> None:
         trial = self._trial
         if trial is None or trial.kind is not _Kind.CUT:
@@ -259,8 +257,6 @@ class ConcurrencyLimit:
         self._ceiling = self.limit if limit is None else limit
         self._ceiling_until = now + self._patience
         self._patience = min(LAST_RETRY, 2 * self._patience)
-
-    # Latencies
 
     def _judge(self, now: float) -> None:
         window, trial = self._window, self._trial

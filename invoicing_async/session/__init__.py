@@ -7,9 +7,12 @@ anew, reads anew and writes anew.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_answer`: What the end of an attempt says of the service.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
+- `_deadline`: When one call ends at the latest.
 - `_error_answer`: An answer that is an error by its status.
+- `_place`: What an attempt has before its first byte: the turn in its lane, and a place.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
+- `_setbacks`: What failures for the service's sake mean for one call.
 - `_feature`: What every client of a service takes from its session.
 """
 

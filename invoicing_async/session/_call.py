@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import evolve
 
-from .._core.batch import in_batch, until_end
+from .._core.batch import in_batch
 from .._core.hold import Hold
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.tasks import Scope
 from .._governor.lane import Ticket
-from ..errors import Attempt, DeadlineError, InvoicingError, Sent, ServiceDownError, SessionError
+from ..errors import Attempt, DeadlineError, InvoicingError, ServiceDownError, SessionError
 from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
+from ._deadline import Deadline
 from ._retries import Retries
 
 if TYPE_CHECKING:
@@ -28,25 +29,17 @@ T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds. A batch passes its own, which gives its place to another item meanwhile."""
 
-FAILING = 5
-"""Calls that fail with no answer between, from which on it is the service's trouble and not theirs."""
-
 
 class Call(Generic[T]):
     """One call with its attempts: what lasts from one of them to the next."""
 
     __slots__ = (
-        "_answers",
-        "_answers_before",
-        "_error",
         "_history",
-        "_is_refused",
-        "_is_second",
         "_kept",
         "_retries",
-        "_sleep",
         "_started",
         "before_send",
+        "deadline",
         "gate",
         "guarded",
         "keep",
@@ -56,9 +49,8 @@ class Call(Generic[T]):
         "read",
         "request",
         "session",
-        "spared",
+        "sleep",
         "stale",
-        "stop_at",
     )
 
     def __init__(
@@ -83,24 +75,16 @@ class Call(Generic[T]):
         self.keep = keep
         self.stale = 0
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
-        self.spared = 0
-        """Attempts that failed for the service's sake and do not count: many calls did, with no answer between."""
         self.gate = session.governor.gate(request.base_url, request.operation, session.store)
         self.patience: float | None = session.outage.patience if patient or in_batch() else None
         """Seconds of a pause that it waits through with its deadline standing still, None for none."""
-        self._answers = -1
-        self._answers_before = self.gate.lane.answers
-        self._is_second = self._is_refused = False
         self._kept: SingleAttempt[T] | None = None
         self._history: tuple[Attempt, ...] = ()
-        self._error: InvoicingError | None = None
         self._retries: Retries | None = None
-        self._sleep = sleep or session.clock.sleep
+        self.sleep = sleep or session.clock.sleep
         self.policy = retry or session.retry
         self._started = session.clock.monotonic()
-        deadline = self.policy.deadline
-        self.stop_at: float | None = None if deadline is None else self._started + deadline
-        """When the deadline comes, in monotonic seconds."""
+        self.deadline = Deadline(self.policy.deadline, session.clock)
 
     async def run(self) -> T:
         """Make attempts until one succeeds; raise the error of the last."""
@@ -157,53 +141,22 @@ class Call(Generic[T]):
         try:
             if self.patience is not None:
                 return await gate.enter(self.patience)
-            left = self.remaining()
+            left = self.deadline.left()
             if left is not None and gate.hold_left() >= left:
                 raise gate.error(self.session.clock.monotonic())
             return await gate.enter(policy.patience if policy.wait else None)
         except ServiceDownError as error:
-            error.__cause__ = self._error
+            error.__cause__ = self.deadline.cause
             raise
-
-    def deadline_error(self, sent: Sent, during: str) -> DeadlineError:
-        """Return the error of a call whose deadline came `during` something."""
-        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call {during}", sent=sent)
-        late.__cause__ = self._error
-        return late
-
-    def extend_deadline(self, since: float) -> None:
-        """Extend the deadline by the time since then: it limits the call, not its waits for a place."""
-        if self.stop_at is not None:
-            self.stop_at += max(0.0, self.session.clock.monotonic() - since)
-
-    async def within_deadline(self, wait: Awaitable[None], during: str) -> None:
-        """Await something before or between attempts, but not beyond the deadline."""
-        timeout = self.session.clock.timeout(self.remaining())
-        try:
-            async with timeout:
-                await wait
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise self.deadline_error("no", during) from self._error
-
-    def remaining(self) -> float | None:
-        """Return the seconds to the deadline, None if there is none."""
-        return None if self.stop_at is None else self.stop_at - self.session.clock.monotonic()
 
     async def _next(self, last: SingleAttempt[T], error: InvoicingError) -> tuple[SingleAttempt[T], float | None]:
         """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
         self.stale += isinstance(error, StaleIntentError) or last.exchange.stale
         self._record(last, error)
-        self._is_refused = last.is_refused
-        if self._is_refused:
-            self._spare()
         retries = self._retries = self._retries or Retries(self)
         fresh, intended, delay = last.exchange.fresh, last.intended, None
         if not retries.checks(last, error):
             delay = await retries.delay(last, error)
-            if self._is_refused and not in_batch() and not self.gate.lane.budget.take(self.session.clock.monotonic()):
-                raise error
             fresh, intended = last.exchange.stale, None
             self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
             operation, path, number = self.request.operation, self.request.path, len(self._history)
@@ -213,41 +166,17 @@ class Call(Generic[T]):
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():
-            clock, budget = self.session.clock, self.gate.lane.budget
-            begun = clock.monotonic()
-            await self._sleep(seconds)
-            while self._is_refused and not budget.take(clock.monotonic()):
-                await self._sleep(budget.wait(clock.monotonic()))
-            self.extend_deadline(begun + seconds)
+            begun = self.session.clock.monotonic()
+            await self.sleep(seconds)
+            if self._retries is not None:
+                await self._retries.setbacks.wait_for_budget()
+            self.deadline.extend(begun + seconds)
             return
         try:
-            await self.within_deadline(self._sleep(seconds), f"in the wait before attempt {self.number}")
+            await self.deadline.limit(self.sleep(seconds), f"in the wait before attempt {self.number}")
         except DeadlineError as error:
             self._record(None, error)
             raise
-
-    async def waits_for_end(self) -> bool:
-        """Wait for the end of the batch, where an item that failed for the service's sake is tried once more.
-
-        False if it is no batch, if that was so before, or if nobody had an answer meanwhile.
-        """
-        if self._is_second or not in_batch() or self.gate.lane.answers == self._answers_before:
-            return False
-        self._is_second = True
-        await self._sleep(0.0)
-        await until_end()
-        deadline = self.policy.deadline
-        self.stop_at = None if deadline is None else self.session.clock.monotonic() + deadline
-        return True
-
-    def _spare(self) -> None:
-        """Count the attempt against the call only if the lane answered since the one before, or few calls failed."""
-        lane = self.gate.lane
-        is_same = self._answers == lane.answers
-        lane.failing += not is_same
-        self._answers = lane.answers
-        if is_same and self.patience is not None and lane.is_known and lane.failing >= FAILING:
-            self.spared += 1
 
     def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
         """Let the error of a call that its session's end cut off say whether its request may have arrived."""
@@ -262,7 +191,7 @@ class Call(Generic[T]):
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:
             elapsed, attempt.begun = clock.monotonic() - attempt.begun, None
-        self._error = error
+        self.deadline.cause = error
         self._history += (
             Attempt(
                 number=number,

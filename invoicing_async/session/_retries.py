@@ -11,6 +11,7 @@ from ..errors import AuthenticationError, InvoicingError
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
 from ._retry import Failure
+from ._setbacks import Setbacks
 
 if TYPE_CHECKING:
     from ._call import Call
@@ -29,6 +30,7 @@ class Retries:
         self._made = self._checks = 0
         self._signed_anew = False
         self._declined: Mapping[str, str] | None = None
+        self.setbacks = Setbacks(call)
         self._failure: Failure
         self._tenacity: tuple[AsyncRetrying, RetryCallState] | None = None
 
@@ -55,29 +57,30 @@ class Retries:
 
     async def delay(self, last: SingleAttempt[Any], error: InvoicingError) -> float:
         """Return the seconds before the next attempt; raise `error` if there is to be none."""
-        call = self._call
+        call, setbacks = self._call, self.setbacks
         self._made += 1
+        setbacks.add(is_refused=last.place.is_refused)
         failure = self._failure = Failure(
             error=error,
             repeat=call.request.repeat,
             policy=call.policy,
             made=self._made,
             stale=call.stale,
-            spared=call.spared,
+            spared=setbacks.spared,
             at_once=isinstance(error, StaleIntentError) or last.exchange.stale,
             ready=last.ready,
-            left=call.remaining(),
+            left=call.deadline.left(),
             patient=call.patience is not None,
         )
         if not failure.repeatable:
             raise error
-        if failure.counted >= call.policy.attempts and last.is_refused and await call.waits_for_end():
-            call.spared += failure.counted
+        if failure.counted >= call.policy.attempts and await setbacks.begins_again(failure.counted):
             return 0.0
         retrying, state = self._tenacity = self._tenacity or self._new()
         state.set_exception((type(error), error, error.__traceback__))
         delay: Any = await retrying.iter(state)
         state.prepare_for_next_attempt()
+        setbacks.check_budget(error)
         return float(delay)
 
     def _new(self) -> tuple[AsyncRetrying, RetryCallState]:

@@ -27,7 +27,7 @@ from invoicing_async.models import (
     InvoiceDraft,
     InvoiceLine,
 )
-from invoicing_async.policies import Limits, RetryPolicy
+from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy
 from invoicing_async.runs import (
     DocumentRun,
     InvoiceRun,
@@ -63,6 +63,7 @@ async def documents(
     clock: Clock | None = None,
     retry: RetryPolicy | None = None,
     concurrency: int = 4,
+    outage: OutagePolicy | None = None,
 ) -> AsyncIterator[OrderDocuments]:
     partner = Sandbox().credentials.partner() | ({"secret_key": secret} if secret else {})
     session = Session(
@@ -72,6 +73,7 @@ async def documents(
         clock=clock or FakeClock(),
         retry=retry,
         limits=Limits(concurrency=concurrency),
+        outage=outage,
     )
     async with session:
         yield OrderDocuments(session)
