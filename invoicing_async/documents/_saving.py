@@ -28,7 +28,7 @@ from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
 from ..models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
-from ..session import Session, Sleep
+from ..session import Session, Sleep, last_call
 
 __all__ = [
     "PLAIN",
@@ -177,8 +177,9 @@ class Fetching:
         if published.kept:
             return saved_document(order_id, published, attempts=0)
         document = saved_document(order_id, published, attempts=counted.attempts, request_id=received.request_id)
-        if self.session.on_event is not None:
-            self.session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
+        if self.session.hears():
+            event = DocumentSaved(**last_call(), order_id=order_id, path=document.path, size=document.size)
+            self.session.tell(event)
         return document
 
 

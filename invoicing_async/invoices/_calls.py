@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from decimal import Decimal
 from functools import partial
@@ -20,9 +21,10 @@ from .._einvoices.encode import encode_draft, encode_dumped
 from .._einvoices.rules import JUDGED
 from .._einvoices.shape import WireNames
 from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ..events import SubmissionInDoubt
 from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
-from ..session import Session, Sleep
+from ..session import Session, Sleep, last_call
 
 __all__ = ["Calls", "Endpoints"]
 
@@ -84,7 +86,17 @@ class Calls:
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
-            raise _in_doubt(error, key, body, heard) from error
+            doubt = _in_doubt(error, key, body, heard)
+            self._tell_doubt(key, doubt.status)
+            raise doubt from error
+        except BaseException:
+            if heard.sent_at is not None:
+                self._tell_doubt(key, heard.status)
+            raise
+
+    def _tell_doubt(self, key: str, status: int | None) -> None:
+        if self.session.hears(logging.WARNING):
+            self.session.tell(SubmissionInDoubt(**last_call() | {"status": status}, key=key))
 
     def _creation(self, body: bytes) -> Request:
         return Request(

@@ -9,6 +9,9 @@ anew, reads anew and writes anew.
 - `_error_answer`: An answer that is an error by its status.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
+- `_reason`: Why a call is tried again, in one word.
+- `_telling`: The events of one call.
+- `_log`: What the standard `logging` is told of the events.
 - `_feature`: What every client of a service takes from its session.
 """
 
@@ -19,8 +22,9 @@ from .._core.outcomes import may_repeat
 from ._attempt import StaleIntentError
 from ._call import Sleep
 from ._feature import Feature
+from ._log import last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
 from ._session import Session
 
-__all__ = ["CHECKS", "RENEWALS", "WIDE", "Feature", "Session", "Sleep", "StaleIntentError", "may_repeat"]
+__all__ = ["CHECKS", "RENEWALS", "WIDE", "Feature", "Session", "Sleep", "StaleIntentError", "last_call", "may_repeat"]
