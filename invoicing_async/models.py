@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from types import NoneType
 from typing import Any, Generic, TypeVar
 
 from attrs import field, frozen
@@ -27,6 +26,7 @@ from ._values.checked import (
     restore,
     unchecked,
 )
+from ._values.field_rules import FLAG, NUMBER, choice, field_types, other, text
 from .errors import DraftError, Fault
 
 __all__ = [
@@ -89,6 +89,7 @@ class AuthorityStatus(StrEnum):
 _REFUSES = frozenset({AuthorityStatus.REJECTED, AuthorityStatus.ERROR})
 
 
+# One function each: a type checker does not take a converter whose type is a variable.
 def _lines(value: Iterable[InvoiceLine]) -> tuple[InvoiceLine, ...]:
     return as_tuple(value)  # type: ignore[no-any-return] # what is no list stays, to be refused by the field's name
 
@@ -97,23 +98,18 @@ def _texts(value: Iterable[str]) -> tuple[str, ...]:
     return as_tuple(value)  # type: ignore[no-any-return] # as above
 
 
-_NUMBER = (Decimal, str, NoneType)
-_TEXT = (str, NoneType)
-_FLAG = (bool, NoneType)
-
-
 @frozen(kw_only=True)
 class Consumer:
     """The buyer. At most 255 characters each, but `tax_code` 14, `citizen_identification` 12, `phone` 20."""
 
-    code: str | None = None
-    name: str | None = None
-    tax_code: str | None = None
-    address: str | None = None
-    citizen_identification: str | None = None
-    phone: str | None = None
-    buyer_name: str | None = None
-    bank_account: str | None = None
+    code: str | None = field(default=None, metadata=text(255, code=True))
+    name: str | None = field(default=None, metadata=text(255))
+    tax_code: str | None = field(default=None, metadata=text(14, code=True))
+    address: str | None = field(default=None, metadata=text(255))
+    citizen_identification: str | None = field(default=None, metadata=text(12, code=True))
+    phone: str | None = field(default=None, metadata=text(20, code=True))
+    buyer_name: str | None = field(default=None, metadata=text(255))
+    bank_account: str | None = field(default=None, metadata=text(255, code=True))
 
 
 @frozen(kw_only=True)
@@ -125,42 +121,31 @@ class InvoiceLine:
     rounded as the setting `rounding` allows. Raises `DraftError` (a `ValueError`) for a field of a wrong type.
     """
 
-    name: str
-    unit: str
-    price: Decimal = field(converter=exact)
-    quantity: Decimal = field(converter=exact)
-    code: str | None = None
-    tax_amount: Decimal | None = field(default=None, converter=exact_or_none)
-    discount_amount: Decimal | None = field(default=None, converter=exact_or_none)
-    vat_rate: VatRate | None = None
-    amount: Decimal | None = field(default=None, converter=exact_or_none)
-    is_promotion: bool | None = None
+    name: str = field(metadata=text(500))
+    unit: str = field(metadata=text(255))
+    price: Decimal = field(converter=exact, metadata=NUMBER)
+    quantity: Decimal = field(converter=exact, metadata=NUMBER)
+    code: str | None = field(default=None, metadata=text(255, code=True))
+    tax_amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
+    discount_amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
+    vat_rate: VatRate | None = field(default=None, metadata=choice(VatRate))
+    amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
+    is_promotion: bool | None = field(default=None, metadata=FLAG)
 
     def __attrs_post_init__(self) -> None:
         refuse_types(self, _LINE_TYPES)
 
 
-_LINE_TYPES: Mapping[str, tuple[type, ...]] = {
-    "name": (str,),
-    "unit": (str,),
-    "price": (Decimal, str),
-    "quantity": (Decimal, str),
-    "code": _TEXT,
-    "tax_amount": _NUMBER,
-    "discount_amount": _NUMBER,
-    "vat_rate": _TEXT,
-    "amount": _NUMBER,
-    "is_promotion": _FLAG,
-}
+_LINE_TYPES = field_types(InvoiceLine)
 
 
 @frozen(kw_only=True)
 class SubmitToTax:
     """What the service shall do after creating the invoice; None leaves the service's default (true)."""
 
-    emails: tuple[str, ...] = field(default=(), converter=_texts)
-    send_mail: bool | None = None
-    automatic: bool | None = None
+    emails: tuple[str, ...] = field(default=(), converter=_texts, metadata=other(tuple, column=True))
+    send_mail: bool | None = field(default=None, metadata=FLAG)
+    automatic: bool | None = field(default=None, metadata=FLAG)
 
 
 @frozen(kw_only=True)
@@ -173,13 +158,13 @@ class InvoiceDraft:
     and this library does not. Raises `DraftError` (a `ValueError`) for a field of a wrong type.
     """
 
-    key: str
-    invoice_template_id: str
-    lines: tuple[InvoiceLine, ...] = field(converter=_lines)
-    consumer: Consumer | None = None
-    payment_method: PaymentMethod | None = None
-    has_tax_authority_code: bool | None = None
-    submit_to_tax: SubmitToTax | None = None
+    key: str = field(metadata=text(255, code=True, wire=None))
+    invoice_template_id: str = field(metadata=other(str, column=True))
+    lines: tuple[InvoiceLine, ...] = field(converter=_lines, metadata=other(tuple, wire="invoice_lines"))
+    consumer: Consumer | None = field(default=None, metadata=other(Consumer))
+    payment_method: PaymentMethod | None = field(default=None, metadata=choice(PaymentMethod))
+    has_tax_authority_code: bool | None = field(default=None, metadata=FLAG)
+    submit_to_tax: SubmitToTax | None = field(default=None, metadata=other(SubmitToTax, wire=None))
     extra: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False)
 
     def __attrs_post_init__(self) -> None:
@@ -192,15 +177,7 @@ class InvoiceDraft:
     __getstate__, __setstate__ = plain_state, restore
 
 
-_DRAFT_TYPES: Mapping[str, tuple[type, ...]] = {
-    "key": (str,),
-    "invoice_template_id": (str,),
-    "lines": (tuple,),
-    "consumer": (Consumer, NoneType),
-    "payment_method": _TEXT,
-    "has_tax_authority_code": _FLAG,
-    "submit_to_tax": (SubmitToTax, NoneType),
-}
+_DRAFT_TYPES = field_types(InvoiceDraft)
 
 
 @frozen(kw_only=True)

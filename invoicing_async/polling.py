@@ -1,4 +1,4 @@
-"""When to ask again: a pure, validated schedule of polls."""
+"""When to poll again: a pure, validated schedule."""
 
 from __future__ import annotations
 
@@ -47,11 +47,15 @@ class Poller:
         `chance` in [0, 1) is where in the jitter the wait falls; 0 gives the longest. The last wait is cut so
         that one poll falls on the timeout itself.
         """
-        wait = self._bare(attempt) * (1.0 - self.jitter * chance)
+        try:
+            bare = min(self.ceiling, self.first * self.factor ** max(0, attempt - 1))
+        except OverflowError:
+            bare = self.ceiling
+        wait = bare * (1.0 - self.jitter * chance)
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
 
     def learn(self, after: float, by: float, *, done: bool) -> None:
-        """Hear what a poll found: a fixed schedule learns nothing from it."""
+        """Do nothing: a fixed schedule learns nothing from what a poll found."""
 
     @staticmethod
     def adaptive(
@@ -81,12 +85,6 @@ class Poller:
             not_found_grace=not_found_grace,
         )
 
-    def _bare(self, attempt: int) -> float:
-        try:
-            return min(self.ceiling, self.first * self.factor ** max(0, attempt - 1))
-        except OverflowError:
-            return self.ceiling
-
     def delays(self) -> Iterator[float]:
         """The waits without chance, one after the other, until the timeout; for a look at a schedule."""
         elapsed, attempt = 0.0, 0
@@ -102,7 +100,7 @@ class AdaptivePoller:
     """A schedule over the learned distribution of how long operations take; made by `Poller.adaptive`."""
 
     spread: ClassVar[bool] = False
-    """A first poll drawn from all of the first wait would be none of the plan's; its own jitter parts the herd."""
+    """False: the plan's own jitter keeps first polls apart; to draw them from all of the first wait would break it."""
 
     worth: float = field(default=1.0, validator=positive)
     floor: float = field(default=0.1, validator=positive)
@@ -126,5 +124,5 @@ class AdaptivePoller:
         return wait if self.timeout is None else min(wait, max(0.0, self.timeout - elapsed))
 
     def learn(self, after: float, by: float, *, done: bool) -> None:
-        """Hear that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
+        """Note that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
         self._model.observe(after, by, done=done)

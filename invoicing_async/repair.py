@@ -1,4 +1,4 @@
-"""What people do with a run after a bad hour: many items in doubt listed, looked up, answered and settled at once.
+"""Repairing a run: many items in doubt are listed, looked up, answered and settled at once.
 
 `entries`, `sheet_head` and `sheet_line` write items as a sheet that is filled in and read back by `read_answers`.
 `settle` judges every answer against the run, and against the service if that can be asked, before it changes anything.
@@ -18,7 +18,6 @@ from unicodedata import normalize
 
 from attrs import frozen
 
-from ._core.batch import map_concurrently
 from ._core.clock import Clock
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
 from ._durable.items import error_line
@@ -40,7 +39,7 @@ from ._durable.sheet import (
 from ._durable.states import Event
 from ._einvoices.poll_scheduler import Schedule
 from ._einvoices.rules import KEY_LENGTH
-from ._files.publish import OnExisting
+from ._files.publish import Destination
 from ._files.writer import DiskWriter
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
@@ -79,9 +78,6 @@ class UnverifiedError(AnswersError):
     """The service does not know a request id that was answered, has another invoice under it, or could not be asked."""
 
     hint = "If you are sure all the same, take the request ids unasked: --unverified."
-
-
-# --- what the service says of an id -------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -130,9 +126,6 @@ async def _find(invoices: AsyncInvoices, answer: Answer, item: Item) -> Finding 
     return finding
 
 
-# --- all of it ----------------------------------------------------------------------------------------------------
-
-
 @frozen
 class Settled:
     """An item after an answer about it, and what the service had under the id, None if it was not asked.
@@ -152,7 +145,7 @@ async def settle(
     invoices: AsyncInvoices | None = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Settled]:
-    """Settle items in doubt by what was found at the service, and give each as it then stands.
+    """Settle items in doubt by what was found at the service, and yield each as it is then recorded.
 
     With `invoices` the service is asked for each request id first. Every answer is judged before any is carried out:
     raises `AnswersError` with every fault for an unknown key, an item that is not in doubt, and an id that is another
@@ -207,10 +200,17 @@ def _fault(answer: Answer, item: Item | None, owners: Mapping[str, Item]) -> tup
     """Say what of an answer cannot stand, as its column and why."""
     if item is None:
         return "key", f"this run has no {answer.key!r}"
-    if answer.item is not None and not _same_key(answer.key, item.key):
-        return "key", f"item {answer.item} is {item.key!r}, not {answer.key!r}: a spreadsheet may have changed the key"
-    if item.state != State.IN_DOUBT and not _is_said(answer, item):
-        return "answer", f"{item.key!r} is {item.state.replace('_', ' ')}, not in doubt"
+    if answer.item is not None and normalize("NFC", answer.key) != normalize("NFC", item.key):
+        cell, key = number_of(answer.key), number_of(item.key)
+        if cell is None or cell != key:  # a spreadsheet drops zeros before a number
+            text = f"item {answer.item} is {item.key!r}, not {answer.key!r}: a spreadsheet may have changed the key"
+            return "key", text
+    if item.state != State.IN_DOUBT:
+        # One that stands as this very answer left it is no fault, so that a file may be given again.
+        number = (answer.request_id or "").lower()
+        is_same_id = item.request_id is not None and item.request_id.lower() == number
+        if not (is_same_id if answer.created else item.state == State.NOT_SENT):
+            return "answer", f"{item.key!r} is {item.state.replace('_', ' ')}, not in doubt"
     owner = owners.get((answer.request_id or "").lower())
     if owner is not None and owner.seq != item.seq:
         return "request_id", f"{answer.request_id} is the request of {owner.key!r}"
@@ -220,21 +220,6 @@ def _fault(answer: Answer, item: Item | None, owners: Mapping[str, Item]) -> tup
 def _met(answer: Answer, item: Item | None, met: dict[int, Answer]) -> tuple[str, str] | None:
     first = met.setdefault(item.seq if item else 0, answer)
     return None if first is answer else ("key", f"{answer.key!r} stands in line {first.line} too")
-
-
-def _is_said(answer: Answer, item: Item) -> bool:
-    """Tell whether an item stands as this very answer left it, so that a file may be given again."""
-    if answer.created:
-        return item.request_id is not None and item.request_id.lower() == (answer.request_id or "").lower()
-    return item.state == State.NOT_SENT
-
-
-def _same_key(cell: str, key: str) -> bool:
-    """Tell whether a cell is this key; a spreadsheet drops zeros before a number."""
-    if normalize("NFC", cell) == normalize("NFC", key):
-        return True
-    mine, other = number_of(cell), number_of(key)
-    return mine is not None and mine == other
 
 
 async def _owners(ledger: LedgerReader, ids: set[str]) -> dict[str, Item]:
@@ -256,13 +241,8 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
     async def ask(pair: _Pair, _: Sleep) -> tuple[int, Finding | LineFault | BaseException]:
         return pair[1].seq, await _find(invoices, *pair)
 
-    outcomes = map_concurrently(
-        [pair for pair in open_ if pair[0].created],
-        ask,
-        concurrency=invoices.concurrency,
-        sleep=invoices.sleep,
-        on_not_started=lambda pair, error: (pair[1].seq, error),
-    )
+    created = [pair for pair in open_ if pair[0].created]
+    outcomes = invoices.each(created, ask, on_not_started=lambda pair, error: (pair[1].seq, error))
     async with aclosing(outcomes):
         async for seq, outcome in outcomes:
             if isinstance(outcome, Finding):
@@ -285,16 +265,13 @@ def too_early_for(item: Item, late: float, now: float) -> float:
 async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Item]:
     """Let every rejected item be sent again by the next run, or those that were refused with one of these codes.
 
-    All of them or, after a crash, none. Gives them as they then stand.
+    All of them or, after a crash, none. Returns them as they are then recorded.
     """
     wanted = frozenset(codes)
     async with aclosing(run.ledger.items((State.REJECTED,))) as items:
         chosen = [item.seq async for item in items if not wanted or item.code in wanted]
     await run.ledger.transition_many([Change(ref=seq, event=Event.RETRY_ASKED) for seq in chosen])
     return [item for seq in chosen if (item := await run.ledger.get(seq)) is not None]
-
-
-# --- sheets, drafts that cannot be read, and files that are gone --------------------------------------------------
 
 
 async def write_sheet(ledger: LedgerReader, path: str | PathLike[str], states: Iterable[str]) -> int:
@@ -313,7 +290,7 @@ async def write_sheet(ledger: LedgerReader, path: str | PathLike[str], states: I
                 async for entry in listed:
                     number += 1
                     await spool.write([sheet_line(entry).encode("utf-8", "backslashreplace")])
-            await spool.publish(out, on_existing=OnExisting.NEW_NAME, durable=True)
+            await spool.publish(Destination(target=out, durable=True))
         finally:
             await spool.discard()
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
-from ._files.publish import OnExisting
+from ._files.publish import Destination, OnExisting
 from ._files.writer import DiskWriter, Spool
 from ._values.cells import BOM, csv_line
 
@@ -74,7 +74,8 @@ class Report:
         """Append the totals where the form has a place for them, and put the report in its place."""
         self._kept.append(self._form.tail(totals))
         await self._flush()
-        await self._spool.publish(self.path, on_existing=OnExisting.REPLACE, durable=True)
+        to = Destination(target=self.path, on_existing=OnExisting.REPLACE, durable=True)
+        await self._spool.publish(to)
 
     async def _flush(self) -> None:
         pieces, self._kept, self._size = self._kept, [], 0

@@ -1,6 +1,6 @@
-"""The door to the network, for those who want to open it in a way of their own.
+"""The transport, for those who configure or replace it.
 
-`AiohttpTransport` is what a `Session` goes through. Give it one of your own for a proxy, TLS settings, headers, trace
+`AiohttpTransport` is what a `Session` sends through. Give it one of your own for a proxy, TLS settings, headers, trace
 configs, a connector or an aiohttp session:
 
     async with Session(url, auth=auth, transport=lambda: AiohttpTransport(proxy="http://proxy:3128")) as session: ...

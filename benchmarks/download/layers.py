@@ -31,6 +31,7 @@ from yarl import URL
 
 from invoicing_async import HmacAuth, Limits, OrderDocuments, Session
 from invoicing_async._core.http import Exchange, Request, Response
+from invoicing_async._files.publish import Destination
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async._transport.client import AiohttpTransport
 
@@ -141,7 +142,7 @@ async def stored(job: Job) -> AsyncIterator[Fetch]:
 
         async def fetch(order: str, path: str) -> None:
             target = Path(path)
-            await disk.store(target.parent, target, await entered.call(request(order), whole))
+            await disk.store(Destination(target=target), await entered.call(request(order), whole))
 
         yield fetch
 

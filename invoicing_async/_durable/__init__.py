@@ -3,36 +3,37 @@
 - `answers`: What an answer of the service means for an item of a run.
 - `checking`: Whether the files that a run recorded are still there and whole.
 - `claims`: Which items of an open run are under way, so that several submissions of it at once send each one once.
-- `database`: The run file itself: made, identified, locked, opened for writing or reading; SQLite's errors become
-  ours here.
-- `document_run`: A durable download: each order's outcome with path, size and hash.
+- `database`: The run file itself: made, identified, locked, opened for writing or reading; SQLite's errors become ours
+  here.
+- `document_run`: The durable download of many documents: each order's outcome is recorded with path, size and hash.
 - `doubts`: What people and programs say of items in doubt.
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
-- `intake`: Taking in order ids and drafts: what is new, what is known, what contradicts.
+- `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
 - `integrity`: Whether a run file is what it was left as: its write-ahead log is there, and its content agrees with
   itself.
-- `invoice_run`: A durable submission: intent before the first byte, answer after it came, and what people say of a
-  doubt.
+- `invoice_run`: The durable submission of many drafts: `InvoiceRun`.
 - `items`: The items of a run as its parts use them: read page by page, their files, one line for an error.
 - `ledger`: The run file as a `Ledger`: what a run is recorded in, in SQLite.
 - `lock`: One process at a time: the lock on a run's database itself, and who holds it.
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
+- `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
+  authority.
 - `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
 - `queries`: What is read from a run file.
 - `records`: What a run file holds, as values: items, drafts, changes and journal entries; and its errors.
 - `run_settings`: What a run keeps for whoever goes on with it: its pace, and where finished invoices are exported to.
 - `schema`: The tables of a run file and its longer statements.
-- `settlement`: What becomes of submitted items, asked from the service and recorded.
-- `sheet`: Invoices as a person knows them: what one is looked up by, and the sheet on which many are answered at
-  once.
+- `settlement`: Waiting for submitted items: the service is asked what became of each, and that is recorded.
+- `sheet`: Invoices as a person knows them: what one is looked up by, and the sheet on which many are answered at once.
 - `states`: What may happen to an item of a run: the table (state, event) -> state, and nothing else.
-- `stop`: A run asked to stop: what is in flight finishes, what waits begins nothing more.
+- `stop`: Stopping a run: what is in flight finishes, what waits begins nothing more.
 - `streams`: Several sources of items read as one.
-- `submission`: One draft on its way: its intent recorded before its first byte, its answer after it came.
+- `submission`: Submitting drafts: the intent of each is recorded before its first byte is sent, its answer after it
+  came.
 - `transaction`: What an operation works with inside the writer's thread: the connection, the time, the counts not yet
   written.
 - `transitions`: Transitions of items: judged in memory, written together.
 - `wal`: Whether the write-ahead log beside a run file still holds every transaction that was answered for.
-- `writer`: The one thread that owns the connection, and its natural group commit.
+- `writer`: The one thread that owns the connection and commits in groups what was queued meanwhile.
 """

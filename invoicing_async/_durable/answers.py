@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from attrs import frozen
 
@@ -19,21 +20,19 @@ __all__ = [
     "recorded_answer",
     "recorded_request",
     "result_text",
-    "status_of",
 ]
 
-ACCEPTED = {RequestStatus.SUCCESS: Event.ACCEPTED_SUCCESS, RequestStatus.FAILED: Event.ACCEPTED_FAILED}
+ACCEPTED: Mapping[str, Event] = {
+    RequestStatus.SUCCESS: Event.ACCEPTED_SUCCESS,
+    RequestStatus.FAILED: Event.ACCEPTED_FAILED,
+}
 
 
 End = InvoiceRequest | Unsettled
 
 
-def status_of(request: End) -> RequestStatus:
-    return request.status if isinstance(request.status, RequestStatus) else RequestStatus.NEW
-
-
 def result_text(request: InvoiceRequest) -> str | None:
-    """The service's last word, numbers as text with their digits."""
+    """Return the service's last word as JSON text, numbers as text with their digits."""
     if not request.terminal:
         return None
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from glob import escape as glob_escape
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,17 @@ def translate_error(error: Exception, path: Path) -> Exception:
     return ours
 
 
+DECODE = methodcaller("decode", "utf-8", "replace")
+"""Reads text, also where it is damaged: one bad letter must not hide every other item.
+
+What a run goes by is judged apart: drafts by their digest, keys and request ids by their indexes, states by name.
+"""
+
+
 def _connect(path: Path, query: str) -> sqlite3.Connection:
     connection = sqlite3.connect(f"{path.as_uri()}?{query}", uri=True, isolation_level=None, timeout=WAIT)
-    connection.text_factory = decoded_text
+    connection.text_factory = DECODE
     return connection
-
-
-def decoded_text(raw: bytes) -> str:
-    """Read text, also where it is damaged: one bad letter must not hide every other item.
-
-    What a run goes by is judged apart: drafts by their digest, keys and request ids by their indexes, states by name.
-    """
-    return raw.decode(errors="replace")
 
 
 def _identify(path: Path) -> None:
@@ -142,19 +142,24 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None
         raise ValueError("kind must be given for a new run file")
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
-    _sweep_new(path)
+    for left in path.parent.glob(f"{glob_escape(path.name)}.*new*"):
+        # What a process left that died while making this file; a living one's is younger than that.
+        with suppress(OSError):
+            if left.stat().st_mtime < RealClock.now() - ABANDONED:
+                left.unlink()
     new = path.with_name(f"{path.name}.{token()}.new")
     try:
         _fill(new, kind, {"kind": kind.value, "settings": json_text(settings or {}), "created": repr(created)})
         with suppress(FileExistsError):
             _publish(new, path)
     finally:
-        _remove(new)
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            new.with_name(new.name + suffix).unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def _publish(new: Path, path: Path) -> None:
-    """Return a new file its name, which it must not take from another. Raises `FileExistsError`."""
+    """Link a new file to its name, which it must not take from another. Raises `FileExistsError`."""
     try:
         os.link(new, path)
     except FileExistsError:
@@ -163,14 +168,6 @@ def _publish(new: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, "there is one by now", str(path)) from None
         new.replace(path)
-
-
-def _sweep_new(path: Path) -> None:
-    """Remove what processes left that died while making this file; a living one's is younger than that."""
-    for left in path.parent.glob(f"{glob_escape(path.name)}.*new*"):
-        with suppress(OSError):
-            if left.stat().st_mtime < RealClock.now() - ABANDONED:
-                left.unlink()
 
 
 def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
@@ -187,11 +184,6 @@ def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
         _write_ahead(connection, path)
     finally:
         connection.close()
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -239,45 +231,27 @@ def _local(path: Path) -> Iterator[None]:
         raise RunFileError(f"{path}: {_LOCAL} ({error})") from error
 
 
-def _expects_log(path: Path) -> bool:
-    try:
-        return expects_log(path)
-    except sqlite3.Error as error:
-        raise DamagedRunError(f"{path} is damaged ({error})") from error
-
-
-def _may_expect_log(path: Path) -> bool:
-    """Tell whether the file itself says so, or cannot say: killed in the middle of a checkpoint it looks damaged."""
-    try:
-        return expects_log(path)
-    except sqlite3.Error:
-        return True
-
-
 def _lost(path: Path) -> str | None:
     """Say what a file that was in use has forgotten of what happened last, and the way out; None if nothing."""
-    log = log_of(path).name
-    if has_log(path):
-        wrong = log_fault(path, expected=_may_expect_log(path))
+    log, is_there = log_of(path).name, has_log(path)  # in this order: at a clean end the mark goes before the log
+    try:
+        is_expected = expects_log(path)
+    except sqlite3.Error as error:
+        if not is_there:
+            raise DamagedRunError(f"{path} is damaged ({error})") from error
+        is_expected = True  # killed in the middle of a checkpoint it looks damaged
+    if is_there:
+        wrong = log_fault(path, expected=is_expected)
         what = wrong and f"the write-ahead log {log} of {path} is damaged: {wrong}; what can be read"
         ask = "Is there a copy of it?"
     else:
         ended = f"{path} was in use when its process ended, and its write-ahead log {log} is not there"
-        what = f"{ended}: what the file says" if _expects_log(path) else None
+        what = f"{ended}: what the file says" if is_expected else None
         ask = "Was it moved or copied without its log?"
     return what and (
         f"{what} of its items is older than what was sent. {ask} Only if that is gone for good: "
         f"`invoicing-async runs accept-lost-log {path}` puts all that may have been sent in doubt"
     )
-
-
-def _must_have_its_log(path: Path) -> None:
-    """Refuse to show a file that has forgotten what happened last. While it is written its log is only growing."""
-    if holder_of(path) is not None and has_log(path):
-        return
-    lost = _lost(path)
-    if lost is not None and (holder_of(path) is None or not has_log(path)):
-        raise DamagedRunError(lost)
 
 
 def _locked(path: Path, holder: Holder) -> RunLockedError:
@@ -286,10 +260,14 @@ def _locked(path: Path, holder: Holder) -> RunLockedError:
 
 @contextmanager
 def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the run file beside its writer, if there is one. No lock: the write-ahead log gives a steady picture."""
+    """Open the run file beside its writer, if there is one. No lock: the write-ahead log shows one state."""
     _must_be_a_file(path)
     _identify(path)
-    _must_have_its_log(path)
+    # While it is written its log is only growing; one that has forgotten what happened last is not shown.
+    if holder_of(path) is None or not has_log(path):
+        lost = _lost(path)
+        if lost is not None and (holder_of(path) is None or not has_log(path)):
+            raise DamagedRunError(lost)
     writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     with using(path):
         connection = _connect(path, _reading_mode(writable=writable, log=has_log(path)))
@@ -301,14 +279,17 @@ def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _reading_mode(*, writable: bool, log: bool) -> str:
-    """A reader leaves a log as it is, which a killed writer's file needs; where there is none it tidies up."""
+    """Return how a reader opens a file.
+
+    It leaves a log as it is, which a killed writer's file needs; where there is none it tidies up.
+    """
     if log:
         return "mode=ro"
     return "mode=rw" if writable else "immutable=1"
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The one name of a file: two links to it must not mean two locks."""
+    """Return the one name of a file: two links to it must not mean two locks."""
     return Path(path).resolve()
 
 

@@ -1,4 +1,4 @@
-"""A durable download: each order's outcome with path, size and hash."""
+"""The durable download of many documents: each order's outcome is recorded with path, size and hash."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["DocumentRun"]
 
 
 class DocumentRun:
-    """A durable download of many order documents. `ledger` is its run file."""
+    """The durable download of many order documents. `ledger` is its run file."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -140,9 +140,9 @@ class DocumentRun:
     async def download(
         self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
     ) -> AsyncGenerator[DownloadOutcome]:
-        """Do what is left and give an outcome for each id, as `download_many`; each is on disk before it is given.
+        """Download what is left and yield an outcome for each id, as `download_many`, once it is on disk.
 
-        With `verify` what was saved before is hashed first and given as `Skipped`; what is missing or broken is
+        With `verify` what was saved before is hashed first and yielded as `Skipped`; what is missing or broken is
         fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
         does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
         """

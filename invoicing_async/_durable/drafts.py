@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any
 
 from attrs import evolve
 
@@ -49,7 +48,7 @@ def new_draft(draft: InvoiceDraft, wrong: tuple[Fault, ...]) -> NewDraft:
     key = canonical_key(draft.key)
     if key != draft.key:
         draft = evolve(draft, key=key)
-    # Of a draft with faults there may be no JSON: what is wrong with it stands for it.
+    # Of a draft with faults there may be no JSON: what is wrong with it is kept in its place.
     payload = "\n".join(map(str, wrong)) if wrong else dump_draft(draft)
     return NewDraft(
         key=canonical_key(draft.key),
@@ -91,11 +90,8 @@ def _restored(payload: str) -> InvoiceDraft:
             found[name] = kind(**found[name])
     if "payment_method" in found:
         found["payment_method"] = PaymentMethod(found["payment_method"])
-    found["lines"] = tuple(map(_restored_line, found["lines"]))
+    for line in found["lines"]:
+        if "vat_rate" in line:
+            line["vat_rate"] = VatRate(line["vat_rate"])
+    found["lines"] = tuple(InvoiceLine(**line) for line in found["lines"])
     return InvoiceDraft(**found)
-
-
-def _restored_line(found: dict[str, Any]) -> InvoiceLine:
-    if "vat_rate" in found:
-        found["vat_rate"] = VatRate(found["vat_rate"])
-    return InvoiceLine(**found)

@@ -35,46 +35,33 @@ class Exporting:
     _poller: Schedule | None
 
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        """Save what has no file yet; `also` gives items that finish meanwhile."""
+        """Save what has no file yet; `also` yields items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
-            outcomes = self._invoices.each(items, self._tried, on_not_started=lambda item, _: item)
+            outcomes = self._invoices.each(items, self._exported, on_not_started=lambda item, _: item)
             async with aclosing(outcomes):
                 async for item in outcomes:
                     yield item
 
-    async def _tried(self, item: Item, sleep: Sleep) -> Item:
-        await self._exported(item, self._stop.sleep(sleep))
-        return await current_item(self._ledger, item.seq)
-
-    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        """Yield the finished items that have no file, each once: those of the run file, then those that finish."""
-        given: set[int] = set()
-        finished = page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
-        async with aclosing(filter_by_file(finished, has=False)) as items:
-            async for item in items:
-                given.add(item.seq)
-                yield item
-        if also is None:
-            return
-        async with aclosing(self._stop.until(each_of(also))) as later:
-            async for item in later:
-                if item.state == State.SUCCESS and item.seq not in given:
-                    # As recorded: what a submission gives does not know when it was sent, which names may hold.
-                    finished_item = await current_item(self._ledger, item.seq)
-                    if finished_item.path is None:
-                        yield finished_item
-
-    async def _exported(self, item: Item, sleep: Sleep) -> None:
-        invoices, to = self._invoices, self._to
+    async def _exported(self, item: Item, sleep: Sleep) -> Item:
+        invoices, to, number = self._invoices, self._to, item.invoice_id
         try:
-            number = item.invoice_id or await _looked_up(invoices, item)
-            name = export_name(evolve(item, invoice_id=number), to, created=self._ledger.created)
-            since = begun_at(item, self._ledger.created)
+            if number is None:
+                # A submission that was SUCCESS at once need not have named its invoice (README B.1).
+                found = await invoices.status(item.request_id) if item.request_id is not None else None
+                if found is None or found.data is None:
+                    raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
+                number = found.data.id
             saved = await invoices.export(
-                number, to.folder, format=to.format, name=name, since=since, poller=self._poller, sleep=sleep
+                number,
+                to.folder,
+                format=to.format,
+                name=export_name(evolve(item, invoice_id=number), to, created=self._ledger.created),
+                since=begun_at(item, self._ledger.created),
+                poller=self._poller,
+                sleep=self._stop.sleep(sleep),
             )
         except StoppedError:
-            return  # its turn comes again
+            pass  # its turn comes again
         except InvoicingError as error:
             if invoices.ends_batch(error):
                 raise
@@ -84,6 +71,25 @@ class Exporting:
             await self._ledger.transition(
                 item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
             )
+        return await current_item(self._ledger, item.seq)
+
+    async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
+        """Yield the finished items that have no file, each once: those of the run file, then those that finish."""
+        yielded: set[int] = set()
+        finished = page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)
+        async with aclosing(filter_by_file(finished, has=False)) as items:
+            async for item in items:
+                yielded.add(item.seq)
+                yield item
+        if also is None:
+            return
+        async with aclosing(self._stop.until_stopped(each_of(also))) as later:
+            async for item in later:
+                if item.state == State.SUCCESS and item.seq not in yielded:
+                    # As recorded: what a submission yields does not say when it was sent, which names may hold.
+                    finished_item = await current_item(self._ledger, item.seq)
+                    if finished_item.path is None:
+                        yield finished_item
 
 
 def begun_at(item: Item, created: float) -> float:
@@ -95,11 +101,3 @@ def export_name(item: Item, to: ExportTo, *, created: float) -> PurePosixPath:
         raise ValueError(f"no invoice is known of {item.key!r}")
     ids = {"key": item.key, "request_id": item.request_id or item.invoice_id, "invoice_id": item.invoice_id}
     return named(ids, sent_at=begun_at(item, created), to=to)
-
-
-async def _looked_up(invoices: AsyncInvoices, item: Item) -> str:
-    """Ask for the invoice's id: a submission that was SUCCESS at once need not have named it (README B.1)."""
-    found = await invoices.status(item.request_id) if item.request_id is not None else None
-    if found is None or found.data is None:
-        raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
-    return found.data.id

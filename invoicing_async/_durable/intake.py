@@ -1,10 +1,9 @@
-"""Taking in order ids and drafts: what is new, what is known, what contradicts."""
+"""Importing order ids and drafts: which are new, which are known, which contradict what is known."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from functools import cache
 from itertools import islice
 
 from attrs import frozen
@@ -13,120 +12,103 @@ from .records import Change, DraftConflictError, Intake, NewDraft
 from .schema import BY_STATE, DELETE_LATER, ITEMS, UNIQUE
 from .states import DocumentState, Event, State
 from .transaction import TOGETHER, Transaction, in_parts, insert_rows
-from .transitions import move_items, split_texts
+from .transitions import change_items, split_texts
 
 __all__ = ["add_drafts", "chunks", "stage", "take_ids", "unstage"]
 
 
-@cache
-def _known_sql(count: int) -> str:
-    asked = ",".join(f"({place},?)" for place in range(count))
-    return (
-        f"WITH asked (place, key) AS (VALUES {asked}) "  # noqa: S608 - made of constants
-        "SELECT group_concat(place || ' ' || seq || ' ' || state || ' ' || hex(payload_sha256)) "
-        "FROM asked CROSS JOIN items USING (key)"
-    )
-
-
 def add_drafts(transaction: Transaction, drafts: Sequence[NewDraft]) -> Intake:
     transaction.log.renew()
-    taking = DraftImport(transaction)
+    drafts_import = DraftImport(transaction)
     for at in range(0, len(drafts), TOGETHER):
-        taking.take(drafts[at : at + TOGETHER])
-    if taking.conflicts:
-        raise DraftConflictError(tuple(taking.conflicts))
-    return Intake(given=len(drafts), **taking.tallied)
+        drafts_import.take(drafts[at : at + TOGETHER])
+    if drafts_import.conflicts:
+        raise DraftConflictError(tuple(drafts_import.conflicts))
+    return Intake(given=len(drafts), **drafts_import.counted)
 
 
 @frozen
 class _Known:
-    """A draft that the run has."""
+    """A draft that is in the run."""
 
     seq: int
     state: str
     payload_sha256: str
 
-    def takes(self, draft: NewDraft) -> bool:
-        """An invalid draft was never sent, so new content, or rules that now allow the old, may take its place."""
+    def accepts(self, draft: NewDraft) -> bool:
+        """Tell whether a draft may take the place of this one.
+
+        An invalid one was never sent, so new content may, and so may the old where the rules now allow it.
+        """
         return self.state == State.INVALID and (draft.error is None or self.payload_sha256 != draft.payload_sha256)
 
 
 class DraftImport:
-    """Drafts on their way in, many to a statement: each statement must win the interpreter's lock from a busy loop."""
+    """An import of drafts, many to a statement: each statement must win the interpreter's lock from a busy loop."""
 
     def __init__(self, transaction: Transaction) -> None:
-        self._desk = transaction
+        self._transaction = transaction
         self._last: int = transaction.one("SELECT coalesce(max(seq), 0) FROM items")
         self._met: set[str] = set()
         self._known: dict[str, _Known] = {}
         self._new: list[tuple[int, NewDraft]] = []
         self._corrected: list[tuple[int, NewDraft]] = []
-        self.tallied = {"added": 0, "known": 0, "duplicates": 0}
+        self.counted = {"added": 0, "known": 0, "duplicates": 0}
         self.conflicts: dict[str, None] = {}
 
     def take(self, drafts: Sequence[NewDraft]) -> None:
         """Take in what is new, correct what was invalid, note what is known or in conflict."""
-        self._known = _known(self._desk, [draft.key for draft in drafts])
+        transaction = self._transaction
+        self._known = _known(transaction, [draft.key for draft in drafts])
         self._new, self._corrected = [], []
         for draft in drafts:
-            self._judge(draft)
+            self._classify(draft)
             self._met.add(draft.key)
-        _insert_drafts(self._desk, self._new)
-        _correct_drafts(self._desk, self._corrected)
-        _mark_invalid(self._desk, self._new + self._corrected)
+        new, corrected = self._new, self._corrected
+        now = transaction.now()
+        rows = [(seq, draft.key, draft.payload_sha256, now) for seq, draft in new]
+        insert_rows(transaction, "items (seq, key, payload_sha256, updated, state)", rows, f", '{State.PLANNED.value}'")
+        insert_rows(transaction, "drafts (seq, payload)", [(seq, draft.payload) for seq, draft in new])
+        transaction.counts[State.PLANNED.value] += len(new)
+        change_items(transaction, [Change(ref=seq, event=Event.CORRECTED) for seq, _ in corrected])
+        for seq, draft in corrected:
+            transaction.execute("UPDATE items SET payload_sha256 = ? WHERE seq = ?", (draft.payload_sha256, seq))
+            transaction.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, seq))
+        wrong = [(seq, draft.error) for seq, draft in new + corrected if draft.error is not None]
+        change_items(transaction, [Change(ref=seq, event=Event.FOUND_INVALID, error=error) for seq, error in wrong])
 
-    def _judge(self, draft: NewDraft) -> None:
+    def _classify(self, draft: NewDraft) -> None:
         there, met = self._known.get(draft.key), draft.key in self._met
         if there is None:
             self._last += 1
-            self._put(self._new, self._last, draft)
-            self.tallied["added"] += 1
-        elif not met and there.takes(draft):
-            self._put(self._corrected, there.seq, draft)
-            self.tallied["known"] += 1
+            self._append(self._new, self._last, draft)
+            self.counted["added"] += 1
+        elif not met and there.accepts(draft):
+            self._append(self._corrected, there.seq, draft)
+            self.counted["known"] += 1
         elif there.payload_sha256 != draft.payload_sha256:
             self.conflicts[draft.key] = None
         else:
-            self.tallied["duplicates" if met else "known"] += 1
+            self.counted["duplicates" if met else "known"] += 1
 
-    def _put(self, among: list[tuple[int, NewDraft]], seq: int, draft: NewDraft) -> None:
+    def _append(self, among: list[tuple[int, NewDraft]], seq: int, draft: NewDraft) -> None:
         among.append((seq, draft))
         self._known[draft.key] = _Known(seq, State.PLANNED.value, draft.payload_sha256)
 
 
 def _known(transaction: Transaction, keys: list[str]) -> dict[str, _Known]:
-    """What the run has under these keys; all of it as one row, for the lock's sake."""
+    """Return what the run has under these keys; all of it as one row, for the lock's sake."""
     found: dict[str, _Known] = {}
     for part in in_parts(keys):
-        for place, seq, state, digest in split_texts(transaction.one(_known_sql(len(part)), *part)):
+        asked = ",".join(f"({place},?)" for place in range(len(part)))
+        sql = (
+            f"WITH asked (place, key) AS (VALUES {asked}) "  # noqa: S608 - made of constants
+            "SELECT group_concat(place || ' ' || seq || ' ' || state || ' ' || hex(payload_sha256)) "
+            "FROM asked CROSS JOIN items USING (key)"
+        )
+        for place, seq, state, digest in split_texts(transaction.one(sql, *part)):
             found[part[int(place)]] = _Known(int(seq), state, bytes.fromhex(digest).decode())
     return found
-
-
-def _insert_drafts(transaction: Transaction, drafts: list[tuple[int, NewDraft]]) -> None:
-    now = transaction.now()
-    rows = [(seq, draft.key, draft.payload_sha256, now) for seq, draft in drafts]
-    insert_rows(transaction, "items (seq, key, payload_sha256, updated, state)", rows, f", '{State.PLANNED.value}'")
-    insert_rows(transaction, "drafts (seq, payload)", [(seq, draft.payload) for seq, draft in drafts])
-    transaction.count(State.PLANNED.value, len(drafts))
-
-
-def _correct_drafts(transaction: Transaction, drafts: list[tuple[int, NewDraft]]) -> None:
-    move_items(transaction, [Change(ref=seq, event=Event.CORRECTED) for seq, _ in drafts])
-    for seq, draft in drafts:
-        transaction.execute("UPDATE items SET payload_sha256 = ? WHERE seq = ?", (draft.payload_sha256, seq))
-        transaction.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, seq))
-
-
-def _mark_invalid(transaction: Transaction, drafts: list[tuple[int, NewDraft]]) -> None:
-    move_items(
-        transaction,
-        [
-            Change(ref=seq, event=Event.FOUND_INVALID, error=draft.error)
-            for seq, draft in drafts
-            if draft.error is not None
-        ],
-    )
 
 
 def unstage(transaction: Transaction) -> None:
@@ -141,10 +123,17 @@ def stage(transaction: Transaction, ids: list[str]) -> None:
 def take_ids(transaction: Transaction) -> Intake:
     transaction.execute("DELETE FROM duplicates")
     given = transaction.one("SELECT coalesce(max(seq), 0) FROM staged")
-    added = _take_more(transaction) if transaction.one("SELECT 1 FROM items LIMIT 1") else _take_first(transaction)
+    if transaction.one("SELECT 1 FROM items LIMIT 1"):
+        _note_duplicates(transaction, "staged")
+        added = transaction.execute(
+            "INSERT INTO items (key, state, updated) SELECT key, state, updated FROM staged "
+            "WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) GROUP BY key ORDER BY min(seq)"
+        ).rowcount
+    else:
+        added = _take_first(transaction)
     duplicates = transaction.one("SELECT coalesce(sum(times), 0) FROM duplicates")
     unstage(transaction)
-    transaction.count(DocumentState.PLANNED.value, added)
+    transaction.counts[DocumentState.PLANNED.value] += added
     return Intake(given=given, added=added, known=given - added - duplicates, duplicates=duplicates)
 
 
@@ -153,28 +142,14 @@ def _take_first(transaction: Transaction) -> int:
     transaction.execute("DROP TABLE items")
     transaction.execute("ALTER TABLE staged RENAME TO items")
     transaction.execute(ITEMS.format(name="staged"))
-    if not _indexed(transaction):
+    try:
+        transaction.execute(UNIQUE)
+    except sqlite3.IntegrityError:  # there are duplicates
         _note_duplicates(transaction, "items")
         transaction.execute(DELETE_LATER)
         transaction.execute(UNIQUE)
     transaction.execute(BY_STATE)
     return int(transaction.one("SELECT count(*) FROM items"))
-
-
-def _indexed(transaction: Transaction) -> bool:
-    try:
-        transaction.execute(UNIQUE)
-    except sqlite3.IntegrityError:  # there are duplicates
-        return False
-    return True
-
-
-def _take_more(transaction: Transaction) -> int:
-    _note_duplicates(transaction, "staged")
-    return transaction.execute(
-        "INSERT INTO items (key, state, updated) SELECT key, state, updated FROM staged "
-        "WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) GROUP BY key ORDER BY min(seq)"
-    ).rowcount
 
 
 def _note_duplicates(transaction: Transaction, table: str) -> None:

@@ -45,40 +45,36 @@ class Log:
         """True once the file was found to be in order: only then may it be left as one file."""
         self.is_lost = False
         """True if the file was taken as it is though its log is gone or damaged."""
-        self._is_marked = False
+        self.is_marked = False
+        """True while the file itself says that there is a log, and holds all that an intent rests on."""
 
     def renew(self) -> None:
         """Say that the file has learned something that must be in it before the next intent."""
-        self._is_marked = False
+        self.is_marked = False
 
     def expect(self, connection: sqlite3.Connection) -> None:
         """Put the mark, and all that is known so far, into the file itself; outside a transaction.
 
         Somebody who reads an old state can keep it from getting there; it is tried again with the next intent.
         """
-        if self._is_marked:
-            return
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MARK, token()))
         blocked, length, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        self._is_marked = not blocked and length == done
+        self.is_marked = not blocked and length == done
 
     def end(self, connection: sqlite3.Connection, path: Path) -> None:
         """Close the connection: with all in one file and no mark, or with the log as it is where that is not to be."""
         try:
             # All else first: a kill in the middle of it must not leave a file without its mark and without the rest.
-            if self.sound and _is_all_in_the_file(connection):
-                connection.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                connection.close()
-                return
+            if self.sound:
+                blocked, length, done = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not blocked and length == done:
+                    connection.execute("DELETE FROM meta WHERE name = ?", (_MARK,))
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    connection.close()
+                    return
         except sqlite3.Error:
             pass  # what was committed is safe in the log
         close_beside(connection, path)
-
-
-def _is_all_in_the_file(connection: sqlite3.Connection) -> bool:
-    blocked, length, done = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-    return not blocked and length == done
 
 
 def close_beside(connection: sqlite3.Connection, path: Path) -> None:
@@ -116,9 +112,13 @@ def expects_log(path: Path) -> bool:
 
 def fault(connection: sqlite3.Connection, path: Path, states: Iterable[str]) -> str | None:
     """Say what is wrong with an open run file; None if nothing is, or it is too large to look at each time."""
-    missing = list(_missing(connection))
-    if missing:
-        return f"it has no {missing[0]}"
+    for table, columns in _TABLES.items():
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for column in sorted(columns - there):
+            return f"it has no column {column} in its table {table}"
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    if _NEEDED - names:
+        return f"it has no {min(_NEEDED - names)}"
     if path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
         return "its last page is cut off"
     is_unclean = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_MARK,)).fetchone() is not None
@@ -130,14 +130,6 @@ def fault(connection: sqlite3.Connection, path: Path, states: Iterable[str]) -> 
     if said != ["ok"]:
         return "; ".join(" ".join(str(text).split()) for text in said)[:300]
     return next(_disagreements(connection, set(states)), None)
-
-
-def _missing(connection: sqlite3.Connection) -> Iterator[str]:
-    for table, columns in _TABLES.items():
-        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        yield from (f"column {column} in its table {table}" for column in sorted(columns - there))
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    yield from sorted(_NEEDED - names)
 
 
 def _disagreements(connection: sqlite3.Connection, states: set[str]) -> Iterator[str]:
@@ -157,8 +149,8 @@ def _disagreements(connection: sqlite3.Connection, states: set[str]) -> Iterator
     unknown = sorted(set(map(str, counted)) - states)
     if unknown:
         yield f"it has items in a state {unknown[0]!r}"
-    tally = {state: count for state, count in connection.execute("SELECT state, count FROM tally") if count}
-    if tally != counted:
+    counts = {state: count for state, count in connection.execute("SELECT state, count FROM tally") if count}
+    if counts != counted:
         yield "its counts are not those of its items"
     if meta.get("kind") == "invoices":
         lacking = connection.execute(

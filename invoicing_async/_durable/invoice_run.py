@@ -1,4 +1,4 @@
-"""A durable submission: intent before the first byte, answer after it came, and what people say of a doubt."""
+"""The durable submission of many drafts: `InvoiceRun`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["InvoiceRun"]
 
 
 class InvoiceRun:
-    """A durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
+    """The durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -71,7 +71,7 @@ class InvoiceRun:
 
     @property
     def settings(self) -> RunSettings:
-        """What the run keeps for whoever goes on with it."""
+        """The settings that the run keeps for whoever goes on with it."""
         return RunSettings.read(self.ledger.settings)
 
     async def keep(self, settings: RunSettings) -> None:
@@ -81,7 +81,7 @@ class InvoiceRun:
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.
 
-        What is submitted and not awaited to its end stays submitted, and is not given.
+        What is submitted and not awaited to its end stays submitted, and is not yielded.
         """
         self._stop.ask()
 
@@ -99,7 +99,7 @@ class InvoiceRun:
         return await self.ledger.add_drafts(new)
 
     def submit(self, invoices: AsyncInvoices, *, concurrency: int | None = None) -> AsyncGenerator[Item]:
-        """Send what is planned or was provably not created, and give each item as it then stands.
+        """Send what is planned or was provably not created, and yield each item as it is then recorded.
 
         `concurrency` is how many items are on their way at once, by default half as many again as the session has
         calls in flight: while some answers are being recorded, others are awaited.
@@ -108,15 +108,15 @@ class InvoiceRun:
         credential is refused, and `BatchStoppedError` when the same trouble meets the first `Limits.stop_after` (see
         `AsyncInvoices.submit_many`); what was in flight is recorded first, the rest stays planned. Left early, what is
         in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
-        and an item that another has under way is given when it ends.
+        and an item that another has under way is yielded when it ends.
         """
         return Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
 
     async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
-        """Take a draft in, submit it, and give its item as it then stands: for a web service.
+        """Take a draft in, submit it, and return its item as it is then recorded: for a web service.
 
         Any number at once, also of one key and beside `submit`: a key is sent once, and whoever asks for it meanwhile
-        gets the same outcome. A key that was submitted before, or is in doubt, is given as it stands; after `stop`
+        gets the same outcome. A key that was submitted before, or is in doubt, is returned as it is; after `stop`
         nothing is sent. Cancelled, what is in flight is recorded as in doubt. Raises as `add` does, and
         `AuthenticationError` when the credential is refused.
         """
@@ -129,9 +129,9 @@ class InvoiceRun:
     def settle(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, also: AsyncIterable[Item] | None = None
     ) -> AsyncGenerator[Item]:
-        """Wait for every submitted item, and for those `also` goes on giving, and give each as it ends.
+        """Wait for every submitted item, and for those that `also` yields, and yield each as it ends.
 
-        An item whose wait ends without an answer stays submitted and is given with the reason as its `error`. Raises
+        An item whose wait ends without an answer stays submitted and is yielded with the reason as its `error`. Raises
         `AuthenticationError` when the credential is refused.
         """
         return Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
@@ -139,7 +139,7 @@ class InvoiceRun:
     async def run(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, concurrency: int | None = None
     ) -> AsyncGenerator[Item]:
-        """Submit what is left and wait for it at the same time; give an item each time it comes to rest."""
+        """Submit what is left and wait for it at the same time; yield an item when it is done or has to wait."""
         accepted: asyncio.Queue[Item | None] = asyncio.Queue()
 
         submitted = divert_submitted(self.submit(invoices, concurrency=concurrency), accepted)
@@ -158,10 +158,10 @@ class InvoiceRun:
         poller: Schedule | None = None,
         also: AsyncIterable[Item] | None = None,
     ) -> AsyncGenerator[Item]:
-        """Save the document of every SUCCESS item that has none yet, and give each item as it then stands.
+        """Save the document of every SUCCESS item that has none yet, and yield each item as it is then recorded.
 
         `layout` names the file below `folder`: `{key}`, `{request_id}`, `{invoice_id}`, `{date:%Y/%m}` (the day it was
-        sent, UTC), `{shard}`. `also` may go on giving items that finish while others are exported. An item that has a
+        sent, UTC), `{shard}`. `also` may yield items that finish while others are exported. An item that has a
         file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
         `poller` bounds how long it is asked for.
         """
@@ -176,9 +176,9 @@ class InvoiceRun:
         return export_name(item, to, created=self.ledger.created)
 
     def refresh(self, invoices: AsyncInvoices) -> AsyncGenerator[Item]:
-        """Ask the service again about every SUCCESS item, record what it says and give each item as it then stands.
+        """Ask the service again about every SUCCESS item, record what it says and yield each item as recorded.
 
-        The tax authority's status goes on changing after an invoice was made. `error` of what is given is None, or
+        The tax authority's status goes on changing after an invoice was made. `error` of what is yielded is None, or
         why the service could not be asked or did not say; then nothing of the item is recorded. Raises
         `AuthenticationError` when the credential is refused.
         """
@@ -210,7 +210,7 @@ class InvoiceRun:
         return await current_item(self.ledger, canonical_key(key))
 
     def reconcile(self, look_up: Reconcile) -> AsyncGenerator[Item]:
-        """Ask a program about every item in doubt, settle what it knows and give each item as it then stands.
+        """Ask a program about every item in doubt, settle what it knows and yield each item as it is then recorded.
 
         An answer that `resolve` refuses, since it comes too early or names another item's request, is its `error`. So
         is the damage of an item whose draft the run file no longer holds as it was: it is not asked about.

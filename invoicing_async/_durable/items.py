@@ -29,7 +29,7 @@ PAGE = 500
 
 
 async def page_items(read: Callable[..., Awaitable[list[Item]]], stop: StopToken) -> AsyncGenerator[Item]:
-    """Yield a query's rows page by page; rows that change meanwhile are neither missed nor given twice."""
+    """Yield a query's rows page by page; rows that change meanwhile are neither missed nor yielded twice."""
     after = 0
     while page := await read(after=after, limit=PAGE):
         for item in page:

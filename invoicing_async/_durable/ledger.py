@@ -24,18 +24,22 @@ from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
 from .opening import OpenedRun, describe_run, open_run
 from .protocol import ID_BATCH
-from .queries import count_states, list_duplicates, read_entries, read_history, read_items, to_send
+from .queries import (
+    count_states,
+    count_without_file,
+    list_duplicates,
+    read_entries,
+    read_history,
+    read_items,
+    to_send,
+)
 from .records import Change, Intake, Item, JournalEntry, NewDraft, json_text
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
-from .transaction import Transaction, find_item, one_line
+from .transaction import find_item, one_line, store_meta
 from .transitions import Transitions, keep_late, record_document, undo
 from .writer import Writer
 
 __all__ = ["SqliteLedger", "SqliteReader"]
-
-
-def _store_settings(transaction: Transaction, text: str) -> None:
-    transaction.execute("UPDATE meta SET value = ? WHERE name = 'settings'", (text,))
 
 
 class SqliteReader:
@@ -66,7 +70,7 @@ class SqliteReader:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the run was begun with, as the caller gave it; it must hold no secret."""
+        """What the run was begun with and keeps, as the caller gave it; it must hold no secret."""
         return self._settings
 
     async def close(self) -> None:
@@ -74,13 +78,13 @@ class SqliteReader:
         await self._worker.stop()
 
     async def get(self, ref: int | str) -> Item | None:
-        """The item with this `seq` or key, its payload included; None if there is none."""
+        """Return the item with this `seq` or key, its payload included; None if there is none."""
         return await self._worker.run(partial(find_item, ref=ref))
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
     ) -> list[Item]:
-        """Up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
+        """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
         return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
@@ -88,7 +92,7 @@ class SqliteReader:
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
 
-        An item that changes meanwhile is neither missed nor given twice, as long as its state is one of these.
+        An item that changes meanwhile is neither missed nor yielded twice, as long as its state is one of these.
         """
         wanted = None if states is None else tuple(states)
         after = 0
@@ -98,7 +102,7 @@ class SqliteReader:
             after = page[-1].seq
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
-        """Up to `limit` items that are still to be done, behind `seq` `after`.
+        """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
         planned and not sent, with their payload.
@@ -108,23 +112,27 @@ class SqliteReader:
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
 
     async def counts(self) -> dict[str, int]:
-        """How many items stand in each state, zeros included. Kept up with every change, so it costs nothing."""
+        """Return how many items are in each state, zeros included. Kept up with every change, so it costs nothing."""
         return await self._worker.run(partial(count_states, kind=self.kind))
 
+    async def count_without_file(self) -> int:
+        """Return how many finished invoices have no file of theirs."""
+        return await self._worker.run(count_without_file)
+
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
-        """Ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
+        """Return the ids that the last `add_ids` met more than once, in order, and how often beyond the first."""
         at_least_one("limit", limit)
         return await self._worker.run(partial(list_duplicates, after=after, limit=limit))
 
     async def history(self, ref: int | str) -> list[JournalEntry]:
-        """Everything that ever happened to an invoice item, oldest first.
+        """Return everything that ever happened to an invoice item, oldest first.
 
         Reads the whole journal: an index for this would cost every submission what it saves here.
         """
         return await self._worker.run(partial(read_history, ref=ref))
 
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
-        """Up to `limit` entries of the whole run's journal, behind entry `after`."""
+        """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
         at_least_one("limit", limit)
         return await self._worker.run(partial(read_entries, after=after, limit=limit))
 
@@ -136,7 +144,7 @@ class SqliteLedger(SqliteReader):
         super().__init__(path, worker, opened)
         self.now = clock.now
         self.recovered = opened.recovered
-        self._taking = asyncio.Lock()
+        self._importing = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -182,14 +190,14 @@ class SqliteLedger(SqliteReader):
     async def update_settings(self, settings: Mapping[str, Any]) -> None:
         """Replace the settings of the run."""
         text = json_text(settings)
-        await self._worker.run(partial(_store_settings, text=text))
+        await self._worker.run(partial(store_meta, name="settings", value=text))
         self._settings = json.loads(text)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
         if late > self.late:
             await self._worker.run(partial(keep_late, late=late))
-            self.late = late
+            self.late = max(self.late, late)  # another may have kept a longer one meanwhile
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
@@ -203,7 +211,7 @@ class SqliteLedger(SqliteReader):
         """
         self._only(RunKind.DOCUMENTS, "add_ids")
         at_least_one("batch", batch)
-        async with self._taking:
+        async with self._importing:
             await self._worker.run(unstage)
             async for chunk in chunks(ids, batch):
                 await self._worker.run(partial(stage, ids=chunk))
@@ -250,7 +258,7 @@ class SqliteLedger(SqliteReader):
         size: int | None = None,
         sha256: str | None = None,
     ) -> State:
-        """Let an event happen to an invoice item, journal it and give the state that follows. `Change` has the fields.
+        """Let an event happen to an invoice item, journal it and return the state that follows; see `Change`.
 
         Raises `ValueError` if the table refuses the event, the item is unknown or its request id is missing.
         """
@@ -266,13 +274,13 @@ class SqliteLedger(SqliteReader):
             size=size,
             sha256=sha256,
         )
-        self._only(RunKind.INVOICES, "transition")
-        [state] = await self._worker.run(Transitions((change,)))
+        [state] = await self.transition_many((change,))
         return state
 
     async def transition_many(self, changes: Iterable[Change]) -> list[State]:
         """Let events happen in turn, all of them or none."""
-        self._only(RunKind.INVOICES, "transition_many")
+        if self.kind is not RunKind.INVOICES:
+            self._only(RunKind.INVOICES, "transition")
         return await self._worker.run(Transitions(tuple(changes)))
 
     def _only(self, kind: RunKind, name: str) -> None:

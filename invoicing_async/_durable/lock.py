@@ -59,10 +59,6 @@ if sys.platform == "win32":  # pragma: no cover - the other branch is the one th
             return True
         return False
 
-    def _is_alive(pid: int) -> bool:
-        """Leave it to the lock: there is no harmless way to ask."""
-        return pid > 0
-
 else:
     import fcntl
 
@@ -81,15 +77,6 @@ else:
             _unlock(descriptor)
             return True
         return False
-
-    def _is_alive(pid: int) -> bool:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except (OSError, OverflowError):
-            return True
-        return True
 
 
 @frozen
@@ -123,7 +110,7 @@ def _identity(descriptor: int) -> tuple[int, int]:
 
 @contextmanager
 def using(file: Path) -> Iterator[int]:
-    """Keep the descriptors of a file open for as long as the block may have it open; give one."""
+    """Keep the descriptors of a file open for as long as the block may have it open; the block has one."""
     descriptor = os.open(file, os.O_RDWR if os.access(file, os.W_OK) else os.O_RDONLY)
     identity = _identity(descriptor)
     with _guard:
@@ -145,14 +132,14 @@ def using(file: Path) -> Iterator[int]:
 def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> Iterator[Callable[[], bool]]:
     """Hold a file that is there for this process, since `now` in epoch seconds.
 
-    Gives a function that tells if the file still has this name.
+    The block has a function that tells if the file still has this name.
     What `refuse` makes of its holder is raised if another one does. Raises `FileNotFoundError`.
     """
     with using(file) as descriptor:
         if not _taken(descriptor) or not _is_there(file, descriptor):
             raise refuse(_named(file))
         try:
-            _say(file, now)
+            _write_note(file, now)
             yield partial(_is_there, file, descriptor)
         finally:
             with suppress(OSError):  # the folder may be gone, or the file may have another name by now
@@ -162,7 +149,7 @@ def held(file: Path, *, now: float, refuse: Callable[[Holder], Exception]) -> It
 
 
 def holder_of(file: Path) -> Holder | None:
-    """Say who holds a file, without taking it; None if nobody does.
+    """Return who holds a file, without taking it; None if nobody does.
 
     The lock is tried only if the process that the note names may still live: for an instant a second opener would
     find it taken, and has to look twice.
@@ -176,6 +163,19 @@ def holder_of(file: Path) -> Holder | None:
             return None if _is_free(descriptor) else named
     except OSError:
         return None
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process may live; on Windows there is no harmless way to ask, so that it is left to the lock."""
+    if sys.platform == "win32":
+        return pid > 0
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
 
 
 def note_of(file: Path) -> Path:
@@ -200,7 +200,7 @@ def _is_there(file: Path, descriptor: int) -> bool:
         return False
 
 
-def _say(file: Path, now: float) -> None:
+def _write_note(file: Path, now: float) -> None:
     since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": platform.node(), "since": since}
     with suppress(OSError):  # it is only a note

@@ -15,7 +15,7 @@ from .records import Change, DamagedRunError, RunFileError, states_of
 from .schema import COUNT, LATE, MOVE, MOVES, SOME
 from .states import FINAL, Event, RunKind, State
 from .transaction import Transaction
-from .transitions import move_items
+from .transitions import change_items
 
 __all__ = ["OpenedRun", "describe_run", "open_run"]
 
@@ -30,13 +30,6 @@ class OpenedRun:
 
 
 def describe_run(transaction: Transaction, path: Path) -> OpenedRun:
-    _must_be_sound(transaction, path)
-    meta = dict(transaction.execute("SELECT name, value FROM meta").fetchall())
-    late = float(meta.get(LATE, 0.0))
-    return OpenedRun(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0, late)
-
-
-def _must_be_sound(transaction: Transaction, path: Path) -> None:
     states = [state.value for kind in RunKind for state in states_of(kind)]
     try:
         wrong = fault(transaction.connection, path, states)
@@ -44,6 +37,9 @@ def _must_be_sound(transaction: Transaction, path: Path) -> None:
         raise DamagedRunError(f"{path} is damaged ({error})") from error
     if wrong is not None:
         raise DamagedRunError(f"{path} is damaged: {wrong}")
+    meta = dict(transaction.execute("SELECT name, value FROM meta").fetchall())
+    late = float(meta.get(LATE, 0.0))
+    return OpenedRun(RunKind(meta["kind"]), json.loads(meta["settings"]), float(meta["created"]), 0, late)
 
 
 def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> OpenedRun:
@@ -57,24 +53,26 @@ def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> Open
     transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
         _forget(transaction)
-    recovered = _recover(transaction)
+    sending = transaction.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
+    text = "the process ended while this was being sent"
+    change_items(transaction, [Change(ref=seq, event=Event.CRASHED, error=text) for (seq,) in sending])
     transaction.log.sound = True
-    return evolve(opened, recovered=recovered)
+    return evolve(opened, recovered=len(sending))
 
 
 def _index_requests(transaction: Transaction) -> None:
     """See to it that no two items have one request id; a file of before, in which two have, keeps them."""
-    if transaction.one("SELECT 1 FROM sqlite_master WHERE name = 'items_request'") is None:
-        unique = "UNIQUE "
+    made = "SELECT sql FROM sqlite_master WHERE name = 'items_request'"
+    if transaction.one(made) is None:
         twice = (
             "SELECT 1 FROM items WHERE request_id IS NOT NULL "
             "GROUP BY request_id COLLATE NOCASE HAVING count(*) > 1 LIMIT 1"
         )
-        if transaction.one(twice):
-            unique = ""
+        unique = "" if transaction.one(twice) else "UNIQUE "
         transaction.execute(
             f"CREATE {unique}INDEX items_request ON items (request_id COLLATE NOCASE) WHERE request_id IS NOT NULL"
         )
+    transaction.unique_requests = transaction.one(made).startswith("CREATE UNIQUE")
 
 
 def _forget(transaction: Transaction) -> None:
@@ -86,18 +84,6 @@ def _forget(transaction: Transaction) -> None:
     open_states = [state.value for state in State if state not in {*FINAL, State.SUBMITTED, State.IN_DOUBT}]
     for state in open_states:
         while seqs := [seq for (seq,) in transaction.execute(SOME, (state,)).fetchall()]:
-            move_items(transaction, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
+            change_items(transaction, [Change(ref=seq, event=Event.LOG_LOST, error=text) for seq in seqs])
     now = transaction.now()
     transaction.execute("UPDATE items SET sent_at = ?, updated = ? WHERE state = ?", (now, now, State.IN_DOUBT.value))
-
-
-def _recover(transaction: Transaction) -> int:
-    sending = transaction.execute("SELECT seq FROM items WHERE state = ?", (State.SENDING.value,)).fetchall()
-    move_items(
-        transaction,
-        [
-            Change(ref=seq, event=Event.CRASHED, error="the process ended while this was being sent")
-            for (seq,) in sending
-        ],
-    )
-    return len(sending)

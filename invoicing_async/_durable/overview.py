@@ -1,4 +1,4 @@
-"""How a run stands, as any process sees it: its counts, who works on it, what is to be exported, and the authority."""
+"""The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the authority."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ class Authority:
 
 async def count_without_file(ledger: LedgerReader) -> int:
     """Count the finished invoices of a run that have not been exported."""
-    async with aclosing(ledger.items((State.SUCCESS,))) as items:
-        return sum([item.path is None async for item in items])
+    return await ledger.count_without_file()
 
 
 @frozen

@@ -19,11 +19,11 @@ ID_BATCH = 10_000
 
 
 class LedgerReader(Protocol):
-    """Where a run is recorded, for who only looks."""
+    """Where a run is recorded, for reading."""
 
     @property
     def path(self) -> Path:
-        """By what messages and commands name it."""
+        """The path by which messages and commands name it."""
 
     @property
     def kind(self) -> RunKind:
@@ -59,7 +59,10 @@ class LedgerReader(Protocol):
         """
 
     async def counts(self) -> dict[str, int]:
-        """Return how many items stand in each state, zeros included."""
+        """Return how many items are in each state, zeros included."""
+
+    async def count_without_file(self) -> int:
+        """Return how many finished invoices have no file of theirs."""
 
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         """Return ids that the last `add_ids` met more than once, in their own order, and how often beyond the first."""
@@ -75,11 +78,11 @@ class LedgerReader(Protocol):
 
 
 class Ledger(LedgerReader, Protocol):
-    """Where a run is recorded, for the one that works on it. Every method returns when what it did is durable."""
+    """Where a run is recorded, for the process that works on it. Every method returns when what it did is durable."""
 
     @property
     def recovered(self) -> int:
-        """How many items the end of the process before left in doubt."""
+        """How many items were left in doubt by the end of the process before."""
 
     def now(self) -> float:
         """Return the time by which everything is recorded, in epoch seconds."""

@@ -7,10 +7,18 @@ from operator import attrgetter
 
 from .records import DamagedRunError, Item, JournalEntry, states_of
 from .schema import BARE, WITH_PAYLOAD
-from .states import SENDABLE, Event, RunKind
-from .transaction import Transaction, standing_of
+from .states import SENDABLE, Event, RunKind, State
+from .transaction import Transaction, current_of
 
-__all__ = ["count_states", "list_duplicates", "read_entries", "read_history", "read_items", "to_send"]
+__all__ = [
+    "count_states",
+    "count_without_file",
+    "list_duplicates",
+    "read_entries",
+    "read_history",
+    "read_items",
+    "to_send",
+]
 
 
 def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
@@ -22,7 +30,7 @@ def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
 def read_items(
     transaction: Transaction, states: tuple[str, ...] | None, after: int, limit: int, *, payload: bool
 ) -> list[Item]:
-    """Page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
+    """Return a page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
     select = WITH_PAYLOAD if payload else BARE
     if states is None:
         page = transaction.execute(f"{select} WHERE i.seq > ? ORDER BY i.seq LIMIT ?", (after, limit))
@@ -33,12 +41,17 @@ def read_items(
 
 
 def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
-    """Return what may be sent, and keep at hand where it stands: it will be sent next."""
+    """Return what may be sent, and keep its state and attempt at hand: it will be sent next."""
     items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True)
-    transaction.standing.update(
-        (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.moved
+    transaction.current.update(
+        (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.changed
     )
     return items
+
+
+def count_without_file(transaction: Transaction) -> int:
+    sql = "SELECT count(*) FROM items WHERE state = ? AND path IS NULL"
+    return int(transaction.one(sql, State.SUCCESS.value))
 
 
 def list_duplicates(transaction: Transaction, after: str, limit: int) -> list[tuple[str, int]]:
@@ -48,7 +61,7 @@ def list_duplicates(transaction: Transaction, after: str, limit: int) -> list[tu
 
 def read_history(transaction: Transaction, ref: int | str) -> list[JournalEntry]:
     sql = "SELECT seq, item, event, at, detail FROM journal WHERE item = ? ORDER BY seq"
-    return [_entry(row) for row in transaction.execute(sql, (standing_of(transaction, ref)[0],))]
+    return [_entry(row) for row in transaction.execute(sql, (current_of(transaction, ref)[0],))]
 
 
 def read_entries(transaction: Transaction, after: int, limit: int) -> list[JournalEntry]:

@@ -132,7 +132,7 @@ class NewDraft:
 
 @frozen(kw_only=True)
 class Intake:
-    """What became of the input of one command: `given` = `added` + `known` + `duplicates`.
+    """The counts of the input of one command: `given` = `added` + `known` + `duplicates`.
 
     `known` were in the run before; `duplicates` stood in this input more than once, the first not counted.
     """

@@ -7,20 +7,21 @@ of the version that goes on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import lru_cache
-from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 
 from .._files.layout import EXPORT, Layout
+from ..invoices import ExportFormat
 from ..policies import Limits, RetryPolicy
+from .items import absolute_path
 
 __all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]
 
-FORMATS = ("pdf", "xml")
+FORMATS: tuple[str, ...] = get_args(ExportFormat)
 BY_KEY = "{key}"
 BEFORE = "{invoice_id}"
 """How exports were named before a run kept a layout; such a run goes on so."""
@@ -71,15 +72,11 @@ class RunPace:
         return evolve(self, **_given(**asdict(other)))
 
 
-def _absolute(folder: str | PathLike[str]) -> Path:
-    return Path(folder).absolute()
-
-
 @frozen(kw_only=True)
 class ExportTo:
     """What finished invoices are saved as, and where: `layout` names the file below `folder`, an absolute path."""
 
-    folder: Path = field(converter=_absolute)
+    folder: Path = field(converter=absolute_path)
     format: str = "pdf"
     layout: str = BY_KEY
 
@@ -91,11 +88,8 @@ class ExportTo:
 
 def named(ids: Mapping[str, str], *, sent_at: float, to: ExportTo) -> PurePosixPath:
     """Return the file of an export below its folder; the same whenever it is asked for."""
-    return export_layout(to.layout).relative(ids["key"], day=_day(sent_at), suffix=f".{to.format}", others=ids)
-
-
-def _day(seconds: float) -> date:
-    return datetime.fromtimestamp(seconds, tz=UTC).date()
+    day = datetime.fromtimestamp(sent_at, tz=UTC).date()
+    return export_layout(to.layout).relative(ids["key"], day=day, suffix=f".{to.format}", others=ids)
 
 
 def _known(kept: Mapping[str, Any], kind: type[AttrsInstance]) -> dict[str, Any]:

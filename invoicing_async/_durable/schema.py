@@ -1,4 +1,8 @@
-"""The tables of a run file and its longer statements."""
+"""The tables of a run file and its longer statements.
+
+Statements are no file of their own: most are one line, beside the values they bind, and many are completed there by a
+number of rows or a list of columns, so that such a file would hold half of each.
+"""
 
 from __future__ import annotations
 

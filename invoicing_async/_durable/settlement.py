@@ -1,9 +1,9 @@
-"""What becomes of submitted items, asked from the service and recorded."""
+"""Waiting for submitted items: the service is asked what became of each, and that is recorded."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -14,7 +14,7 @@ from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..models import RequestStatus, Unsettled
 from ..session import Sleep
-from .answers import End, result_text, status_of
+from .answers import End, result_text
 from .items import current_item, error_line, page_items
 from .protocol import Ledger
 from .records import Change, Item
@@ -27,12 +27,12 @@ __all__ = ["Settlement"]
 _log = logging.getLogger("invoicing_async")
 
 
-_POLLED = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, RequestStatus.FAILED: Event.POLL_FAILED}
+_POLLED: Mapping[str, Event] = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, RequestStatus.FAILED: Event.POLL_FAILED}
 
 
 @frozen
 class Settlement:
-    """What becomes of the items that were submitted, asked from the service and recorded."""
+    """The items that were submitted: the service is asked what became of each, and that is recorded."""
 
     _ledger: Ledger
     _stop: StopToken
@@ -45,7 +45,7 @@ class Settlement:
             return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
 
         async with aclosing(
-            self._stop.until(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
+            self._stop.until_stopped(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
         ) as ends:
             # Side by side, so that the ends of one moment share a commit.
             recorded = self._invoices.each(
@@ -74,7 +74,7 @@ class Settlement:
         try:
             await self._ledger.transition_many([_polled(seq, end)])
         except ValueError as error:
-            # Settled otherwise meanwhile: that is this item's affair.
+            # Settled otherwise meanwhile, which concerns no other item.
             _log.warning("what became of item %d could not be recorded: %s", seq, error)
         return await current_item(self._ledger, seq)
 
@@ -89,7 +89,7 @@ class Settlement:
 
     async def _refreshed(self, item: Item, _: Sleep) -> Item:
         try:
-            async with self._stop.cuts():
+            async with self._stop.interrupts():
                 now = await self._invoices.status(item.request_id or "")
         except InvoicingError as error:
             if self._invoices.ends_batch(error):
@@ -112,7 +112,7 @@ def _polled(seq: int, end: End) -> Change:
     if isinstance(end, Unsettled):
         return Change(ref=seq, event=Event.POLL_NEW, error=error_line(end.error))
     invoice_id = end.data.id if end.data else None
-    event = _POLLED.get(status_of(end), Event.POLL_NEW)
+    event = _POLLED.get(end.status, Event.POLL_NEW)
     return Change(ref=seq, event=event, invoice_id=invoice_id, result=result_text(end), code=end.code, error=end.reason)
 
 

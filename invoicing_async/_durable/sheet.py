@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from contextlib import aclosing
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
+from functools import reduce
 from typing import ClassVar
 from unicodedata import normalize
 
@@ -69,7 +70,7 @@ _DELIMITERS = ",;\t"
 
 
 class AnswersError(InvoicingError, ValueError):
-    """Answers about items in doubt cannot stand; nothing was changed. `faults` holds every one, with its line."""
+    """Answers about items in doubt are refused; nothing was changed. `faults` holds every one, with its line."""
 
     sent: Sent = "no"
     hint = "Correct every listed line and give all of them again."
@@ -82,14 +83,11 @@ class AnswersError(InvoicingError, ValueError):
         super().__init__("; ".join(map(str, self.faults[: self.shown])) + more)
 
 
-# --- what an invoice is looked up by ------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class Contents:
     """What names an invoice to a person: its buyer, and the sum of its lines before tax, exact.
 
-    `customer` is the buyer's code in the caller's own books. Each is None where it is not said.
+    `customer` is the buyer's code in the caller's own records. Each is None where it is not said.
     """
 
     buyer: str | None = None
@@ -138,27 +136,18 @@ def contents_of(found: object, lines_name: str) -> Contents:
     buyer = consumer if isinstance(consumer, Mapping) else {}
     lines = found.get(lines_name)
     listed = lines if isinstance(lines, Sequence) and not isinstance(lines, str) else ()
+    known = [amount for line in listed if (amount := _amount(line)) is not None]
     return Contents(
         buyer=_text(buyer.get("name")) or _text(buyer.get("buyer_name")),
         tax_code=_text(buyer.get("tax_code")),
         customer=_text(buyer.get("code")),
-        amount=_sum(listed),
+        amount=reduce(_EXACT.add, known, Decimal(0)) if known and len(known) == len(listed) else None,
         lines=len(listed),
     )
 
 
 def _text(found: object) -> str | None:
     return found if isinstance(found, str) and found else None
-
-
-def _sum(lines: Sequence[object]) -> Decimal | None:
-    amounts = [_amount(line) for line in lines]
-    total = Decimal(0)
-    for amount in amounts:
-        if amount is None:
-            return None
-        total = _EXACT.add(total, amount)
-    return total if amounts else None
 
 
 def _amount(line: object) -> Decimal | None:
@@ -181,9 +170,6 @@ def number_of(found: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
-
-
-# --- out: a sheet to be filled in ---------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -216,22 +202,19 @@ def _entry(item: Item) -> Entry:
     doubtful = item.state in {State.IN_DOUBT, State.SENDING}
     answer = recorded_answer(item) if doubtful else RecordedAnswer()
     said = [" ".join(text.split()) for text in (item.error, answer.text) if text]
+    left = None if item.sent_at is None else datetime.fromtimestamp(item.sent_at, UTC)
     return Entry(
         item=item.seq,
         key=item.key,
         state=item.state,
         contents=contents(item.payload),
-        sent_at=_moment(item.sent_at),
+        sent_at=None if left is None else left.astimezone().isoformat(timespec="seconds"),
         http_status=answer.status,
         code=item.code,
         said="; ".join(dict.fromkeys(said)) or None,
         named_ids=answer.request_ids,
         request_id=None if doubtful else item.request_id,
     )
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(timespec="seconds")
 
 
 def sheet_head(*, mark: bool = True) -> str:
@@ -260,9 +243,6 @@ def sheet_line(entry: Entry) -> str:
     return csv_line(cells)
 
 
-# --- in: answers --------------------------------------------------------------------------------------------------
-
-
 @frozen(kw_only=True)
 class Answer:
     """What was found of an item in doubt: it was created under `request_id`, or it was not created.
@@ -289,7 +269,17 @@ def read_answers(data: bytes) -> tuple[Answer, ...]:
     names = _head(*rows[0])
     faults: list[LineFault] = []
     answers = [answer for line, cells in rows[1:] if (answer := _answer(line, _named(names, cells), faults))]
-    faults += _twice(answers)
+    keys: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    for answer in answers:
+        first = keys.setdefault(normalize("NFC", answer.key), answer.line)
+        if first != answer.line:
+            text = f"{answer.key!r} stands in line {first} too"
+            faults.append(LineFault("", text, line=answer.line, column="key"))
+        first = ids.setdefault(answer.request_id, answer.line) if answer.request_id else answer.line
+        if first != answer.line:
+            text = f"{answer.request_id} stands in line {first} too: one request is one invoice"
+            faults.append(LineFault("", text, line=answer.line, column="request_id"))
     if faults:
         raise AnswersError(sorted(faults, key=lambda fault: fault.line))
     return tuple(answers)
@@ -337,7 +327,7 @@ def _named(names: list[str], cells: list[str]) -> dict[str, str]:
 
 
 def _answer(line: int, cells: Mapping[str, str], faults: list[LineFault]) -> Answer | None:
-    """Read one row. Nothing is given for a row that is not answered, or has faults."""
+    """Read one row. Return None for a row that is not answered, or has faults."""
     said, request_id, item = cells["answer"].lower(), cells["request_id"] or None, cells["item"]
     if not said and request_id is None:
         return None
@@ -368,17 +358,3 @@ def _row_faults(said: str, request_id: str | None, item: str) -> Iterator[tuple[
         yield "request_id", f"{NO_UUID}, got {request_id!r}"
     if item and not (item.isascii() and item.isdigit() and len(item) < 16):  # noqa: PLR2004 - more than any run has
         yield "item", f"must be the item's number as it was exported, got {item!r}"
-
-
-def _twice(answers: Iterable[Answer]) -> Iterator[LineFault]:
-    keys: dict[str, int] = {}
-    ids: dict[str, int] = {}
-    for answer in answers:
-        first = keys.setdefault(normalize("NFC", answer.key), answer.line)
-        if first != answer.line:
-            yield LineFault("", f"{answer.key!r} stands in line {first} too", line=answer.line, column="key")
-        if answer.request_id is not None:
-            first = ids.setdefault(answer.request_id, answer.line)
-            if first != answer.line:
-                message = f"{answer.request_id} stands in line {first} too: one request is one invoice"
-                yield LineFault("", message, line=answer.line, column="request_id")

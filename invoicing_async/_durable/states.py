@@ -26,7 +26,7 @@ __all__ = [
     "TO_FETCH",
     "DocumentState",
     "Event",
-    "Refusal",
+    "ForbiddenTransition",
     "RunKind",
     "State",
     "next_state",
@@ -42,12 +42,12 @@ class RunKind(StrEnum):
 
 
 class State(StrEnum):
-    """Where an invoice item stands. All but `sending` are shown to users."""
+    """The state of an invoice item. All but `sending` are shown to users."""
 
     PLANNED = "planned"
     """Taken in; no byte of it was ever sent."""
     SENDING = "sending"
-    """The intent is on disk and the answer is not: internal, never left standing by a crash."""
+    """The intent is on disk and the answer is not: internal, and never what is left after a crash."""
     NOT_SENT = "not_sent"
     """Tried, and provably not created: safe to send again."""
     SUBMITTED = "submitted"
@@ -70,7 +70,7 @@ class Event(StrEnum):
     INTENT = "intent"
     """It is about to be sent; on disk before the first byte leaves."""
     NOT_SENT = "not_sent"
-    """Its head provably never left."""
+    """The head of its request provably never left."""
     REFUSED_FOR_NOW = "refused_for_now"
     """A refusal that the policy lists as temporary (SYS_DEP_503, 429)."""
     REJECTED = "rejected"
@@ -105,13 +105,13 @@ class Event(StrEnum):
     EXPORTED = "exported"
     """The finished invoice is a whole file on disk."""
     EXPORT_FAILED = "export_failed"
-    """The finished invoice could not be had as a file; it exists all the same."""
+    """The finished invoice could not be saved as a file; it exists all the same."""
     REFRESHED = "refreshed"
     """The finished invoice was asked for again: its `result` is what the service says now."""
 
 
 class DocumentState(StrEnum):
-    """Where an item of a document run stands: its last outcome, whatever that was before."""
+    """The state of an item of a document run: its last outcome, whatever that was before."""
 
     PLANNED = "planned"
     """Never asked for, or its file was found missing or broken."""
@@ -122,17 +122,17 @@ class DocumentState(StrEnum):
     DEFERRED = "deferred"
     """The order is not eligible yet (ORDER_021); the next run tries again."""
     FAILED = "failed"
-    """It could not be had; the next run tries again."""
+    """It could not be saved; the next run tries again."""
 
 
 @frozen
-class Refusal:
+class ForbiddenTransition:
     """An event that must not happen in a state, and why."""
 
     why: str
 
 
-Outcome: TypeAlias = State | Refusal
+Outcome: TypeAlias = State | ForbiddenTransition
 
 SENDABLE = (State.PLANNED, State.NOT_SENT)
 """The states that `intent` may leave."""
@@ -141,7 +141,7 @@ FINAL = frozenset({State.SUCCESS, State.FAILED})
 """The states that nothing leaves."""
 
 TO_FETCH = (DocumentState.PLANNED, DocumentState.DEFERRED, DocumentState.FAILED)
-"""The document states that a run asks the service for."""
+"""The document states in which a run asks the service for the document."""
 
 ON_DISK = (DocumentState.SAVED, DocumentState.SKIPPED)
 """The document states that have a file to verify."""
@@ -173,7 +173,7 @@ _STATES = (
 
 def _only(state: State, to: State, why: str) -> dict[State, Outcome]:
     """Let an event happen in one state and refuse it in every other."""
-    return {**dict.fromkeys(_STATES, Refusal(why)), state: to}
+    return {**dict.fromkeys(_STATES, ForbiddenTransition(why)), state: to}
 
 
 def _answer(to: State) -> dict[State, Outcome]:
@@ -191,13 +191,13 @@ def _resolved(to: State) -> dict[State, Outcome]:
 _INTENT: dict[State, Outcome] = {
     State.PLANNED: State.SENDING,
     State.NOT_SENT: State.SENDING,
-    State.SENDING: Refusal("it is being sent already"),
-    State.SUBMITTED: Refusal("the service has it"),
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good; give a new draft a new key"),
-    State.REJECTED: Refusal("the service rejected it; ask for a retry first"),
-    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
-    State.INVALID: Refusal("the draft has faults; correct it first"),
+    State.SENDING: ForbiddenTransition("it is being sent already"),
+    State.SUBMITTED: ForbiddenTransition("the service has it"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good; give a new draft a new key"),
+    State.REJECTED: ForbiddenTransition("the service rejected it; ask for a retry first"),
+    State.IN_DOUBT: ForbiddenTransition("the invoice may exist; resolve it first"),
+    State.INVALID: ForbiddenTransition("the draft has faults; correct it first"),
 }
 
 _CRASHED: dict[State, Outcome] = {
@@ -221,24 +221,24 @@ _LOG_LOST: dict[State, Outcome] = {
 }
 
 _UNDONE: dict[State, Outcome] = {
-    **dict.fromkeys(_STATES, Refusal("it was not settled by hand")),
+    **dict.fromkeys(_STATES, ForbiddenTransition("it was not settled by hand")),
     State.SUBMITTED: State.IN_DOUBT,
     State.NOT_SENT: State.IN_DOUBT,
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good"),
-    State.IN_DOUBT: Refusal("it is in doubt already"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good"),
+    State.IN_DOUBT: ForbiddenTransition("it is in doubt already"),
 }
 
 _FOUND_INVALID: dict[State, Outcome] = {
     State.PLANNED: State.INVALID,
     State.NOT_SENT: State.INVALID,
-    State.SENDING: Refusal("it is being sent already"),
-    State.SUBMITTED: Refusal("the service has it"),
-    State.SUCCESS: Refusal("the invoice exists"),
-    State.FAILED: Refusal("it has failed for good"),
-    State.REJECTED: Refusal("the service rejected it before"),
-    State.IN_DOUBT: Refusal("the invoice may exist; resolve it first"),
-    State.INVALID: Refusal("it was found invalid before"),
+    State.SENDING: ForbiddenTransition("it is being sent already"),
+    State.SUBMITTED: ForbiddenTransition("the service has it"),
+    State.SUCCESS: ForbiddenTransition("the invoice exists"),
+    State.FAILED: ForbiddenTransition("it has failed for good"),
+    State.REJECTED: ForbiddenTransition("the service rejected it before"),
+    State.IN_DOUBT: ForbiddenTransition("the invoice may exist; resolve it first"),
+    State.INVALID: ForbiddenTransition("it was found invalid before"),
 }
 
 _BY_EVENT: dict[Event, dict[State, Outcome]] = {
@@ -275,11 +275,11 @@ TABLE: Mapping[tuple[State, Event], Outcome] = MappingProxyType(
 def next_state(state: State, event: Event) -> State:
     """Return the state that follows. Raises `ValueError` naming both and the reason if the table refuses the event."""
     outcome = TABLE[state, event]
-    if isinstance(outcome, Refusal):
+    if isinstance(outcome, ForbiddenTransition):
         raise ValueError(f"{event.value!r} is refused for an item that is {state.value!r}: {outcome.why}")
     return outcome
 
 
 def replay(events: Iterable[Event]) -> State:
-    """Return the state of an item from the events of its life; it was `planned` before the first."""
+    """Return the state of an item from its events; it was `planned` before the first."""
     return reduce(next_state, events, State.PLANNED)

@@ -1,4 +1,4 @@
-"""A run asked to stop: what is in flight finishes, what waits begins nothing more."""
+"""Stopping a run: what is in flight finishes, what waits begins nothing more."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class StoppedError(InvoicingError):
-    """Ends a wait of a run that was asked to stop."""
+    """The run was asked to stop while this waited."""
 
     sent: Sent = "no"
 
 
 class StopToken:
-    """Tells a run, and whoever of it waits for nothing but time, to begin nothing more."""
+    """The request to stop a run, which ends waits for time and begins nothing more."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -35,7 +35,7 @@ class StopToken:
                 wait.reschedule(0)
 
     @asynccontextmanager
-    async def cuts(self) -> AsyncIterator[None]:
+    async def interrupts(self) -> AsyncIterator[None]:
         """Raise `StoppedError` in place of what is awaited in the block."""
         if self.asked:
             raise StoppedError("the run was asked to stop")
@@ -55,13 +55,13 @@ class StopToken:
         """Return a sleep that is cut short."""
 
         async def cut(seconds: float) -> None:
-            async with self.cuts():
+            async with self.interrupts():
                 await sleep(seconds)
 
         return cut
 
-    async def until(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
-        """Yield what a generator gives, until then."""
+    async def until_stopped(self, source: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """Yield what a generator yields, until the run is asked to stop."""
         nothing: Any = object()
         async with aclosing(source):
             value = await self._next(source, nothing)
@@ -71,6 +71,6 @@ class StopToken:
 
     async def _next(self, source: AsyncGenerator[T], nothing: T) -> T:
         with suppress(StoppedError):
-            async with self.cuts():
+            async with self.interrupts():
                 return await anext(source, nothing)
         return nothing

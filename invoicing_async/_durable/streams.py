@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 MERGED = 64
-"""What `run` keeps ready for a consumer that is slow."""
+"""Items that `run` keeps ready for a slow consumer."""
 
 
 async def each_of(items: AsyncIterable[T]) -> AsyncGenerator[T]:
@@ -46,15 +46,15 @@ async def divert_submitted(items: AsyncGenerator[Item], to: asyncio.Queue[Item |
 
 
 @frozen
-class _Through:
+class SourceEnded:
     """A source of `merge_sources` that has ended."""
 
     error: Exception | None = None
 
 
 async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """Yield what several generators give, as it comes; the first error is raised after the others have ended."""
-    ready: asyncio.Queue[T | _Through] = asyncio.Queue(MERGED)
+    """Yield what several generators yield, as it comes; the first error is raised after the others have ended."""
+    ready: asyncio.Queue[T | SourceEnded] = asyncio.Queue(MERGED)
 
     async def pour(source: AsyncGenerator[T]) -> None:
         try:
@@ -62,16 +62,16 @@ async def merge_sources(*sources: AsyncGenerator[T]) -> AsyncGenerator[T]:
                 async for value in source:
                     await ready.put(value)
         except Exception as error:  # noqa: BLE001 - it is raised below
-            await ready.put(_Through(error))
+            await ready.put(SourceEnded(error))
         else:
-            await ready.put(_Through())
+            await ready.put(SourceEnded())
 
     pouring = [started(pour(source)) for source in sources]
     errors: list[Exception | None] = []
     try:
         while len(errors) < len(sources):
             value = await ready.get()
-            if isinstance(value, _Through):
+            if isinstance(value, SourceEnded):
                 errors.append(value.error)
             else:
                 yield value

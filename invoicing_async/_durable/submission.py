@@ -1,4 +1,4 @@
-"""One draft on its way: its intent recorded before its first byte, its answer after it came."""
+"""Submitting drafts: the intent of each is recorded before its first byte is sent, its answer after it came."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from .._core.batch import checked_places
 from .._core.causes import of_submission
@@ -17,13 +17,13 @@ from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
 from ..invoices import AsyncInvoices, Fate, fate
 from ..models import InvoiceRequest
 from ..session import Sleep
-from .answers import ACCEPTED, result_text, status_of
+from .answers import ACCEPTED, result_text
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
 from .items import current_item, error_line, page_items
 from .protocol import Ledger
 from .records import Change, Item, RunFileError
-from .states import SENDABLE, Event, State
+from .states import SENDABLE, Event
 from .stop import StopToken
 
 __all__ = ["MARGIN", "Submission"]
@@ -32,7 +32,7 @@ _log = logging.getLogger("invoicing_async")
 
 
 MARGIN = 1.0
-"""Seconds beyond its bounds for which a submission is still taken to be on its way."""
+"""Seconds beyond its timeouts for which a submission may still arrive at the service."""
 
 
 _FATES = {
@@ -56,11 +56,12 @@ class Submission:
         self._invoices = invoices
         self._number: int | None = None
         """This caller's number at the claims, None for one draft that was read just now."""
-        self.under_way: dict[int, _Sending] = {}
+        self._late = invoices.timeouts.intent + invoices.timeouts.attempt + MARGIN
+        self.under_way: dict[int, SubmittedItem] = {}
         self.failed: dict[int, InvoicingError] = {}
 
     async def of_all(self, concurrency: int | None) -> AsyncGenerator[Item]:
-        """Send what is pending, item by item, and give each as it then stands."""
+        """Send what is pending, item by item, and yield each as it is then recorded."""
         invoices = self._invoices
         places = checked_places(concurrency, invoices.concurrency + invoices.concurrency // 2)
         with self._claims.at_work() as self._number:
@@ -69,7 +70,8 @@ class Submission:
                     items,
                     self.sent,
                     concurrency=places,
-                    on_not_started=self._abandoned,
+                    # What the end of the batch cancelled is as recorded, what was not begun as it was read.
+                    on_not_started=lambda item, _: sending.item if (sending := self.under_way.get(item.seq)) else item,
                     cancel=False,
                     judge=self._judged,
                 )
@@ -79,9 +81,9 @@ class Submission:
                         yield item
 
     async def sent(self, item: Item, sleep: Sleep) -> Item:
-        """Send an item if nobody else does, and give it as it then stands."""
+        """Send an item if nobody else does, and return it as it is then recorded."""
         claims = self._claims
-        while (claim := claims.held(item.seq)) is not None:
+        while (claim := claims.held.get(item.seq)) is not None:
             ending = await claim.ended()
             if isinstance(ending, Item):
                 return ending
@@ -91,50 +93,44 @@ class Submission:
             if ending is not None:
                 return item
         with claims.hold(item.seq) as claim:
-            if self._number is None or claims.has_company(self._number):
+            if self._number is None or self._number in claims.accompanied:
                 item = await current_item(self._ledger, item.seq)
-            if State(item.state) not in SENDABLE or self._stop.asked:
-                claim.tell(item)
-                return item
             try:
-                ended = await self._send(item, sleep)
+                is_due = item.state in SENDABLE and not self._stop.asked
+                claim.ending = await self._send(item, sleep) if is_due else item
             except Exception as error:
-                claim.tell(error)
+                claim.ending = error
                 raise
-            claim.tell(ended)
-            return ended
+            return claim.ending
 
     async def _send(self, item: Item, sleep: Sleep) -> Item:
-        invoices = self._invoices
-        sending = self.under_way[item.seq] = _Sending(self._ledger, item, self._stop.sleep(sleep))
+        invoices, payload = self._invoices, item.payload
+        sending = self.under_way[item.seq] = SubmittedItem(self._ledger, item, self._stop, sleep)
+        if not payload or not is_whole(item):
+            await sending.found_invalid(DraftError((Fault("draft", DAMAGED_DRAFT),), key=item.key))
+            return sending.item
         try:
-            request = await self._submitted(item, sending)
+            if self._ledger.late < self._late:
+                await self._ledger.keep_late(self._late)
+            request = await invoices.submit_dumped(
+                payload, item.key, sleep=sending.back_off, before=sending.record_intent, leaves=sending.leaves
+            )
         except DraftError as error:
             await sending.found_invalid(error)
         except InvoicingError as error:
             self.failed[item.seq] = error
             await sending.failed(error)
-            _raise_if_fatal(invoices, error)
+            # A dead credential or session ends the batch, and so does a run file that cannot take the intent.
+            if invoices.ends_batch(error):
+                raise
+            if isinstance(error.__cause__, RunFileError):
+                raise error.__cause__ from None
         except BaseException as error:
             await sending.abandoned(error)
             raise
         else:
             await sending.accepted(request)
         return sending.item
-
-    async def _submitted(self, item: Item, sending: _Sending) -> InvoiceRequest:
-        payload, bounds = item.payload, self._invoices.timeouts
-        if not is_whole(item) or not payload:
-            raise DraftError((Fault("draft", DAMAGED_DRAFT),), key=item.key)
-        await self._ledger.keep_late(bounds.intent + bounds.attempt + MARGIN)
-        return await self._invoices.submit_dumped(
-            payload, item.key, sleep=sending.back_off, before=sending.intend, leaves=sending.leaves
-        )
-
-    def _abandoned(self, item: Item, error: BaseException) -> Item:
-        """Return an item whose sending the batch's end cut off, or that was not begun."""
-        sending = self.under_way.get(item.seq)
-        return item if sending is None else sending.item
 
     def _judged(self, item: Item) -> Cause | Verdict:
         """Tell what an item's ending says of the service."""
@@ -144,30 +140,30 @@ class Submission:
         return Verdict.WELL if item.seq in self.under_way and item.request_id is not None else Verdict.SILENT
 
 
-class _Sending:
-    """One draft on its way: its intent is on disk before each first byte, and gone from there while it backs off.
+@define(eq=False)
+class SubmittedItem:
+    """A draft being submitted: its intent is on disk before each first byte, and taken back while it backs off.
 
     `item` is as last recorded, but for its times. What was handed to the ledger is done in that order, even if its
     caller is cancelled.
     """
 
-    def __init__(self, ledger: Ledger, item: Item, sleep: Sleep) -> None:
-        self._ledger = ledger
-        self._item = item
-        self._changed: dict[str, Any] = {}
-        self._sleep = sleep
-        self._intended = False
-        self._left = False
+    _ledger: Ledger
+    _item: Item
+    _stop: StopToken
+    _sleep: Sleep
+    _changed: dict[str, Any] = field(factory=dict, init=False)
+    _intended: bool = field(default=False, init=False)
+    _left: bool = field(default=False, init=False)
 
     @property
     def item(self) -> Item:
         return evolve(self._item, **self._changed) if self._changed else self._item
 
-    async def intend(self) -> None:
-        """Record the intent, unless it stands already (a 401 is mended inside one attempt)."""
+    async def record_intent(self) -> None:
+        """Record the intent, unless it is recorded already (a 401 is mended inside one attempt)."""
         if self._intended:
             return
-        self._intended = True
         try:
             await self._record(Event.INTENT)
         except Exception:
@@ -175,30 +171,30 @@ class _Sending:
             raise
 
     def leaves(self) -> None:
-        """Hear that the first byte is about to leave: from here on a cut is a doubt."""
+        """Note that the first byte is about to leave: from here on a cancelled attempt is a doubt."""
         self._left = True
 
     async def back_off(self, seconds: float) -> None:
         """Record that nothing is in flight, and wait: only what provably made no invoice is tried again."""
-        await self._end(Event.REFUSED_FOR_NOW)
-        await self._sleep(seconds)
+        if self._intended:
+            await self._record(Event.REFUSED_FOR_NOW)
+        await self._stop.sleep(self._sleep)(seconds)
 
     async def accepted(self, request: InvoiceRequest) -> None:
         """Record the service's answer; one that cannot be this item's leaves it in doubt, with what was said."""
-        event = ACCEPTED.get(status_of(request), Event.ACCEPTED_NEW)
+        event = ACCEPTED.get(request.status, Event.ACCEPTED_NEW)
         learned = {"code": request.code, "error": request.reason} if event is Event.ACCEPTED_FAILED else {}
         try:
-            await self._end(
+            await self._record(
                 event,
                 request_id=request.request_id,
                 invoice_id=request.data.id if request.data else None,
-                result=result_text(request),
+                result=None if event is Event.ACCEPTED_NEW else result_text(request),
                 **learned,
             )
         except ValueError as error:
-            self._intended = True
             said = _said(status=None, code=None, request_ids=(request.request_id,), answer="")
-            await self._end(Event.LOST, error=error_line(error), result=said)
+            await self._record(Event.LOST, error=error_line(error), result=said)
         except Exception as error:
             lost = f"invoice {self._item.key!r} is request {request.request_id}, which could not be recorded"
             _log.error("%s: %s", lost, error)
@@ -210,7 +206,7 @@ class _Sending:
         code = getattr(error, "code", None) or getattr(error.__cause__, "code", None)
         if self._intended:
             learned = {"result": _answer(error)} if isinstance(error, SubmissionInDoubtError) else {}
-            await self._end(_FATES[fate(error)], error=error_line(error), code=code, **learned)
+            await self._record(_FATES[fate(error)], error=error_line(error), code=code, **learned)
         else:
             self._changed |= {"error": error_line(error), "code": code}
 
@@ -220,15 +216,12 @@ class _Sending:
 
     async def abandoned(self, error: BaseException) -> None:
         """Record what is known of an attempt that was cut off: in doubt if its first byte may have left."""
-        with suppress(Exception):  # what cut it off is raised
-            await self._end(Event.LOST if self._left else Event.NOT_SENT, error=error_line(error))
-
-    async def _end(self, event: Event, **learned: Any) -> None:
         if self._intended:
-            self._intended = self._left = False
-            await self._record(event, **learned)
+            with suppress(Exception):  # what cut it off is raised
+                await self._record(Event.LOST if self._left else Event.NOT_SENT, error=error_line(error))
 
     async def _record(self, event: Event, **learned: Any) -> None:
+        self._intended, self._left = event is Event.INTENT, False
         [state] = await self._ledger.transition_many((Change(ref=self._item.seq, event=event, **learned),))
         changed = self._changed
         changed.update(error=None, code=None, state=state.value)
@@ -237,16 +230,8 @@ class _Sending:
             changed["attempt"] = changed.get("attempt", self._item.attempt) + 1
 
 
-def _raise_if_fatal(invoices: AsyncInvoices, error: InvoicingError) -> None:
-    """Raise what ends the batch: a dead credential or session, or a run file that cannot take the intent."""
-    if invoices.ends_batch(error):
-        raise error
-    if isinstance(error.__cause__, RunFileError):
-        raise error.__cause__ from None
-
-
 def _answer(error: SubmissionInDoubtError) -> str:
-    """What an answer said that left a submission in doubt, as JSON text."""
+    """Return what an answer said that left a submission in doubt, as JSON text."""
     head = error.answer.decode(errors="replace")
     return _said(status=error.status, code=error.code, request_ids=error.request_ids, answer=head)
 

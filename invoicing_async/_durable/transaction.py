@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from functools import cache
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
@@ -25,11 +25,12 @@ __all__ = [
     "Job",
     "Operation",
     "Transaction",
+    "current_of",
     "find_item",
     "in_parts",
     "insert_rows",
     "one_line",
-    "standing_of",
+    "store_meta",
 ]
 
 T = TypeVar("T")
@@ -40,54 +41,44 @@ TOGETHER = 256
 
 
 class Transaction:
-    """What an operation works with, inside the thread: the connection, the time, the counts not yet written."""
+    """The connection, the time, the counts not yet written: what an operation works with inside the thread."""
 
     def __init__(self, connection: sqlite3.Connection, clock: Clock, log: Log) -> None:
         self.log = log
         self.connection = connection
         self.execute = connection.execute
         self.now = clock.now
-        self.tally: dict[str, int] = {}
-        self.standing: dict[int, tuple[str, int]] = {}
+        self.unique_requests = False
+        """True where an index lets no two items have one request id, so that nothing need be read before a change."""
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        """By how much this transaction changes the number of items in each state."""
+        self.current: dict[int, tuple[str, int]] = {}
         """The state and attempt, as committed, of items that are about to be sent or are being sent: what is most
         often looked for."""
-        self.moved: dict[int, int | None] = {}
-        """The attempt of each item that this transaction makes one that is being sent, None for any other it moves."""
+        self.changed: dict[int, int | None] = {}
+        """The attempt of each item that is being sent after this transaction, None for any other that it changes."""
 
     def one(self, sql: str, *values: object) -> Any:
         row = self.execute(sql, values).fetchone()
         return row[0] if row else None
 
-    def count(self, state: str, change: int) -> None:
-        self.tally[state] = self.tally.get(state, 0) + change
-
-    def move(self, before: str, after: str) -> None:
-        if before != after:
-            tally = self.tally
-            tally[before] = tally.get(before, 0) - 1
-            tally[after] = tally.get(after, 0) + 1
-
     def begin(self) -> None:
-        self.tally, self.moved = {}, {}
+        self.counts, self.changed = defaultdict(int), {}
 
-    def committed(self) -> None:
-        for seq, attempt in self.moved.items():
+    def remember(self, changed: Mapping[int, int | None]) -> None:
+        """Keep at hand what was committed of these items: the attempt of those being sent, nothing of the others."""
+        for seq, attempt in changed.items():
             if attempt is None:
-                self.standing.pop(seq, None)
+                self.current.pop(seq, None)
             else:
-                self.standing[seq] = SENDING, attempt
-
-    def counted(self) -> list[tuple[Any, ...]]:
-        """Return the counts not yet written as rows of `moves`."""
-        tally, self.tally = self.tally, {}
-        more = (None, None, *NOTHING_LEARNED, None, None)
-        return [(0, state, change, *more) for state, change in tally.items() if change]
+                self.current[seq] = SENDING, attempt
 
     def flush(self) -> None:
-        moved = [(change, state) for state, change in self.tally.items() if change]
-        if moved:
-            self.connection.executemany("UPDATE tally SET count = count + ? WHERE state = ?", moved)
-        self.tally = {}
+        """Write the counts."""
+        rows = [(change, state) for state, change in self.counts.items() if change]
+        if rows:
+            self.connection.executemany("UPDATE tally SET count = count + ? WHERE state = ?", rows)
+        self.counts.clear()
 
 
 Operation: TypeAlias = Callable[[Transaction], Any]
@@ -100,21 +91,23 @@ Answer: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
 def find_item(transaction: Transaction, ref: int | str) -> Item | None:
-    row = transaction.execute(f"{WITH_PAYLOAD} WHERE i.{_column(ref)} = ?", (ref,)).fetchone()
+    column = "seq" if isinstance(ref, int) else "key"
+    row = transaction.execute(f"{WITH_PAYLOAD} WHERE i.{column} = ?", (ref,)).fetchone()
     return Item(*row) if row else None
 
 
-def _column(ref: int | str) -> str:
-    return "seq" if isinstance(ref, int) else "key"
-
-
-def standing_of(transaction: Transaction, ref: int | str) -> tuple[int, str, int]:
-    """The seq, state and attempt of an item: reading and writing whole rows costs twice the time."""
-    sql = f"SELECT seq, state, attempt FROM items WHERE {_column(ref)} = ?"  # noqa: S608 - one of two constants
+def current_of(transaction: Transaction, ref: int | str) -> tuple[int, str, int]:
+    """Return the seq, state and attempt of an item: reading and writing whole rows costs twice the time."""
+    column = "seq" if isinstance(ref, int) else "key"
+    sql = f"SELECT seq, state, attempt FROM items WHERE {column} = ?"  # noqa: S608 - one of two constants
     row: tuple[int, str, int] | None = transaction.execute(sql, (ref,)).fetchone()
     if row is None:
         raise ValueError(f"this run has no item {ref!r}")
     return row
+
+
+def store_meta(transaction: Transaction, name: str, value: str) -> None:
+    transaction.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
 TEXT: dict[StrEnum, str] = {member: member.value for kind in (State, Event) for member in kind}
@@ -130,7 +123,9 @@ def insert_rows(transaction: Transaction, into: str, rows: list[tuple[Any, ...]]
     """Insert rows, many in one statement; `more` is what each has beside."""
     # Filled up with rows that mean nothing, so that there are few different statements.
     for part in in_parts(rows, filler=(None,) * len(rows[0]) if rows else None):
-        transaction.execute(_insert_sql(into, len(part[0]), len(part), more), tuple(chain.from_iterable(part)))
+        values = ",".join(["(" + ",".join("?" * len(part[0])) + ")"] * len(part))
+        sql = f"INSERT INTO {into} SELECT *{more} FROM (VALUES {values}) WHERE column1 IS NOT NULL"  # noqa: S608 - made of constants
+        transaction.execute(sql, tuple(chain.from_iterable(part)))
 
 
 def in_parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
@@ -139,12 +134,6 @@ def in_parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
         part = rows[at : at + TOGETHER]
         step = 1 << max(0, len(part).bit_length() - 4)
         yield part + [part[-1] if filler is None else filler] * (-len(part) % step)
-
-
-@cache
-def _insert_sql(into: str, width: int, count: int, more: str) -> str:
-    values = ",".join(["(" + ",".join("?" * width) + ")"] * count)
-    return f"INSERT INTO {into} SELECT *{more} FROM (VALUES {values}) WHERE column1 IS NOT NULL"  # noqa: S608 - made of constants
 
 
 def one_line(text: str | None) -> str | None:

@@ -9,7 +9,6 @@ does not fit, or fewer frames than the index beside the log (`-shm`) knows of, i
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from sys import byteorder
@@ -98,12 +97,10 @@ def _read(stream: BinaryIO) -> _Log | None:
     summed = _summed((0, 0), head[:24], order)
     if magic & ~1 != _MAGIC or version != _VERSION or summed != tuple(own):
         return None
-    return _walked(stream, head[16:24], page, summed, order)
-
-
-def _walked(stream: BinaryIO, salts: bytes, page: int, summed: Sum, order: str) -> _Log:
-    whole, fits, behind = 0, True, []
-    for number, (head, content) in enumerate(_frames(stream, page), 1):
+    salts, whole, fits, behind = head[16:24], 0, True, []
+    number = 0
+    while len(head := stream.read(_FRAME.size)) == _FRAME.size:
+        content, number = stream.read(page), number + 1
         _, commit, _, _, *own = _FRAME.unpack(head)
         is_ours = head[8:16] == salts
         if fits:
@@ -113,11 +110,6 @@ def _walked(stream: BinaryIO, salts: bytes, page: int, summed: Sum, order: str) 
         if not fits and is_ours:
             behind.append(commit > 0)
     return _Log(salts=salts, whole=whole, behind=tuple(behind))
-
-
-def _frames(stream: BinaryIO, page: int) -> Iterator[tuple[bytes, bytes]]:
-    while len(head := stream.read(_FRAME.size)) == _FRAME.size:
-        yield head, stream.read(page)
 
 
 def _summed(before: Sum, content: bytes, order: str) -> Sum:

@@ -1,4 +1,4 @@
-"""The one thread that owns the connection, and its natural group commit."""
+"""The one thread that owns the connection and commits in groups what was queued meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from itertools import groupby
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -17,7 +16,7 @@ from .database import translate_error
 from .integrity import Log
 from .records import RunFileError
 from .transaction import Answer, Job, Transaction
-from .transitions import intends, is_moves, move_together, moved_at_once
+from .transitions import commit_transitions, do_together, records_intent
 
 __all__ = ["Writer"]
 
@@ -29,7 +28,7 @@ GROUP = 4096
 
 
 class Writer:
-    """The thread. `enter` gives the connection and takes it back; both happen in the thread.
+    """The thread that owns the connection. `enter` opens it and closes it again; both happen in the thread.
 
     If `enter` fails, every operation raises its error. An operation that was queued is done, whether its caller
     still waits or not: an answer of the service must not be lost because somebody lost patience.
@@ -58,7 +57,7 @@ class Writer:
         self._thread.start()
 
     async def run(self, operation: Callable[[Transaction], T]) -> T:
-        """Do it in the thread; return when it is on disk."""
+        """Do an operation in the thread; return what it returns when that is on disk."""
         if self._stopping:
             raise RunFileError(f"{self._path} is closed")
         if asyncio.get_running_loop() is not self._loop:
@@ -107,7 +106,7 @@ class Writer:
         self._tell(self._stopped.set_result, None)
 
     def _take(self) -> tuple[list[Job], bool]:
-        """Everything that is queued, at least one thing; and whether more may follow."""
+        """Return everything that is queued, at least one job; and whether more may follow."""
         jobs: list[Job] = []
         entry = self._jobs.get()
         with suppress(Empty):
@@ -119,16 +118,16 @@ class Writer:
         return jobs, entry is not None
 
     def _commit(self, transaction: Transaction, jobs: list[Job]) -> list[Answer]:
-        """Do a group in one transaction. Only if something in it fails is it done again, each on its own footing."""
-        if any(map(intends, jobs)):
+        """Do a group in one transaction. Only if something in it fails is it done again, each on its own."""
+        if not self._log.is_marked and any(map(records_intent, jobs)):
             try:
                 self._log.expect(transaction.connection)
             except sqlite3.Error as error:
                 return self._all_failed(jobs, error)
         with suppress(Exception):  # the second round finds out whose error it is
-            return moved_at_once(transaction, jobs) or self._transact(transaction, jobs, self._do_together)
+            return commit_transitions(transaction, jobs) or self._transact(transaction, jobs, do_together)
         try:
-            return self._transact(transaction, jobs, lambda done, each: [self._do_apart(done, job) for job in each])
+            return self._transact(transaction, jobs, self._do_apart)
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             return self._all_failed(jobs, error)
 
@@ -141,39 +140,30 @@ class Writer:
             answers = do(transaction, jobs)
             transaction.flush()
             transaction.execute("COMMIT")
-            transaction.committed()
+            transaction.remember(transaction.changed)
         except BaseException:
             if transaction.connection.in_transaction:
                 transaction.execute("ROLLBACK")
             raise
         return answers
 
-    def _do_together(self, transaction: Transaction, jobs: list[Job]) -> list[Answer]:
+    def _do_apart(self, transaction: Transaction, jobs: list[Job]) -> list[Answer]:
+        """Do each operation whole or not at all. Raises only if the database gave the whole transaction up."""
         answers: list[Answer] = []
-        for are_moves, part in groupby(jobs, is_moves):
-            alike = list(part)
-            answers += move_together(transaction, alike) if are_moves else [self._do(transaction, job) for job in alike]
+        for future, operation in jobs:
+            before = transaction.counts.copy(), transaction.changed.copy()
+            transaction.execute("SAVEPOINT apart")
+            try:
+                answers.append((future, operation(transaction), None))
+            except Exception as error:
+                if not transaction.connection.in_transaction:
+                    raise
+                transaction.execute("ROLLBACK TO apart")
+                transaction.counts, transaction.changed = before
+                transaction.current.clear()  # what it believed may be what was wrong
+                answers.append((future, None, translate_error(error, self._path)))
+            transaction.execute("RELEASE apart")
         return answers
-
-    def _do(self, transaction: Transaction, job: Job) -> Answer:
-        future, operation = job
-        return future, operation(transaction), None
-
-    def _do_apart(self, transaction: Transaction, job: Job) -> Answer:
-        """Do one operation whole or not at all. Raises only if the database gave the whole transaction up."""
-        before = dict(transaction.tally), dict(transaction.moved)
-        transaction.execute("SAVEPOINT apart")
-        try:
-            answer = self._do(transaction, job)
-        except Exception as error:
-            if not transaction.connection.in_transaction:
-                raise
-            transaction.execute("ROLLBACK TO apart")
-            transaction.tally, transaction.moved = before
-            transaction.standing.clear()  # what it believed may be what was wrong
-            answer = job[0], None, translate_error(error, self._path)
-        transaction.execute("RELEASE apart")
-        return answer
 
     def _all_failed(self, jobs: list[Job], error: Exception) -> list[Answer]:
         return [(future, None, translate_error(error, self._path)) for future, _ in jobs]

@@ -4,6 +4,7 @@
 - `decode`: What service B answers, as values.
 - `draft_json`: Drafts from JSON, strictly: every fault with its path; the only user of cattrs.
 - `encode`: A draft as the JSON that the service takes, and as the JSON that a run file keeps.
+- `limits`: The limits of one model's fields (README B.1), made of the rules in its metadata, and their faults.
 - `links`: URLs: the base URL that a user gives, and download links (README B.3), where they and their redirects lead.
   Pure.
 - `operation`: One operation that is awaited: who waits for it, how long, and what the end of a poll means for each of

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from enum import StrEnum
 from reprlib import repr as short_repr
 from typing import Any
-
-from attrs import frozen
 
 from .._values.characters import unseen
 from ..errors import Fault
@@ -18,14 +15,12 @@ __all__ = [
     "CONTROL",
     "DEPTH",
     "MONEY_DIGITS",
-    "Limits",
     "email_faults",
     "is_a",
     "kind",
     "mapping_faults",
     "not_text",
     "number_fault",
-    "number_faults",
     "shown",
     "step",
     "text_faults",
@@ -58,16 +53,6 @@ _SHOWN = 80
 _SURROGATE = "holds a lone surrogate, which UTF-8 cannot carry"
 
 
-@frozen
-class Limits:
-    """The rows of one object of README B.1: texts with their limit, numbers, flags and choices."""
-
-    texts: tuple[tuple[str, int, bool], ...] = ()
-    numbers: tuple[tuple[str, bool], ...] = ()
-    flags: tuple[str, ...] = ()
-    choices: tuple[tuple[str, type[StrEnum]], ...] = ()
-
-
 def step(where: str, name: str) -> str:
     """Return the path of field `name` below `where`, which is empty or ends in a dot; a foreign name is tamed."""
     return where + (name if name.isprintable() and 0 < len(name) <= _SHOWN else shown(name))
@@ -83,24 +68,23 @@ def is_a(found: list[Fault], where: str, value: object, model: type) -> bool:
 
 
 def text_faults(value: object, limit: int, *, required: bool) -> Iterable[str]:
+    """Say what is wrong with a text; nothing if it is sound."""
     if not isinstance(value, str):
         return (not_text(value),)
     if len(value) <= limit and value.isascii() and (value.strip() or not required):
         return ()
-    return _bad_text(value, limit, required=required)
+    found = []
+    if len(value) > limit:
+        found.append(f"has {len(value)} characters, at most {limit} are allowed")
+    if required and not value.strip():
+        found.append("must not be empty or blank")
+    if not _encodable(value):
+        found.append(_SURROGATE)
+    return found
 
 
 def not_text(value: object) -> str:
     return "is required" if value is None else f"must be text, not {kind(value)}"
-
-
-def _bad_text(value: str, limit: int, *, required: bool) -> Iterable[str]:
-    if len(value) > limit:
-        yield f"has {len(value)} characters, at most {limit} are allowed"
-    if required and not value.strip():
-        yield "must not be empty or blank"
-    if not _encodable(value):
-        yield _SURROGATE
 
 
 def _encodable(value: str) -> bool:
@@ -108,19 +92,6 @@ def _encodable(value: str) -> bool:
         return value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
         return False
-
-
-def number_faults(found: list[Fault], where: str, owner: object, limits: Limits) -> bool:
-    """Check the numbers of one object's table; true if all are sound."""
-    before = len(found)
-    for name, required in limits.numbers:
-        value = getattr(owner, name)
-        if value is None:
-            if required:
-                found.append(Fault(where + name, "is required"))
-        elif message := number_fault(value):
-            found.append(Fault(where + name, message))
-    return len(found) == before
 
 
 def number_fault(value: object) -> str:
@@ -141,24 +112,20 @@ def _not_a_number(value: object) -> str:
 
 
 def email_faults(found: list[Fault], where: str, emails: object) -> None:
+    """Check that each is one bare e-mail address."""
     if not isinstance(emails, tuple):
         found.append(Fault(where, f"must be a list of text, not {kind(emails)}"))
         return
     for index, email in enumerate(emails):
+        path = f"{where}[{index}]"
         if not isinstance(email, str):
-            found.append(Fault(f"{where}[{index}]", not_text(email)))
-        elif message := _email_fault(email):
-            found.append(Fault(f"{where}[{index}]", message))
-
-
-def _email_fault(text: str) -> str:
-    """Say what keeps a text from being one bare e-mail address; empty if nothing does."""
-    if hidden := unseen(text.replace("\u00a0", " ")):
-        return f"must be an e-mail address, without {hidden}"
-    if _EMAIL.fullmatch(text) and _encodable(text):
-        return ""
-    foreign = next((character for character in text if character in _NO_ADDRESS), None)
-    return "must be an e-mail address" + (f", alone and without {foreign!r}" if foreign else "")
+            found.append(Fault(path, not_text(email)))
+        elif hidden := unseen(email.replace("\u00a0", " ")):
+            found.append(Fault(path, f"must be an e-mail address, without {hidden}"))
+        elif not _EMAIL.fullmatch(email) or not _encodable(email):
+            foreign = next((character for character in email if character in _NO_ADDRESS), None)
+            alone = f", alone and without {foreign!r}" if foreign else ""
+            found.append(Fault(path, f"must be an e-mail address{alone}"))
 
 
 def _json_faults(where: str, value: object, above: tuple[int, ...]) -> Iterable[Fault]:

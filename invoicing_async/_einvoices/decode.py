@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
@@ -52,38 +53,36 @@ def decode_request(body: bytes, *, request_id: str | None = None, status: int = 
         raise unexpected(str(error), body, status, answer) from None
 
 
-def _unwrapped(answer: dict[str, Any], asked: str | None) -> dict[str, Any]:
-    """Look through an envelope around the answer itself, whose `data` names a request; an invoice names none."""
-    data = answer.get("data")
-    if not isinstance(data, dict) or "request_id" in answer or "request_id" not in data:
-        return answer
-    # The status of an answer about a request is that of the request, not of an envelope.
-    return data if asked is None or ("status" in data and "status" not in answer) else answer
-
-
 def _request(whole: dict[str, Any], asked: str | None) -> InvoiceRequest:
     if str(whole.get("success")).strip().lower() in {"false", "0"}:
         raise ValueError("the answer is an error envelope")
-    answer = _unwrapped(whole, asked)
-    if asked is None and answer.get("status") is None and speaks_against(whole):
+    answer, inner = whole, whole.get("data")
+    if isinstance(inner, dict) and "request_id" in inner and "request_id" not in whole:
+        # An envelope around the answer; in a status answer only if the status, too, is within.
+        answer = inner if asked is None or ("status" in inner and "status" not in whole) else whole
+    said, number, data = answer.get("status"), answer.get("request_id"), answer.get("data")
+    if asked is None and said is None and speaks_against(whole):
         raise ValueError("the answer gives no status and speaks of an error")
-    status = _status(answer, asked)
-    data = _data(answer.get("data"), required=asked is not None and status == RequestStatus.SUCCESS)
+    # What nearly every answer says is told here; the functions know the rest. An id was judged when it was asked for.
+    status: RequestStatus | str | None = _STATUSES.get(said) if isinstance(said, str) else None
+    if status is None:
+        status = _status(said, known=asked is not None and data is not None)
+    required = asked is not None and status == RequestStatus.SUCCESS
     failed = status == RequestStatus.FAILED
     return InvoiceRequest(
-        request_id=_request_id(answer, asked),
         status=status,
-        data=data,
+        data=None if data is None else _data(data, required=required),
+        request_id=_request_id(number, asked) if asked is None or number not in (None, asked) else asked,
         reason=(words_of(whole) or None) if failed else None,
         code=(code_of(whole) or code_of(answer)) if failed else None,
         raw=whole,
     )
 
 
-def _request_id(answer: dict[str, Any], asked: str | None) -> str:
-    found = answer.get("request_id")
-    if asked is not None and (found is None or found == asked):
-        return asked  # it was judged when it was asked for
+_STATUSES: Mapping[str, RequestStatus] = RequestStatus.__members__
+
+
+def _request_id(found: object, asked: str | None) -> str:
     number = canonical_id(found)
     if number is None:
         raise ValueError("the answer's request_id must be a UUID (8-4-4-4-12 hex digits)")
@@ -92,10 +91,9 @@ def _request_id(answer: dict[str, Any], asked: str | None) -> str:
     return asked or number
 
 
-def _status(answer: dict[str, Any], asked: str | None) -> RequestStatus | str:
-    found = answer.get("status")
+def _status(found: object, *, known: bool) -> RequestStatus | str:
+    """Read a status in any case; where none is said, `known` tells that the invoice is there."""
     if found is None:
-        known = asked is not None and answer.get("data") is not None
         return RequestStatus.SUCCESS if known else RequestStatus.NEW
     said = one_line(found, WORD_LENGTH) if isinstance(found, str) else ""
     if not said:
@@ -109,16 +107,11 @@ def _member(kind: type[_Enum], text: str) -> _Enum | str:
 
 
 def _data(found: object, *, required: bool) -> InvoiceData | None:
-    if found is None:
+    number = canonical_id(found.get("id")) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or number is None:
+        if required:
+            raise ValueError("the answer's data must be an object whose id is a UUID (8-4-4-4-12 hex digits)")
         return None
-    if isinstance(found, dict) and (number := canonical_id(found.get("id"))):
-        return _invoice_data(number, found)
-    if required:
-        raise ValueError("the answer's data must be an object whose id is a UUID (8-4-4-4-12 hex digits)")
-    return None
-
-
-def _invoice_data(number: str, found: dict[str, Any]) -> InvoiceData:
     texts = {name: one_line(value) for name, value in found.items() if isinstance(value, str)}
     authority = texts.get("authority_status")
     return InvoiceData(

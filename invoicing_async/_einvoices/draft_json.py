@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import StrEnum
 from types import NoneType
@@ -20,12 +20,13 @@ from cattrs import (
 from cattrs.gen import make_dict_structure_fn
 
 from .._core.exact_json import JSON_NUMBER, json_reader, parse_json
+from .._values.field_rules import field_rules
 from ..errors import DraftError, Fault
-from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate, unchecked
+from ..models import InvoiceDraft, InvoiceLine, unchecked
 from . import rules
 from .checks import step
 from .encode import SERVICE_NAMES
-from .shape import INVOICE_DATA, SUBMIT_TO_TAX, WireNames, modelled, wire_path
+from .shape import INVOICE_DATA, PARTS, SUBMIT_TO_TAX, WireNames, modelled, wire_path
 
 __all__ = ["load_draft"]
 
@@ -40,7 +41,7 @@ _KINDS: Mapping[type, str] = {
     list: "a list",
     dict: "an object",
 }
-"""Everything `parse_json` can give, in the words of JSON."""
+"""Every type that `parse_json` returns, in the words of JSON."""
 
 
 def _wrong(needed: str, value: object) -> TypeError:
@@ -99,15 +100,12 @@ def _model(kind: Any, converter: Converter) -> _Hook:
 
 
 def _strict_converter() -> Converter:
+    """Return a converter that takes exactly the types of the models' fields, each from one JSON type."""
     converter = Converter(detailed_validation=True, forbid_extra_keys=True)
-    classes: dict[type, _Hook] = {
-        str: _exactly(str),
-        bool: _exactly(bool),
-        Decimal: _exact_number,
-        VatRate: _one_of(VatRate),
-        PaymentMethod: _one_of(PaymentMethod),
-    }
-    for kind, hook in classes.items():
+    hooks: dict[type, _Hook] = {str: _exactly(str), bool: _exactly(bool), Decimal: _exact_number}
+    for model in (InvoiceDraft, *PARTS.values()):
+        hooks |= {rule.members: _one_of(rule.members) for rule in field_rules(model).values() if rule.members}
+    for kind, hook in hooks.items():
         converter.register_structure_hook(kind, hook)
     generics: dict[Any, _Hook] = {
         tuple[str, ...]: _list_of(list[str], converter),
@@ -133,7 +131,12 @@ def load_draft(
     are faults; they are reported together, each with its path below `path`, such as `[12].lines[0].price`.
     `rounding` is the unit to which amounts may have been rounded. Raises `DraftError`.
     """
-    document = _document(data, path)
+    try:
+        document = parse_json(data, _read_once)
+    except ValueError as error:
+        raise DraftError((Fault(path or "draft", f"is not JSON: {error}"),)) from None
+    if not isinstance(document, dict):
+        raise DraftError((Fault(path or "draft", str(_wrong("an object", document))),))
     if INVOICE_DATA in document:
         return _load_wire(document, path, names, rounding)
     if "invoice_lines" in document and "lines" not in document:
@@ -152,25 +155,18 @@ def _structured(
         draft: InvoiceDraft = _STRICT.structure(document, InvoiceDraft)
     except ClassValidationError as error:
         types = tuple(_type_faults(error, path))
-        loose = _loose_draft(document)
-        limits = rules.faults(loose, prefix=path, reserved=names.reserved, rounding=rounding)
-        return None, (*types, *_not_below(limits, types))
+        limits = rules.faults(_loose_draft(document), prefix=path, reserved=names.reserved, rounding=rounding)
+        # A type fault explains what the limits say of the same path, or of one inside it.
+        inside = tuple(f"{fault.path}{end}" for fault in types for end in (".", "["))
+        told = {fault.path for fault in types}
+        others = (fault for fault in limits if fault.path not in told and not fault.path.startswith(inside))
+        return None, (*types, *others)
     return draft, rules.faults(draft, prefix=path, reserved=names.reserved, rounding=rounding)
 
 
 def _draft_error(document: dict[str, Any], faults: tuple[Fault, ...]) -> DraftError:
     key = document.get("key")
     return DraftError(faults, key=key if isinstance(key, str) else "")
-
-
-def _document(data: bytes | str, path: str) -> dict[str, Any]:
-    try:
-        document = parse_json(data, _read_once)
-    except ValueError as error:
-        raise DraftError((Fault(path or "draft", f"is not JSON: {error}"),)) from None
-    if not isinstance(document, dict):
-        raise DraftError((Fault(path or "draft", str(_wrong("an object", document))),))
-    return document
 
 
 def _load_wire(document: dict[str, Any], path: str, names: WireNames, rounding: Decimal | None) -> InvoiceDraft:
@@ -204,35 +200,28 @@ _read_once = json_reader(object_pairs_hook=_once)
 
 
 def _type_faults(error: ClassValidationError | IterableValidationError, path: str) -> Iterator[Fault]:
-    """Walk cattrs' tree of errors and give each leaf with its path."""
+    """Walk cattrs' tree of errors and yield each leaf with its path."""
     noted, others = error.group_exceptions()
     for inner, note in noted:
-        yield from _leaf(inner, _below(path, note))
+        if isinstance(note, IterableValidationNote):
+            below = f"{path}[{note.index}]"
+        else:
+            below = f"{path}.{note.name}" if path else str(note.name)
+        if isinstance(inner, (ClassValidationError, IterableValidationError)):
+            yield from _type_faults(inner, below)
+        else:
+            yield Fault(below, "is required" if isinstance(inner, KeyError) else str(inner))
     unknown = {name for inner in others if isinstance(inner, ForbiddenExtraKeysError) for name in inner.extra_fields}
     for name in sorted(unknown):
         yield Fault(step(f"{path}." if path else "", name), "is not a field that is known here")
 
 
-def _below(path: str, note: Any) -> str:
-    if isinstance(note, IterableValidationNote):
-        return f"{path}[{note.index}]"
-    return f"{path}.{note.name}" if path else str(note.name)
-
-
-def _leaf(error: Exception, path: str) -> Iterator[Fault]:
-    if isinstance(error, (ClassValidationError, IterableValidationError)):
-        yield from _type_faults(error, path)
-    else:
-        yield Fault(path, "is required" if isinstance(error, KeyError) else str(error))
-
-
 def _loose_draft(document: dict[str, Any]) -> InvoiceDraft:
     """Build a draft from what is there, wrong types included, so that the limits of the rest can be checked."""
     known: dict[str, Any] = _known(InvoiceDraft, document)
-    known["consumer"] = _loose(Consumer, known.get("consumer"))
-    known["submit_to_tax"] = _loose(SubmitToTax, known.get("submit_to_tax"))
-    if isinstance(lines := known["lines"], list):
-        known["lines"] = [_loose(InvoiceLine, line) for line in lines]
+    for name, model in PARTS.items():
+        value = known.get(name)
+        known[name] = [_loose(model, item) for item in value] if isinstance(value, list) else _loose(model, value)
     return unchecked(InvoiceDraft, **known)
 
 
@@ -245,11 +234,3 @@ def _known(kind: type, value: dict[str, Any]) -> dict[str, Any]:
     names = fields_dict(kind)
     required = {name: None for name, attribute in names.items() if attribute.default is NOTHING}
     return required | {name: value[name] for name in names if name in value}
-
-
-def _not_below(faults: Iterable[Fault], known: Iterable[Fault]) -> Iterator[Fault]:
-    """Leave out what a type fault explains already: the same path, or one inside it."""
-    above = tuple(fault.path for fault in known)
-    for fault in faults:
-        if not any(fault.path == path or fault.path.startswith((f"{path}.", f"{path}[")) for path in above):
-            yield fault

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
-from attrs import fields_dict
+from attrs import AttrsInstance, fields_dict
 
 from .._core.exact_json import json_text, quote
 from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax
 from . import rules
-from .shape import SUBMIT_TO_TAX, WireNames
+from .shape import INVOICE_DATA, PARTS, SUBMIT_TO_TAX, WireNames, wire_names
 
-__all__ = ["SERVICE_NAMES", "dump_draft", "encode_draft"]
-
-CONSUMER_FIELDS = tuple(fields_dict(Consumer))
-
-
-LINE_FIELDS = tuple(fields_dict(InvoiceLine))
-
+__all__ = ["SERVICE_NAMES", "dump_draft", "encode_draft", "encode_dumped"]
 
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -28,7 +23,11 @@ _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 SERVICE_NAMES = WireNames()
 
 
-_MODEL_NAMES = WireNames(send_mail="send_mail", automatic="automatic")
+_MODELS: tuple[type[AttrsInstance], ...] = (InvoiceDraft, InvoiceLine, Consumer, SubmitToTax)
+
+
+_OWN_NAMES = {model: {name: name for name in fields_dict(model)} for model in _MODELS}
+"""The names of a draft that is dumped: the model's own."""
 
 
 def encode_draft(draft: InvoiceDraft, *, names: WireNames = SERVICE_NAMES, rounding: Decimal | None = None) -> bytes:
@@ -39,38 +38,28 @@ def encode_draft(draft: InvoiceDraft, *, names: WireNames = SERVICE_NAMES, round
     with every fault of the draft.
     """
     rules.check(draft, reserved=names.reserved, rounding=rounding)
-    invoice: dict[str, Any] = {
-        "consumer": None if draft.consumer is None else _present(draft.consumer, CONSUMER_FIELDS),
-        "invoice_lines": [_wire_line(line, names) for line in draft.lines],
-        "invoice_template_id": draft.invoice_template_id,
-        names.has_tax_authority_code: draft.has_tax_authority_code,
-        names.payment_method: draft.payment_method,
-    }
-    submit = {SUBMIT_TO_TAX: draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, names)}
+    written = {model: wire_names(model, names) for model in _MODELS}
+    invoice = _object(draft, written)
+    submit = {} if draft.submit_to_tax is None else {SUBMIT_TO_TAX: _fields(draft.submit_to_tax, written[SubmitToTax])}
     inside, beside = (submit, {}) if names.nested_submit_to_tax else ({}, submit)
-    body = {"invoice_data": {**draft.extra, **_given(invoice | inside)}, **_given(beside)}
-    return json_text(body).encode()
+    return json_text({INVOICE_DATA: {**draft.extra, **invoice, **inside}, **beside}).encode()
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _wire_line(line: InvoiceLine, names: WireNames) -> dict[str, Any]:
-    found = _present(line, LINE_FIELDS)
-    if "is_promotion" in found:
-        found[names.is_promotion] = found.pop("is_promotion")
+def _object(draft: InvoiceDraft, names: dict[type[AttrsInstance], Any]) -> dict[str, Any]:
+    """Return a draft and its parts under these names."""
+    found = _fields(draft, names[InvoiceDraft])
+    for part, model in PARTS.items():
+        name = names[InvoiceDraft].get(part)
+        if name in found:
+            value, inner = found[name], names[model]
+            found[name] = [_fields(item, inner) for item in value] if part == "lines" else _fields(value, inner)
     return found
 
 
-def _wire_submit_to_tax(submit: SubmitToTax, names: WireNames) -> dict[str, Any]:
-    return _given(
-        {
-            names.emails: submit.emails or None,
-            names.send_mail: submit.send_mail,
-            names.automatic: submit.automatic,
-        }
-    )
+def _fields(owner: AttrsInstance, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of one object under these names; what is None or empty is left out."""
+    given = ((written, getattr(owner, name)) for name, written in names.items())
+    return {written: value for written, value in given if value is not None and value != ()}
 
 
 def dump_draft(draft: InvoiceDraft) -> str:
@@ -80,17 +69,10 @@ def dump_draft(draft: InvoiceDraft) -> str:
     left out), so a digest of it identifies the content.
     The draft must be without faults (`rules.check`); `TypeError` for what JSON cannot say.
     """
-    parts: dict[str, Any] = {
-        "key": rules.canonical_key(draft.key),
-        "invoice_template_id": draft.invoice_template_id,
-        "lines": [_present(line, LINE_FIELDS) for line in draft.lines],
-        "consumer": None if draft.consumer is None else _present(draft.consumer, CONSUMER_FIELDS),
-        "payment_method": draft.payment_method,
-        "has_tax_authority_code": draft.has_tax_authority_code,
-        "submit_to_tax": draft.submit_to_tax and _wire_submit_to_tax(draft.submit_to_tax, _MODEL_NAMES),
-        "extra": draft.extra or None,
-    }
-    return json_text(_given(parts)).translate(_LINE_ENDS)
+    found = _object(draft, _OWN_NAMES) | {"key": rules.canonical_key(draft.key)}
+    if not draft.extra:
+        del found["extra"]
+    return json_text(found).translate(_LINE_ENDS)
 
 
 def encode_dumped(dump: str, *, names: WireNames = SERVICE_NAMES) -> bytes | None:
@@ -99,16 +81,18 @@ def encode_dumped(dump: str, *, names: WireNames = SERVICE_NAMES) -> bytes | Non
     The members' texts are put under the wire's names unread, so every digit stays. None for a draft whose members
     would have to be changed for that.
     """
-    members = _members(dump)
-    if "extra" in members or "submit_to_tax" in members or names.is_promotion != SERVICE_NAMES.is_promotion:
+    members, written = _members(dump), _names_outside(names)
+    if written is None or "extra" in members or "submit_to_tax" in members:
         return None
-    wire = {
-        "lines": "invoice_lines",
-        "has_tax_authority_code": names.has_tax_authority_code,
-        "payment_method": names.payment_method,
-    }
-    named = sorted([(wire.get(name, name), text) for name, text in members.items() if name != "key"])
-    return f'{{"invoice_data":{{{",".join([f"{quote(name)}:{text}" for name, text in named])}}}}}'.encode()
+    named = sorted([(written[name], text) for name, text in members.items() if name in written])
+    return f'{{"{INVOICE_DATA}":{{{",".join([f"{quote(name)}:{text}" for name, text in named])}}}}}'.encode()
+
+
+@lru_cache(maxsize=16)
+def _names_outside(names: WireNames) -> Mapping[str, str] | None:
+    """Return the wire's names of a draft's own fields; None if a field in a part of it has another name there."""
+    inner = [item for model in (InvoiceLine, Consumer) for item in wire_names(model, names).items()]
+    return None if any(name != wire for name, wire in inner) else wire_names(InvoiceDraft, names)
 
 
 _read_at = json.JSONDecoder().raw_decode
@@ -124,7 +108,3 @@ def _members(dump: str) -> dict[str, str]:
         found[dump[at + 2 : colon - 1]] = dump[colon + 1 : end]
         at = end
     return found
-
-
-def _present(owner: object, names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(owner, name)) is not None}

@@ -64,30 +64,23 @@ def checked_base_url(text: str) -> str:
         raise ValueError("base_url must be an absolute http or https URL, such as https://host/api/v1")
     if "?" in text or "#" in text:
         raise ValueError(f"base_url must have no query or fragment, got {text[:MOST_SHOWN]!r}")
-    _check_port(parts)
-    _check_path(parts.path)
+    wrong = _UNQUOTED.search(parts.path)
+    if wrong is not None:
+        raise ValueError(f"base_url must have a path that is percent-encoded already, got {wrong[0]!r} in it")
+    if {".", ".."} & set(parts.path.split("/")):
+        raise ValueError("base_url must have no '.' or '..' in its path: what is signed would not be what is asked for")
     return _with_plain_host(parts, text).rstrip("/")
 
 
-def _check_port(parts: SplitResult) -> None:
+def _with_plain_host(parts: SplitResult, text: str) -> str:
+    """Check host and port, and return the URL with its host in ASCII."""
+    host = parts.hostname or ""
     _, bracket, behind = parts.netloc.rpartition("]")
     before, _, port = behind.partition(":")
-    if bracket and (before or ":" not in (parts.hostname or "")):
+    if bracket and (before or ":" not in host):
         raise ValueError(f"base_url must name a host that can be one, got {parts.netloc[:MOST_SHOWN]!r}")
     if port and not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 2**16):  # noqa: PLR2004
         raise ValueError(f"base_url must have a port from 1 to 65535, got {port[:MOST_SHOWN]!r}")
-
-
-def _check_path(path: str) -> None:
-    wrong = _UNQUOTED.search(path)
-    if wrong is not None:
-        raise ValueError(f"base_url must have a path that is percent-encoded already, got {wrong[0]!r} in it")
-    if {".", ".."} & set(path.split("/")):
-        raise ValueError("base_url must have no '.' or '..' in its path: what is signed would not be what is asked for")
-
-
-def _with_plain_host(parts: SplitResult, text: str) -> str:
-    host = parts.hostname or ""
     try:
         plain = _host(host)
     except ValueError:
@@ -96,7 +89,7 @@ def _with_plain_host(parts: SplitResult, text: str) -> str:
         return text
     if plain.encode().decode("idna") != host:  # two letters that are one in ASCII
         raise ValueError(f"base_url must name its host in ASCII where that is in doubt: {plain} is not the same name")
-    return parts._replace(netloc=plain + parts.netloc[len(parts.hostname or "") :]).geturl()
+    return parts._replace(netloc=plain + parts.netloc[len(host) :]).geturl()
 
 
 class LinkError(ValueError):

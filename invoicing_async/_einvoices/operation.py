@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -52,6 +52,12 @@ class Operation:
     def is_watched_by(self, watcher: Watcher) -> bool:
         return any(watch.watcher is watcher for watch in self.watches)
 
+    def add(self, watcher: Watcher, now: float) -> Watch:
+        """Note who waits from now on."""
+        watch = Watch(watcher, now, self.polls)
+        self.watches = (*self.watches, watch)
+        return watch
+
     def leave(self, watcher: Watcher) -> None:
         self.watches = tuple(watch for watch in self.watches if watch.watcher is not watcher)
 
@@ -72,35 +78,35 @@ class Operation:
             if schedule.timeout is not None and now - watch.since > schedule.timeout + schedule.poll_timeout:
                 self.part(watch, self._spent(now - watch.since))
 
-    def wait_of(
-        self, watch: Watch, now: float, *, chance: Callable[[], float], floor: float, least: float = 0.0
-    ) -> float | None:
-        """Ask one watcher how long to wait; who gives up, or would have by `floor`, hears it now."""
-        schedule, elapsed = watch.watcher.schedule, now - watch.since
-        left = float("inf") if schedule.timeout is None else schedule.timeout - elapsed
-        result: Exception | None = None
-        try:
-            if left - floor > TICK:
-                attempt = self.polls - watch.before + 1
-                wait = schedule.delay(attempt, elapsed, chance=chance())
-                if wait is not None:
-                    return min(max(wait, floor, least), left)
-        except Exception as error:  # noqa: BLE001 - somebody's own schedule; the others are not concerned
-            result = error
-        self.part(watch, result or self._spent(elapsed))
-        return None
-
     def next_wait(
-        self, now: float, *, chance: Callable[[], float], floor: float = 0.0, least: float = 0.0
+        self,
+        now: float,
+        *,
+        chance: Callable[[], float],
+        floor: float = 0.0,
+        least: float = 0.0,
+        watches: Iterable[Watch] | None = None,
     ) -> float | None:
-        """Return the seconds after which the most eager watcher wants the next poll, None if nobody does.
+        """Return the seconds after which the most eager of the watchers wants the next poll, None if nobody does.
 
-        Not before `floor`, nor before `least`, but for the last poll of who has not that long left.
+        Not before `floor`, nor before `least`, but for the last poll of who has not that long left. Who gives up, or
+        would have by `floor`, is told now. `watches` are those who are asked, None for all.
         """
         soonest: float | None = None
-        for watch in self.watches:
-            wait = self.wait_of(watch, now, chance=chance, floor=floor, least=least)
-            if wait is not None and (soonest is None or wait < soonest):
+        for watch in self.watches if watches is None else watches:
+            schedule, elapsed = watch.watcher.schedule, now - watch.since
+            left = float("inf") if schedule.timeout is None else schedule.timeout - elapsed
+            wait: float | None = None
+            failure: Exception | None = None
+            try:
+                if left - floor > TICK:
+                    wait = schedule.delay(self.polls - watch.before + 1, elapsed, chance=chance())
+                    wait = None if wait is None else min(max(wait, floor, least), left)
+            except Exception as error:  # noqa: BLE001 - somebody's own schedule; the others are not concerned
+                failure = error
+            if wait is None:
+                self.part(watch, failure or self._spent(elapsed))
+            elif soonest is None or wait < soonest:
                 soonest = wait
         return soonest
 
@@ -115,20 +121,19 @@ class Operation:
         if found is Meaning.FINAL:
             return None
         if found is Meaning.FAILED:
-            self._count(error, now)
-        return pause_after(error, found, self.errors, chance=chance())
-
-    def _count(self, error: Exception, now: float) -> None:
-        """Count a failed poll, and end the waits whose budget it exceeds: in number and in time."""
-        self.errors += 1
-        if self.errors == 1:
-            self.failing_since = now
-        for watch in self.watches:
-            schedule = watch.watcher.schedule
-            lasting = now - max(self.failing_since, watch.since)
-            enough = not schedule.errors or lasting >= getattr(schedule, "error_time", ERROR_TIME)
-            if self.errors > schedule.errors and enough:
-                self.part(watch, error)
+            self.errors += 1
+            if self.errors == 1:
+                self.failing_since = now
+            for watch in self.watches:
+                schedule = watch.watcher.schedule
+                lasting = now - max(self.failing_since, watch.since)
+                enough = not schedule.errors or lasting >= getattr(schedule, "error_time", ERROR_TIME)
+                if self.errors > schedule.errors and enough:
+                    self.part(watch, error)
+        pause = pause_after(error, found, self.errors, chance=chance())
+        if pause.floor:
+            self.not_before = now + pause.floor
+        return pause
 
     def _spent(self, age: float) -> PollTimeoutError:
         request_id, status = self.request_id, self.status
@@ -149,6 +154,11 @@ class Operations(dict[str, Operation]):
         if not self:
             self._heap.clear()
 
+    def end(self, operation: Operation, result: Result) -> None:
+        """Remove an operation, and end the waits of all who watch it."""
+        self.remove(operation)
+        operation.deliver(result)
+
     def remove_unwatched(self, operation: Operation) -> bool:
         """Remove an operation that nobody waits for; tell if it was one."""
         if not operation.watches:
@@ -159,16 +169,15 @@ class Operations(dict[str, Operation]):
         operation.due = due
         heappush(self._heap, (due, operation.request_id))
 
-    def first(self) -> Operation | None:
-        """Return the operation that is due first and is not being polled."""
+    def take_due(self, now: float) -> tuple[Operation | None, float | None]:
+        """Take the operation that has been due longest and is not being polled; else tell when the next one is due."""
         while self._heap:
             due, request_id = self._heap[0]
             operation = self.get(request_id)
-            if operation is not None and operation.due == due and operation.task is None:
-                return operation
-            heappop(self._heap)  # left behind by somebody who stopped watching, or by a sooner poll
-        return None
-
-    def take_first(self) -> None:
-        """Take what `first` returned from the heap."""
-        heappop(self._heap)
+            left_behind = operation is None or operation.due != due or operation.task is not None
+            if due > now and not left_behind:
+                return None, due
+            heappop(self._heap)
+            if not left_behind:
+                return operation, None
+        return None, None

@@ -13,25 +13,23 @@ from .._core.clock import Clock
 from .._core.tasks import started
 from ..errors import SessionError
 from ..models import InvoiceRequest
-from .operation import Operation, Operations, Watch
+from .operation import Operation, Operations
 from .schedules import Result, Schedule, Watcher
 
 __all__ = ["Result", "Schedule", "Scheduler", "Watcher"]
 
-STINT = 32
-"""Polls that one task makes before it lets another take over: those in memory never give way by themselves."""
+POLLS_PER_TASK = 32
+"""Polls that one task makes before another task runs: a transport in memory never yields to the loop by itself."""
 
 LATE = 1.0
 """Seconds behind its time from which a poll may be too late for those who wait for it."""
 
 
 class Scheduler:
-    """Polls what is watched until it is terminal. `fatal` tells which errors every other poll would meet too.
+    """Polls each watched operation until it is terminal. `fatal` tells which errors every other poll would meet too.
 
-    `sleep` waits until the next poll is due; its `SessionError` ends every wait.
-
-    Several watchers of one operation share its polls: the most eager schedule places the next, and each watcher has
-    its own timeout and its own budget of errors.
+    `sleep` waits until the next poll is due; its `SessionError` ends every wait. Several watchers of one operation
+    share its polls: the most eager schedule places the next, and each has its own timeout and budget of errors.
     """
 
     def __init__(
@@ -41,14 +39,14 @@ class Scheduler:
         clock: Clock,
         concurrency: int,
         fatal: Callable[[Exception], bool],
-        heard: Callable[[InvoiceRequest, int], None],
+        on_answer: Callable[[InvoiceRequest, int], None],
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._poll = poll
         self._clock = clock
         self._concurrency = concurrency
         self._fatal = fatal
-        self._heard = heard
+        self._on_answer = on_answer
         self._sleep = sleep or clock.sleep
         self._operations = Operations()
         self._active = 0
@@ -71,16 +69,17 @@ class Scheduler:
             operation = self._operations[request_id] = Operation(request_id, now)
         elif operation.is_watched_by(watcher):
             return False
-        watch = Watch(watcher, now, operation.polls)
-        operation.watches = (*operation.watches, watch)
+        watch = operation.add(watcher, now)
         if operation.task is not None:
             return True  # the poll that runs is its first
-        wait = operation.wait_of(watch, now, chance=self._clock.random, floor=max(0.0, operation.not_before - now))
+        floor = max(0.0, operation.not_before - now)
+        wait = operation.next_wait(now, chance=self._clock.random, floor=floor, watches=(watch,))
         if wait is None:
             self._operations.remove_unwatched(operation)
             return True
-        spread = spread and getattr(watcher.schedule, "spread", True)
-        due = max(operation.not_before, now + (wait * self._clock.random() if spread else wait))
+        if spread and getattr(watcher.schedule, "spread", True):
+            wait *= self._clock.random()
+        due = max(operation.not_before, now + wait)
         if len(operation.watches) == 1 or due < operation.due:
             self._operations.place(operation, due)
             self._pump()
@@ -102,9 +101,9 @@ class Scheduler:
 
     async def unwatch_all(self, watcher: Watcher) -> None:
         """Stop watching everything a watcher watches."""
-        watched = [number for number, operation in self._operations.items() if operation.is_watched_by(watcher)]
-        for request_id in watched:
-            self.leave(request_id, watcher)
+        for request_id, operation in list(self._operations.items()):
+            if operation.is_watched_by(watcher):
+                self.leave(request_id, watcher)
         await self.settle()
 
     async def settle(self) -> None:
@@ -138,23 +137,22 @@ class Scheduler:
 
     def _next(self, now: float) -> Operation | None:
         """Take the operation that has been due longest; if none is, see to it that the next one is not missed."""
-        while (operation := self._operations.first()) is not None:
-            if operation.due > now:
-                self._set_timer(operation.due, now)
+        while True:
+            operation, due = self._operations.take_due(now)
+            if operation is None:
+                if due is not None:
+                    self._set_timer(due, now)
                 return None
-            self._operations.take_first()
             if now - operation.due > LATE:
                 operation.give_up_late(now)
                 self._operations.remove_unwatched(operation)
             if operation.watches:
                 return operation
-        return None
 
     def _set_timer(self, due: float, now: float) -> None:
-        # A timer that fires early only looks again; it need not be replaced.
-        if self._timer is not None and self._timer_due <= due:
-            return
         if self._timer is not None:
+            if self._timer_due <= due:
+                return  # one that fires early only looks again; it need not be replaced
             self._end(self._timer)
         self._timer_due = due
         self._timer = started(self._tick(due - now))
@@ -170,39 +168,34 @@ class Scheduler:
     async def _work(self, operation: Operation) -> None:
         """Poll an operation, and after it others that are due: a task for each poll would cost as much as its JSON."""
         task = operation.task
-        for _ in range(STINT):
-            await self._polled(operation)
+        for _ in range(POLLS_PER_TASK):
+            operation.task = task
+            operation.polls += 1
+            try:
+                answer = await self._poll(operation.request_id, operation.watches[0].watcher.schedule.poll_timeout)
+                operation.task = None
+                if self._operations.get(operation.request_id) is operation:
+                    self._answered(operation, answer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+                operation.task = None
+                if self._operations.get(operation.request_id) is operation:
+                    self._failed(operation, error)
             due = self._next(self._clock.monotonic())
             if due is None:
                 return
             operation = due
-            operation.task = task
-        operation.task = None
         self._operations.place(operation, operation.due)
-
-    async def _polled(self, operation: Operation) -> None:
-        operation.polls += 1
-        try:
-            answer = await self._poll(operation.request_id, operation.watches[0].watcher.schedule.poll_timeout)
-            operation.task = None
-            if self._operations.get(operation.request_id) is operation:
-                self._answered(operation, answer)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear it
-            operation.task = None
-            if self._operations.get(operation.request_id) is operation:
-                self._failed(operation, error)
 
     def _answered(self, operation: Operation, answer: InvoiceRequest) -> None:
         operation.errors, operation.said = 0, None
-        self._heard(answer, operation.polls)
+        self._on_answer(answer, operation.polls)
         now = self._clock.monotonic()
-        age = now - operation.begun
-        operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=answer.terminal)
-        if answer.terminal:
-            self._deliver(operation, answer)
+        age, done = now - operation.begun, answer.terminal
+        operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=done)
+        if done:
+            self._operations.end(operation, answer)
             return
-        operation.status = answer.status
-        operation.last_new = age
+        operation.status, operation.last_new = answer.status, age
         self._place_again(operation, now, operation.next_wait(now, chance=self._clock.random))
 
     def _failed(self, operation: Operation, error: Exception) -> None:
@@ -212,10 +205,8 @@ class Scheduler:
         now, chance = self._clock.monotonic(), self._clock.random
         pause = operation.failed(error, now, chance=chance)
         if pause is None:
-            self._deliver(operation, error)
+            self._operations.end(operation, error)
             return
-        if pause.floor:
-            operation.not_before = now + pause.floor
         wait = operation.next_wait(now, chance=chance, floor=pause.floor, least=pause.least)
         self._place_again(operation, now, wait)
 
@@ -228,13 +219,9 @@ class Scheduler:
         if self._active < self._concurrency:
             self._set_timer(operation.due, now)
 
-    def _deliver(self, operation: Operation, result: Result) -> None:
-        self._operations.remove(operation)
-        operation.deliver(result)
-
     def _end_all(self, error: Exception) -> None:
         """End every wait, and the polls under way, by what the next poll would meet too."""
         for operation in list(self._operations.values()):
-            self._deliver(operation, error)
+            self._operations.end(operation, error)
             if operation.task is not None:
                 self._end(operation.task)

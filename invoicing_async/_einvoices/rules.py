@@ -12,22 +12,21 @@ from collections.abc import Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation
 
 from .._values.characters import blank_end, unseen
+from .._values.field_rules import field_rules
 from ..errors import DraftError, Fault
-from ..models import Consumer, InvoiceDraft, InvoiceLine, PaymentMethod, SubmitToTax, VatRate
+from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax
 from .checks import (
     CONTROL,
     MONEY_DIGITS,
-    Limits,
     email_faults,
     is_a,
     kind,
     mapping_faults,
     not_text,
     number_fault,
-    number_faults,
-    shown,
-    text_faults,
 )
+from .limits import field_faults, limits_of
+from .shape import WireNames
 
 __all__ = [
     "JUDGED",
@@ -44,13 +43,11 @@ __all__ = [
     "rounds_to",
 ]
 
-KEY_LENGTH = 255
+KEY_LENGTH = field_rules(InvoiceDraft)["key"].limit
 """Characters of a draft's own key. The key is not sent; the limit keeps it a name."""
 
 
-RESERVED = frozenset(
-    {"consumer", "has_tax_authority_code", "invoice_lines", "invoice_template_id", "payment_method"},
-)
+RESERVED = WireNames().reserved
 """The names in `invoice_data` that the library writes itself, so `extra` may not."""
 
 
@@ -68,42 +65,10 @@ JUDGED = Decimal("Infinity")
 _PLAIN_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
-_CONSUMER = Limits(
-    texts=(
-        ("code", 255, False),
-        ("name", 255, False),
-        ("tax_code", 14, False),
-        ("address", 255, False),
-        ("citizen_identification", 12, False),
-        ("phone", 20, False),
-        ("buyer_name", 255, False),
-        ("bank_account", 255, False),
-    ),
-)
-
-
-_LINE = Limits(
-    texts=(("name", 500, True), ("unit", 255, True), ("code", 255, False)),
-    numbers=(
-        ("price", True),
-        ("quantity", True),
-        ("tax_amount", False),
-        ("discount_amount", False),
-        ("amount", False),
-    ),
-    flags=("is_promotion",),
-    choices=(("vat_rate", VatRate),),
-)
-
-
-_DRAFT = Limits(
-    texts=(("key", KEY_LENGTH, True),),
-    flags=("has_tax_authority_code",),
-    choices=(("payment_method", PaymentMethod),),
-)
-
-
-_SUBMIT = Limits(flags=("send_mail", "automatic"))
+_CONSUMER = limits_of(Consumer)
+_LINE = limits_of(InvoiceLine)
+_SUBMIT = limits_of(SubmitToTax)
+_DRAFT = limits_of(InvoiceDraft)
 
 
 _EXACT = Context(prec=8 * MONEY_DIGITS, traps=[Inexact, InvalidOperation])
@@ -135,11 +100,7 @@ def key_faults(key: str) -> tuple[str, ...]:
     end, hidden = blank_end(key), unseen(key)
     if end is not None and not key.isspace():
         return (f"must not {'begin' if end.position == 1 else 'end'} with a blank: {end}",)
-    return () if hidden is None else (_must_not_hold(hidden),)
-
-
-def _must_not_hold(hidden: object) -> str:
-    return f"must not hold a character that nobody sees: {hidden}"
+    return () if hidden is None else (f"must not hold a character that nobody sees: {hidden}",)
 
 
 def rounding_unit(value: Decimal | int | None, name: str = "rounding") -> Decimal | None:
@@ -204,44 +165,28 @@ def faults(
 def _draft(
     found: list[Fault], where: str, draft: InvoiceDraft, reserved: frozenset[str], rounding: Decimal | None
 ) -> None:
-    _fields(found, where, draft, _DRAFT)
-    _key(found, f"{where}key", draft.key)
-    _template(found, f"{where}invoice_template_id", draft.invoice_template_id)
+    field_faults(found, where, draft, _DRAFT)
+    key: object = draft.key
+    template: object = draft.invoice_template_id
+    if isinstance(key, str):
+        found += [Fault(f"{where}key", message) for message in key_faults(key)]
+    if not isinstance(template, str):
+        found.append(Fault(f"{where}invoice_template_id", not_text(template)))
+    elif not UUID.fullmatch(template):
+        found.append(Fault(f"{where}invoice_template_id", NO_UUID))
     _lines(found, f"{where}lines", draft.lines, rounding)
     if draft.consumer is not None and is_a(found, f"{where}consumer", draft.consumer, Consumer):
-        _fields(found, f"{where}consumer.", draft.consumer, _CONSUMER)
+        field_faults(found, f"{where}consumer.", draft.consumer, _CONSUMER)
     if draft.submit_to_tax is not None and is_a(found, f"{where}submit_to_tax", draft.submit_to_tax, SubmitToTax):
-        _fields(found, f"{where}submit_to_tax.", draft.submit_to_tax, _SUBMIT)
+        field_faults(found, f"{where}submit_to_tax.", draft.submit_to_tax, _SUBMIT)
         email_faults(found, f"{where}submit_to_tax.emails", draft.submit_to_tax.emails)
-    _extra(found, f"{where}extra", draft.extra, reserved)
-
-
-def _fields(found: list[Fault], where: str, owner: object, limits: Limits) -> None:
-    """Check the texts, flags and choices of one object's table."""
-    for name, limit, required in limits.texts:
-        value = getattr(owner, name)
-        if value is not None or required:
-            found += [Fault(where + name, message) for message in text_faults(value, limit, required=required)]
-    for name in limits.flags:
-        value = getattr(owner, name)
-        if value is not None and not isinstance(value, bool):
-            found.append(Fault(where + name, f"must be True, False or None, not {kind(value)}"))
-    for name, choice in limits.choices:
-        value = getattr(owner, name)
-        if value is not None and not (isinstance(value, str) and value in choice.__members__):
-            found.append(Fault(where + name, f"must be one of {', '.join(choice)}, not {shown(value)}"))
-
-
-def _key(found: list[Fault], where: str, key: object) -> None:
-    if isinstance(key, str):
-        found += [Fault(where, message) for message in key_faults(key)]
-
-
-def _template(found: list[Fault], where: str, value: object) -> None:
-    if not isinstance(value, str):
-        found.append(Fault(where, not_text(value)))
-    elif not UUID.fullmatch(value):
-        found.append(Fault(where, NO_UUID))
+    extra: object = draft.extra
+    if not isinstance(extra, Mapping):
+        found.append(Fault(f"{where}extra", f"must be a mapping, not {kind(extra)}"))
+        return
+    clashes = sorted(reserved.intersection(key for key in extra if isinstance(key, str)))
+    found += [Fault(f"{where}extra.{name}", "is a name that the library writes itself") for name in clashes]
+    found += mapping_faults(f"{where}extra", extra, ())
 
 
 def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | None) -> None:
@@ -255,34 +200,22 @@ def _lines(found: list[Fault], where: str, lines: object, rounding: Decimal | No
 
 
 def _line(found: list[Fault], where: str, line: InvoiceLine, rounding: Decimal | None) -> None:
-    if is_a(found, where, line, InvoiceLine):
-        _fields(found, f"{where}.", line, _LINE)
-        if number_faults(found, f"{where}.", line, _LINE) and line.amount is not None:
-            _amount(found, f"{where}.amount", line, line.amount, rounding)
+    if not is_a(found, where, line, InvoiceLine):
+        return
+    if field_faults(found, f"{where}.", line, _LINE) and line.amount is not None:
+        _amount(found, f"{where}.amount", line, line.amount, rounding)
 
 
 def _amount(found: list[Fault], where: str, line: InvoiceLine, amount: Decimal, rounding: Decimal | None) -> None:
     """Check amount = price * quantity - discount_amount, to the last digit or rounded as the setting allows."""
     discount = Decimal(0) if line.discount_amount is None else line.discount_amount
     expected = _EXACT.subtract(_EXACT.multiply(line.price, line.quantity), discount)
-    if expected != amount and (rounding is None or not rounds_to(expected, amount, rounding)):
-        said = f"must be price * quantity - discount_amount = {expected:f}, got {amount:f}"
-        found.append(Fault(where, said + _rounded(expected, amount, rounding)))
-
-
-def _rounded(expected: Decimal, amount: Decimal, rounding: Decimal | None) -> str:
-    """Say which setting the amount would need, if it is the right one rounded."""
+    if expected == amount or (rounding is not None and rounds_to(expected, amount, rounding)):
+        return
+    said = f"must be price * quantity - discount_amount = {expected:f}, got {amount:f}"
     grain = Decimal((0, (1,), _last_place(amount)))
     if rounding is not None:
-        return f" (more than rounding={rounding:f} allows)"
-    needed = f"{grain:f}" if rounds_to(expected, amount, grain) else ""
-    return f"; rounded amounts are taken with the setting rounding={needed}" if needed else ""
-
-
-def _extra(found: list[Fault], where: str, extra: object, reserved: frozenset[str]) -> None:
-    if not isinstance(extra, Mapping):
-        found.append(Fault(where, f"must be a mapping, not {kind(extra)}"))
-        return
-    clashes = sorted(reserved.intersection(key for key in extra if isinstance(key, str)))
-    found += [Fault(f"{where}.{name}", "is a name that the library writes itself") for name in clashes]
-    found += mapping_faults(where, extra, ())
+        said += f" (more than rounding={rounding:f} allows)"
+    elif rounds_to(expected, amount, grain):
+        said += f"; rounded amounts are taken with the setting rounding={grain:f}"
+    found.append(Fault(where, said))

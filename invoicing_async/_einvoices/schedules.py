@@ -34,7 +34,7 @@ class Schedule(Protocol):
         """Seconds to wait before poll `attempt`, `elapsed` seconds after the wait began; None to give up."""
 
     def learn(self, after: float, by: float, *, done: bool) -> None:
-        """Hear that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
+        """Note that an operation was NEW at age `after` and, at age `by`, either `done` or still NEW."""
 
 
 class Watcher(Protocol):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from attrs import field, fields_dict, frozen
+from attrs import AttrsInstance, asdict, astuple, field, frozen
 
+from .._values.field_rules import field_rules
 from .._values.validators import printable
-from ..models import InvoiceLine
+from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax
 
-__all__ = ["INVOICE_DATA", "SUBMIT_TO_TAX", "WireNames", "modelled", "wire_path"]
+__all__ = ["INVOICE_DATA", "PARTS", "SUBMIT_TO_TAX", "WireNames", "modelled", "wire_names", "wire_path"]
 
 INVOICE_DATA = "invoice_data"
 SUBMIT_TO_TAX = "submit_to_tax_request"
-_LINE_NAMES = frozenset(fields_dict(InvoiceLine)) - {"is_promotion"}
-_DOCUMENTED = frozenset({"consumer", "invoice_lines", "invoice_template_id"})
+PARTS: Mapping[str, type[AttrsInstance]] = {"lines": InvoiceLine, "consumer": Consumer, "submit_to_tax": SubmitToTax}
+"""The fields of a draft that have fields of their own."""
+
 _HEAD = re.compile(r"(\w+)(.*)", re.DOTALL)
-_PART = re.compile(r"\A\.(\w+)(?! )")
-_PROMOTION = re.compile(r"(\[[0-9]+\]\.)is_promotion\Z")
+_PART = re.compile(r"\A((?:\[[0-9]+\])?\.)(\w+)\b(?! )")
 _STRANGER = " (not by this name)"
 """Behind a field of the service's object that has a model's name and is not what the model means by it."""
 
@@ -42,22 +44,33 @@ class WireNames:
     nested_submit_to_tax: bool = False
 
     def __attrs_post_init__(self) -> None:
-        invoice = (self.has_tax_authority_code, self.payment_method)
-        names = (self.is_promotion, *invoice, self.emails, self.send_mail, self.automatic)
+        names = [name for name in astuple(self) if isinstance(name, str)]
         if len(set(names)) < len(names):
             raise ValueError(f"WireNames must be distinct, got {', '.join(names)}")
-        taken = self._documented.intersection(invoice) | (_LINE_NAMES & {self.is_promotion})
+        taken: set[str] = set()
+        for model in (InvoiceDraft, InvoiceLine, SubmitToTax):
+            used = [*wire_names(model, self).values()]
+            if model is InvoiceDraft and self.nested_submit_to_tax:
+                used.append(SUBMIT_TO_TAX)
+            taken.update(name for name in used if used.count(name) > 1)
         if taken:
             raise ValueError(f"WireNames must not use {', '.join(sorted(taken))}: the service's document does")
 
     @property
     def reserved(self) -> frozenset[str]:
         """The names in `invoice_data` that the library writes itself, so a draft's `extra` may not."""
-        return self._documented | {self.has_tax_authority_code, self.payment_method}
+        written = wire_names(InvoiceDraft, self).values()
+        return frozenset((*written, SUBMIT_TO_TAX) if self.nested_submit_to_tax else written)
 
-    @property
-    def _documented(self) -> frozenset[str]:
-        return _DOCUMENTED | {SUBMIT_TO_TAX} if self.nested_submit_to_tax else _DOCUMENTED
+
+@lru_cache(maxsize=64)
+def wire_names(model: type[AttrsInstance], names: WireNames) -> Mapping[str, str]:
+    """Return the names in the service's object of the fields of a model, by those; what is not in it is left out.
+
+    A name that the service's document leaves open is a setting of the same name.
+    """
+    settings = asdict(names)
+    return {name: settings.get(name, rule.wire) for name, rule in field_rules(model).items() if rule.wire is not None}
 
 
 def modelled(document: Mapping[str, Any], names: WireNames) -> dict[str, Any]:
@@ -66,41 +79,27 @@ def modelled(document: Mapping[str, Any], names: WireNames) -> dict[str, Any]:
     Its `invoice_data` must be an object. What is unknown in that goes to `extra`.
     """
     invoice = document[INVOICE_DATA]
-    renamed = _invoice_names(names)
+    renamed = {wire: name for name, wire in wire_names(InvoiceDraft, names).items()}
     model: dict[str, Any] = {renamed[name]: value for name, value in invoice.items() if name in renamed}
-    known = {*renamed, SUBMIT_TO_TAX} if names.nested_submit_to_tax else {*renamed}
-    model["extra"] = {name: value for name, value in invoice.items() if name not in known}
+    model["extra"] = {name: value for name, value in invoice.items() if name not in names.reserved}
     if "key" in document:
         model["key"] = document["key"]
     submit = (invoice if names.nested_submit_to_tax else document).get(SUBMIT_TO_TAX)
     if submit is not None:
-        model["submit_to_tax"] = _renamed(submit, _submit_names(names))
+        model["submit_to_tax"] = _renamed(submit, wire_names(SubmitToTax, names))
+    if "consumer" in model:
+        model["consumer"] = _renamed(model["consumer"], wire_names(Consumer, names))
     if isinstance(lines := model.get("lines"), list):
-        model["lines"] = [_renamed(line, {names.is_promotion: "is_promotion"}) for line in lines]
+        model["lines"] = [_renamed(line, wire_names(InvoiceLine, names)) for line in lines]
     return model
-
-
-def _invoice_names(names: WireNames) -> dict[str, str]:
-    return {
-        "consumer": "consumer",
-        "invoice_lines": "lines",
-        "invoice_template_id": "invoice_template_id",
-        names.has_tax_authority_code: "has_tax_authority_code",
-        names.payment_method: "payment_method",
-    }
-
-
-def _submit_names(names: WireNames) -> dict[str, str]:
-    return {names.emails: "emails", names.send_mail: "send_mail", names.automatic: "automatic"}
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     """Put an object's fields under the model's names. What has a model's name without being it stays unknown."""
     if not isinstance(value, dict):
         return value
-    taken = {*names.values()} - {*names}
-    found = {name: name + _STRANGER if name in taken else name for name in value}
-    return {names.get(name, found[name]): item for name, item in value.items()}
+    model = {wire: name for name, wire in names.items()}
+    return {model.get(wire, wire + _STRANGER if wire in names else wire): item for wire, item in value.items()}
 
 
 def wire_path(path: str, names: WireNames) -> str:
@@ -108,14 +107,13 @@ def wire_path(path: str, names: WireNames) -> str:
     if path in {"key", "draft"}:
         return path
     head, rest = _HEAD.fullmatch(path).groups()  # type: ignore[union-attr] # every path begins with a field
+    if head in PARTS:
+        inner = wire_names(PARTS[head], names)
+        rest = _PART.sub(lambda part: part[1] + inner.get(part[2], part[2]), rest, count=1)
     if head == "submit_to_tax":
-        inner = {model: wire for wire, model in _submit_names(names).items()}
-        place = f"{INVOICE_DATA}.{SUBMIT_TO_TAX}" if names.nested_submit_to_tax else SUBMIT_TO_TAX
-        found = place + _PART.sub(lambda part: "." + inner.get(part[1], part[1]), rest, count=1)
+        where = f"{INVOICE_DATA}.{SUBMIT_TO_TAX}" if names.nested_submit_to_tax else SUBMIT_TO_TAX
     elif head == "extra":
-        found = INVOICE_DATA + rest
+        where = INVOICE_DATA
     else:
-        outer = {model: wire for wire, model in _invoice_names(names).items()}
-        found = f"{INVOICE_DATA}.{outer.get(head, head)}"
-        found += _PROMOTION.sub(rf"\g<1>{names.is_promotion}", rest) if head == "lines" else rest
-    return found.removesuffix(_STRANGER)
+        where = f"{INVOICE_DATA}.{wire_names(InvoiceDraft, names).get(head, head)}"
+    return (where + rest).removesuffix(_STRANGER)

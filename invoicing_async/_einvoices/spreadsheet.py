@@ -47,9 +47,15 @@ def number(text: str, decimal_mark: DecimalMark | None = None, *, points_may_gro
     """
     if decimal_mark is not None:
         return _settled(text, decimal_mark)
-    if _PLAIN.fullmatch(text):
-        return Fault("", _either(text)) if points_may_group and is_grouped(text) else Decimal(text)
-    return Fault("", _not_a_number(text))
+    if not _PLAIN.fullmatch(text):
+        return Fault("", _not_a_number(text))
+    if not points_may_group or not is_grouped(text):
+        return Decimal(text)
+    short, _, decimals = text.partition(".")
+    said = f"may be {short}{decimals} or {Decimal(text).normalize():f}: {text!r} has a point before three digits"
+    return Fault(
+        "", f"{said}; write {short}{decimals} or {short}.{decimals}0, or say the decimal mark (--decimal-mark)"
+    )
 
 
 def is_grouped(text: str) -> bool:
@@ -67,15 +73,6 @@ def _settled(text: str, mark: DecimalMark) -> Decimal | Fault:
     return Decimal(f"{digits}.{decimals}" if decimals else digits)
 
 
-def _either(text: str) -> str:
-    whole = text.replace(".", "")
-    short = text.partition(".")[0]
-    return (
-        f"may be {whole} or {Decimal(text).normalize():f}: {text!r} has a point before three digits; write {whole} or"
-        f" {short}.{text[-3:]}0, or say the decimal mark (--decimal-mark)"
-    )
-
-
 def _not_a_number(text: str) -> str:
     said = f"must be digits with a decimal point, not {text[:SHOWN]!r}"
     if _COMMA.fullmatch(text) or _SETTLED[","].fullmatch(text) or _SETTLED["."].fullmatch(text):
@@ -86,8 +83,6 @@ def _not_a_number(text: str) -> str:
 def _what_happened(text: str) -> str:
     return ": write all its digits; a spreadsheet has shortened it" if _SCIENTIFIC.fullmatch(text) else ""
 
-
-# -- texts -----------------------------------------------------------------------------------------------------------
 
 _FORMULA = re.compile(r"=\s*\"(.*)\"", re.DOTALL)
 _ERROR = re.compile(r"#(?:N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!|SPILL!|CALC!|GETTING_DATA|#+)", re.IGNORECASE)

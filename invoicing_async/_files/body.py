@@ -1,9 +1,8 @@
-"""One body on its way: small ones in memory, large ones on disk, proved at its end."""
+"""An answer's body: a small one in memory, a large one on disk, checked at its end."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Self
 
 from attrs import frozen
@@ -24,17 +23,17 @@ from ..errors import (
     TransportError,
 )
 from ..policies import Timeouts
-from .existing import MakesProof, Proof, Published
-from .kinds import Kind
-from .pdf import HEAD_WINDOW, Checker
-from .publish import OnExisting
-from .verify import is_declared, is_framed, raise_unless_document, sent_length
-from .writer import DiskWriter, Spool
+from .existing import Published, Validator
+from .kinds import DocumentType
+from .pdf import HEAD_WINDOW
+from .publish import Destination
+from .verify import framing, is_declared, raise_unless_document
+from .writer import DiskWriter
 
-__all__ = ["Body", "DocumentReader", "Place"]
+__all__ = ["Body", "DocumentReader"]
 
 SMALL = 2**20
-"""Bodies up to this many bytes are kept in memory and take one hop to the disk."""
+"""Bodies up to this many bytes are kept in memory and handed to the disk's thread once."""
 
 
 GZIP = b"\x1f\x8b"
@@ -45,31 +44,17 @@ HEAD_SIZE = HEAD_WINDOW
 """Bytes of a large body that are there before it is passed on: enough to judge its head."""
 
 
-@frozen(kw_only=True)
-class Place:
-    """Where a document goes: temporary files in `folder`, the final name `target` inside it.
-
-    `proof` makes what a file under that name must pass to be kept; None if the name may be another document's.
-    """
-
-    folder: Path
-    target: Path
-    on_existing: OnExisting = OnExisting.NEW_NAME
-    proof: MakesProof | None = Checker
-    durable: bool = False
-
-
 @frozen
 class DocumentReader:
-    """Reads one answer's body into memory or onto the disk, and proves it whole."""
+    """Reads one answer's body into memory or onto the disk, and checks that it is whole."""
 
-    kind: Kind
+    kind: DocumentType
     clock: Clock
     timeouts: Timeouts
     max_bytes: int
 
-    async def receive(self, response: Response, disk: DiskWriter, place: Place) -> bytes | Published:
-        """Return a small body, proved and not yet written, or a large one already published at `place`.
+    async def receive(self, response: Response, disk: DiskWriter, destination: Destination) -> bytes | Published:
+        """Return a small body, checked and not yet written, or a large one that is published at its destination.
 
         Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
         `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
@@ -78,10 +63,10 @@ class DocumentReader:
             await raise_unless_document(response, self.kind, now=self.clock.now())
         body = Body(self, response)
         small = body.arrived() or await body.small()
-        return await body.spooled(disk, place) if small is None else small
+        return await body.spooled(disk, destination) if small is None else small
 
     async def open(self, response: Response) -> bytes | Body:
-        """Return a small body, proved, or a large one of which enough is there to know that it is a document's.
+        """Return a small body, checked, or a large one of which enough has come to know that it is a document's.
 
         Raises as `receive`; what shows only at the end of a large body is raised there.
         """
@@ -96,26 +81,28 @@ class Body:
     """One body while it arrives."""
 
     __slots__ = (
-        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_paused", "_pieces", "_receiver", "_response",
-        "_size",
+        "_begun", "_chunks", "_coding", "_first", "_framed", "_length", "_paused", "_pieces", "_reader", "_response",
+        "_sent", "_size",
     )  # fmt: skip
 
-    def __init__(self, receiver: DocumentReader, response: Response) -> None:
-        self._receiver = receiver
+    def __init__(self, reader: DocumentReader, response: Response) -> None:
+        self._reader = reader
         self._response = response
         self._chunks: AsyncIterator[bytes] | None = None
         coding = response.header("Content-Encoding")
-        self._coding = coding if is_coded(coding) else None
-        self._length = None if self._coding else sent_length(response)
-        self._framed = is_framed(response)
-        self._begun = self._paused = receiver.clock.monotonic()
+        self._coding = coding if coding and is_coded(coding) else None
+        self._sent, self._framed = framing(response)
+        self._length = None if self._coding else self._sent
+        self._begun = self._paused = reader.clock.monotonic()
         self._pieces: list[bytes] = []
         self._first = b""
         self._size = 0
 
     def arrived(self) -> bytes | None:
-        """Return the whole body if it is there already and proves whole; else None, and `small` has the last word."""
-        self._refuse_size(self._length or 0)
+        """Return the whole body if all of it has come and is a whole document; else None, and `small` decides."""
+        limit = self._reader.max_bytes
+        if self._length is not None and self._length > limit:
+            raise self._too_long()
         if self._coding:
             return None
         body = self._response.arrived()
@@ -127,23 +114,31 @@ class Body:
         self._pieces.append(body)
         self._first = body[:HEAD_LIMIT]
         self._size = len(body)
-        self._refuse_size(self._size)
-        fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
+        if self._size > limit:
+            raise self._too_long()
+        fault = self._reader.kind.fault_of(body, content_length=self._length, framed=self._framed)
         return body if fault is None else None
 
     async def small(self, most: int = SMALL) -> bytes | None:
         """Return the whole body if it is small; None once it is known to be larger than `most`."""
-        self._refuse_size(self._length or 0)
+        kind, pieces = self._reader.kind, self._pieces
         while self._size <= most:
             chunk = await self._next()
             if chunk is None:
-                return await self._whole()
-            if not self._pieces and self._coding is None and chunk.startswith(GZIP):
+                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                fault = kind.fault_of(body, content_length=self._length, framed=self._framed)
+                if fault is None:
+                    return body
+                # A first piece of a few bytes could not be judged by itself.
+                if (head_fault := kind.head_fault(body)) is not None:
+                    raise await self._not_a_document(head_fault, body)
+                raise self._incomplete(fault)
+            if not pieces and self._coding is None and chunk.startswith(GZIP):
                 self._decode_unsaid(chunk)
                 continue
-            if not self._pieces and self._receiver.kind.head_fault(chunk) is not None:
-                await self._check_head(chunk)
-            self._pieces.append(chunk)
+            if not pieces and (head_fault := kind.head_fault(chunk)) is not None:
+                raise await self._not_a_document(head_fault, chunk)
+            pieces.append(chunk)
         return None
 
     async def opened(self) -> bytes | None:
@@ -151,8 +146,10 @@ class Body:
         is_large = self._length is not None and self._length > SMALL
         small = self.arrived() or await self.small(HEAD_SIZE if is_large else SMALL)
         if small is None:
-            await self._check_head(b"".join(self._pieces))
-            self._paused = self._receiver.clock.monotonic()
+            head = b"".join(self._pieces)
+            if (fault := self._reader.kind.head_fault(head)) is not None:
+                raise await self._not_a_document(fault, head)
+            self._paused = self._reader.clock.monotonic()
         return small
 
     @property
@@ -162,7 +159,7 @@ class Body:
 
     def chunks(self, hold: Hold) -> AsyncIterator[bytes]:
         """Return the pieces of an opened body, read on as they are asked for; at its end, or at once, what is wrong."""
-        return _ReadOn(self, hold, self._receiver.kind.proof())
+        return _BodyReader(self, hold, self._reader.kind.validator())
 
     def held(self) -> bytes | None:
         """Return the next piece of what was read already."""
@@ -170,7 +167,7 @@ class Body:
 
     async def read_on(self) -> bytes | None:
         """Read another piece, None at the end. The time since the last one was the reader's, and does not count."""
-        clock = self._receiver.clock
+        clock = self._reader.clock
         self._begun += clock.monotonic() - self._paused
         try:
             return await self._next()
@@ -184,20 +181,21 @@ class Body:
         return self._chunks
 
     def _decoded(self, sent: AsyncIterator[bytes], coding: str, begun: bytes = b"") -> AsyncIterator[bytes]:
-        return decoded(sent, coding, begun=begun, length=sent_length(self._response), limit=self._receiver.max_bytes)
+        return decoded(sent, coding, begun=begun, length=self._sent, limit=self._reader.max_bytes)
 
     def _decode_unsaid(self, begun: bytes) -> None:
-        """Take off the gzip that an object was stored in without saying so; no document begins as gzip does."""
+        """Decode the gzip that an object was stored in without saying so; no document begins as gzip does."""
         sent = self._rest()
         self._coding, self._length, self._size = "gzip", None, 0
         self._chunks = self._decoded(sent, self._coding, begun)
 
     async def _next(self) -> bytes | None:
+        reader = self._reader
         try:
-            chunk = await anext(self._rest())
+            chunk = await anext(self._chunks or self._rest())
         except StopAsyncIteration:
-            # The length of what was sent proves the end of what it stands for.
-            self._framed = self._framed or (self._coding is not None and sent_length(self._response) is not None)
+            # The length of the coded body proves the end of the decoded one.
+            self._framed = self._framed or (self._coding is not None and self._sent is not None)
             return None
         except TransportError as exc:
             raise self.broken_off(exc) from exc
@@ -208,81 +206,51 @@ class Body:
         if not self._size:
             self._first = chunk[:HEAD_LIMIT]
         self._size += len(chunk)
-        self._refuse_size(self._size)
-        self._refuse_drip()
-        return chunk
-
-    def _refuse_size(self, size: int) -> None:
-        limit = self._receiver.max_bytes
-        if size > limit:
-            raise self._oversized(f"longer than the limit of {limit:,} bytes")
-
-    def _refuse_drip(self) -> None:
-        receiver = self._receiver
-        elapsed = receiver.clock.monotonic() - self._begun
-        if elapsed > receiver.timeouts.read and self._size < receiver.timeouts.floor * elapsed:
+        if self._size > reader.max_bytes:
+            raise self._too_long()
+        elapsed = reader.clock.monotonic() - self._begun
+        if elapsed > reader.timeouts.read and self._size < reader.timeouts.floor * elapsed:
             raise self._incomplete(f"{self._size:,} bytes in {elapsed:.1f} s is slower than Timeouts.floor")
-
-    async def _check_head(self, head: bytes) -> None:
-        fault = self._receiver.kind.head_fault(head)
-        if fault is not None:
-            raise await self._not_a_document(fault, head)
+        return chunk
 
     async def _not_a_document(self, fault: str, head: bytes) -> InvoicingError:
         """Return the error envelope that came instead, or else what is wrong with the head."""
         body = await error_body(self._rest(), head) if head.lstrip()[:1] == b"{" else head
-        declared = error_from(self._response.status, self._response.header, body, now=self._receiver.clock.now())
+        declared = error_from(self._response.status, self._response.header, body, now=self._reader.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
 
-    async def _whole(self) -> bytes:
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        # A first piece of a few bytes could not be judged by itself.
-        await self._check_head(body)
-        fault = self._receiver.kind.fault_of(body, content_length=self._length, framed=self._framed)
-        if fault is not None:
-            raise self._incomplete(fault)
-        return body
-
-    async def spooled(self, disk: DiskWriter, place: Place) -> Published:
-        """Write what came and what comes to a temporary file, prove it and publish it."""
-        spool = await disk.spool(place.folder)
+    async def spooled(self, disk: DiskWriter, destination: Destination) -> Published:
+        """Write what has come and what is still to come to a temporary file, check it and publish it."""
+        validator = self._reader.kind.validator()
+        spool = await disk.spool(destination.folder)
         try:
-            await self._written(spool)
-            return await spool.publish(
-                place.target, on_existing=place.on_existing, proof=place.proof, durable=place.durable
-            )
+            while self._pieces:
+                for piece in self._pieces:
+                    validator.feed(piece)
+                await spool.write(self._pieces)
+                self._pieces, size = [], 0
+                while size < SMALL and (chunk := await self._next()) is not None:
+                    self._pieces.append(chunk)
+                    size += len(chunk)
+            self.validate(validator)
+            return await spool.publish(destination)
         except BaseException:
             await spool.discard()
             raise
 
-    async def _written(self, spool: Spool) -> None:
-        proof = self._receiver.kind.proof()
-        while self._pieces:
-            for piece in self._pieces:
-                proof.feed(piece)
-            await spool.write(self._pieces)
-            self._pieces = await self._more()
-        self.prove(proof)
-
-    def prove(self, proof: Proof) -> None:
-        """Raise `IncompleteDocumentError` for what a proof that heard all of the body finds wrong with it."""
-        fault = proof.fault(content_length=self._length, framed=self._framed)
+    def validate(self, validator: Validator) -> None:
+        """Raise `IncompleteDocumentError` for what a validator that was fed all of the body finds wrong with it."""
+        fault = validator.fault(content_length=self._length, framed=self._framed)
         if fault is not None:
             raise self._incomplete(fault)
-
-    async def _more(self) -> list[bytes]:
-        """Read the next hop's worth; nothing at the end."""
-        pieces: list[bytes] = []
-        size = 0
-        while size < SMALL and (chunk := await self._next()) is not None:
-            pieces.append(chunk)
-            size += len(chunk)
-        return pieces
 
     def broken_off(self, exc: TransportError) -> IncompleteDocumentError:
         """Return the error of a body that ends before its end."""
         text = f"the body broke off after {self._size:,} bytes: {exc}"
         return InterruptedDocumentError(text, head=self._first, status=self._response.status)
+
+    def _too_long(self) -> OversizedDocumentError:
+        return self._oversized(f"longer than the limit of {self._reader.max_bytes:,} bytes")
 
     def _oversized(self, text: str) -> OversizedDocumentError:
         return OversizedDocumentError(text, head=self._first, status=self._response.status)
@@ -309,15 +277,15 @@ async def decoded(
         raise CodingError(f"{size:,} bytes came where Content-Length says {length:,}")
 
 
-class _ReadOn:
-    """The pieces of a large body, proved as they pass. No generator: leaving it early has nothing to finalise."""
+class _BodyReader:
+    """The pieces of a large body, checked as they pass. No generator: leaving it early has nothing to finalise."""
 
-    __slots__ = ("_body", "_ended", "_error", "_hold", "_proof")
+    __slots__ = ("_body", "_ended", "_error", "_hold", "_validator")
 
-    def __init__(self, body: Body, hold: Hold, proof: Proof) -> None:
+    def __init__(self, body: Body, hold: Hold, validator: Validator) -> None:
         self._body = body
         self._hold = hold
-        self._proof = proof
+        self._validator = validator
         self._ended = False
         self._error: InvoicingError | None = None
 
@@ -328,7 +296,7 @@ class _ReadOn:
         piece = self._body.held() or await self._further()
         if piece is None:
             raise StopAsyncIteration
-        self._proof.feed(piece)
+        self._validator.feed(piece)
         return piece
 
     async def _further(self) -> bytes | None:
@@ -338,19 +306,17 @@ class _ReadOn:
         if self._ended:
             return None
         try:
-            return await self._waited()
+            async with self._hold.reading():
+                piece = await self._body.read_on()
+            if piece is None:
+                self._body.validate(self._validator)
+                self._ended = True
+                await self._hold.release()
         except TransportError as exc:
             self._error = exc if isinstance(exc, ProtocolError) else self._body.broken_off(exc)
         except InvoicingError as exc:
             self._error = exc
+        else:
+            return piece
         await self._hold.release()
         raise self._error
-
-    async def _waited(self) -> bytes | None:
-        async with self._hold.reading():
-            piece = await self._body.read_on()
-        if piece is None:
-            self._body.prove(self._proof)
-            self._ended = True
-            await self._hold.release()
-        return piece

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from urllib.parse import quote, unquote_to_bytes
 
 __all__ = ["content_disposition", "from_content_disposition"]
@@ -37,18 +36,13 @@ def from_content_disposition(value: str | None) -> str | None:
     `filename*` goes before `filename` where it is well formed. The text is as the service sent it, path and all:
     give it to `safe_name` before it comes near a disk.
     """
-    parameters = _parameters(value or "")
+    parameters: dict[str, str] = {}
+    for piece in _PIECE.findall(value or ""):
+        key, equals, text = piece.partition("=")
+        if equals:
+            parameters.setdefault(key.strip().lower(), _unquoted(text.strip()))
     name = _extended(parameters.get("filename*", "")) or parameters.get("filename", "")
     return name if name.strip() else None
-
-
-def _parameters(value: str) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for piece in _PIECE.findall(value):
-        name, equals, text = piece.partition("=")
-        if equals:
-            found.setdefault(name.strip().lower(), _unquoted(text.strip()))
-    return found
 
 
 def _unquoted(text: str) -> str:

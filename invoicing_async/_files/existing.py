@@ -1,4 +1,4 @@
-"""What stands under a name already: a whole document, a broken one, or something that is no file.
+"""What a name is taken by: a whole document, a broken one, or something that is no file.
 
 Reading never waits for anything but the disk: a FIFO or a device under a document's name is an error, not a hang.
 """
@@ -18,22 +18,22 @@ from attrs import frozen
 
 from .._core.clock import token
 from .names import marked
-from .pdf import Checker
+from .pdf import PdfValidator
 
-__all__ = ["MakesProof", "Proof", "Published", "difference", "set_aside", "whole_document"]
+__all__ = ["MakesValidator", "Published", "Validator", "difference", "set_aside", "whole_document"]
 
 READ_SIZE = 2**20
 
 
-class Proof(Protocol):
-    """Hears a body piece by piece and says at the end what is wrong with it."""
+class Validator(Protocol):
+    """Takes a body piece by piece and says at the end what is wrong with it."""
 
     def feed(self, chunk: bytes) -> None: ...
 
     def fault(self, *, content_length: int | None = None, framed: bool = False) -> str | None: ...
 
 
-MakesProof = Callable[[], Proof]
+MakesValidator = Callable[[], Validator]
 
 
 @frozen
@@ -51,13 +51,13 @@ class Published:
     set_aside: Path | None = None
 
 
-def whole_document(path: Path, proof: Proof | None = None) -> Published | None:
-    """Read a file and give it if it is one whole document, by default a PDF; None if it is absent or broken.
+def whole_document(path: Path, validator: Validator | None = None) -> Published | None:
+    """Read a file and return it if it is one whole document, by default a PDF; None if it is absent or broken.
 
-    A file that stands under its name is taken to be as long as whoever wrote it meant: junk behind its end is kept.
+    A file that has its final name is taken to be complete: what follows the document's end is kept.
     Raises `OSError` for what cannot be read and what is no regular file.
     """
-    checker, digest, size = proof or Checker(), sha256(), 0
+    checker, digest, size = validator or PdfValidator(), sha256(), 0
     try:
         for data in _content(path):
             checker.feed(data)
@@ -82,8 +82,8 @@ def difference(path: Path, *, size: int | None, digest: str | None) -> str | Non
     return None if found.hexdigest() == digest else "has other content than was saved"
 
 
-def set_aside(path: Path, proof: MakesProof) -> Path | None:
-    """Rename a broken document to `name (broken <token>)` and give its new place; None if it is gone or whole now.
+def set_aside(path: Path, validator: MakesValidator) -> Path | None:
+    """Rename a broken document to `name (broken <token>)` and return its new path; None if it is gone or whole now.
 
     Another process may have put a whole one there since it was looked at: that is put back.
     """
@@ -92,7 +92,7 @@ def set_aside(path: Path, proof: MakesProof) -> Path | None:
         os.rename(path, aside)
     except FileNotFoundError:
         return None
-    if whole_document(aside, proof()) is None:
+    if whole_document(aside, validator()) is None:
         return aside
     with suppress(OSError):
         os.link(aside, path)

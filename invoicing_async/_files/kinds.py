@@ -1,4 +1,4 @@
-"""Kinds of document: what each must be, and its proof."""
+"""Types of document: what each must be, and what checks that one is whole."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from typing import Protocol
 
 from attrs import frozen
 
-from .existing import Proof
-from .pdf import Checker, fault_of, head_fault
-from .xml import XmlProof
+from . import pdf
+from .existing import Validator
+from .xml import XmlValidator
 
-__all__ = ["GENERIC", "PDF_TYPES", "Kind", "Pdf", "Xml"]
+__all__ = ["GENERIC", "PDF_TYPES", "DocumentType", "Pdf", "Xml"]
 
 GENERIC = frozenset(
     {"", "application/octet-stream", "binary/octet-stream", "application/x-download", "application/force-download",
      "application/download", "application/gzip", "application/x-gzip"}
 )  # fmt: skip
-"""What is said of bytes that nobody knows anything about, or that a browser is to save: the bytes decide."""
+"""Content types that say nothing, or that a browser is to save the bytes: the bytes decide."""
 
 
 PDF_TYPES = frozenset({"application/pdf", "application/x-pdf"})
 
 
-class Kind(Protocol):
+class DocumentType(Protocol):
     """What a document must be."""
 
     @property
     def documented(self) -> str:
-        """What the content type of one is, in the words of an error."""
+        """The documented content type, in the words of an error."""
 
     @property
     def content_types(self) -> frozenset[str]:
@@ -39,12 +39,12 @@ class Kind(Protocol):
     def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
         """Say what is wrong with a whole body, None if nothing."""
 
-    def proof(self) -> Proof: ...
+    def validator(self) -> Validator: ...
 
 
 @frozen
 class Pdf:
-    """A PDF, proved by its head and its tail. `setting` is what a user may say to have other content types judged."""
+    """A PDF, checked by its head and its tail. `setting` is what a user may say to have other content types judged."""
 
     content_types: frozenset[str] = PDF_TYPES
     setting: str = ""
@@ -53,19 +53,14 @@ class Pdf:
     def documented(self) -> str:
         return "application/pdf is documented" + (f"; {self.setting}" if self.setting else "")
 
-    def head_fault(self, head: bytes) -> str | None:
-        return head_fault(head)
-
-    def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        return fault_of(body, content_length=content_length, framed=framed)
-
-    def proof(self) -> Proof:
-        return Checker()
+    head_fault = staticmethod(pdf.head_fault)
+    fault_of = staticmethod(pdf.fault_of)
+    validator = pdf.PdfValidator
 
 
 @frozen
 class Xml:
-    """An XML invoice, proved by a parser that reaches its end and by what is known not to be one."""
+    """An XML invoice, checked by a parser that reaches its end and by what is known not to be one."""
 
     content_types: frozenset[str] = frozenset({"application/xml", "text/xml"})
 
@@ -77,9 +72,9 @@ class Xml:
         return None
 
     def fault_of(self, body: bytes, *, content_length: int | None, framed: bool = False) -> str | None:
-        proof = self.proof()
-        proof.feed(body)
-        return proof.fault(content_length=content_length)
+        validator = self.validator()
+        validator.feed(body)
+        return validator.fault(content_length=content_length)
 
-    def proof(self) -> Proof:
-        return XmlProof()
+    def validator(self) -> Validator:
+        return XmlValidator()

@@ -68,9 +68,16 @@ class Layout:
 
     @_components.default
     def _parse(self) -> tuple[str, ...]:
-        components = tuple(_simplified(self.pattern, self.ids).split("/"))
+        pattern = self.pattern
+        try:
+            parts = list(Formatter().parse(pattern))
+        except ValueError as error:
+            raise ValueError(f"pattern {pattern!r}: {error}") from None
+        components = tuple("".join(_part(pattern, self.ids, *part) for part in parts).split("/"))
         for component in components:
-            _check_component(self.pattern, component, self.ids)
+            text = component.format_map(dict.fromkeys([*_DIRECTIVES, *_SHARDS, *self.ids], "00"))
+            if not text or TAG in text or cleaned(text) != text or len(text.encode()) > LIMIT:
+                raise ValueError(f"pattern {pattern!r}: {component!r} is not a safe path component below a folder")
         return components
 
     @_used.default
@@ -131,37 +138,21 @@ def _filled(component: str, values: Mapping[str, str], room: int) -> str:
     return safe_component(text, room, whole=text)
 
 
-def _simplified(pattern: str, ids: tuple[str, ...]) -> str:
-    """Return the pattern with plain fields only: `{date:%Y/%m}` -> `{Y}/{m}`."""
-    try:
-        parts = list(Formatter().parse(pattern))
-    except ValueError as error:
-        raise ValueError(f"pattern {pattern!r}: {error}") from None
-    return "".join(_part(pattern, ids, *part) for part in parts)
-
-
 def _part(
     pattern: str, ids: tuple[str, ...], literal: str, name: str | None, spec: str | None, conversion: str | None
 ) -> str:
+    """Return one part of a pattern with plain fields only: `{date:%Y/%m}` -> `{Y}/{m}`."""
     if "{" in literal + (spec or "") or "}" in literal:
         raise ValueError(f"pattern {pattern!r} must have no braces but around a field")
     if name is None:
         return literal
     if name == "date" and not conversion:
-        return literal + _DIRECTIVE.sub(lambda match: _directive(pattern, match[1]), spec or "%Y-%m-%d")
+        wanted = spec or "%Y-%m-%d"
+        for letter in _DIRECTIVE.findall(wanted):
+            if letter not in _DIRECTIVES:
+                raise ValueError(f"pattern {pattern!r}: a date has %{' %'.join(_DIRECTIVES)}, not %{letter}")
+        return literal + _DIRECTIVE.sub(r"{\1}", wanted)
     if (name not in _FIELDS and name not in ids) or spec or conversion:
         named = ", ".join(f"{{{known}}}" for known in ids)
         raise ValueError(f"pattern {pattern!r}: fields are {named}, {{date:…}}, {{shard}} and {{shard2}}")
     return literal + _FIELDS.get(name, f"{{{name}}}")
-
-
-def _directive(pattern: str, letter: str) -> str:
-    if letter not in _DIRECTIVES:
-        raise ValueError(f"pattern {pattern!r}: a date has %{' %'.join(_DIRECTIVES)}, not %{letter}")
-    return f"{{{letter}}}"
-
-
-def _check_component(pattern: str, component: str, ids: tuple[str, ...]) -> None:
-    text = component.format_map(dict.fromkeys([*_DIRECTIVES, *_SHARDS, *ids], "00"))
-    if not text or TAG in text or cleaned(text) != text or len(text.encode()) > LIMIT:
-        raise ValueError(f"pattern {pattern!r}: {component!r} is not a safe path component below a folder")

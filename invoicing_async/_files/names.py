@@ -48,7 +48,7 @@ TAG = "~"
 _PLAIN = re.compile(
     r"(?!(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|\Z))[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*"
 )
-"""What stands as it is: ASCII letters, digits, `_`, `-` and single dots, and no device's name."""
+"""What is kept as it is: ASCII letters, digits, `_`, `-` and single dots, and no device's name."""
 
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,9})?")
@@ -101,7 +101,7 @@ def file_name(order_id: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str
 def safe_name(text: str, *, suffix: str = ".pdf", limit: int = LIMIT) -> str:
     """Return any text, such as a served file name, as a safe name that ends in `suffix`.
 
-    Text that is safe stands as it is, spaces and letters of any script included; else it is tagged. An ending
+    Text that is safe is kept as it is, spaces and letters of any script included; else it is tagged. An ending
     that is the suffix in any case is kept. Raises `ValueError` for an empty text, and as `file_name` does.
     """
     if not text:
@@ -176,21 +176,18 @@ def cleaned(text: str) -> str:
     if not name.isascii():
         name = "".join(map(_safe_character, name))
     name = _DOTS.sub(".", name).rstrip(" .").lstrip(" .-~")
-    return f"_{name}" if not name or unicodedata.combining(name[0]) or _is_device(name) else name
+    # Windows opens a device whatever its extension, and for `COM` with a superscript too.
+    is_device = unicodedata.normalize("NFKD", name.partition(".")[0]).rstrip(" ").upper() in _DEVICES
+    return f"_{name}" if not name or unicodedata.combining(name[0]) or is_device else name
 
 
 def _safe_character(character: str) -> str:
-    """Replace what is unseen, or what some systems fold into a reserved character (full-width forms)."""
+    """Replace what is invisible, or what some systems fold into a reserved character (full-width forms)."""
     if character.isascii():
         return character
     if not character.isprintable() or character in _SLASHES or _UNSEEN.match(character):
         return "_"
     return "_" if _RESERVED_WHEN_FOLDED.search(unicodedata.normalize("NFKD", character)) else character
-
-
-def _is_device(name: str) -> bool:
-    """Tell whether Windows would open a device, as it does with any extension and for `COM` with a superscript."""
-    return unicodedata.normalize("NFKD", name.partition(".")[0]).rstrip(" ").upper() in _DEVICES
 
 
 def child(folder: Path, name: str) -> Path:
@@ -217,9 +214,7 @@ def parsed(text: str) -> Path:
     return Path(text) if name in {"", os.curdir, os.pardir} else child(_folder(folder), name)
 
 
-@lru_cache(maxsize=64)
-def _folder(text: str) -> Path:
-    return Path(text)
+_folder = lru_cache(maxsize=64)(Path)
 
 
 _TEMP = re.compile(r"\.invoicing-([0-9a-z]{1,64})-(?:0|[1-9][0-9]{0,17})\.part")
@@ -244,5 +239,5 @@ def temp_token(name: str) -> str | None:
 
 
 def is_temp(name: str) -> bool:
-    """Tell whether a file's name is one that `temp_name` gives."""
+    """Tell whether a file's name is one of `temp_name`'s."""
     return _TEMP.fullmatch(name) is not None

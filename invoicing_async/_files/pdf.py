@@ -3,7 +3,7 @@
 Nothing is parsed. A body is whole when it starts with `%PDF-` and ends with `startxref` and the offset of a
 cross-reference table inside it. How much more is asked depends on what else is known of its end:
 
-- Proved complete, by a Content-Length that agrees or by the transfer's own framing: whatever stands behind
+- Proved complete, by a Content-Length that agrees or by the transfer's own framing: whatever follows
   `startxref` and its offset is the producer's or the server's, and is kept as it came.
 - Proved by nothing (a body that ends when the connection closes): `%%EOF` must follow, and behind it only filler
   (NUL and white space, as block padding) or what no further revision can begin with. A PDF that was updated by
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Checker", "fault_of", "head_fault"]
+__all__ = ["PdfValidator", "fault_of", "head_fault"]
 
 HEAD_WINDOW = 1024
 """Bytes within which `%PDF-` must begin (ISO 32000-1 Annex H, note 13)."""
@@ -48,7 +48,7 @@ _LINEARISED = re.compile(rb"<<[^<>]*/Linearized[^<>]*>>")
 _LENGTH = re.compile(rb"/L[\0\t\n\f\r ]+([0-9]{1,20})")
 
 
-class Checker:
+class PdfValidator:
     """Checks one body in pieces of any size, in constant memory, however long the body is."""
 
     __slots__ = ("_filler", "_size", "_start", "_tail")
@@ -93,7 +93,7 @@ class Checker:
 def fault_of(body: bytes, *, content_length: int | None = None, framed: bool = False) -> str | None:
     """Say in one line what is wrong with a body that is here in one piece; None when it is whole.
 
-    The same verdict as a `Checker`'s; the body is not copied and only its two ends are looked at.
+    The same verdict as a `PdfValidator`'s; the body is not copied and only its two ends are looked at.
     """
     filler = len(near := body[-TAIL_WINDOW:]) - len(near.rstrip(_FILLER))
     if filler == TAIL_WINDOW:
@@ -109,17 +109,11 @@ def head_fault(head: bytes) -> str | None:
     Before `%PDF-` only byte order marks, NUL and white space are let through, within the first 1024 bytes: an error
     page may have a document behind it, but begins otherwise.
     """
-    return None if _is_head(head) or _is_open(head) else _wrong_head(head)
-
-
-def _is_head(start: bytes) -> bool:
-    return start.startswith(_MAGIC) or _bare(start).startswith(_MAGIC)
-
-
-def _is_open(head: bytes) -> bool:
-    """Tell whether the bytes to come can still make this a PDF's head."""
+    if head.startswith(_MAGIC):
+        return None
     bare = _bare(head)
-    return len(head) < HEAD_WINDOW and (_MAGIC.startswith(bare) or _BOM.startswith(bare))
+    is_open = len(head) < HEAD_WINDOW and (_MAGIC.startswith(bare) or _BOM.startswith(bare))
+    return None if is_open or bare.startswith(_MAGIC) else _wrong_head(head)
 
 
 def _bare(start: bytes) -> bytes:
@@ -137,7 +131,7 @@ def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None, f
     """Judge by the first bytes and the last before the filler, with one byte of that."""
     if not size:
         return "empty: not one byte came"
-    if not _is_head(start):
+    if not start.startswith(_MAGIC) and not _bare(start).startswith(_MAGIC):
         return _wrong_head(start)
     if content_length is not None and content_length != size:
         return f"{size:,} bytes came where Content-Length says {content_length:,}"
@@ -158,7 +152,13 @@ def _linearisation_fault(start: bytes, size: int) -> str | None:
 
 
 def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:
-    found = _last_offset(end, is_proved=is_proved)
+    """Judge the last `startxref` with an offset, and unless the body is proved complete, what follows it."""
+    startxref = end.rfind(_STARTXREF)
+    found = _OFFSET.match(end, startxref) if startxref >= 0 else None
+    # With no proof that nothing is missing only the very last one counts.
+    while found is None and is_proved and startxref >= 0:
+        startxref = end.rfind(_STARTXREF, 0, startxref)
+        found = _OFFSET.match(end, startxref) if startxref >= 0 else None
     if found is None:
         cut = f"ends without %%EOF: cut off after {size:,} bytes"
         return "no startxref with an offset before %%EOF" if b"%%EOF" in end else cut
@@ -168,25 +168,12 @@ def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:
     if offset <= 0:
         # As at the end of a linearised file's first page.
         return f"startxref points to byte {offset}, where no table can be: cut off after {size:,} bytes"
-    return None if is_proved else _end_fault(end[found.end() :], size)
-
-
-def _last_offset(end: bytes, *, is_proved: bool) -> re.Match[bytes] | None:
-    """Find the last `startxref` with an offset; with no proof that nothing is missing only the very last counts."""
-    startxref = end.rfind(_STARTXREF)
-    while startxref >= 0:
-        found = _OFFSET.match(end, startxref)
-        if found is not None or not is_proved:
-            return found
-        startxref = end.rfind(_STARTXREF, 0, startxref)
-    return None
-
-
-def _end_fault(rest: bytes, size: int) -> str | None:
-    """Ask for `%%EOF`, and tell junk behind it, which readers ignore, from the start of a revision without its end."""
-    last = _END.match(rest)
+    if is_proved:
+        return None
+    last = _END.match(end, found.end())
     if last is None:
         return f"ends without %%EOF: cut off after {size:,} bytes"
-    if _UPDATE.fullmatch(rest[last.end() :].lstrip(_FILLER)):
+    # Junk behind it, which readers ignore, is told from the start of a revision without its end.
+    if _UPDATE.fullmatch(end[last.end() :].lstrip(_FILLER)):
         return f"an update begun after %%EOF has no end: cut off after {size:,} bytes"
     return None

@@ -1,4 +1,4 @@
-"""Temporary files: nameless where the file system can, locked while they live, swept when their process is gone."""
+"""Temporary files: nameless where the file system can, locked while in use, removed when their process is gone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from contextlib import suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from attrs import define, field
 
 from .._core.clock import token
 from .existing import Published
@@ -18,6 +21,9 @@ from .names import is_temp, temp_name
 if sys.platform != "win32":
     import fcntl
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
+
 __all__ = ["Temp", "Unnamed", "temp_in"]
 
 _UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
@@ -26,22 +32,22 @@ _UNNAMED_REFUSED = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOTSUP, errno.E
 """How file systems say that they make no files without a name; the named kind then meets any other trouble."""
 
 
+@define(eq=False)
 class Temp:
     """A locked temporary file with a name, that ends published or removed."""
 
-    __slots__ = ("_digest", "_fd", "folder", "path", "size")
+    folder: Path
+    path: str
+    _fd: int
+    size: int = field(default=0, init=False)
+    _digest: HASH = field(factory=sha256, init=False)
 
-    _numbers = count()
-    _token = (0, "")
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._digest = sha256()
-        self.size = 0
-        self.path, self._fd = self._created(folder)
+    _numbers: ClassVar = count()
+    _token: ClassVar = (0, "")
 
     @classmethod
-    def _created(cls, folder: Path) -> tuple[str, int]:
+    def create(cls, folder: Path) -> Temp:
+        """Make one in a folder. Raises `FileNotFoundError` if there is no such folder."""
         pid = os.getpid()
         if cls._token[0] != pid:
             # A forked child must not go on with its parent's names.
@@ -50,7 +56,7 @@ class Temp:
             path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
             if _locked(fd):
-                return path, fd
+                return cls(folder, path, fd)
             os.close(fd)
 
     def write(self, data: bytes) -> None:
@@ -64,7 +70,7 @@ class Temp:
         os.fsync(self._fd)
 
     def flush(self) -> None:
-        """Hear what a file system says only when a file is closed (NFS, quotas), while there is no name yet."""
+        """Raise now what a file system reports only when a file is closed (NFS, quotas), while there is no name yet."""
         os.close(os.dup(self._fd))
 
     @property
@@ -72,12 +78,12 @@ class Temp:
         return self._digest.hexdigest()
 
     def published(self, path: Path, *, aside: Path | None = None) -> Published:
-        """Say where it stands now, and let go of it."""
+        """Close it and return the file that it has become."""
         self.close()
-        return Published(path, self.size, self.sha256, set_aside=aside)
+        return Published(path, self.size, self._digest.hexdigest(), set_aside=aside)
 
     def link(self, target: Path) -> None:
-        """Return it its final name. Raises `FileExistsError` if that is taken, whatever stands there."""
+        """Link its final name. Raises `FileExistsError` if that is taken, by whatever it is."""
         os.link(self.path, target, follow_symlinks=True)
         os.unlink(self.path)
 
@@ -95,7 +101,7 @@ class Temp:
 
     def copied(self, folder: Path) -> Temp:
         """Make a named copy elsewhere and remove this one."""
-        copy = Temp(folder)
+        copy = Temp.create(folder)
         try:
             for begin in range(0, self.size, COPIED):
                 copy.write(os.pread(self._fd, COPIED, begin))
@@ -113,24 +119,23 @@ class Temp:
             self.close()
 
     def close(self) -> None:
-        """Let go of it. What a file system has to say at a close it said at `flush`."""
+        """Close it. What a file system reports at a close it reported at `flush`."""
         fd, self._fd = self._fd, -1
         with suppress(OSError):
             os.close(fd)
 
 
+@define(eq=False)
 class Unnamed(Temp):
     """A temporary file that has no name before it is published (Linux): a dead run leaves nothing to be swept.
 
     It takes half the system calls of a named one, each of which hands the interpreter lock to and fro.
     """
 
-    __slots__ = ()
-
     @classmethod
-    def _created(cls, folder: Path) -> tuple[str, int]:
+    def create(cls, folder: Path) -> Temp:
         fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
-        return f"/proc/self/fd/{fd}", fd
+        return cls(folder, f"/proc/self/fd/{fd}", fd)
 
     def link(self, target: Path) -> None:
         # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
@@ -190,7 +195,7 @@ def probe(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files of dead runs in this folder and give their number."""
+    """Remove the temporary files of dead runs in this folder and return their number."""
     with os.scandir(folder) as entries:
         return sum(_swept(entry.path) for entry in entries if is_temp(entry.name))
 
@@ -214,23 +219,21 @@ def _swept(path: str) -> bool:
 
 
 def temp_in(folder: Path) -> Temp:
-    try:
-        return _temp(folder)
-    except FileNotFoundError:
-        make_folder(folder, durable=True)
-        return _temp(folder)
-
-
-def _temp(folder: Path) -> Temp:
-    if not _UNNAMED_WORK or folder in _NAMED_ONLY:
-        return Temp(folder)
-    try:
-        return Unnamed(folder)
-    except OSError as exc:
-        if exc.errno not in _UNNAMED_REFUSED:
-            raise
-        _NAMED_ONLY.add(folder)
-        return Temp(folder)
+    """Make a temporary file, without a name where the file system can; a folder that is missing is made first."""
+    is_made = False
+    while True:
+        kind = Unnamed if _UNNAMED_WORK and folder not in _NAMED_ONLY else Temp
+        try:
+            return kind.create(folder)
+        except FileNotFoundError:
+            if is_made:
+                raise
+            make_folder(folder, durable=True)
+            is_made = True
+        except OSError as exc:
+            if kind is Temp or exc.errno not in _UNNAMED_REFUSED:
+                raise
+            _NAMED_ONLY.add(folder)
 
 
 def prepare_folder(folder: Path, *, durable: bool = False) -> bool:

@@ -7,9 +7,9 @@ from .._core.error_bodies import error_body
 from .._core.http import Response
 from .._values.text import one_line
 from ..errors import IncompleteDocumentError, ProtocolError
-from .kinds import Kind
+from .kinds import DocumentType
 
-__all__ = ["is_declared", "is_framed", "raise_unless_document", "sent_length"]
+__all__ = ["framing", "is_declared", "raise_unless_document"]
 
 PARTIAL = 206
 
@@ -22,24 +22,22 @@ TYPE_LIMIT = 100
 """Characters of another content type that an error shows."""
 
 
-def sent_length(response: Response) -> int | None:
-    """Return the Content-Length of an answer; None if it has none that is a number. A framing overrides it."""
-    if is_framed(response):
-        return None
+def framing(response: Response) -> tuple[int | None, bool]:
+    """Return the Content-Length of an answer, None for no number, and whether the transfer itself marks its end.
+
+    A body whose transfer does is complete when it has ended, and no Content-Length counts (RFC 9112, 6.3 and 7.1).
+    """
+    if (response.header("Transfer-Encoding") or "").strip().lower().endswith("chunked"):
+        return None, True
     value = response.header("Content-Length")
-    return int(value) if value is not None and value.isascii() and value.isdigit() else None
-
-
-def is_framed(response: Response) -> bool:
-    """Tell whether the transfer marks the body's end itself, so that one that ended is complete (RFC 9112, 7.1)."""
-    return (response.header("Transfer-Encoding") or "").strip().lower().endswith("chunked")
+    return int(value) if value and value.isascii() and value.isdigit() else None, False
 
 
 def _content_type(response: Response) -> str:
     return (response.header("Content-Type") or "").partition(";")[0].strip().lower()
 
 
-def is_declared(response: Response, kind: Kind) -> bool:
+def is_declared(response: Response, kind: DocumentType) -> bool:
     """Tell whether a 2xx answer says that it is a whole document of this kind, or may be one for all that it says."""
     if response.status in NOT_WHOLE:
         return False
@@ -51,7 +49,7 @@ def is_declared(response: Response, kind: Kind) -> bool:
     return bool(several) and known.issuperset(several)
 
 
-async def raise_unless_document(response: Response, kind: Kind, *, now: float) -> None:
+async def raise_unless_document(response: Response, kind: DocumentType, *, now: float) -> None:
     """Raise what a 2xx answer says instead of a document: its error envelope, or `ProtocolError`."""
     if is_declared(response, kind):
         return

@@ -1,12 +1,13 @@
-"""The door to files: one writer thread that makes whole documents appear and nothing else.
+"""The adapter to the file system: one writer thread that publishes whole documents.
 
 A document is written to a temporary file beside its place, then published by a hard link, which never replaces
 another's file, or by a rename where replacing is asked for. What to do about a name that is taken is decided there
-and then, so that any number of tasks, processes and hosts leave one file for one document. A thread hop per file
-costs more than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to the loop.
+and then, so that any number of tasks, processes and hosts leave one file for one document. A hand-over
+per file costs more than the file: jobs queue to one thread, which takes whatever is queued and answers in one call to
+the loop.
 
 A temporary file is locked while its writer lives (`flock`, gone with the process even after kill -9), so that a
-sweep can tell a dead run's leavings from a living one's work. Trouble with the file system stays `OSError`.
+sweep can tell the files of a dead process from those of a living one. Trouble with the file system stays `OSError`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
+from attrs import define, field
+
 from ..errors import SessionError
-from .existing import MakesProof, Published, difference
+from .existing import Published, difference
 from .folders import sync_folder
-from .pdf import Checker
-from .publish import OnExisting, Publisher, published
+from .publish import Destination, OnExisting, Publisher
 from .tempfile import Temp, temp_in
 
 __all__ = ["DiskWriter", "Spool"]
@@ -34,21 +36,17 @@ T = TypeVar("T")
 
 
 BATCH = 256
-"""Jobs done at most before their callers hear of it."""
+"""Jobs done at most before their callers are answered."""
 
 
+@define(eq=False)
 class _Job(Generic[T]):
     """One piece of work for the thread; its future belongs to the loop."""
 
-    __slots__ = ("abandoned", "error", "future", "result")
-
-    durable = False
-
-    def __init__(self, future: asyncio.Future[T]) -> None:
-        self.future = future
-        self.abandoned = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
+    future: asyncio.Future[T]
+    abandoned: bool = field(default=False, init=False)
+    result: T | None = field(default=None, init=False)
+    error: BaseException | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Do the work, or for a durable job what comes before its fsync."""
@@ -56,27 +54,13 @@ class _Job(Generic[T]):
     def undo(self) -> None:
         """Take back what was done for a waiter that was cancelled meanwhile."""
 
-    def deliver(self) -> None:
-        """Answer the waiter, in the loop."""
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)  # type: ignore[arg-type] # set whenever there is no error
 
-
+@define(eq=False)
 class _Action(_Job[T]):
     """A function to run on the thread."""
 
-    __slots__ = ("_function", "_undo")
-
-    def __init__(
-        self, future: asyncio.Future[T], function: Callable[[], T], undo: Callable[[T], None] | None = None
-    ) -> None:
-        super().__init__(future)
-        self._function = function
-        self._undo = undo
+    _function: Callable[[], T]
+    _undo: Callable[[T], None] | None = None
 
     def begin(self) -> None:
         self.result = self._function()
@@ -86,64 +70,46 @@ class _Action(_Job[T]):
             self._undo(self.result)
 
 
+@define(eq=False)
 class _Publication(_Job[Published]):
     """A body, or a temporary file that holds one already, to be published."""
 
-    __slots__ = ("_body", "_on_existing", "_proof", "durable", "folder", "target", "temp")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Published],
-        folder: Path,
-        target: Path,
-        body: bytes | Temp,
-        on_existing: OnExisting,
-        proof: MakesProof | None,
-        durable: bool,  # noqa: FBT001 - private, called in one place
-    ) -> None:
-        super().__init__(future)
-        self._proof = proof
-        self.folder = folder
-        self.target = target
-        self.temp = body if isinstance(body, Temp) else None
-        self._body = body if isinstance(body, bytes) else b""
-        self._on_existing = on_existing
-        self.durable = durable
+    destination: Destination
+    _content: bytes | Temp
 
     def begin(self) -> None:
         try:
-            if self.temp is None:
-                self.temp = temp_in(self.folder)
-                self.temp.write(self._body)
-                self._body = b""
-            if not self.durable:
+            if isinstance(self._content, bytes):
+                body, self._content = self._content, temp_in(self.destination.folder)
+                self._content.write(body)
+            if not self.destination.durable:
                 self.finish()
         except BaseException:
             self.discard()
             raise
 
     def sync(self) -> None:
-        if self.temp is not None:
-            self.temp.sync()
+        if isinstance(self._content, Temp):
+            self._content.sync()
 
     def finish(self) -> None:
-        if self.temp is not None and not self.abandoned:
-            publisher = Publisher(self.temp, self.target, self._on_existing, self._proof)
+        if isinstance(self._content, Temp) and not self.abandoned:
+            publisher = Publisher(self._content, self.destination)
             try:
-                self.result = published(publisher, self.target.parent, durable=self.durable)
+                self.result = publisher.publish()
             finally:
-                self.temp = publisher.temp
+                self._content = publisher.temp
         else:
             self.discard()
 
     def discard(self) -> None:
-        if self.temp is not None:
-            self.temp.discard()
+        if isinstance(self._content, Temp):
+            self._content.discard()
 
     def undo(self) -> None:
         """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file."""
         done = self.result
-        if done is None or done.kept or self._on_existing is OnExisting.REPLACE:
+        if done is None or done.kept or self.destination.on_existing is OnExisting.REPLACE:
             return
         with suppress(OSError):
             # Not what somebody else may have put there since.
@@ -165,7 +131,7 @@ def _run(jobs: Iterable[_Job[Any]]) -> None:
     durable: list[_Publication] = []
     for job in jobs:
         _guarded(job, job.begin)
-        if isinstance(job, _Publication) and job.durable:
+        if isinstance(job, _Publication) and job.destination.durable:
             durable.append(job)
     if durable:
         _finish_durably(durable)
@@ -179,17 +145,13 @@ def _finish_durably(jobs: list[_Publication]) -> None:
         if job.error is not None:
             job.discard()
     for folder in {job.result.path.parent for job in jobs if job.result is not None}:
-        _sync_for(folder, jobs)
-
-
-def _sync_for(folder: Path, jobs: list[_Publication]) -> None:
-    try:
-        sync_folder(folder)
-    except OSError as exc:
-        for job in jobs:
-            if job.result is not None and job.result.path.parent == folder:
-                job.error = exc
-                job.undo()
+        try:
+            sync_folder(folder)
+        except OSError as exc:
+            for job in jobs:
+                if job.result is not None and job.result.path.parent == folder:
+                    job.error = exc
+                    job.undo()
 
 
 class DiskWriter:
@@ -198,64 +160,54 @@ class DiskWriter:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
-        self._calls: SimpleQueue[bool] = SimpleQueue()
-        self._called = False
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
+        self._is_woken = False
         self._finished: deque[_Job[Any]] = deque()
-        self._told = False
+        self._will_deliver = False
         self._thread: Thread | None = None
         self._ended: asyncio.Future[None] | None = None
 
-    async def store(
-        self,
-        folder: Path,
-        target: Path,
-        body: bytes | Temp,
-        *,
-        on_existing: OnExisting = OnExisting.NEW_NAME,
-        proof: MakesProof | None = Checker,
-        durable: bool = False,
-    ) -> Published:
-        """Publish a body held in memory at `target`, by way of a temporary file in `folder`. Raises `OSError`.
+    async def store(self, destination: Destination, body: bytes | Temp) -> Published:
+        """Publish a body held in memory, by way of a temporary file in the destination's folder. Raises `OSError`.
 
-        With `OnExisting.KEEP` a document that stands there and proves whole by `proof` is given instead; with no
-        proof the name may be another document's, and only one of the very same content is. A spool hands its
-        temporary file over in place of the body.
+        With `OnExisting.KEEP` a whole document of that name is returned instead; without a validator
+        the name may be another document's, and only one of the very same content is. A spool hands its temporary file
+        over in place of the body.
 
-        `durable` returns only after file and folder are on the disk; such fsyncs are made together. Cancelling
+        What is `durable` is on the disk when this returns, file and folder; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one, the whole new one.
         """
-        job = _Publication(self._loop.create_future(), folder, target, body, on_existing, proof, durable)
-        return await self._done(job)
+        return await self._result_of(_Publication(self._loop.create_future(), destination, body))
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
         temp = await self.run(lambda: temp_in(folder), undo=lambda made: made.discard())
-        return Spool(self, folder, temp)
+        return Spool(self, temp)
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
         """Run a function on the thread, behind what is queued. `undo` takes its result back after a cancel."""
-        return await self._done(_Action(self._loop.create_future(), function, undo))
+        return await self._result_of(_Action(self._loop.create_future(), function, undo))
 
-    async def _done(self, job: _Job[T]) -> T:
-        self._put(job)
+    async def _result_of(self, job: _Job[T]) -> T:
+        self._enqueue(job)
         try:
             return await job.future
         except asyncio.CancelledError:
             job.abandoned = True
-            await self._undone(job)
+            await self._undo(job)
             raise
 
-    async def _undone(self, job: _Job[Any]) -> None:
+    async def _undo(self, job: _Job[Any]) -> None:
         """Take back, behind what is queued, what nobody waits for any more."""
         if self._ended is not None:
             await _uninterrupted(self._ended)
             job.undo()
             return
         undoing = _Action(self._loop.create_future(), job.undo)
-        self._put(undoing)
+        self._enqueue(undoing)
         await _uninterrupted(undoing.future)
 
-    def _put(self, job: _Job[Any]) -> None:
+    def _enqueue(self, job: _Job[Any]) -> None:
         if self._ended is not None:
             raise SessionError("the session is closed")
         if self._thread is None:
@@ -264,31 +216,27 @@ class DiskWriter:
         self._jobs.append(job)
         # One call for all that is asked for while the thread is on its way: waking it costs more than its work. The
         # flag is looked at after the job is there, and cleared before the thread looks for jobs.
-        if not self._called:
-            self._called = True
-            self._calls.put(True)
+        if not self._is_woken:
+            self._is_woken = True
+            self._wakes.put(True)
 
     def _work(self) -> None:
+        """Run what is queued until told to end, or until the loop is closed and nobody waits any more."""
         alive = True
-        while alive and self._calls.get():
-            self._called = False
-            while alive and (jobs := self._taken()):
+        while alive and self._wakes.get():
+            self._is_woken = False
+            while alive and self._jobs:
+                jobs = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
                 _run(jobs)
-                alive = self._answer(jobs)
-        self._tell(self._end)
+                self._finished.extend(jobs)
+                if self._will_deliver:  # the loop has yet to come: it will find these as well
+                    alive = not self._loop.is_closed()
+                else:
+                    self._will_deliver = True
+                    alive = self._call_loop(self._deliver)
+        self._call_loop(self._end)
 
-    def _taken(self) -> list[_Job[Any]]:
-        return [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH))]
-
-    def _answer(self, jobs: list[_Job[Any]]) -> bool:
-        """Let the loop deliver; false if it is closed and nobody waits any more."""
-        self._finished.extend(jobs)
-        if self._told:  # and has yet to come: it will find these as well
-            return not self._loop.is_closed()
-        self._told = True
-        return self._tell(self._deliver)
-
-    def _tell(self, callback: Callable[[], None]) -> bool:
+    def _call_loop(self, callback: Callable[[], None]) -> bool:
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
@@ -296,9 +244,16 @@ class DiskWriter:
         return True
 
     def _deliver(self) -> None:
-        self._told = False
+        """Answer those who wait, in the loop."""
+        self._will_deliver = False
         while self._finished:
-            self._finished.popleft().deliver()
+            job = self._finished.popleft()
+            if job.future.done():
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
 
     def _end(self) -> None:
         if self._ended is not None:
@@ -311,7 +266,7 @@ class DiskWriter:
         self._ended = self._loop.create_future()
         if self._thread is not None:
             for more in (True, False):
-                self._calls.put(more)
+                self._wakes.put(more)
             await _uninterrupted(self._ended)
             self._thread.join()
 
@@ -326,22 +281,17 @@ async def _uninterrupted(future: asyncio.Future[Any]) -> None:
 class Spool:
     """A document on its way to the disk in pieces; ends with `publish` or `discard`."""
 
-    def __init__(self, writer: DiskWriter, folder: Path, temp: Temp) -> None:
+    def __init__(self, writer: DiskWriter, temp: Temp) -> None:
         self._writer = writer
-        self._folder = folder
         self._temp = temp
 
     async def write(self, pieces: list[bytes]) -> None:
-        """Append pieces in one hop. Raises `OSError`."""
+        """Append pieces in one hand-over. Raises `OSError`."""
         await self._writer.run(lambda: self._temp.write(b"".join(pieces)))
 
-    async def publish(
-        self, target: Path, *, on_existing: OnExisting, proof: MakesProof | None = Checker, durable: bool
-    ) -> Published:
+    async def publish(self, destination: Destination) -> Published:
         """Publish what was written; see `DiskWriter.store`."""
-        return await self._writer.store(
-            self._folder, target, self._temp, on_existing=on_existing, proof=proof, durable=durable
-        )
+        return await self._writer.store(destination, self._temp)
 
     async def discard(self) -> None:
         """Remove the temporary file, also when the writer is closed; nothing happens after a publish."""

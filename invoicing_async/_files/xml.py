@@ -1,7 +1,7 @@
 """Whether an XML body is one whole e-invoice: well formed to its end, and no page or error that only is XML too.
 
-An exporting service writes what its authority, its customers and its own taste ask for (`HDon`, `TDiep`, UBL's
-`Invoice`, or a root of its own), so what is right cannot be listed. What stands in its place when something went wrong
+An exporting service writes what its authority and its customers ask for (`HDon`, `TDiep`, UBL's
+`Invoice`, or a root of its own), so what is right cannot be listed. What comes in its place when something went wrong
 can: sign-in pages, the errors of object stores, gateways and frameworks. `verdict` is that list.
 """
 
@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from attrs import define
 
-__all__ = ["Outline", "XmlProof", "verdict"]
+__all__ = ["Outline", "XmlValidator", "verdict"]
 
 PAGES = frozenset({"html", "xhtml", "head", "body", "frameset", "wml", "svg", "rss", "feed", "urlset", "sitemapindex"})
 """Roots of what a browser or a reader shows: sign-in pages, notices of maintenance."""
@@ -37,7 +37,7 @@ ENVELOPES = frozenset(
     {"envelope", "response", "result", "reply", "root", "xml", "data", "map", "hashmap", "linkedhashmap", "object",
      "apiresponse", "apiresult", "status", "message", "output", "return", "resp", "ret"}
 )  # fmt: skip
-"""Roots that are only wrapped around an answer: what stands in them decides."""
+"""Roots that are only wrapped around an answer: what is in them decides."""
 
 _NO = frozenset({"false", "0", "no"})
 _FAILED = frozenset({"error", "fail", "failed", "failure", "unauthorized", "forbidden", "401", "403", "404", "500"})
@@ -57,7 +57,7 @@ MOST_OUTLINED = 64
 
 MOST_TEXT = 32
 DEPTH = 2
-"""Levels below the root that the outline has: an envelope, its body, and what stands in that."""
+"""Levels below the root that the outline has: an envelope, its body, and what is in that."""
 
 _UNEVENTFUL = frozenset({"", "0", "00", "false", "no", "none", "null", "ok", "success"})
 """How a field that is always there says that nothing went wrong."""
@@ -76,7 +76,7 @@ class Outline:
 
 
 def verdict(outline: Sequence[Outline]) -> str | None:
-    """Say why a well-formed document that begins so is no invoice; None if nothing speaks against it.
+    """Say why a well-formed document that begins so is no invoice; None if it may be one.
 
     The namespace does not matter, and neither does the content type.
     """
@@ -105,13 +105,15 @@ def _spoken(element: Outline) -> str | None:
     return None
 
 
-class XmlProof:
+class XmlValidator:
     """Feeds an expat parser, which is done only after the root element is closed, and keeps the outline."""
 
     def __init__(self) -> None:
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._parser.buffer_text = True
-        self._listen()
+        self._parser.StartElementHandler = self._started
+        self._parser.EndElementHandler = self._ended
+        self._parser.CharacterDataHandler = self._said
         self._size = 0
         self._open: list[Outline] = []
         self._depth = 0
@@ -137,17 +139,6 @@ class XmlProof:
             except (expat.ExpatError, ValueError, LookupError) as exc:
                 self._fault = f"not a whole XML document: {exc}"
 
-    def _listen(self) -> None:
-        self._parser.StartElementHandler = self._started
-        self._parser.EndElementHandler = self._ended
-        self._parser.CharacterDataHandler = self._said
-
-    def _is_told(self) -> None:
-        """Hear no more of the document: all that is left to prove is its form."""
-        self._parser.StartElementHandler = None
-        self._parser.EndElementHandler = None
-        self._parser.CharacterDataHandler = None
-
     def _started(self, name: str, attributes: dict[str, str]) -> None:
         element = Outline(self._depth, name.rpartition(" ")[2])
         self._depth += 1
@@ -161,7 +152,10 @@ class XmlProof:
             self._outline += [Outline(1, key.rpartition(" ")[2], said) for key, said in attributes.items()]
         is_wrapped = element.depth or element.name.lower() in ENVELOPES
         if not is_wrapped or len(self._outline) >= MOST_OUTLINED:
-            self._is_told()
+            # All that is left to prove is the form.
+            self._parser.StartElementHandler = None
+            self._parser.EndElementHandler = None
+            self._parser.CharacterDataHandler = None
 
     def _ended(self, _: str) -> None:
         self._depth -= 1

@@ -15,7 +15,7 @@ from aiohttp.client_proto import ResponseHandler
 from .errors import furthest
 from .sockets import AddressInfo
 
-__all__ = ["HEAD_START", "Way", "by_turns", "first"]
+__all__ = ["HEAD_START", "ConnectionAttempt", "by_turns", "first"]
 
 HEAD_START = 0.25
 """Seconds until the next address is tried beside one that has not taken the call (RFC 8305, section 5)."""
@@ -33,36 +33,36 @@ def by_turns(addresses: Iterable[AddressInfo]) -> Iterator[AddressInfo]:
         yield from (address for address in turn if address is not None)
 
 
-class Way:
-    """The way to one address."""
+class ConnectionAttempt:
+    """An attempt to connect to one address."""
 
     def __init__(self, connect: Callable[[Factory], Awaitable[Made]], factory: Factory) -> None:
         self._connect = connect
         self._factory = factory
-        self.taken = False
-        """The address has taken the call; a handshake may follow."""
+        self.is_accepted = False
+        """The address has accepted the connection; a handshake may follow."""
 
-    async def go(self) -> Made:
+    async def run(self) -> Made:
         return await self._connect(self._protocol)
 
     def _protocol(self) -> ResponseHandler:
-        self.taken = True
+        self.is_accepted = True
         return self._factory()
 
 
-async def first(ways: Sequence[Way], seconds: float | None) -> Made:
-    """Go the first way that leads to a connection; what else was begun is closed. `seconds` are there for all of them.
+async def first(attempts: Sequence[ConnectionAttempt], seconds: float | None) -> Made:
+    """Return the first connection that is made; what else was begun is closed. `seconds` are for all attempts together.
 
     Each has `HEAD_START` on the next, or its share of `seconds` once it has taken the call, since a handshake may be
     slow; when one fails the next begins at once. Raises the failure that came furthest.
     """
-    share = _share(seconds, len(ways))
-    waiting, running, failures = iter(ways), set[asyncio.Task[Made]](), list[Exception]()
+    share = _share(seconds, len(attempts))
+    waiting, running, failures = iter(attempts), set[asyncio.Task[Made]](), list[Exception]()
     try:
-        while (way := next(waiting, None)) is not None or running:
-            if way is not None:
-                running.add(asyncio.create_task(way.go()))
-            done = await _ended(running, way, share)
+        while (attempt := next(waiting, None)) is not None or running:
+            if attempt is not None:
+                running.add(asyncio.create_task(attempt.run()))
+            done = await _ended(running, attempt, share)
             running -= done
             for task in done:
                 failure = task.exception()
@@ -74,27 +74,26 @@ async def first(ways: Sequence[Way], seconds: float | None) -> Made:
                 failures.append(failure)
         raise furthest(failures)
     finally:
-        await _give_up(running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in running:
+            if not task.cancelled() and task.exception() is None:
+                task.result()[1].close()
 
 
-def _share(seconds: float | None, ways: int) -> float:
-    return HEAD_START if seconds is None else seconds / (ways + 1)
+def _share(seconds: float | None, attempts: int) -> float:
+    """Return the seconds that each of several attempts has, so that something is left after the last one."""
+    return HEAD_START if seconds is None else seconds / (attempts + 1)
 
 
-async def _ended(running: Collection[asyncio.Task[Made]], last: Way | None, share: float) -> set[asyncio.Task[Made]]:
+async def _ended(
+    running: Collection[asyncio.Task[Made]], last: ConnectionAttempt | None, share: float
+) -> set[asyncio.Task[Made]]:
     """Wait until one has ended, or until the next may begin."""
     until = None if last is None else min(HEAD_START, share)
     done, _ = await asyncio.wait(running, timeout=until, return_when=asyncio.FIRST_COMPLETED)
-    if not done and last is not None and last.taken and share > HEAD_START:
+    if not done and last is not None and last.is_accepted and share > HEAD_START:
         done, _ = await asyncio.wait(running, timeout=share - HEAD_START, return_when=asyncio.FIRST_COMPLETED)
     return done
-
-
-async def _give_up(running: Collection[asyncio.Task[Made]]) -> None:
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.wait(running)
-    for task in running:
-        if not task.cancelled() and task.exception() is None:
-            task.result()[1].close()

@@ -1,9 +1,9 @@
-"""The door to the network: one transport over aiohttp.
+"""One transport over aiohttp's client.
 
 Nothing here retries or follows a redirect: custom credential headers would follow it to another host.
 
 Requests go through aiohttp's client, with whatever listens to it. What may always be repeated and asks for nothing of
-the client takes a short cut to its pool (`_transport.pooled`).
+the client is put on a pooled connection directly (`_transport.pooled`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from math import inf
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any
@@ -31,10 +32,10 @@ from .._core.secrecy import trim
 from ..errors import TransportError
 from ..policies import Timeouts
 from .connections import READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, DirtyConnectionError, ReadTimeoutError, translate
-from .pooled import Direct, Pool, is_tested
+from .errors import DIRTY, DirtyConnectionError, ReadTimeoutError, translate
+from .pooled import Pool, PooledPost, is_tested
 from .proxies import Environment, Proxy, proxy_fault
-from .response import Answer, Bounds
+from .response import Answer, ExchangeTimeouts
 from .sockets import forget, is_quiet
 
 __all__ = ["AiohttpTransport"]
@@ -52,7 +53,7 @@ class AiohttpTransport:
     `timeouts` bound each exchange; without, those of the session that calls do. `proxy` is the URL of an HTTP proxy for
     every host, as `http://user:password@host:port`; its password is in no repr, error or traceback. `ssl` is the
     context for https, None for aiohttp's own checks. `headers` go with every request, also to another host that an
-    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's: they hear of all.
+    export's link names, unless it has its own of the same name. `trace_configs` are aiohttp's: they see all.
     `trust_env` reads the environment when the transport is made: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and
     `NO_PROXY` in either case, and `SSL_CERT_FILE` and `SSL_CERT_DIR`; what was given as `proxy` or `ssl` goes before
     it. No .netrc is read.
@@ -90,47 +91,47 @@ class AiohttpTransport:
         self._proxy = None if proxy is None else Proxy.of(proxy)
         self._proxies: dict[str, Proxy | None] = {}
         self._clock = clock or RealClock()
-        self._timeouts = self._heard = timeouts
-        self._bounds = Bounds.of(timeouts or Timeouts(), self._clock)
+        self._timeouts = self._session_timeouts = timeouts
+        self._time_limits = ExchangeTimeouts.of(timeouts or Timeouts(), self._clock)
         ssl = ssl or (_authorities() if trust_env else None)
         self._given = session
         is_ours = session is None and connector is None
-        self._connector = Connector(ssl, self._bounds.unheard, self._clock) if is_ours else None
+        self._connector = Connector(ssl, self._time_limits.unacknowledged, self._clock) if is_ours else None
         own, more = {"User-Agent": user_agent, "Accept-Encoding": "identity"}, CIMultiDict(headers or {})
-        self._client = session or _client(self._connector or connector, own, trace_configs, max_header)
-        self._way = _Way(
-            client=self._client,
-            headers=more if session is None else _lacking(session, own, more),
-            options=_options(session, max_header, None if is_ours else ssl),
-            is_foreign=not is_ours,
+        options: dict[str, Any] = {} if is_ours or ssl is None else {"ssl": ssl}
+        if session is None:
+            self._client = _client(self._connector or connector, own, trace_configs, max_header)
+        else:
+            self._client = session
+            if "User-Agent" in session.headers:
+                del own["User-Agent"]
+            more = _merged(own, more)
+            options |= {**_settings(max_header), "raise_for_status": False}
+        self._client_options = _ClientOptions(
+            client=self._client, headers=more, options=options, is_foreign=not is_ours
         )
         self._pool: Pool | None = None
         if self._connector is not None and is_tested(aiohttp.__version__):
             self._pool = Pool(self._client, self._connector, _merged(own, more), max_header)
 
-    def send(self, request: Request, exchange: Exchange) -> Direct | _ByClient:
+    def send(self, request: Request, exchange: Exchange) -> PooledPost | ClientRequest:
         """Send once; see `Transport.send`."""
-        bounds = self._bounds
-        if self._timeouts is None and exchange.timeouts is not None and exchange.timeouts is not self._heard:
-            bounds = self._bounded_by(exchange.timeouts)
-        proxy = self._proxy if self._environment is None else self._proxy_for(request.base_url, self._environment)
+        timeouts = exchange.timeouts
+        if self._timeouts is None and timeouts is not None and timeouts is not self._session_timeouts:
+            # The calling session's; connections that it shares with another session give up by the shorter.
+            if self._connector is not None:
+                others = inf if self._session_timeouts is None else self._connector.unacknowledged
+                self._connector.unacknowledged = min(others, timeouts.attempt)
+            self._session_timeouts = timeouts
+            self._time_limits = ExchangeTimeouts.of(timeouts, self._clock)
+        proxy = self._proxy
+        if self._environment is not None:
+            if request.base_url not in self._proxies:
+                self._proxies[request.base_url] = self._environment.proxy_for(request.base_url)
+            proxy = self._proxies[request.base_url]
         if self._pool is not None and proxy is None and (origin := self._pool.origin(request)) is not None:
-            return Direct(self._pool, origin, request, exchange, bounds)
-        return _ByClient(self._way, request, exchange, bounds, proxy)
-
-    def _bounded_by(self, timeouts: Timeouts) -> Bounds:
-        """Take over a session's bounds; the connections that it shares with another's give up by the shorter."""
-        if self._connector is not None:
-            shortest = timeouts.attempt if self._heard is None else min(self._connector.unheard, timeouts.attempt)
-            self._connector.unheard = shortest
-        self._heard = timeouts
-        self._bounds = Bounds.of(timeouts, self._clock)
-        return self._bounds
-
-    def _proxy_for(self, base_url: str, environment: Environment) -> Proxy | None:
-        if base_url not in self._proxies:
-            self._proxies[base_url] = environment.proxy_for(base_url)
-        return self._proxies[base_url]
+            return PooledPost(self._pool, origin, request, exchange, self._time_limits)
+        return ClientRequest(self._client_options, request, exchange, self._time_limits, proxy)
 
     async def close(self) -> None:
         """Close every connection of this transport's own; a session or a connector that was given stays open."""
@@ -166,6 +167,18 @@ def _merged(headers: Mapping[str, str], others: Mapping[str, str]) -> CIMultiDic
     return merged
 
 
+def _settings(max_header: int) -> dict[str, Any]:
+    """Return what our own client is told once, and somebody else's with every request."""
+    return {
+        "auto_decompress": False,
+        "read_bufsize": READ_BUFFER,
+        "max_line_size": max_header,
+        "max_field_size": max_header,
+        # An empty POST must not claim to carry application/octet-stream.
+        "skip_auto_headers": ("Content-Type",),
+    }
+
+
 def _client(
     connector: aiohttp.BaseConnector | None,
     headers: Mapping[str, str],
@@ -177,42 +190,15 @@ def _client(
         connector=connector,
         connector_owner=isinstance(connector, Connector),
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
         headers=headers,
-        read_bufsize=READ_BUFFER,
-        max_line_size=max_header,
-        max_field_size=max_header,
-        # An empty POST must not claim to carry application/octet-stream.
-        skip_auto_headers=("Content-Type",),
         trace_configs=list(trace_configs),
+        **_settings(max_header),
     )
 
 
-def _options(session: aiohttp.ClientSession | None, max_header: int, ssl: SSLContext | None) -> dict[str, Any]:
-    """Return what a client is told with every request: somebody's own all that ours is told once."""
-    told: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
-    if session is None:
-        return told
-    return {
-        **told,
-        "auto_decompress": False,
-        "raise_for_status": False,
-        "read_bufsize": READ_BUFFER,
-        "max_line_size": max_header,
-        "max_field_size": max_header,
-        "skip_auto_headers": ("Content-Type",),
-    }
-
-
-def _lacking(session: aiohttp.ClientSession, own: Mapping[str, str], more: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return the headers that somebody's session does not bring itself; its user agent is its own."""
-    kept = {name: value for name, value in own.items() if name != "User-Agent" or name not in session.headers}
-    return _merged(kept, more)
-
-
 @frozen
-class _Way:
-    """How requests go through a client: what it is told with each, and the headers that go with each."""
+class _ClientOptions:
+    """How requests are sent through a client: its arguments and the headers of each."""
 
     client: aiohttp.ClientSession
     headers: CIMultiDict[str] = field(repr=False)
@@ -220,7 +206,7 @@ class _Way:
     is_foreign: bool
     """Its connections are not of this module's making."""
 
-    def told(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
+    def arguments(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
         """Return the headers of a request, and what the client is told of it."""
         headers: Mapping[str, str] = _merged(self.headers, request.headers) if self.headers else request.headers
         if proxy is None:
@@ -231,47 +217,56 @@ class _Way:
         return {"headers": _merged(headers, asks), "proxy": proxy.url, **self.options}
 
 
-class _ByClient:
+class ClientRequest:
     """Any request, with everything that aiohttp's client does."""
 
-    __slots__ = ("_answer", "_bounds", "_exchange", "_proxy", "_request", "_way")
+    __slots__ = ("_answer", "_client_options", "_exchange", "_proxy", "_request", "_time_limits")
 
-    def __init__(self, way: _Way, request: Request, exchange: Exchange, bounds: Bounds, proxy: Proxy | None) -> None:
-        self._way = way
+    def __init__(
+        self,
+        options: _ClientOptions,
+        request: Request,
+        exchange: Exchange,
+        time_limits: ExchangeTimeouts,
+        proxy: Proxy | None,
+    ) -> None:
+        self._client_options = options
         self._request = request
         self._exchange = exchange
-        self._bounds = bounds
+        self._time_limits = time_limits
         self._proxy = proxy
         self._answer: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Response:
-        request, client = self._request, self._way.client
+        request, client = self._request, self._client_options.client
         if client.closed:
             raise TransportError("the aiohttp session is closed", sent="no")
         handled = sys.exception()
-        head = _Head(self._exchange, self._bounds, request, is_foreign=self._way.is_foreign)
+        header_timeout = HeaderTimeout(
+            self._exchange, self._time_limits, request, is_foreign=self._client_options.is_foreign
+        )
         try:
-            async with head:
+            async with header_timeout:
                 with only_fresh(wanted=self._exchange.fresh):
                     raw = self._answer = await client.request(
                         request.method,
                         _url(request),
                         data=request.body or None,
                         allow_redirects=False,
-                        timeout=self._bounds.connecting,
-                        middlewares=(*getattr(client, "_middlewares", ()), head.middleware()),
-                        **self._way.told(request, self._proxy),
+                        timeout=self._time_limits.connecting,
+                        middlewares=(*getattr(client, "_middlewares", ()), header_timeout.middleware()),
+                        **self._client_options.arguments(request, self._proxy),
                     )
         except (aiohttp.ClientError, OSError) as exc:
             trim(exc, handled, through=True)
-            # Our own pool hands out no idle connection that is spoilt.
-            spoilt = self._way.is_foreign and isinstance(exc, DirtyConnectionError)
-            self._exchange.stale = spoilt or went_stale(head.protocol)
-            translate(ReadTimeoutError() if head.bound.expired() else exc, self._exchange)
+            # Our own pool hands out no idle connection that is dirty.
+            is_dirty = self._client_options.is_foreign and isinstance(exc, DirtyConnectionError)
+            self._exchange.stale = is_dirty or went_stale(header_timeout.protocol)
+            translate(ReadTimeoutError() if header_timeout.bound.expired() else exc, self._exchange)
         except BaseException as exc:
             trim(exc, handled, through=True)
             raise
-        return Answer(raw.status, raw.headers, raw.content, self._exchange, self._bounds.silence)
+        return Answer(raw.status, raw.headers, raw.content, self._exchange, self._time_limits.read_timeout)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -285,16 +280,14 @@ def _url(request: Request) -> URL:
     # Parsing costs more than the signature, and the base is always the same.
     if request.query:
         return URL(request.url, encoded=True)
-    base = _base(request.base_url)
+    base = _parsed(request.base_url)
     return base.with_path(base.raw_path.rstrip("/") + request.path, encoded=True)
 
 
-@lru_cache(maxsize=64)
-def _base(base_url: str) -> URL:
-    return URL(base_url, encoded=True)
+_parsed = lru_cache(maxsize=64)(partial(URL, encoded=True))
 
 
-class _Head:
+class HeaderTimeout:
     """The wait for an answer's head: unbounded while connecting, which has a timeout of its own, then bounded.
 
     Its middleware, the last of aiohttp's client's, makes the client's request one that is sent as ours: only on a
@@ -302,16 +295,18 @@ class _Head:
     failure can take back. What else is asked meanwhile, by a hook or another middleware, is no request of ours.
     """
 
-    __slots__ = ("_begun", "_body", "_bounds", "_exchange", "_is_foreign", "_is_submission", "bound", "protocol")
+    __slots__ = ("_begun", "_body", "_exchange", "_is_foreign", "_is_submission", "_time_limits", "bound", "protocol")
 
-    def __init__(self, exchange: Exchange, bounds: Bounds, request: Request, *, is_foreign: bool) -> None:
+    def __init__(
+        self, exchange: Exchange, time_limits: ExchangeTimeouts, request: Request, *, is_foreign: bool
+    ) -> None:
         self._exchange = exchange
         self._begun = False
-        self._bounds = bounds
+        self._time_limits = time_limits
         self._is_foreign = is_foreign
         self._is_submission = request.repeat is not Repeat.ALWAYS
         self._body = request.body
-        self.bound: ClockTimeout = bounds.silence.bound()
+        self.bound: ClockTimeout = time_limits.read_timeout.bound()
         self.protocol: ResponseHandler | None = None
 
     def middleware(self) -> aiohttp.ClientMiddlewareType:
@@ -329,7 +324,7 @@ class _Head:
         protocol = connection.protocol
         if protocol is None or protocol.should_close or not self._may_use(protocol.transport):
             # What came while it was idle would be taken for the answer: another order's document.
-            raise DirtyConnectionError(SPOILT)
+            raise DirtyConnectionError(DIRTY)
         if not self._begun:
             self._begun = True
             await self.bound.__aenter__()
@@ -347,14 +342,14 @@ class _Head:
         return answer
 
     def _may_use(self, transport: asyncio.BaseTransport | None) -> bool:
-        """Tell whether a connection can carry the exchange; one of somebody else's is looked at and told to forget.
+        """Tell whether a connection can carry the exchange; one of somebody else's is checked first.
 
         A new connection with TLS has bytes to read before any answer, so those are not looked at.
         """
         if not self._is_foreign:
             return True
         if self._is_submission:
-            forget(transport, seconds=self._bounds.unheard)
+            forget(transport, seconds=self._time_limits.unacknowledged)
         return transport is not None and (transport.get_extra_info("sslcontext") is not None or is_quiet(transport))
 
     async def __aenter__(self) -> None:

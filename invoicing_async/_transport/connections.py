@@ -21,14 +21,14 @@ from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, HttpResponseParser, RawResponseMessage
 
 from .._core.clock import Clock
-from .addresses import Way, by_turns, first
-from .heads import UNFINISHED, mended
+from .addresses import ConnectionAttempt, by_turns, first
+from .heads import UNFINISHED, repaired
 from .sockets import AddressInfo, is_quiet, make
 
 __all__ = ["INFORMATIONAL", "READ_BUFFER", "Connector", "only_fresh", "went_stale"]
 
 READ_BUFFER = 2**18
-MAX_MENDED = 2**20
+MAX_REPAIRED = 2**20
 """Bytes of an odd head that are waited for."""
 KEEPALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which common servers close theirs."""
@@ -40,7 +40,7 @@ INFORMATIONAL = 1
 
 
 class _Parser:
-    """aiohttp's parser, asked a second time with a mended head where it refuses the first (`_transport.heads`).
+    """aiohttp's parser, asked a second time with a repaired head where it refuses the first (`_transport.heads`).
 
     It is then given the head and the body apart, as if they had come apart: what an answer means does not hang on how
     the network cut it, and a body that is complete is not lost for what follows it.
@@ -58,23 +58,23 @@ class _Parser:
         if self._raw is None:
             return self._real.feed_data(data)
         self._raw = self._raw + data if self._raw else data
-        return self._mended() if self._refusal is not None else self._tried(data)
+        return self._repaired() if self._refusal is not None else self._tried(data)
 
     def _tried(self, data: bytes) -> _Parsed:
         try:
             found = self._real.feed_data(data)
         except HttpProcessingError as exc:
             self._refusal = exc
-            return self._mended()
+            return self._repaired()
         for message, _ in found[0]:
             if message.code // 100 != INFORMATIONAL:
                 self._raw = None
         return found
 
-    def _mended(self) -> _Parsed:
+    def _repaired(self) -> _Parsed:
         raw, refusal = self._raw or b"", self._refusal
-        found = mended(raw)
-        if found == UNFINISHED and len(raw) <= MAX_MENDED:
+        found = repaired(raw)
+        if found == UNFINISHED and len(raw) <= MAX_REPAIRED:
             return (), False, b""
         self._raw = None
         if found is None or found == UNFINISHED:
@@ -83,11 +83,8 @@ class _Parser:
         messages, upgraded, rest = self._real.feed_data(found[0])
         if upgraded or not found[1]:
             return messages, upgraded, rest + found[1]
-        return self._with_body(messages, found[1])
-
-    def _with_body(self, messages: _Messages, body: bytes) -> _Parsed:
         try:
-            more, upgraded, rest = self._real.feed_data(body)
+            more, upgraded, rest = self._real.feed_data(found[1])
         except HttpProcessingError as exc:
             payload = messages[-1][1]
             if not payload.is_eof():
@@ -112,7 +109,7 @@ _Parsed = tuple[_Messages, bool, bytes]
 
 
 class _Protocol(ResponseHandler):
-    """Mends odd heads, and ends the body of a lost connection.
+    """Repairs odd heads, and ends the body of a lost connection.
 
     aiohttp lets whoever reads one with broken framing wait for ever.
     """
@@ -135,7 +132,7 @@ class _Protocol(ResponseHandler):
             cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
 
     def close(self) -> None:
-        """End the connection now: TLS would wait for its peer's goodbye, and the kernel go on sending meanwhile."""
+        """End the connection now: TLS would wait for its peer's end, and the kernel go on sending meanwhile."""
         self.abort()
 
     def set_response_params(self, **params: Any) -> None:
@@ -203,22 +200,25 @@ def only_fresh(*, wanted: bool) -> Iterator[None]:
 class Connector(aiohttp.TCPConnector):
     """A pool whose sockets keep nothing after their end, and whose idle connections are looked at before their use.
 
-    `Timeouts.connect` bounds the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
+    `Timeouts.connect` limits the whole way to a new one: the name, every address, TLS, a proxy's tunnel.
     """
 
-    def __init__(self, ssl: SSLContext | None, unheard: float, clock: Clock) -> None:
+    def __init__(self, ssl: SSLContext | None, unacknowledged: float, clock: Clock) -> None:
         super().__init__(
             limit=0,
             keepalive_timeout=KEEPALIVE,
             ssl=True if ssl is None else ssl,
             socket_factory=self._made,
         )
-        self.unheard = unheard
+        self.unacknowledged = unacknowledged
         self._clock = clock
-        self._factory = _protocols(self._loop)
+        protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            protocol = partial(_Buffered, into=memoryview(bytearray(READ_BUFFER)))
+        self._factory = partial(protocol, self._loop)
 
     def _made(self, address: AddressInfo) -> socket.socket:
-        return make(address, seconds=self.unheard)
+        return make(address, seconds=self.unacknowledged)
 
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         if _fresh.get():
@@ -227,7 +227,7 @@ class Connector(aiohttp.TCPConnector):
             protocol = found.protocol
             if protocol is not None and not protocol.should_close and is_quiet(found.transport):
                 return found
-            # Its peer has left, or what lies there would be taken for the next answer.
+            # Its peer has left, or what it sent would be taken for the next answer.
             found.close()
         return None
 
@@ -258,12 +258,5 @@ class Connector(aiohttp.TCPConnector):
         if len(addresses) == 1:
             return await connect(factory, addr_infos=addresses)
         addr_infos.clear()  # aiohttp would try the rest of them once more
-        ways = [Way(partial(connect, addr_infos=[address]), factory) for address in addresses]
-        return await first(ways, timeout.sock_connect)
-
-
-def _protocols(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
-    protocol: Callable[..., ResponseHandler] = _Protocol  # uvloop has a buffer of its own
-    if isinstance(loop, asyncio.BaseEventLoop):
-        protocol = partial(_Buffered, into=memoryview(bytearray(READ_BUFFER)))
-    return partial(protocol, loop)
+        attempts = [ConnectionAttempt(partial(connect, addr_infos=[address]), factory) for address in addresses]
+        return await first(attempts, timeout.sock_connect)

@@ -20,11 +20,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from .._core.http import Exchange
 from .._values.text import one_line
-from ..errors import InvoicingError, ProtocolError, TransportError
+from ..errors import ProtocolError, TransportError
 
-__all__ = ["SPOILT", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
+__all__ = ["DIRTY", "DirtyConnectionError", "ReadTimeoutError", "furthest", "translate"]
 
-SPOILT = "bytes that nobody asked for came on an idle connection"
+DIRTY = "bytes that nobody asked for came on an idle connection"
 
 REASON_LIMIT = 100
 """Characters of a parser's own words."""
@@ -51,36 +51,38 @@ def translate(exc: Exception, exchange: Exchange) -> NoReturn:
         raise ProtocolError("not an HTTP answer: the URL is none of http or https") from None
     if isinstance(exc, aiohttp.InvalidURL):
         raise ValueError(f"not a URL that can be called ({type(exc).__name__})") from None
-    _tame(exc)
+    _redact(exc)
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        raise TransportError(f"the proxy refused the connection with {exc.status}", sent="no") from exc
     if isinstance(exc, (aiohttp.ClientResponseError, HttpProcessingError)):
-        raise _malformed(exc) from exc
+        # Its status is the parser's own, and says nothing of the answer.
+        raise ProtocolError(f"not an HTTP answer: {exc.message or type(exc).__name__}") from exc
+    # Of what it says only the system's own words come from no body.
+    is_system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
+    said = one_line(str(exc)) if is_system else ""
+    via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
+    text = f"{via}{_FAILURES[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"
     # Both must say so: the hook is one private method of aiohttp away from never being called.
     never = not exchange.sent and isinstance(exc, _UNSENT)
-    raise TransportError(_described(exc), sent="no" if never else "unknown") from exc
+    raise TransportError(text, sent="no" if never else "unknown") from exc
 
 
-def _malformed(exc: aiohttp.ClientResponseError | HttpProcessingError) -> InvoicingError:
-    if isinstance(exc, aiohttp.ClientHttpProxyError):
-        return TransportError(f"the proxy refused the connection with {exc.status}", sent="no")
-    # Its status is the parser's own, and says nothing of the answer.
-    return ProtocolError(f"not an HTTP answer: {exc.message or type(exc).__name__}")
-
-
-# --- what a foreign exception holds ---------------------------------------------------------------------------------
-
-
-def _tame(exc: BaseException) -> None:
+def _redact(exc: BaseException) -> None:
     """Leave nothing of a body, a header or a link in an exception and those behind it."""
-    for each in filter(lambda each: isinstance(each, _SPEAKING), _chain(exc)):
+    for each in filter(lambda each: isinstance(each, _REVEALING), _chain(exc)):
         vars(each).update(dict.fromkeys(_READ & vars(each).keys()))
         if "message" in vars(each):
-            vars(each)["message"] = _tamed(vars(each)["message"])
+            vars(each)["message"] = _parser_words(vars(each)["message"])
         if isinstance(each, aiohttp.ClientResponseError):
-            _redact(each)
+            # Its request holds credentials: headers, and a proxy's password in the URL.
+            info = each.request_info
+            url, real_url = info.url.with_user(None), info.real_url.with_user(None)
+            each.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
+            each.args = (each.request_info, ())
         elif isinstance(each, (aiohttp.ConnectionTimeoutError, HttpProcessingError)):
             each.args = ()  # the whole URL, or what was read
         else:
-            each.args = tuple(map(_tamed, each.args))
+            each.args = tuple(map(_parser_words, each.args))
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -93,7 +95,7 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
             open_ += [behind for behind in (each.__cause__, each.__context__) if behind is not None]
 
 
-_SPEAKING = (
+_REVEALING = (
     HttpProcessingError,
     aiohttp.ClientPayloadError,
     aiohttp.ClientResponseError,
@@ -106,29 +108,14 @@ _READ = frozenset({"headers", "line", "hdr"})
 """Where exceptions of aiohttp's keep what they read."""
 
 
-def _tamed(value: object) -> object:
+def _parser_words(value: object) -> object:
     if isinstance(value, str):
-        return _reason(value)
+        return one_line(_QUOTED.sub("", value), REASON_LIMIT)
     return value if isinstance(value, int) else None
 
 
-def _reason(text: str) -> str:
-    return one_line(_QUOTED.sub("", text), REASON_LIMIT)
-
-
-def _redact(exc: aiohttp.ClientResponseError) -> None:
-    """Take the credentials out of an error that shows its request: its headers, and a proxy's password in its URL."""
-    info = exc.request_info
-    url, real_url = info.url.with_user(None), info.real_url.with_user(None)
-    exc.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), real_url)
-    exc.args = (exc.request_info, ())
-
-
-# --- what a failure was ---------------------------------------------------------------------------------------------
-
-
 @frozen
-class _Kind:
+class _Failure:
     """Failures of one type of aiohttp's, those with one of `codes` if it names any, and what they are called."""
 
     type: type[Exception]
@@ -158,42 +145,42 @@ def _code(exc: Exception) -> int | None:
 
 _CONNECT = aiohttp.ClientConnectorError
 
-_KINDS = (
-    _Kind(aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
-    _Kind(aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
-    _Kind(
+_FAILURES = (
+    _Failure(aiohttp.ClientConnectorCertificateError, "the certificate of the service is not trusted"),
+    _Failure(aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    _Failure(
         aiohttp.ClientConnectorDNSError,
         "the host name does not resolve now: no name server answers",
         frozenset({socket.EAI_AGAIN}),
     ),
-    _Kind(aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
-    _Kind(
+    _Failure(aiohttp.ClientConnectorDNSError, "the host name does not resolve"),
+    _Failure(
         _CONNECT,
         "the connection was reset while it was made",
         frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
     ),
-    _Kind(_CONNECT, "the connection was refused", frozenset({errno.ECONNREFUSED})),
-    _Kind(_CONNECT, "nobody answers at the address", frozenset({errno.ETIMEDOUT})),
-    _Kind(aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
-    _Kind(
+    _Failure(_CONNECT, "the connection was refused", frozenset({errno.ECONNREFUSED})),
+    _Failure(_CONNECT, "nobody answers at the address", frozenset({errno.ETIMEDOUT})),
+    _Failure(aiohttp.ConnectionTimeoutError, "no connection within the connect timeout"),
+    _Failure(
         _CONNECT,
         "the service is unreachable from this machine",
         frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}),
     ),
-    _Kind(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
-    _Kind(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
-    _Kind(_CONNECT, "the connection could not be made"),
-    _Kind(DirtyConnectionError, SPOILT),
-    _Kind(ReadTimeoutError, "the service was silent for longer than the read timeout"),
-    _Kind(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
-    _Kind(aiohttp.ClientPayloadError, "the body broke off before its end"),
-    _Kind(
+    _Failure(_CONNECT, "this machine's own rules forbid the connection", frozenset({errno.EACCES, errno.EPERM})),
+    _Failure(_CONNECT, "this process may open no more sockets", frozenset({errno.EMFILE, errno.ENFILE})),
+    _Failure(_CONNECT, "the connection could not be made"),
+    _Failure(DirtyConnectionError, DIRTY),
+    _Failure(ReadTimeoutError, "the service was silent for longer than the read timeout"),
+    _Failure(aiohttp.ServerDisconnectedError, "the service closed the connection without an answer"),
+    _Failure(aiohttp.ClientPayloadError, "the body broke off before its end"),
+    _Failure(
         OSError,
         "the connection was reset",
         frozenset({errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}),
     ),
-    _Kind(OSError, "nobody acknowledged what was sent", frozenset({errno.ETIMEDOUT})),
-    _Kind(Exception, "the exchange failed"),
+    _Failure(OSError, "nobody acknowledged what was sent", frozenset({errno.ETIMEDOUT})),
+    _Failure(Exception, "the exchange failed"),
 )
 """What every failure is called, the first that matches; those of connecting stand in the order of how far they came."""
 
@@ -204,12 +191,4 @@ def furthest(failures: Collection[Exception]) -> Exception:
 
 
 def _rank(exc: Exception) -> int:
-    return next(number for number, kind in enumerate(_KINDS) if kind.matches(exc))
-
-
-def _described(exc: Exception) -> str:
-    """Say what it was, and what the system said of it: only those words come from no body."""
-    system = isinstance(exc, OSError) and not isinstance(exc, aiohttp.ConnectionTimeoutError)
-    said = one_line(str(exc)) if system else ""
-    via = "the proxy cannot be used: " if isinstance(exc, aiohttp.ClientProxyConnectionError) else ""
-    return f"{via}{_KINDS[_rank(exc)].text} ({type(exc).__name__}{f': {said}' if said else ''})"
+    return next(number for number, kind in enumerate(_FAILURES) if kind.matches(exc))

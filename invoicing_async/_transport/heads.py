@@ -2,7 +2,7 @@
 
 The parser is asked first; only what it refuses comes here. The framing is never guessed: an answer that gives two
 different lengths is refused, chunks win over a length (RFC 9112, section 6.3), and the connection of a head that
-was mended ends with it.
+was repaired ends with it.
 """
 
 from __future__ import annotations
@@ -10,42 +10,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["UNFINISHED", "Mended", "mended"]
+__all__ = ["UNFINISHED", "Repaired", "repaired"]
 
 INFORMATIONAL = b"1"
 SWITCHING = b"101"
 
+_PROTOCOL = b"HTTP/"
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"[\0\s]*HTTP/([0-9])\.([0-9])[ \t]+([0-9]{3})(?:[ \t]+(.*))?", re.DOTALL)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]+")
 
-Mended = tuple[bytes, bytes] | None
-"""The heads, mended, and what came behind them; None if they cannot be, `UNFINISHED` if their end has not come yet."""
+Repaired = tuple[bytes, bytes] | None
+"""The heads, repaired, and what follows them; None if they cannot be, `UNFINISHED` if their end has not come yet."""
 
 UNFINISHED = b"", b""
 
 
-def mended(raw: bytes) -> Mended:
+def repaired(raw: bytes) -> Repaired:
     """Write the heads at the start of an answer anew, interim ones too; the body behind them stays as it is."""
     done, at = b"", 0
     while True:
         start = len(raw) - len(raw[at:].lstrip(b"\r\n"))
         end = _END.search(raw, start)
         if end is None:
-            return UNFINISHED if _may_begin(raw[start:]) else None
+            begun = raw[start:].lstrip(b"\0 \t\r\n")[: len(_PROTOCOL)]
+            return UNFINISHED if _PROTOCOL.startswith(begun) else None
         head = _head(raw[start : end.start()])
         if head is None:
             return None
         done, at = done + head[1], end.end()
         if not head[0].startswith(INFORMATIONAL) or head[0] == SWITCHING:
             return done, raw[at:]
-
-
-def _may_begin(raw: bytes) -> bool:
-    start = raw.lstrip(b"\0 \t\r\n")[:5]
-    return b"HTTP/".startswith(start) if len(start) < len(b"HTTP/") else start == b"HTTP/"
 
 
 def _head(raw: bytes) -> tuple[bytes, bytes] | None:

@@ -1,4 +1,4 @@
-"""A POST put on a connection of aiohttp's pool directly: a short cut past aiohttp's client, and its fence.
+"""A POST put on a connection of aiohttp's pool directly, without its client, and when that is allowed.
 
 The client spends most of what a call costs on cookies, redirects, proxies and tracing. Where none of it is asked for,
 a request that may always be repeated is written by aiohttp's own writer and read by its own parser. A submission never
@@ -43,10 +43,10 @@ from .._core.http import Exchange, Repeat, Request, Response
 from .._core.secrecy import trim
 from ..errors import TransportError
 from .connections import INFORMATIONAL, READ_BUFFER, Connector, only_fresh, went_stale
-from .errors import SPOILT, DirtyConnectionError, ReadTimeoutError, translate
-from .response import Answer, Bounds
+from .errors import DIRTY, DirtyConnectionError, ReadTimeoutError, translate
+from .response import Answer, ExchangeTimeouts
 
-__all__ = ["TESTED", "Direct", "Pool", "is_tested"]
+__all__ = ["TESTED", "Pool", "PooledPost", "is_tested"]
 
 TESTED = frozenset({"3.14"})
 """The minor versions of aiohttp that the project's own check runs with."""
@@ -60,20 +60,18 @@ def is_tested(version: str) -> bool:
     return ".".join(version.split(".")[:2]) in TESTED
 
 
-def _as_written(function: Any) -> Any:
-    """Return a function of aiohttp's if it still is the one that aiohttp defines; None if it was replaced before."""
-    home = sys.modules["aiohttp.client"].__file__
-    written = type(function) is FunctionType and function.__code__.co_filename == home
-    return function if written else None
-
-
 def _request() -> tuple[Any, ...]:
-    """Return how aiohttp's client is asked, as it stands now."""
+    """Return the functions by which aiohttp's client sends, as they are now."""
     return aiohttp.ClientSession._request, aiohttp.ClientSession.request  # noqa: SLF001 - only looked at
 
 
-_PRISTINE: tuple[Any, ...] | None = tuple(_as_written(function) for function in _request())
-"""What aioresponses and agents that watch aiohttp put themselves in place of."""
+_HOME = sys.modules["aiohttp.client"].__file__
+
+_PRISTINE: tuple[Any, ...] | None = tuple(
+    function if type(function) is FunctionType and function.__code__.co_filename == _HOME else None
+    for function in _request()
+)
+"""What aioresponses and agents that watch aiohttp replace; None for what was replaced before this was imported."""
 
 
 @frozen
@@ -101,17 +99,16 @@ class Pool:
 
     def origin(self, request: Request) -> _Origin | None:
         """Return what is known of a request's base URL; None for a request that needs the client."""
-        if request.repeat is not Repeat.ALWAYS or request.method != "POST" or self._is_watched():
+        if request.repeat is not Repeat.ALWAYS or request.method != "POST":
+            return None
+        client = self._client
+        # Somebody listens to the client or has replaced it, perhaps after it was made.
+        if _request() != _PRISTINE or client.trace_configs or client._middlewares:  # noqa: SLF001 - only looked at
             return None
         base_url = request.base_url
         if base_url not in self._origins:
             self._origins[base_url] = self._found(URL(base_url, encoded=True))
         return self._origins[base_url]
-
-    def _is_watched(self) -> bool:
-        """Tell whether somebody listens to the client or stands in its place; also one who came after it was made."""
-        client = self._client
-        return _request() != _PRISTINE or bool(client.trace_configs or client._middlewares)  # noqa: SLF001 - as above
 
     def _found(self, url: URL) -> _Origin | None:
         if url.scheme not in {"http", "https"} or not url.raw_host or url.raw_user or url.raw_password:
@@ -139,7 +136,7 @@ def _ready(connection: Connection, exchange: Exchange, max_header: int) -> Respo
     """
     protocol = connection.protocol
     if protocol is None or protocol.should_close:
-        raise DirtyConnectionError(SPOILT)
+        raise DirtyConnectionError(DIRTY)
     protocol.set_response_params(
         read_until_eof=True,
         auto_decompress=False,
@@ -155,27 +152,31 @@ def _ready(connection: Connection, exchange: Exchange, max_header: int) -> Respo
     return protocol
 
 
-class Direct:
+class PooledPost:
     """A POST written to a connection and answered by aiohttp's parser, without its client."""
 
-    __slots__ = ("_bounds", "_connection", "_content", "_exchange", "_origin", "_pool", "_request")
+    __slots__ = ("_connection", "_content", "_exchange", "_origin", "_pool", "_request", "_time_limits")
 
-    def __init__(self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, bounds: Bounds) -> None:
+    def __init__(
+        self, pool: Pool, origin: _Origin, request: Request, exchange: Exchange, time_limits: ExchangeTimeouts
+    ) -> None:
         self._pool = pool
         self._origin = origin
         self._request = request
         self._exchange = exchange
-        self._bounds = bounds
+        self._time_limits = time_limits
         self._connection: Connection | None = None
         self._content: aiohttp.StreamReader | None = None
 
     async def __aenter__(self) -> Response:
         bound: ClockTimeout | None = None
         handled = sys.exception()
-        silence = self._bounds.silence
+        read_timeout = self._time_limits.read_timeout
         try:
-            connection = await self._pool.connect(self._origin, self._bounds.connecting, fresh=self._exchange.fresh)
-            bound = silence.bound()
+            connection = await self._pool.connect(
+                self._origin, self._time_limits.connecting, fresh=self._exchange.fresh
+            )
+            bound = read_timeout.bound()
             try:
                 async with bound:
                     protocol = _ready(connection, self._exchange, self._pool.max_header)
@@ -196,7 +197,7 @@ class Direct:
         self._connection = connection
         self._content = content
         content.on_eof(self._ended)
-        return Answer(message.code, message.headers, content, self._exchange, silence)
+        return Answer(message.code, message.headers, content, self._exchange, read_timeout)
 
     async def _written(self, writer: StreamWriter) -> None:
         """Hand all of it over; the connection keeps what the socket does not take yet, as the answer may come first."""

@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 from attrs import field, frozen
 
@@ -66,14 +66,11 @@ def proxy_fault(text: object) -> str | None:
         return "must be an HTTP proxy, as http://host:port"
     if not parts.hostname or unseen(text) or " " in text:
         return "must name a host, as http://host:port, without blanks"
-    if not _is_host(parts.hostname):
+    # An address, or a name; what ends in a number can be no name.
+    is_name = _NAME.fullmatch(parts.hostname) and not _NUMBER.search(parts.hostname)
+    if not is_name and _address(parts.hostname) is None:
         return "must name a host that can be one"
     return None
-
-
-def _is_host(host: str) -> bool:
-    """Tell whether a host can be one: an address, or a name; what ends in a number can be no name."""
-    return _address(host) is not None or bool(_NAME.fullmatch(host) and not _NUMBER.search(host))
 
 
 def has_credential(text: str) -> bool:
@@ -101,7 +98,7 @@ class Environment:
         if wrong is not None:
             found = named = {}  # no traceback's locals hold a password
             raise ValueError(f"{wrong[0].upper()}_PROXY {wrong[1]}")
-        return cls({scheme: Proxy.of(text) for scheme, text in named.items()}, excepted, not _by_environment())
+        return cls({scheme: Proxy.of(text) for scheme, text in named.items()}, excepted, not getproxies_environment())
 
     def proxy_for(self, url: str) -> Proxy | None:
         """Return the proxy that a URL is called through; None for none."""
@@ -120,12 +117,6 @@ def proxy_for(url: str, proxy: str | None = None) -> str | None:
     """
     found = Environment.read().proxy_for(url) if proxy is None else Proxy.of(proxy)
     return None if found is None else found.url
-
-
-def _by_environment() -> bool:
-    from urllib.request import getproxies_environment
-
-    return bool(getproxies_environment())
 
 
 def is_excepted(host: str, port: int, names: Iterable[str]) -> bool:

@@ -17,11 +17,11 @@ from ..errors import ProtocolError, TransportError
 from ..policies import Timeouts
 from .errors import ReadTimeoutError, translate
 
-__all__ = ["Answer", "Bounds", "Silence"]
+__all__ = ["Answer", "ExchangeTimeouts", "ReadTimeout"]
 
 
 @frozen
-class Silence:
+class ReadTimeout:
     """How long nothing may come: before the answer's head, and between two pieces of its body."""
 
     clock: Clock
@@ -32,26 +32,26 @@ class Silence:
 
 
 @frozen
-class Bounds:
+class ExchangeTimeouts:
     """What bounds an exchange."""
 
-    silence: Silence
+    read_timeout: ReadTimeout
     connecting: aiohttp.ClientTimeout
-    unheard: float
+    unacknowledged: float
     """Seconds after which what nobody acknowledges is given up."""
 
     @classmethod
-    def of(cls, timeouts: Timeouts, clock: Clock) -> Bounds:
-        """ClockTimeout as `timeouts` say."""
+    def of(cls, timeouts: Timeouts, clock: Clock) -> ExchangeTimeouts:
+        """Return the bounds that `timeouts` say."""
         # Silence is bounded by the clock: a timer of aiohttp's for each piece of a body costs more than the piece.
         connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=timeouts.connect)
-        return cls(Silence(clock, timeouts.read), connecting, timeouts.attempt)
+        return cls(ReadTimeout(clock, timeouts.read), connecting, timeouts.attempt)
 
 
 class Answer:
     """An answer of aiohttp's as the `Response` protocol."""
 
-    __slots__ = ("_codings", "_content", "_exchange", "_silence", "headers", "status")
+    __slots__ = ("_codings", "_content", "_exchange", "_read_timeout", "headers", "status")
 
     def __init__(
         self,
@@ -59,16 +59,20 @@ class Answer:
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
         exchange: Exchange,
-        silence: Silence,
+        read_timeout: ReadTimeout,
     ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = headers
         self._codings = codings(headers.get(hdrs.CONTENT_ENCODING))
         if self._codings:
-            self.headers = _uncoded(headers)
+            # Without what is true of the compressed body only.
+            kept = headers.copy()
+            kept.popall(hdrs.CONTENT_ENCODING)
+            kept.popall(hdrs.CONTENT_LENGTH, None)
+            self.headers = CIMultiDictProxy(kept)
         self._content = content
         self._exchange = exchange
-        self._silence = silence
+        self._read_timeout = read_timeout
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -77,11 +81,8 @@ class Answer:
         body = self.arrived()
         if body is not None and len(body) <= limit:
             return body
-        return await self._read_on(body or b"", limit)
-
-    async def _read_on(self, begun: bytes, limit: int) -> bytes:
-        parts = [begun] if begun else []
-        size = len(begun)
+        parts = [body] if body else []
+        size = len(body or b"")
         chunks = self.chunks()
         while size <= limit:
             try:
@@ -99,16 +100,8 @@ class Answer:
         return content.read_nowait()
 
     def chunks(self) -> AsyncIterator[bytes]:
-        chunks = _Chunks(self._content, self._exchange, self._silence)
+        chunks = _Chunks(self._content, self._exchange, self._read_timeout)
         return _Decoded(chunks, Decoder(self._codings)) if self._codings else chunks
-
-
-def _uncoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Leave out what is true of the compressed body only."""
-    kept = headers.copy()
-    kept.popall(hdrs.CONTENT_ENCODING)
-    kept.popall(hdrs.CONTENT_LENGTH, None)
-    return CIMultiDictProxy(kept)
 
 
 class _Decoded:
@@ -146,10 +139,10 @@ class _Decoded:
 class _Chunks:
     """The pieces of a body. No generator: leaving it early has nothing to finalise."""
 
-    __slots__ = ("_content", "_exchange", "_silence")
+    __slots__ = ("_content", "_exchange", "_read_timeout")
 
-    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange, silence: Silence) -> None:
-        self._silence = silence
+    def __init__(self, content: aiohttp.StreamReader, exchange: Exchange, read_timeout: ReadTimeout) -> None:
+        self._read_timeout = read_timeout
         self._content = content
         self._exchange = exchange
 
@@ -166,10 +159,10 @@ class _Chunks:
         return chunk
 
     async def _awaited(self) -> bytes:
-        """Wait for more, but not longer than silence may last; nothing at the end."""
+        """Wait for more, but not longer than the read timeout allows; nothing at the end."""
         if self._content.at_eof():
             return b""
-        bound = self._silence.bound()
+        bound = self._read_timeout.bound()
         try:
             async with bound:
                 return await self._content.readany()

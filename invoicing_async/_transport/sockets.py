@@ -1,4 +1,6 @@
-"""Sockets of connections that carry submissions: what was given up must not arrive, what lies there is not an answer.
+"""Sockets of connections that carry submissions.
+
+What was given up must not arrive, and bytes that come while a connection is idle are no answer.
 
 A kernel goes on retransmitting what a closed socket still holds, for minutes and after the process was killed. A
 submission that was given up, looked up, not found and sent again would then be there twice. So each socket is told
@@ -34,14 +36,14 @@ def make(address: AddressInfo, *, seconds: float) -> socket.socket:
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
     try:
-        _told(made, seconds)
+        _set_options(made, seconds)
     except BaseException:
         made.close()
         raise
     return made
 
 
-def _told(made: socket.socket, seconds: float) -> None:
+def _set_options(made: socket.socket, seconds: float) -> None:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     if USER_TIMEOUT is not None:
         with suppress(OSError):  # a kernel that only says it has it; closing forgets all the same
@@ -49,25 +51,23 @@ def _told(made: socket.socket, seconds: float) -> None:
 
 
 def forget(transport: BaseTransport | None, *, seconds: float) -> None:
-    """Tell a connection that somebody else made what `make` tells its own."""
+    """Set on a connection that somebody else made the options that `make` sets."""
     found = None if transport is None else transport.get_extra_info("socket")
     if found is not None:
         with suppress(OSError):  # a socket that is none of TCP has nothing to forget
-            _told(found, seconds)
+            _set_options(found, seconds)
 
 
 def is_quiet(transport: BaseTransport | None) -> bool:
-    """Tell whether an idle connection has nothing to read: neither its peer's end nor bytes nobody asked for.
+    """Tell whether an idle connection has nothing to read: neither its peer's end nor unrequested bytes.
 
     The loop sees both only when it comes to look; a busy one has not yet. One system call.
     """
     found = None if transport is None else transport.get_extra_info("socket")
-    return found is not None and not _readable(found.fileno())
-
-
-def _readable(descriptor: int) -> bool:
+    if found is None:
+        return False
     if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [descriptor], 0)[0])
+        return not select.select([found], [], [found], 0)[0]
     look = select.poll()
-    look.register(descriptor, select.POLLIN | select.POLLPRI)
-    return bool(look.poll(0))
+    look.register(found, select.POLLIN | select.POLLPRI)
+    return not look.poll(0)

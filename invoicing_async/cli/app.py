@@ -13,8 +13,8 @@ from .. import VERSION
 from ..errors import InvoicingError
 from .exits import CommandError, Exit
 from .input.options import Common
-from .terminal.output import Screen, print_error, readable, stderr, unheard
-from .usage import told
+from .terminal.output import Output, print_error, readable, silence_stdout, stderr
+from .usage import explain
 
 if TYPE_CHECKING:
     import asyncio
@@ -55,18 +55,18 @@ for _name, (_where, _help) in COMMANDS.items():
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run one command and give its exit code."""
+    """Run one command and return its exit code."""
     readable()
     try:
         return _run(tokens)
     except CycloptsError as error:
-        print_error(stderr(), *told(error, app, tokens))
+        print_error(stderr(), *explain(error, app, tokens))
         return Exit.USAGE
     except CommandError as error:
         return _told(error, error.code, tokens)
     except BrokenPipeError:
-        # What Python flushes at its end goes nowhere: the reader of stdout has left.
-        unheard()
+        # The reader of stdout has left: what Python flushes at its end is dropped.
+        silence_stdout()
         return Exit.STOPPED
     except (InvoicingError, OSError) as error:
         return _told(error, Exit.SOME_LEFT, tokens)
@@ -102,5 +102,5 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _told(error: Exception, code: Exit, tokens: Sequence[str]) -> int:
-    Screen.of(Common(debug="--debug" in tokens)).failure(error)
+    Output.of(Common(debug="--debug" in tokens)).failure(error)
     return code

@@ -27,7 +27,7 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """What a command tells its user in one line, with a hint on the next; `code` is its exit code."""
+    """An error that is one line for the user, with a hint on the next; `code` is its exit code."""
 
     def __init__(self, message: str, *, hint: str = "", code: Exit = Exit.USAGE) -> None:
         super().__init__(message)

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
-from .run_summary import BROKEN, PAGE, Book, RunContext, command
+from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
 from .stop import Stop
-from .summary import REFUSED, SHOWN, authority_note, reason
+from .summary import BROKEN, SHOWN, authority_note, reason
 from .terminal.output import Count, plain
 from .terminal.report import Report
 from .terminal.rows import (
@@ -21,13 +21,13 @@ from .terminal.rows import (
     invoice_row,
 )
 
-__all__ = ["DocumentBook", "InvoiceBook"]
+__all__ = ["DocumentSummary", "InvoiceSummary"]
 
 
-class DocumentBook(Book):
-    """The books of a command on a document run: each item has an outcome in every command that comes to its end."""
+class DocumentSummary(RunSummary):
+    """The summary of a command on a document run: each item has an outcome in every command that comes to its end."""
 
-    states = DOCUMENT_ITEMS
+    shown = DOCUMENT_ITEMS
     reported = DOWNLOADS
     lost = (DocumentState.DEFERRED, DocumentState.FAILED)
     duplicates = 0
@@ -45,7 +45,7 @@ class DocumentBook(Book):
     @property
     def bad(self) -> int:
         """How many items have no file."""
-        return sum(number for state, number in self.counts.items() if state not in self.states.good)
+        return sum(number for state, number in self.counts.items() if state not in self.shown.good)
 
     @property
     def again(self) -> bool:
@@ -61,14 +61,14 @@ class DocumentBook(Book):
             after = page[-1][0]
 
 
-class InvoiceBook(Book):
-    """The books of a command on an invoice run.
+class InvoiceSummary(RunSummary):
+    """The summary of a command on an invoice run.
 
     `waiting` and `exporting` say what is to be done beyond submitting, `without_file` and `broken` what of that was
     not; `lines` tells where in the input a key stands, `rest` is what of the input is no item of the run.
     """
 
-    states = INVOICE_ITEMS
+    shown = INVOICE_ITEMS
     reported = SUBMISSIONS
     lost = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
 
@@ -114,7 +114,7 @@ class InvoiceBook(Book):
     @property
     def bad(self) -> int:
         """How many drafts did not come to a good end, or have not come to the one that is asked for."""
-        good = self.states.good - ({State.SUBMITTED} if self.waiting else set())
+        good = self.shown.good - ({State.SUBMITTED} if self.waiting else set())
         unread = [row for row in self.rest if row["outcome"] == "invalid"]
         unsettled = sum(number for state, number in self.counts.items() if state not in good)
         return len(unread) + self.without_file + self.broken + self.authority.refused + unsettled
@@ -129,19 +129,28 @@ class InvoiceBook(Book):
         for row in self.rest:
             yield row
 
+    @property
+    def refused(self) -> int:
+        """How many invoices the tax authority refuses."""
+        return self.authority.refused
+
     def more(self) -> Iterator[Count]:
-        """Yield what the summary counts beside the states."""
-        if self.authority.refused:
-            yield Count("refused", f"{self.authority.refused:,}", REFUSED, "yellow")
+        """Yield what the table counts beside the states."""
         if self.exported:
             yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
-        if self.without_file:
-            yield Count("no file", f"{self.without_file:,}", "made, and without a file so far", "yellow")
-        if self.broken:
-            yield Count("broken", f"{self.broken:,}", "missing or broken on disk, and not exported anew", "yellow")
+        for name, number, meaning in self._undone():
+            yield Count(name, f"{number:,}", meaning, "yellow")
 
-    async def _last_look(self) -> None:
-        await super()._last_look()
+    def _undone(self) -> Iterator[tuple[str, int, str]]:
+        """Yield what of the exports was not done."""
+        if self.without_file:
+            yield "no file", self.without_file, "made, and without a file so far"
+        if self.broken:
+            yield "broken", self.broken, "missing or broken on disk, and not exported anew"
+
+    async def last_look(self) -> None:
+        """Read the counts, how the invoices stand with the tax authority, and how many are to be exported."""
+        await super().last_look()
         with suppress(*BROKEN):
             self.authority = await Authority.of(self.ledger, first=SHOWN)
         if self.exporting:
@@ -152,32 +161,22 @@ class InvoiceBook(Book):
         """Return how the invoices stand with the tax authority."""
         return {"authority": self.authority.counts}
 
-    def _this_command(self) -> Iterator[str]:
+    def this_command(self) -> Iterator[str]:
+        """Yield also how the invoices stand with the tax authority."""
         if self.authority.counts:
             yield authority_note(self.authority.counts)
-        yield from super()._this_command()
+        yield from super().this_command()
 
-    async def _name_lost(self) -> None:
-        await super()._name_lost()
-        self._name([*self.authority.first])
-        more = self.authority.refused - len(self.authority.first)
-        if more > 0:
-            self.screen.amiss(f"   and {more:,} more; {command('runs', 'refresh', self.context.file)} names them")
-        self._name_unread()
-        if self.screen.quiet:
-            self._count_without_file()
-
-    def _name_unread(self) -> None:
-        """Name the drafts with faults that have no key of their own, and so are not in the run."""
+    def name_others(self) -> None:
+        """Name what the tax authority refuses, and drafts with faults that have no key, and so are no items."""
+        refused = self.authority.refused - len(self.authority.first)
+        see = command("runs", "refresh", self.context.file)
+        self.name(map(lost_row, self.authority.first), refused, f"{see} names them")
         unread = [row for row in self.rest if row["outcome"] == "invalid"]
         for row in unread[:SHOWN]:
-            self.screen.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {reason(row)}")
+            self.output.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {reason(row)}")
         if len(unread) > SHOWN:
-            self.screen.amiss(f"   and {len(unread) - SHOWN:,} more; the report names them")
-
-    def _count_without_file(self) -> None:
-        """Tell on stderr what the summary would count."""
-        if self.without_file:
-            self.screen.amiss(f"{self.without_file:,} made, and without a file so far")
-        if self.broken:
-            self.screen.amiss(f"{self.broken:,} missing or broken on disk, and not exported anew")
+            self.output.amiss(f"   and {len(unread) - SHOWN:,} more; the report names them")
+        if self.output.quiet:
+            for _, number, meaning in self._undone():
+                self.output.amiss(f"{number:,} {meaning}")

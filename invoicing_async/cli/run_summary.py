@@ -1,12 +1,11 @@
-"""The books of one command on a run file: its counts are the run's own, and they must add up at the end."""
+"""The summary of one command on a run file: its counts are the run's own, and they must add up at the end."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
@@ -15,33 +14,31 @@ from attrs import frozen
 from rich.text import Text
 
 from ..clock import RealClock
-from ..errors import InvoicingError
 from ..repair import lateness, too_early_for
 from ..runs import Intake, Item, LedgerReader, State, apparent_state
-from .exits import Exit, checked
+from .exits import Exit
 from .input.options import Common, RateOptions
 from .input.settings import Settings
 from .stop import Stop
-from .summary import SHOWN, exit_of, print_line, reason, words
-from .terminal.output import Count, Screen, plain
-from .terminal.progress import TICK, Monitor
+from .summary import BROKEN, SHOWN, Summary, reason, words
+from .terminal.output import Count, Output, plain
+from .terminal.progress import TICK
 from .terminal.report import Report
 from .terminal.rows import (
-    Kind,
     Row,
-    clock_time,
+    RowType,
     item_row,
 )
+from .terminal.times import local_time
 
 __all__ = [
-    "BROKEN",
-    "IN_DOUBT",
     "PAGE",
-    "Book",
     "RunContext",
+    "RunSummary",
     "command",
-    "doubts",
+    "lost_row",
     "many_doubts",
+    "show_doubts",
 ]
 
 PAGE = 1000
@@ -49,9 +46,6 @@ PAGE = 1000
 
 LOOK = 2 * TICK
 """Seconds between two looks at the counts of a run."""
-
-BROKEN = (InvoicingError, OSError)
-"""What reading a run file raises when it is broken: whoever wrote to it has raised the same, and that is told."""
 
 IN_DOUBT = "in doubt, not sent again: look each up at the service, then say what you found"
 """What to do about submissions without an answer."""
@@ -64,29 +58,33 @@ def command(*tokens: object) -> str:
     return shlex.join(["invoicing-async", *map(str, tokens)])
 
 
-def doubts(file: str, items: Iterable[Item], *, late: float) -> Iterator[str]:
-    """Give, for each item in doubt, when it was sent, what it was answered, and the commands of which one settles it.
+def show_doubts(output: Output, file: str, items: Sequence[Item], number: int, *, late: float) -> None:
+    """Show, of `number` in doubt, when these were sent, what they were answered, and the commands that settle each.
 
-    That it was not created is not offered before it may be said: until then, `late` seconds after its intent, it may
+    That one was not created is not offered before it may be said: until then, `late` seconds after its intent, it may
     still arrive.
     """
+    output.say(f"\n {number:,} {IN_DOUBT}", "yellow")
     for item in items:
-        row, key = item_row(item), plain(item.key)
-        yield f"   {key}  sent {clock_time(item.sent_at)}"
-        if said := _answered(row):
-            yield f"     {plain(said)}"
-        ids = str(row.get("request_ids") or "").split()
-        number = ids[0] if len(ids) == 1 else "ID"
-        yield f"     {command('runs', 'resolve', file, item.key, '--as', 'created', '--request-id', number)}"
+        row = item_row(item)
+        output.say(f"   {plain(item.key)}  sent {local_time(item.sent_at)}")
+        status, named = row.get("http_status"), str(row.get("request_ids") or "")
+        said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), named and f"it named {named}"]
+        if answered := "; ".join(dict.fromkeys(str(text) for text in said if text)):
+            output.say(f"     {plain(answered)}")
+        request_id = named if named and " " not in named else "ID"
+        resolve = ("runs", "resolve", file, item.key, "--as")
+        output.say(f"     {command(*resolve, 'created', '--request-id', request_id)}")
         left = too_early_for(item, late, _clock.now())
-        not_created = command("runs", "resolve", file, item.key, "--as", "not-created")
-        yield f"     {not_created}" if left <= 0 else f"     not before {ceil(left)} s from now: {not_created}"
-
-
-def _answered(row: Row) -> str:
-    status, ids = row.get("http_status"), row.get("request_ids")
-    said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), ids and f"it named {ids}"]
-    return "; ".join(dict.fromkeys(str(text) for text in said if text))
+        early = f"not before {ceil(left)} s from now: " if left > 0 else ""
+        output.say(f"     {early}{command(*resolve, 'not-created')}")
+    if number > len(items):
+        more = command("runs", "show", file, "--state", "in_doubt")
+        output.say(f"   and {number - len(items):,} more; {more}", "yellow")
+    if number > 1:
+        output.say(" Or all of them at once")
+        for step in many_doubts(file):
+            output.say(f"     {step}")
 
 
 def many_doubts(file: str) -> Iterator[str]:
@@ -98,9 +96,9 @@ def many_doubts(file: str) -> Iterator[str]:
 
 @frozen(kw_only=True)
 class RunContext:
-    """What a command on a run file was told."""
+    """The options of a command on a run file."""
 
-    screen: Screen
+    output: Output
     settings: Settings
     common: Common
     pace: RateOptions
@@ -114,34 +112,30 @@ class RunContext:
 
     def check(self, session: Callable[..., object]) -> None:
         """Raise `CommandError` for a wrong or missing setting: that is told before a run file is made or taken."""
-        session(limits=checked(lambda: self.pace.limits, "pace"), retry=checked(lambda: self.pace.retry, "pace"))
+        session(self.pace)
 
 
-class Book(ABC):
-    """The books of one command on a run. `counts` are the items of the run by state, `items` how many there must be.
+class RunSummary(Summary):
+    """The summary of one command on a run. `counts` are the items of the run by state, `items` how many there must be.
 
     `outcomes` are those of this command, `expected` how many it is to have.
     """
 
-    states: Kind
-    reported: Kind
+    reported: RowType
     """What the report's rows are like."""
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
+    go_on = "; go on with"
 
     def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
+        super().__init__(context.output, stop, report, context.resume)
         self.ledger = ledger
         self.context = context
-        self.screen = context.screen
-        self.stop = stop
-        self.report = report
-        self.monitor = Monitor()
-        self.counts: dict[str, int] = {}
+        self.title = f"{self.shown.title} of {context.file}"
         self.items = 0
         self.expected = 0
-        self.outcomes: Counter[str] = Counter()
-        self.notes: list[str] = []
-        self.begun = _clock.monotonic()
+        self.given: list[str] = []
+        """What became of the input, a line each."""
 
     @abstractmethod
     def result(self, item: Item) -> Row:
@@ -153,16 +147,6 @@ class Book(ABC):
         """How many items this command was to bring to their end and did not."""
 
     @property
-    def done(self) -> int:
-        """How many items have an outcome of this command."""
-        return self.outcomes.total()
-
-    @property
-    @abstractmethod
-    def bad(self) -> int:
-        """How many items of the run are not as they are to be in the end."""
-
-    @property
     @abstractmethod
     def again(self) -> bool:
         """Whether the run can do more if it is resumed."""
@@ -171,11 +155,10 @@ class Book(ABC):
     def others(self) -> AsyncIterator[Row]:
         """Return what stood in the input and is no item of the run."""
 
-    def more(self) -> Iterator[Count]:
-        """Yield what the summary counts beside the states."""
-        yield from ()
-
-    # -- while it runs
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop left something undone."""
+        return self.stop.asked and self.left > 0
 
     async def begin(self) -> None:
         """Note what the run has before the command adds to it."""
@@ -191,7 +174,7 @@ class Book(ABC):
         """Note what became of an input."""
         self.items += intake.added
         twice = f", {intake.duplicates:,} twice" if intake.duplicates else ""
-        self.notes.append(f"{intake.given:,} {what} given: {intake.added:,} new, {intake.known:,} known{twice}")
+        self.given.append(f"{intake.given:,} {what} given: {intake.added:,} new, {intake.known:,} known{twice}")
         await self.refresh()
 
     def add(self, row: Row, *, printed: bool = True) -> None:
@@ -200,174 +183,108 @@ class Book(ABC):
         if printed:
             self.print(row)
 
-    def print(self, row: Row) -> None:
-        """Print an outcome as a JSON line, if that is asked for."""
-        print_line(self.screen, row, self.stop)
-
     async def print_others(self) -> None:
         """Print what stood in the input and is no item of the run."""
         async for row in self.others():
             self.print(row)
 
-    def foot(self) -> Text:
+    def footer(self) -> Text:
         """Return the states of the run in one line, for below the bars."""
-        counted = [(state, self.counts[state]) for state in self.states.outcomes if self.counts.get(state)]
-        pieces = [[(f"  {words(state)} ", "dim"), (f"{number:,}", self._style(state))] for state, number in counted]
+        states = [(state, self.counts[state]) for state in self.shown.outcomes if self.counts.get(state)]
+        pieces = [[(f"  {words(state)} ", "dim"), (f"{number:,}", self.shown.style(state))] for state, number in states]
         return Text.assemble(*(piece for pair in pieces for piece in pair))
-
-    def _style(self, state: str) -> str:
-        return "green" if state in self.states.good else "" if state in {"planned", "in_flight"} else "yellow"
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Keep the counts up to date while the block runs, if somebody is looking."""
-        looking = asyncio.create_task(self._look()) if self.screen.lively else None
+        """Keep the counts up to date while the block runs, if they are shown."""
+
+        async def look() -> None:
+            while True:
+                await RunSummary.last_look(self)
+                await _clock.sleep(LOOK)
+
+        looking = asyncio.create_task(look()) if self.output.lively else None
         try:
             yield
         finally:
             if looking is not None:
                 looking.cancel()
                 await asyncio.wait([looking])
-            await self._look_once()
+            await RunSummary.last_look(self)
 
-    async def _look(self) -> None:
-        while True:
-            await self._look_once()
-            await _clock.sleep(LOOK)
-
-    async def _look_once(self) -> None:
+    async def last_look(self) -> None:
+        """Read the counts, as far as the file can be read."""
         with suppress(*BROKEN):
             await self.refresh()
 
-    async def _last_look(self) -> None:
-        await self._look_once()
-
-    # -- the end
-
     async def closed(self, error: Exception | None) -> Exit:
-        """Close the books: report, summary, what went wrong, how to go on; and give the exit code."""
-        await self._last_look()
-        stopped = self.stop.asked and self.left > 0
-        await self._show(stopped=stopped or error is not None)
-        if error is not None:
-            self.screen.failure(error)
-        wrong = [] if stopped or error is not None else list(self._imbalance())
-        for text in wrong:
-            self.screen.problem(f"item counts do not add up: {text}")
-        code = exit_of(error, stopped=stopped, left=bool(self.bad or wrong))
-        self._say_how_to_go_on(code)
+        """Close the command, and say how to try again what did not end well."""
+        code = await super().closed(error)
+        if code is Exit.SOME_LEFT and self.again:
+            self.output.say(f"\n To try the rest again\n   {self.resume}")
         return code
 
-    async def interrupted(self) -> None:
-        """Close the books of a command that was ended at once."""
-        await self._last_look()
-        await self._show(stopped=True)
-        self.screen.problem("interrupted; go on with", self.context.resume)
-
-    def _say_how_to_go_on(self, code: Exit) -> None:
-        if code is Exit.STOPPED:
-            self.screen.problem("stopped before the end; go on with", self.context.resume)
-        elif code is Exit.SOME_LEFT and self.again:
-            self.screen.say(f"\n To try the rest again\n   {self.context.resume}")
-
-    def _imbalance(self) -> Iterator[str]:
-        """Say what does not add up after a command that came to its end."""
+    def missing(self) -> Iterator[str]:
+        """Yield what does not add up after a command that came to its end."""
         total = sum(self.counts.values())
+        if self.stopped:
+            return
         if total != self.items:
             yield f"{self.items:,} items were taken in, the states have {total:,}"
         if self.done != self.expected:
             yield f"{self.expected:,} items were to be done, {self.done:,} have an outcome"
 
-    async def _show(self, *, stopped: bool) -> None:
-        try:
-            await self._publish(stopped=stopped)
-        except BROKEN as error:
-            self.screen.failure(error)
-        # First what is named one by one: what is looked for at the end of a screen is the summary.
-        with suppress(*BROKEN):
-            await self._name_lost()
-            await self._name_doubts()
-        self.screen.counts(f"{self.states.title} of {self.context.file}", self._counted())
-        for note in (*self.notes, *self._this_command()):
-            self.screen.say(f"   {note}", "dim")
-        if self.report is not None:
-            self.screen.say(f"\n Report  {self.report.path}")
+    def total(self, took: str) -> Count:
+        """Return how many items the run has."""
+        return Count("total", f"{sum(self.counts.values()):,}", f"{self.done:,} worked on {took}", "bold")
 
-    def _this_command(self) -> Iterator[str]:
+    def notes(self) -> Iterator[str]:
+        """Yield what became of the input, and what this command did."""
+        yield from self.given
+        yield from self.this_command()
+
+    def this_command(self) -> Iterator[str]:
+        """Yield how many items of this command have which outcome."""
         known = [outcome for outcome in self.reported.outcomes if self.outcomes[outcome]]
         if known:
             yield "this command: " + ", ".join(f"{self.outcomes[outcome]:,} {words(outcome)}" for outcome in known)
 
-    def _counted(self) -> Iterator[Count]:
-        for state, meaning in self.states.outcomes.items():
-            if number := self.counts.get(state):
-                yield Count(words(state), f"{number:,}", meaning, self._style(state))
-        seconds = _clock.monotonic() - self.begun
-        rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
-        yield Count(
-            "total", f"{sum(self.counts.values()):,}", f"{self.done:,} worked on in {seconds:.1f} s{rate}", "bold"
-        )
-        yield from self.more()
-        if self.monitor.retries:
-            yield Count("retries", f"{self.monitor.retries:,}", "calls that were tried again")
-
-    async def _publish(self, *, stopped: bool) -> None:
+    async def publish(self, report: Report, *, stopped: bool) -> None:
         """Write every item of the run as it stands, whatever this command did to it."""
-        if self.report is None:
-            return
         written = 0
-        async for row in self._rows():
-            await self.report.add(row)
+        async with aclosing(self.ledger.items()) as items:
+            async for item in items:
+                await report.add(self.result(item))
+                written += 1
+        async for row in self.others():
+            await report.add(row)
             written += 1
-        total = sum(self.counts.values())
-        totals = {"run": self.context.file, "rows": written, "total": total, "stopped": stopped, "counts": self.counts}
-        await self.report.publish({**totals, "done": self.done, "left": self.left, **self.totals()})
+        run = {"run": self.context.file, "rows": written, "total": sum(self.counts.values()), "stopped": stopped}
+        done = {"counts": self.counts, "done": self.done, "left": self.left}
+        await report.publish({**run, **done, **self.totals()})
 
     def totals(self) -> dict[str, object]:
         """Return what the report ends with beside the counts."""
         return {}
 
-    async def _rows(self) -> AsyncIterator[Row]:
-        async with aclosing(self.ledger.items()) as items:
-            async for item in items:
-                yield self.result(item)
-        async for row in self.others():
-            yield row
-
-    async def _name_lost(self) -> None:
+    async def name_lost(self) -> None:
+        """Name the first items that did not end well, and those in doubt."""
         items = await self.ledger.rows(self.lost, limit=SHOWN)
-        self._name(items)
         more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
-        if more > 0:
-            states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
-            self.screen.amiss(f"   and {more:,} more; {command('runs', 'show', self.context.file, *states)}")
-
-    def _name(self, items: list[Item]) -> None:
-        """Name items with what is wrong with them, one in a line."""
-        wide = max((len(words(item.state)) for item in items), default=0)
-        name = max((len(plain(item.key)) for item in items), default=0)
-        if items:
-            self.screen.say("")
-        for item in items:
-            text = f"   {words(item.state).ljust(wide)}  {plain(item.key).ljust(name)}  {reason(item_row(item))}"
-            self.screen.amiss(text)
-
-    async def _name_doubts(self) -> None:
+        states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
+        self.name(map(lost_row, items), more, command("runs", "show", self.context.file, *states))
+        self.name_others()
         number = self.counts.get(State.IN_DOUBT, 0)
-        if not number:
-            return
-        said = f"{number:,} {IN_DOUBT}"
-        if self.screen.quiet:
-            self.screen.problem(said, command("runs", "show", self.context.file))
-            return
-        self.screen.say(f"\n {said}", "yellow")
-        items = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
-        for line in doubts(self.context.file, items, late=lateness(self.ledger)):
-            self.screen.say(line)
-        if number > SHOWN:
-            shown = command("runs", "show", self.context.file, "--state", "in_doubt")
-            self.screen.say(f"   and {number - SHOWN:,} more; {shown}", "yellow")
-        if number > 1:
-            self.screen.say(" Or all of them at once")
-            for step in many_doubts(self.context.file):
-                self.screen.say(f"     {step}")
+        if number and self.output.quiet:
+            self.output.problem(f"{number:,} {IN_DOUBT}", command("runs", "show", self.context.file))
+        elif number:
+            doubts = await self.ledger.rows((State.IN_DOUBT,), limit=SHOWN)
+            show_doubts(self.output, self.context.file, doubts, number, late=lateness(self.ledger))
+
+    def name_others(self) -> None:
+        """Name what did not end well beside the items in the states of `lost`."""
+
+
+def lost_row(item: Item) -> tuple[str, object, str]:
+    """Return an item's state, its key, and why it did not end well."""
+    return item.state, item.key, reason(item_row(item))

@@ -17,10 +17,12 @@ from typing import TypeVar
 
 from .exits import Exit
 
-__all__ = ["Stop", "Taking", "leave_terminal", "listening"]
+__all__ = ["CountedInput", "Stop", "each", "leave_terminal", "listening"]
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TURN = 500
+"""Items of an input after which other tasks have their turn."""
 STREAMS = (1, 2)
 """The file descriptors of stdout and stderr."""
 
@@ -78,35 +80,29 @@ def listening(stop: Stop) -> Iterator[None]:
         stop.ask()
 
     before = {number: _handle(loop, number, heard) for number in SIGNALS}
-    before |= {number: _handle(loop, number, hung_up) for number in _hangups()}
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        before[hangup] = _handle(loop, hangup, hung_up)
     try:
         yield
     finally:
         for number, handler in before.items():
-            _restore(loop, number, handler)
-
-
-def _hangups() -> list[signal.Signals]:
-    """Return the signal of a closed terminal, where there is one and whoever began this did not have it ignored."""
-    number = getattr(signal, "SIGHUP", None)
-    return [] if number is None or signal.getsignal(number) == signal.SIG_IGN else [number]
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal gave
 
 
 def leave_terminal() -> None:
-    """Let a stream whose terminal has closed lead nowhere: each later word to it would be an error."""
+    """Send a stream whose terminal has closed to the null device: each later write to it would be an error."""
     for stream in STREAMS:
         with suppress(OSError):
             # What was a terminal and is none any more; for the null device this changes nothing.
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
-                _lead_nowhere(stream)
-
-
-def _lead_nowhere(stream: int) -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    try:
-        os.dup2(nowhere, stream)
-    finally:
-        os.close(nowhere)
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                try:
+                    os.dup2(nowhere, stream)
+                finally:
+                    os.close(nowhere)
 
 
 def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Callable[[], None]) -> object:
@@ -118,13 +114,19 @@ def _handle(loop: asyncio.AbstractEventLoop, number: signal.Signals, heard: Call
     return before
 
 
-def _restore(loop: asyncio.AbstractEventLoop, number: signal.Signals, handler: object) -> None:
-    if sys.platform != "win32":
-        loop.remove_signal_handler(number)
-    signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal gave
+async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield either kind of input as the asynchronous one, and let other tasks run now and then."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % TURN == 0:
+            await asyncio.sleep(0)
 
 
-class Taking:
+class CountedInput:
     """Counts what is taken from an input and ends it when a stop is asked for; `cut` says that it did."""
 
     def __init__(self, stop: Stop) -> None:
@@ -134,17 +136,19 @@ class Taking:
 
     def items(self, source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
         """Return the input, counted, in its own kind of iteration."""
-        return self._later(source) if isinstance(source, AsyncIterable) else self._now(source)
+        return self.later(source) if isinstance(source, AsyncIterable) else self.now(source)
 
-    def _now(self, source: Iterable[T]) -> Iterator[T]:
+    def now(self, source: Iterable[T]) -> Iterator[T]:
+        """Yield the items of an iterable."""
         for item in source:
             if self._stopped():
                 return
             self.taken += 1
             yield item
 
-    async def _later(self, source: AsyncIterable[T]) -> AsyncIterator[T]:
-        async for item in source:
+    async def later(self, source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+        """Yield the items of either kind of input, as an asynchronous one."""
+        async for item in each(source):
             if self._stopped():
                 return
             self.taken += 1

@@ -1,153 +1,291 @@
-"""A batch from its first item to its exit code: every outcome counted, printed, reported, and balanced at the end."""
+"""What a command counts, prints and reports, from its first item to its exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..clock import RealClock
 from ..errors import AuthenticationError, InvoicingError
+from ..models import AuthorityStatus
 from .exits import CommandError, Exit
-from .stop import Stop, Taking, listening
-from .terminal.output import Count, Screen, plain, unheard
+from .stop import CountedInput, Stop, listening
+from .terminal.output import Count, Output, plain, silence_stdout
 from .terminal.progress import Monitor
 from .terminal.report import Report, opened_report
-from .terminal.rows import Kind, Row, refused_by_authority
+from .terminal.rows import Row, RowType, refused_by_authority
 
 __all__ = [
-    "REFUSED",
+    "BROKEN",
     "SHOWN",
-    "Account",
+    "BatchSummary",
+    "Summary",
     "authority_note",
     "carry_out",
-    "closed",
-    "error_of",
-    "exit_of",
-    "print_line",
+    "counted",
+    "finish",
     "reason",
+    "stop_of",
     "words",
 ]
 
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
 
-LEFT = (errno.EPIPE, errno.EIO)
-"""What writing comes to when its reader has left: a pipe's, and a terminal's that has closed."""
-
-REFUSED = "made, and does not stand with the tax authority"
-"""What is counted beside the outcomes, as the authority's status is an axis of its own."""
+BROKEN = (InvoicingError, OSError)
+"""What reading a broken run file, and writing to a full disk, raises."""
 
 _clock = RealClock()
 
 
-class Account:
-    """The books of one batch."""
+class Summary(ABC):
+    """The summary of one command: its outcomes counted, its report, and its exit code.
 
-    def __init__(self, kind: Kind, screen: Screen, taking: Taking, report: Report | None) -> None:
-        self.kind = kind
-        self.screen = screen
-        self.taking = taking
+    `counts` are what the table shows; `outcomes` those that this command had.
+    """
+
+    title: str
+    shown: RowType
+    """The rows of the table."""
+    go_on = ""
+    """What is said before how to go on."""
+    credential: AuthenticationError | None = None
+    """The refusal of a credential that items met."""
+
+    def __init__(self, output: Output, stop: Stop, report: Report | None, resume: str) -> None:
+        self.output = output
+        self.stop = stop
         self.report = report
-        self.counts: Counter[str] = Counter()
+        self.resume = resume
         self.monitor = Monitor()
-        self.lost: list[Row] = []
-        self.authority: Counter[str] = Counter()
-        self.refused = 0
-        self.credential: AuthenticationError | None = None
+        self.outcomes: Counter[str] = Counter()
+        self.counts: Mapping[str, int] = self.outcomes
         self.begun = _clock.monotonic()
 
     @property
-    def settled(self) -> int:
-        """How many items have their outcome."""
-        return self.counts.total()
+    def done(self) -> int:
+        """How many items have an outcome of this command."""
+        return self.outcomes.total()
+
+    @property
+    def has_table(self) -> bool:
+        """Whether there is anything to show of a command that did not come to its end."""
+        return True
+
+    @property
+    @abstractmethod
+    def stopped(self) -> bool:
+        """Whether a stop left something undone."""
+
+    @property
+    @abstractmethod
+    def bad(self) -> int:
+        """How many items are not as they are to be in the end."""
+
+    @property
+    def refused(self) -> int:
+        """How many invoices the tax authority refuses; none of order documents."""
+        return 0
+
+    @abstractmethod
+    def missing(self) -> Iterator[str]:
+        """Yield what does not add up after a command that came to its end."""
+
+    @abstractmethod
+    def total(self, took: str) -> Count:
+        """Return the table's total; `took` says how long the command took, and its rate."""
+
+    @abstractmethod
+    async def publish(self, report: Report, *, stopped: bool) -> None:
+        """Complete the report and put it in its place."""
+
+    @abstractmethod
+    async def name_lost(self) -> None:
+        """Name the first items that did not end well."""
+
+    async def last_look(self) -> None:  # noqa: B027 - nothing to do where the counts are kept in memory
+        """Bring the counts up to date."""
+
+    def notes(self) -> Iterator[str]:
+        """Yield the lines below the table."""
+        yield from ()
+
+    def more(self) -> Iterator[Count]:
+        """Yield what the table counts beside the states."""
+        yield from ()
+
+    def print(self, row: Row) -> None:
+        """Print an outcome as a JSON line, if that is asked for; stop when the reader has left."""
+        try:
+            self.output.line(row)
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EIO}:  # of a pipe, and of a terminal that has closed
+                raise
+            silence_stdout()
+            self.output.problem("whoever read stdout has left")
+            self.stop.ask()
+
+    async def closed(self, error: Exception | None) -> Exit:
+        """Publish the report, show the summary, tell what went wrong and how to go on; return the exit code."""
+        await self.last_look()
+        stopped = self.stopped
+        shown = error is None or self.has_table
+        published = await self._show(stopped=stopped or error is not None) if shown else True
+        wrong = list(self.missing()) if error is None else []
+        for text in wrong:
+            self.output.problem(f"item counts do not add up: {text}")
+        if told := error or self.credential:
+            self.output.failure(told)
+        code = _exit_of(error, stopped=stopped, left=bool(self.bad or wrong or not published))
+        if code is Exit.STOPPED:
+            self.output.problem(f"stopped before the end{self.go_on}", self.resume)
+        return code
+
+    async def interrupted(self) -> None:
+        """Publish and show what has an outcome, for a command that was ended at once."""
+        await self.last_look()
+        if self.has_table:
+            await self._show(stopped=True)
+        self.output.problem(f"interrupted{self.go_on}", self.resume)
+
+    async def _show(self, *, stopped: bool) -> bool:
+        """Publish the report and show the table. False for a report that could not be written."""
+        published = True
+        if self.report is not None:
+            try:
+                await self.publish(self.report, stopped=stopped)
+            except BROKEN as error:
+                published = False
+                self.output.failure(error)
+        # What is named one by one comes first: the end of a terminal is what is looked at.
+        with suppress(*BROKEN):
+            await self.name_lost()
+        seconds = _clock.monotonic() - self.begun
+        rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
+        rows = [*counted(self.shown, self.counts, self.total(f"in {seconds:.1f} s{rate}"), self.refused), *self.more()]
+        if self.monitor.retries:
+            rows.append(Count("retries", f"{self.monitor.retries:,}", "calls that were tried again"))
+        self.output.counts(self.title, rows)
+        for note in self.notes():
+            self.output.say(f"   {note}", "dim")
+        if self.report is not None and published:
+            self.output.say(f"\n Report  {self.report.path}")
+        return published
+
+    def name(self, rows: Iterable[tuple[str, object, str]], more: int, see: str) -> None:
+        """Name items, each with its state and what is wrong with it, and say where `more` of them are to be seen."""
+        listed = [(words(state), plain(name), why) for state, name, why in rows]
+        wide = [max(map(len, column)) for column in zip(*listed, strict=True)]
+        if listed:
+            self.output.say("")
+        for state, name, why in listed:
+            self.output.amiss(f"   {state.ljust(wide[0])}  {name.ljust(wide[1])}  {why}")
+        if more > 0:
+            self.output.amiss(f"   and {more:,} more; {see}")
+
+
+class BatchSummary(Summary):
+    """The summary of one batch without a run file: what was taken, and the outcome of each item."""
+
+    def __init__(
+        self, row_type: RowType, output: Output, source: CountedInput, report: Report | None, resume: str = ""
+    ) -> None:
+        super().__init__(output, source.stop, report, resume)
+        self.title = row_type.title
+        self.shown = row_type
+        self.source = source
+        self.lost: list[Row] = []
+        self.authority: Counter[str] = Counter()
 
     async def add(self, row: Row) -> None:
         """Enter one outcome."""
         outcome = row["outcome"]
-        self.counts[outcome] += 1
+        self.outcomes[outcome] += 1
         if status := row.get("authority_status"):
             self.authority[status] += 1
-        refused = refused_by_authority(row)
-        self.refused += refused
-        if (refused or outcome not in self.kind.good) and len(self.lost) < SHOWN:
+        if (refused_by_authority(row) or outcome not in self.shown.good) and len(self.lost) < SHOWN:
             self.lost.append(row)
         if self.report is not None:
             await self.report.add(row)
-        print_line(self.screen, row, self.taking.stop)
+        self.print(row)
 
-    def hear(self, error: BaseException) -> None:
+    @property
+    def has_table(self) -> bool:
+        """Whether anything has an outcome."""
+        return self.done > 0
+
+    def note_error(self, error: BaseException) -> None:
         """Keep the refusal of a credential that an item met: it is told once, with what to do."""
         if isinstance(error, AuthenticationError):
             self.credential = error
 
     @property
-    def bad(self) -> int:
-        """How many items did not end well."""
-        return self.refused + sum(number for outcome, number in self.counts.items() if outcome not in self.kind.good)
+    def stopped(self) -> bool:
+        """Whether a stop ended the input."""
+        return self.source.cut
+
+    @property
+    def refused(self) -> int:
+        """How many invoices the tax authority refuses."""
+        return sum(number for status, number in self.authority.items() if AuthorityStatus.refuses(status))
 
     @property
     def open(self) -> int:
-        """How many items were taken and have no outcome: none, in the end, unless the command was interrupted."""
-        return self.taking.taken - self.settled
+        """How many items were taken and have no outcome: none, unless the command was interrupted."""
+        return self.source.taken - self.done
 
-    def totals(self) -> dict[str, Any]:
-        """Return what the report ends with."""
-        return {
-            "taken": self.taking.taken,
-            "without_outcome": self.open,
-            "stopped": self.taking.cut,
-            "counts": dict(self.counts),
-            "authority": dict(self.authority),
-        }
+    @property
+    def bad(self) -> int:
+        """How many items did not end well."""
+        return self.refused + sum(self.outcomes[outcome] for outcome in self.outcomes if outcome not in self.shown.good)
 
-    def show(self) -> None:
-        """Show what did not end well, and below it, where it is seen, the summary."""
-        self._name_lost()
-        self.screen.counts(self.kind.title, self._counted())
+    def missing(self) -> Iterator[str]:
+        """Yield that items have no outcome."""
+        if self.open:
+            yield f"{self.source.taken:,} taken, {self.done:,} outcomes"
+
+    def total(self, took: str) -> Count:
+        """Return how many items have their outcome."""
+        return Count("total", f"{self.done:,}", took, "bold")
+
+    def notes(self) -> Iterator[str]:
+        """Yield how the invoices stand with the tax authority."""
         if self.authority:
-            self.screen.say(f"   {authority_note(self.authority)}", "dim")
-        if self.report is not None:
-            self.screen.say(f"\n Report  {self.report.path}")
+            yield authority_note(self.authority)
 
-    def _counted(self) -> Iterator[Count]:
-        for outcome, meaning in self.kind.outcomes.items():
-            if number := self.counts[outcome]:
-                yield Count(words(outcome), f"{number:,}", meaning, "green" if outcome in self.kind.good else "yellow")
-        if self.refused:
-            yield Count("refused", f"{self.refused:,}", REFUSED, "yellow")
-        seconds = _clock.monotonic() - self.begun
-        rate = f", {self.settled / seconds:,.0f}/s" if seconds > 1 else ""
-        yield Count("total", f"{self.settled:,}", f"in {seconds:.1f} s{rate}", "bold")
-        if self.monitor.retries:
-            yield Count("retries", f"{self.monitor.retries:,}", "calls that were tried again")
+    async def publish(self, report: Report, *, stopped: bool) -> None:
+        """Put the report in its place; its rows were added as they came."""
+        totals: dict[str, Any] = {"taken": self.source.taken, "without_outcome": self.open, "stopped": stopped}
+        await report.publish({**totals, "counts": dict(self.outcomes), "authority": dict(self.authority)})
 
-    def _name_lost(self) -> None:
-        rows = [(words(row["outcome"]), plain(row.get(self.kind.name)), reason(row)) for row in self.lost]
-        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        if rows:
-            self.screen.say("")
-        for outcome, name, why in rows:
-            self.screen.amiss(f"   {outcome.ljust(wide[0])}  {name.ljust(wide[1])}  {why}")
-        if self.bad > len(rows):
-            more = "the report names them" if self.report else "--report FILE names them all"
-            self.screen.amiss(f"   and {self.bad - len(rows):,} more; {more}")
+    async def name_lost(self) -> None:
+        """Name the first items that did not end well."""
+        rows = [(row["outcome"], row.get(self.shown.name), reason(row)) for row in self.lost]
+        self.name(
+            rows, self.bad - len(rows), "the report names them" if self.report else "--report FILE names them all"
+        )
+
+    async def interrupted(self) -> None:
+        """Say how many items have no outcome."""
+        if self.open:
+            self.go_on = f": {self.open:,} of {self.source.taken:,} items have no outcome"
+        await super().interrupted()
 
 
-def print_line(screen: Screen, row: Row, stop: Stop) -> None:
-    """Print an outcome as a JSON line, if that is asked for; a reader that has left is a reason to stop."""
-    try:
-        screen.line(row)
-    except OSError as error:
-        if error.errno not in LEFT:
-            raise
-        unheard()
-        screen.problem("whoever read stdout has left")
-        stop.ask()
+def counted(row_type: RowType, counts: Mapping[str, int], total: Count, refused: int) -> Iterator[Count]:
+    """Yield the rows of a table: each state with its meaning, the total, and what the tax authority refuses."""
+    for state, meaning in row_type.outcomes.items():
+        if number := counts.get(state):
+            yield Count(words(state), f"{number:,}", meaning, row_type.style(state))
+    yield total
+    if refused:
+        yield Count("refused", f"{refused:,}", "made, and does not stand with the tax authority", "yellow")
 
 
 def words(outcome: str) -> str:
@@ -166,79 +304,52 @@ def reason(row: Row) -> str:
     return plain(f"{error} ({', '.join(more)})" if more and error else error or ", ".join(more))
 
 
-def authority_note(counted: Mapping[str, int]) -> str:
+def authority_note(counts: Mapping[str, int]) -> str:
     """Return how many invoices stand how with the tax authority, in one line."""
-    return plain("tax authority: " + ", ".join(f"{number:,} {status}" for status, number in sorted(counted.items())))
+    return plain("tax authority: " + ", ".join(f"{number:,} {status}" for status, number in sorted(counts.items())))
+
+
+def stop_of(output: Output) -> Stop:
+    """Return a stop that tells its user what happens."""
+    return Stop(lambda: output.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
 
 
 async def carry_out(
-    kind: Kind,
-    screen: Screen,
-    work: Callable[[Account], Awaitable[None]],
+    row_type: RowType,
+    output: Output,
+    work: Callable[[BatchSummary], Awaitable[None]],
     *,
     report: Path | None,
     resume: str,
 ) -> Exit:
-    """Do a batch with its books, its report and its Ctrl-C, and give the exit code.
+    """Do a batch with its summary, its report and its Ctrl-C, and return the exit code.
 
-    `work` takes the input through `account.taking` and enters each outcome. What it raises ends the batch and is
-    told after the summary. `resume` says how to go on after a stop.
+    `work` takes the input through `batch.source` and enters each outcome. `resume` says how to go on after a stop.
     """
-    stop = Stop(lambda: screen.problem("stopping: what is in flight finishes; Ctrl-C again stops at once"))
-    taking = Taking(stop)
-    async with AsyncExitStack() as stack:
-        paper = await stack.enter_async_context(opened_report(report, kind))
-        account = Account(kind, screen, taking, paper)
-        with listening(stop):
-            try:
-                error = await error_of(work(account))
-            except asyncio.CancelledError:
-                await interrupted(account, resume=resume)
-                raise
-            return await closed(account, error, resume=resume)
+    async with opened_report(report, row_type) as opened:
+        batch = BatchSummary(row_type, output, CountedInput(stop_of(output)), opened, resume)
+        return await finish(batch, work(batch))
 
 
-async def error_of(work: Awaitable[None]) -> Exception | None:
-    """Wait for the work and give what it raised, if that is for the user and not a fault of the program."""
-    try:
-        await work
-    except (CommandError, InvoicingError, OSError, ValueError) as error:
-        return error
-    return None
+async def finish(summary: Summary, work: Awaitable[None]) -> Exit:
+    """Wait for the work of a command, end it at Ctrl-C, close its summary and return the exit code.
+
+    What the work raises is told after the summary, if it is for the user and not a fault of the program.
+    """
+    with listening(summary.stop):
+        error: Exception | None = None
+        try:
+            await work
+        except (CommandError, InvoicingError, OSError, ValueError) as raised:
+            error = raised
+        except asyncio.CancelledError:
+            await summary.interrupted()
+            raise
+        return await summary.closed(error)
 
 
-async def closed(account: Account, error: Exception | None, *, resume: str) -> Exit:
-    """Close the books: summary, report, what went wrong, how to go on; and give the exit code."""
-    if account.settled or error is None:
-        await _publish(account)
-        account.show()
-    screen, taking = account.screen, account.taking
-    if account.open and error is None:
-        screen.problem(f"item counts do not add up: {taking.taken:,} taken, {account.settled:,} outcomes")
-    if told := error or account.credential:
-        screen.failure(told)
-    code = exit_of(error, stopped=taking.cut, left=bool(account.bad or account.open))
-    if code is Exit.STOPPED:
-        screen.problem("stopped before the end", resume)
-    return code
-
-
-async def interrupted(account: Account, *, resume: str) -> None:
-    """Close the books of a batch that was ended at once: what has an outcome is reported."""
-    if account.settled:
-        await _publish(account)
-        account.show()
-    open_ = f": {account.open:,} of {account.taking.taken:,} items have no outcome" if account.open else ""
-    account.screen.problem(f"interrupted{open_}", resume)
-
-
-async def _publish(account: Account) -> None:
-    if account.report is not None:
-        await account.report.publish(account.totals())
-
-
-def exit_of(error: Exception | None, *, stopped: bool, left: bool) -> Exit:
-    """Return the exit code of a batch that came to its end, raised this error, or was stopped."""
+def _exit_of(error: Exception | None, *, stopped: bool, left: bool) -> Exit:
+    """Return the exit code of a command that came to its end, raised this error, or was stopped."""
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, ValueError) and not isinstance(error, InvoicingError):

@@ -1,4 +1,4 @@
-"""What a wrong command line is told: which word is wrong, what is near it, and whose `--help` to read."""
+"""The message for a wrong command line: which word is wrong, what is near it, and whose `--help` to read."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from itertools import takewhile
 
 from cyclopts import App, CycloptsError, UnknownCommandError, UnusedCliTokensError
 
-__all__ = ["told"]
+__all__ = ["explain"]
 
 LONG_DASHES = ("\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
 """What a text program makes of two hyphens."""
 
 
-def told(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str, str]:
+def explain(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str, str]:
     """Return what is wrong with a command line in one line, and what to do."""
     chain, path, _ = app.parse_commands(tokens)
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         message = _unknown_command(error.unused_tokens[0], path[-1], app)
-    else:
-        message = _unknown_option(tokens, path[-1]) or _plainly(error)
+    elif not (message := _unknown_option(tokens, path[-1])):
+        message = str(error)
+        if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            unused = ", ".join(map(repr, error.unused_tokens))
+            message = f"Not known what to do with {unused}: too many arguments, or quotes are missing."
     if dashed := next((token for token in tokens if token.startswith(LONG_DASHES)), None):
         return message, f"{dashed} begins with a long dash: write --{dashed.lstrip(''.join(LONG_DASHES) + '-')}"
     return message, f"`{' '.join(('invoicing-async', *chain, '--help'))}` shows what there is."
@@ -32,7 +35,8 @@ def _unknown_command(word: str, at: App, app: App) -> str:
         near = _near(word, (name for name in at if name.startswith("-")))
         return f"Unknown option: {word}.{near or ' The options of a command stand behind it.'}"
     commands = [*_commands(at)]
-    near = _near(word, commands) or _near(word, _deeper(app))
+    of_groups = (f"{group} {name}" for group in _commands(app) for name in _commands(app[group]))
+    near = _near(word, commands) or _near(word, of_groups)
     return f'Unknown command "{word}".{near} Available commands: {", ".join(commands)}.'
 
 
@@ -46,20 +50,8 @@ def _unknown_option(tokens: Sequence[str], at: App) -> str:
     return ""
 
 
-def _plainly(error: CycloptsError) -> str:
-    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        words = ", ".join(map(repr, error.unused_tokens))
-        return f"Not known what to do with {words}: too many arguments, or quotes are missing."
-    return str(error)
-
-
 def _commands(at: App) -> Iterator[str]:
     return (name for name in at if not name.startswith("-"))
-
-
-def _deeper(app: App) -> Iterator[str]:
-    """Return the commands of the groups, each as it is to be written."""
-    return (f"{group} {name}" for group in _commands(app) for name in _commands(app[group]))
 
 
 def _near(word: str, names: Iterable[str]) -> str:

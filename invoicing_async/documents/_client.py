@@ -51,15 +51,18 @@ class OrderDocuments(Feature):
 
     def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES, content_types: Iterable[str] = GENERIC) -> None:
         at_least_one("max_bytes", max_bytes)
+        if isinstance(content_types, (str, bytes)):
+            raise ValueError("content_types must be several types, not one text")
+        judged_types = PDF_TYPES | {name.strip().lower() for name in content_types}
         self._session = session
-        kind = Pdf(PDF_TYPES | _types(content_types), _JUDGED)
+        kind = Pdf(judged_types, _JUDGED)
         self._fetching = Fetching(session, DocumentReader(kind, session.clock, session.timeouts, max_bytes))
 
     @asynccontextmanager
     async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
         """Pass an invoice through without touching the disk, for a web response.
 
-        A document of up to 1 MiB, as nearly every one is, is read whole and proved before the block begins: every
+        A document of up to 1 MiB, as nearly every one is, is read whole and checked before the block begins: every
         failure is retried and raised as for `download`, and the block holds nothing of the session. Of a larger one
         the block begins with its head; then nothing is repeated and `chunks` raises. Its place in
         `Limits.concurrency` is held only while `chunks` is waited for, and only that time counts for `Timeouts.floor`
@@ -78,7 +81,7 @@ class OrderDocuments(Feature):
 
     async def _opened(self, order_id: str, response: Response) -> tuple[str, bytes | Body]:
         served = served_filename(response)
-        return safe_name(served) if served else file_name(order_id), await self._fetching.receiver.open(response)
+        return safe_name(served) if served else file_name(order_id), await self._fetching.reader.open(response)
 
     async def download(
         self,
@@ -93,7 +96,7 @@ class OrderDocuments(Feature):
     ) -> SavedDocument:
         """Save an invoice whole, or leave nothing.
 
-        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that stands there, also one
+        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that is there, also one
         that came meanwhile (`attempts` is then 0), and renames a broken file (`set_aside`); with `served_name` it
         keeps what has the very same content; "new name" takes the next free name, "replace" replaces it. `durable`
         returns only after file and folder are on the disk. `layout` names the file below `folder`, with
@@ -157,12 +160,12 @@ class OrderDocuments(Feature):
         served_name: bool = False,
         day: date | None = None,
     ) -> BatchSaver:
-        """Prepare the folder and give what saves one id after the other: the inside of `download_many`."""
+        """Prepare the folder and return what saves one id after the other, as `download_many` does."""
         saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         return await self._saver(saving, None)
 
     async def _saver(self, saving: SaveOptions, seen: DigestSet | None) -> BatchSaver:
-        fresh = await self.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
+        fresh = await saving.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
         return BatchSaver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     @property
@@ -193,11 +196,6 @@ class OrderDocuments(Feature):
             durable=durable,
             layout=layout if isinstance(layout, Layout) else Layout(layout),
             served_name=served_name,
+            disk=self.disk,
             day=day or datetime.fromtimestamp(self._session.clock.now(), UTC).date(),
         )
-
-
-def _types(content_types: Iterable[str]) -> frozenset[str]:
-    if isinstance(content_types, (str, bytes)):
-        raise ValueError("content_types must be several types, not one text")
-    return frozenset(name.strip().lower() for name in content_types)

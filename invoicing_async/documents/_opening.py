@@ -11,7 +11,7 @@ __all__ = ["OpenDocument", "Whole"]
 
 
 class OpenDocument:
-    """An invoice on its way: `filename` is safe for a header or a folder, `size` in bytes or None if nobody knows.
+    """An invoice that is passed on: `filename` is safe for a header or a folder, `size` in bytes or None if unknown.
 
     `chunks` is read once; of a large document it raises `IncompleteDocumentError` if what came is not one whole PDF.
     """
@@ -29,7 +29,7 @@ class OpenDocument:
 
 
 class Whole:
-    """A document that is here, as the one chunk of itself."""
+    """A document in memory, as an iterator of one chunk."""
 
     def __init__(self, body: bytes) -> None:
         self._left: bytes | None = body

@@ -1,27 +1,26 @@
-"""One order's document saved: where to, whether one stands there, and what became of it."""
+"""One order's document saved: where to, whether one is there already, and its outcome."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from .._core.answers import shown
 from .._core.causes import of_document
 from .._core.http import Repeat, Request, Response, path
 from .._core.ramp import Cause, Verdict
-from .._files.body import DocumentReader, Place
+from .._files.body import DocumentReader
 from .._files.disposition import from_content_disposition
 from .._files.existing import Published, whole_document
 from .._files.layout import Layout
 from .._files.names import child, file_name
-from .._files.pdf import Checker
-from .._files.publish import OnExisting
+from .._files.pdf import PdfValidator
+from .._files.publish import Destination, OnExisting
 from .._files.tempfile import probe
 from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
@@ -80,27 +79,21 @@ class SaveOptions:
     layout: Layout
     served_name: bool
     day: date
+    disk: DiskWriter
 
-    def place(self, order_id: str, served: str | None = None) -> Place:
-        return Place(
+    def destination(self, order_id: str, served: str | None = None) -> Destination:
+        if served is None and self.layout is PLAIN:
+            target = child(self.folder, file_name(order_id))
+        else:
+            target = self.layout.below(self.folder, order_id, day=self.day, name=served)
+        return Destination(
             folder=self.folder,
-            target=self._target(order_id, served),
+            target=target,
             on_existing=self.on_existing,
             # What the service calls a document may be what it calls another one.
-            proof=None if self.served_name else Checker,
+            validator=None if self.served_name else PdfValidator,
             durable=self.durable,
         )
-
-    def known_place(self, order_id: str, replace: Path | None) -> Place | None:
-        """Return the place if it does not depend on the answer; `replace` is a file of ours that is to be replaced."""
-        if replace is not None:
-            return Place(folder=self.folder, target=replace, on_existing=OnExisting.REPLACE, durable=self.durable)
-        return None if self.served_name else self.place(order_id)
-
-    def _target(self, order_id: str, served: str | None) -> Path:
-        if served is None and self.layout is PLAIN:
-            return child(self.folder, file_name(order_id))
-        return self.layout.below(self.folder, order_id, day=self.day, name=served)
 
     @property
     def looks_first(self) -> bool:
@@ -112,71 +105,65 @@ class _Received:
     """A whole document: its bytes, or where a large one was published already."""
 
     body: bytes | Published
-    place: Place
+    destination: Destination
     request_id: str | None
 
 
-class _Reading:
-    """Reads one answer to a document. No closure: a batch makes a million, and cells are work for the collector."""
+@define(eq=False)
+class _Attempts:
+    """The attempts at one document: how each answer is read, and how many there were.
 
-    __slots__ = ("_disk", "_order_id", "_place", "_receiver", "_saving")
+    No closures: a batch makes a million, and cells are work for the collector.
+    """
 
-    def __init__(
-        self, receiver: DocumentReader, disk: DiskWriter, saving: SaveOptions, order_id: str, place: Place | None
-    ) -> None:
-        self._receiver = receiver
-        self._disk = disk
-        self._saving = saving
-        self._order_id = order_id
-        self._place = place
+    _reader: DocumentReader
+    _saving: SaveOptions
+    _order_id: str
+    _destination: Destination | None
+    """None if it depends on the answer."""
+    _sleep: Sleep
+    number: int = field(default=1, init=False)
 
-    async def __call__(self, response: Response) -> _Received:
-        place = self._place or self._saving.place(self._order_id, served_filename(response))
-        body = await self._receiver.receive(response, self._disk, place)
-        return _Received(body, place, shown(response.header("x-request-id")))
+    async def read(self, response: Response) -> _Received:
+        destination = self._destination or self._saving.destination(self._order_id, served_filename(response))
+        body = await self._reader.receive(response, self._saving.disk, destination)
+        return _Received(body, destination, shown(response.header("x-request-id")))
 
-
-class CountedSleep:
-    """A sleep that counts, so that a document knows how many attempts it took."""
-
-    def __init__(self, sleep: Sleep) -> None:
-        self._sleep = sleep
-        self.attempts = 1
-
-    async def __call__(self, seconds: float) -> None:
-        self.attempts += 1
+    async def sleep(self, seconds: float) -> None:
+        self.number += 1
         await self._sleep(seconds)
 
 
 @frozen
 class Fetching:
-    """Saves one document: what stands there already, or what the service gives."""
+    """Saves one document, or returns the one that is there already."""
 
     session: Session
-    receiver: DocumentReader
-
-    @property
-    def disk(self) -> DiskWriter:
-        return self.session.resource(DiskWriter)
+    reader: DocumentReader
 
     async def kept(self, order_id: str, saving: SaveOptions) -> SavedDocument | None:
-        """Return the whole document that stands under the id's name; None if there is none."""
-        target = saving.place(order_id).target
-        found = await self.disk.run(lambda: whole_document(target))
+        """Return the whole document that has the id's name already; None if there is none."""
+        target = saving.destination(order_id).target
+        found = await saving.disk.run(lambda: whole_document(target))
         return None if found is None else saved_document(order_id, found, attempts=0)
 
     async def fetched(
         self, order_id: str, request: Request, saving: SaveOptions, sleep: Sleep, *, replace: Path | None = None
     ) -> SavedDocument:
-        """Ask for the document and save it."""
-        disk = self.disk
-        counted = CountedSleep(sleep)
-        reading = _Reading(self.receiver, disk, saving, order_id, saving.known_place(order_id, replace))
-        received = await self.session.call(request, reading, sleep=counted)
-        published = received.body if isinstance(received.body, Published) else await store_body(received, disk)
+        """Ask for the document and save it; `replace` is a file of ours that is to be replaced."""
+        if replace is None:
+            known = None if saving.served_name else saving.destination(order_id)
+        else:
+            folder, durable = saving.folder, saving.durable
+            known = Destination(folder=folder, target=replace, on_existing=OnExisting.REPLACE, durable=durable)
+        attempts = _Attempts(self.reader, saving, order_id, known, sleep)
+        received = await self.session.call(request, attempts.read, sleep=attempts.sleep)
+        published = received.body
+        if isinstance(published, bytes):
+            published = await saving.disk.store(received.destination, published)
         if published.kept:
             return saved_document(order_id, published, attempts=0)
-        document = saved_document(order_id, published, attempts=counted.attempts, request_id=received.request_id)
+        document = saved_document(order_id, published, attempts=attempts.number, request_id=received.request_id)
         if self.session.hears():
             event = DocumentSaved(**last_call(), order_id=order_id, path=document.path, size=document.size)
             self.session.tell(event)
@@ -185,7 +172,7 @@ class Fetching:
 
 @frozen
 class BatchSaver:
-    """Decides the fate of one id of a batch after the other."""
+    """Saves one id of a batch after the other and returns its outcome."""
 
     _fetching: Fetching
     _saving: SaveOptions
@@ -207,7 +194,7 @@ class BatchSaver:
                 if kept is not None:
                     return Skipped(order_id, kept)
             fetched = await fetching.fetched(order_id, request, saving, sleep, replace=replace)
-            # Somebody else's stood there when it came.
+            # Somebody else's was there when it came.
             return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
@@ -225,14 +212,14 @@ class BatchSaver:
     async def _is_for_all(self) -> bool:
         """Tell whether the next document would meet this trouble too, by saving one for a moment."""
         try:
-            await self._fetching.disk.run(partial(probe, self._saving.folder))
+            await self._saving.disk.run(partial(probe, self._saving.folder))
         except OSError:
             return True
         return False
 
 
 def judged(outcome: DownloadOutcome) -> Cause | Verdict:
-    """Tell what an outcome says of the service."""
+    """Tell what an outcome says of the service's state."""
     match outcome:
         case Saved():
             return Verdict.WELL
@@ -256,19 +243,6 @@ def invoice_request(order_id: str) -> Request:
 
 def served_filename(response: Response) -> str | None:
     return from_content_disposition(response.header("Content-Disposition")) or None
-
-
-def store_body(received: _Received, disk: DiskWriter) -> Awaitable[Published]:
-    body, place = received.body, received.place
-    assert isinstance(body, bytes)  # noqa: S101 - what is not published yet is in memory; for the type checker
-    return disk.store(
-        place.folder,
-        place.target,
-        body,
-        on_existing=place.on_existing,
-        proof=place.proof,
-        durable=place.durable,
-    )
 
 
 def saved_document(order_id: str, found: Published, *, attempts: int, request_id: str | None = None) -> SavedDocument:

@@ -6,60 +6,48 @@ from decimal import Decimal
 from re import compile as compiled
 from typing import Any
 
-from attrs import define, field, fields_dict, frozen
+from attrs import AttrsInstance, define, field, frozen
 
 from .._einvoices.shape import WireNames
 from .._einvoices.spreadsheet import DecimalMark, addresses, code_fault, formula_fault, is_grouped, number, vat_rate
+from .._values.field_rules import FieldRule, Kind, field_rules
 from .._values.table import BOM, LineFault
 from ..errors import Fault
-from ..models import Consumer, InvoiceLine, PaymentMethod, SubmitToTax
+from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax, VatRate
 from ._records import NUL, SHOWN
 
 __all__ = [
     "COLUMNS",
-    "CONSUMER_CODES",
     "EXTRA",
     "INVOICE",
     "LINE",
     "LINE_PATH",
     "NAMELESS",
+    "REQUIRED",
     "Numbers",
     "Row",
     "Table",
     "converted",
 ]
 
-INVOICE = ("key", "invoice_template_id", "payment_method", "has_tax_authority_code")
+
+def _columns(model: type[AttrsInstance], prefix: str = "") -> dict[str, FieldRule]:
+    return {prefix + name: rule for name, rule in field_rules(model).items() if rule.column}
 
 
-_CONSUMER = tuple(f"consumer_{name}" for name in fields_dict(Consumer))
+_INVOICE, _LINE = _columns(InvoiceDraft), _columns(InvoiceLine)
+_RULES = _INVOICE | _columns(Consumer, "consumer_") | _columns(SubmitToTax, "submit_to_tax_") | _LINE
 
 
-_SUBMIT = tuple(f"submit_to_tax_{name}" for name in fields_dict(SubmitToTax))
+INVOICE, LINE, COLUMNS = tuple(_INVOICE), tuple(_LINE), tuple(_RULES)
+"""The columns of a CSV file: those of an invoice, of a line, and all of them, `extra_NAME` apart."""
 
 
-LINE = tuple(fields_dict(InvoiceLine))
-
-
-COLUMNS = (*INVOICE, *_CONSUMER, *_SUBMIT, *LINE)
-"""The columns of a CSV file, `extra_NAME` apart."""
+REQUIRED = tuple(name for name, rule in (_INVOICE | _LINE).items() if rule.required)
 
 
 EXTRA = "extra_"
-
-
-_NUMBERS = frozenset({"price", "quantity", "tax_amount", "discount_amount", "amount"})
-
-
-_FLAGS = frozenset(
-    {"has_tax_authority_code", "submit_to_tax_send_mail", "submit_to_tax_automatic", "is_promotion"},
-)
-
-
-CONSUMER_CODES = ("code", "tax_code", "citizen_identification", "phone", "bank_account")
-
-
-_CODES = frozenset({"key", "code", *(f"consumer_{name}" for name in CONSUMER_CODES)})
+_EXTRA = FieldRule(kind=Kind.TEXT, types=(str,), code=True)
 
 
 NAMELESS = "(no name)"
@@ -124,35 +112,31 @@ class Row:
 
 def converted(row: Row, column: str, text: str, numbers: Numbers) -> Any:
     """Convert a cell; one that cannot be is noted and kept as it is, so that the limits of the rest are checked."""
+    rule = _RULES.get(column, _EXTRA)
     if NUL in text:
         row.fault(column, "holds a NUL byte")
     elif not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
         row.fault(column, "is not UTF-8")
-    elif column in _NUMBERS:
+    elif rule.kind is Kind.NUMBER:
         # One that is not understood stays a text that nobody takes for a number.
         return _read(row, column, numbers.read(row.line, text), f"not read: {text}")
-    elif column in _FLAGS:
+    elif rule.kind is Kind.FLAG:
         return _flag(row, column, text)
-    elif column == "vat_rate":
+    elif rule.members is VatRate:
         return _read(row, column, vat_rate(text), text)
-    elif column == "payment_method":
-        return PaymentMethod.__members__.get(text, text)
-    elif column == "submit_to_tax_emails":
+    elif rule.members is not None:
+        return rule.members.__members__.get(text, text)
+    elif tuple in rule.types:
         return addresses(text)
-    elif message := _text_fault(column, text):
+    elif message := code_fault(text) if rule.code else formula_fault(text):
         row.fault(column, message)
+    elif BOM in text:
+        row.fault(column, "holds a byte order mark, U+FEFF")
     return text
 
 
-def _text_fault(column: str, text: str) -> str:
-    """Say what keeps a cell of text from being what its owner wrote; empty if nothing does."""
-    if column in _CODES or column.startswith(EXTRA):
-        return code_fault(text)
-    return formula_fault(text) or ("holds a byte order mark, U+FEFF" if BOM in text else "")
-
-
 def _read(row: Row, column: str, found: Any, text: str) -> Any:
-    """Return what was read of a cell, or note its fault and give the text."""
+    """Return what was read of a cell, or note its fault and return the text."""
     if not isinstance(found, Fault):
         return found
     row.fault(column, found.message)

@@ -10,12 +10,10 @@ from typing import Any
 from .._einvoices import rules
 from .._values.table import BOM, Head, LineFault, Numbered, head_of
 from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax, unchecked
-from ._csv_cells import COLUMNS, EXTRA, INVOICE, LINE, LINE_PATH, NAMELESS, Numbers, Row, Table, converted
+from ._csv_cells import COLUMNS, EXTRA, INVOICE, LINE, LINE_PATH, NAMELESS, REQUIRED, Numbers, Row, Table, converted
 from ._records import SHOWN, Record, canonical
 
 __all__ = ["csv_records"]
-
-_REQUIRED = ("key", "invoice_template_id", "name", "unit", "price", "quantity")
 
 
 def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
@@ -28,7 +26,7 @@ def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
     table.numbers.points_may_group = head.delimiter != ","
     header = [_column(name) for name in head.names]
     yield Record(head.line, faults=tuple(_header_faults(header, head.line)))
-    missing = frozenset(_REQUIRED) - set(header)
+    missing = frozenset(REQUIRED) - set(header)
     for group in _groups(_rows(source, head, header, table)):
         yield _grouped(group, missing, table)
     yield Record(head.line, faults=table.numbers.fault(head.line))
@@ -51,7 +49,7 @@ def _header_faults(header: list[str], line: int) -> Iterator[LineFault]:
             near = get_close_matches(column.lower(), sorted(COLUMNS), 1)
             meant = f"; did you mean {near[0]}?" if near else ""
             yield LineFault("", f"is not a column that is known here{meant}", line, shown)
-    for column in _REQUIRED:
+    for column in REQUIRED:
         if column not in header:
             yield LineFault("", "is required and is not among the columns", line, column)
 

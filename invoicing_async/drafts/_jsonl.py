@@ -8,13 +8,19 @@ from decimal import Decimal
 from .._einvoices.draft_json import load_draft
 from .._einvoices.shape import WireNames
 from .._einvoices.spreadsheet import code_fault
+from .._values.field_rules import field_rules
 from .._values.table import BOM, LineFault, decoded, ended
 from ..errors import DraftError
-from ..models import InvoiceDraft
-from ._csv_cells import CONSUMER_CODES
+from ..models import Consumer, InvoiceDraft, InvoiceLine, SubmitToTax
 from ._records import NUL, Record, canonical
 
 __all__ = ["jsonl_records"]
+
+_CODES: dict[type, tuple[str, ...]] = {type(None): ()} | {
+    model: tuple(name for name, rule in field_rules(model).items() if rule.code)
+    for model in (InvoiceDraft, Consumer, SubmitToTax, InvoiceLine)
+}
+"""What a spreadsheet spoils unseen, by model."""
 
 
 def jsonl_records(lines: Iterable[str | bytes], names: WireNames, rounding: Decimal | None) -> Iterator[Record]:
@@ -48,13 +54,12 @@ def _json_record(at: int, text: str, names: WireNames, rounding: Decimal | None)
     except DraftError as error:
         faults = (LineFault("" if fault.path == "draft" else fault.path, fault.message, at) for fault in error.faults)
         return Record(at, faults=tuple(faults))
-    odd = tuple(LineFault(path, message, at) for path, message in _code_faults(draft))
-    return Record(at, canonical(draft), odd)
-
-
-def _code_faults(draft: InvoiceDraft) -> Iterator[tuple[str, str]]:
-    """Return what a spreadsheet did to the codes of a draft, each with its path."""
-    codes = [("key", draft.key)]
-    codes += [(f"consumer.{name}", getattr(draft.consumer, name, None) or "") for name in CONSUMER_CODES]
-    codes += [(f"lines[{index}].code", line.code or "") for index, line in enumerate(draft.lines)]
-    return ((path, message) for path, code in codes if (message := code_fault(code)))
+    parts: list[tuple[str, object]] = [
+        ("", draft),
+        ("consumer.", draft.consumer),
+        ("submit_to_tax.", draft.submit_to_tax),
+    ]
+    parts += [(f"lines[{index}].", line) for index, line in enumerate(draft.lines)]
+    codes = ((where + name, getattr(part, name)) for where, part in parts for name in _CODES[type(part)])
+    odd = (LineFault(path, message, at) for path, code in codes if code and (message := code_fault(code)))
+    return Record(at, canonical(draft), tuple(odd))

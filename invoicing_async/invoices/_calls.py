@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -30,6 +31,13 @@ __all__ = ["Calls", "Endpoints"]
 
 _JSON = {"Accept": "application/json"}
 
+
+_MAY_DECLARE = re.compile(rb'"success"|\0').search
+"""Finds what an error envelope under a 2xx holds; a NUL: in UTF-16 it looks otherwise."""
+
+
+CREATION = "create_invoice"
+"""The operation of a submission."""
 
 ANSWER_LIMIT = 16 * 2**20
 """The longest JSON answer that is read: an invoice of some ten thousand lines."""
@@ -73,49 +81,55 @@ class Calls:
         leaves: Callable[[], None] | None,
     ) -> InvoiceRequest:
         """Create an invoice, or say that it may exist; see `AsyncInvoices.submit`."""
-        heard = _Heard()
+        partial_answer = _PartialAnswer()
 
         def leaving() -> None:
-            heard.begin(self.session.clock.now())
+            partial_answer.begin(self.session.clock.now())
             if leaves is not None:
                 leaves()
 
-        read = partial(self._read_creation, heard)
-        try:
-            return await self.session.call(self._creation(body), read, sleep=sleep, before_send=before, on_send=leaving)
-        except InvoicingError as error:
-            if fate(error) is not Fate.IN_DOUBT:
-                raise
-            doubt = _in_doubt(error, key, body, heard)
-            self._tell_doubt(key, doubt.status)
-            raise doubt from error
-        except BaseException:
-            if heard.sent_at is not None:
-                self._tell_doubt(key, heard.status)
-            raise
+        async def back_off(seconds: float) -> None:
+            partial_answer.sent_at = None  # what was sent is known to have made nothing
+            await (sleep or self.session.clock.sleep)(seconds)
 
-    def _tell_doubt(self, key: str, status: int | None) -> None:
-        if self.session.hears(logging.WARNING):
-            self.session.tell(SubmissionInDoubt(**last_call() | {"status": status}, key=key))
-
-    def _creation(self, body: bytes) -> Request:
-        return Request(
+        request = Request(
             method="POST",
             path=self._endpoints.create,
             headers=_JSON | {"Content-Type": "application/json"},
             body=body,
             repeat=Repeat.IF_NOT_SENT,
-            operation="create_invoice",
+            operation=CREATION,
         )
+        read = partial(self._read_creation, partial_answer)
+        try:
+            return await self.session.call(request, read, sleep=back_off, before_send=before, on_send=leaving)
+        except InvoicingError as error:
+            if fate(error) is not Fate.IN_DOUBT:
+                raise
+            doubt = _in_doubt(error, key, body, partial_answer)
+            self._tell_doubt(key, doubt.status)
+            raise doubt from error
+        except BaseException:
+            if partial_answer.sent_at is not None:
+                self._tell_doubt(key, partial_answer.status)
+            raise
 
-    def status(self, request_id: str, retry: RetryPolicy | None) -> Coroutine[Any, Any, InvoiceRequest]:
-        """Ask once what became of a request."""
+    def _tell_doubt(self, key: str, status: int | None) -> None:
+        if self.session.hears(logging.WARNING):
+            about = last_call() | {"operation": CREATION, "status": status}
+            self.session.tell(SubmissionInDoubt(**about, key=key))
+
+    def status(
+        self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None
+    ) -> Coroutine[Any, Any, InvoiceRequest]:
+        """Ask once what became of a request; `seconds` bound a poll, which is not repeated by itself."""
         request = Request(
             method=self._endpoints.status_method,
             path=self._endpoints.status.format(request_id),
             headers=_JSON,
             operation="invoice_status",
         )
+        retry = retry if seconds is None else _one_poll(seconds)
         return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
@@ -130,43 +144,50 @@ class Calls:
 
     async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:
         body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
+        if _MAY_DECLARE(body):
+            self._raise_declared(response, body)
         return decode_request(body, request_id=request_id, status=response.status)
 
-    async def _read_creation(self, heard: _Heard, response: Response) -> InvoiceRequest:
+    async def _read_creation(self, partial_answer: _PartialAnswer, response: Response) -> InvoiceRequest:
         """Read what a submission was answered, keeping what comes of it before anything can fail."""
-        heard.status = response.status
+        partial_answer.status = response.status
         body = response.arrived()
         if body is None:
-            await heard.read(response.chunks())
+            await partial_answer.read(response.chunks())
         else:
-            heard.body += body
+            partial_answer.body += body
         try:
-            self._refuse(response, bytes(heard.body))
-            return decode_request(bytes(heard.body), status=response.status)
+            if _MAY_DECLARE(partial_answer.body):
+                self._raise_declared(response, bytes(partial_answer.body))
+            return decode_request(bytes(partial_answer.body), status=response.status)
         except InvoicingError:
             raise
         except Exception as error:
-            text, head = f"the answer could not be read: {type(error).__name__}", bytes(heard.body)
+            text, head = f"the answer could not be read: {type(error).__name__}", bytes(partial_answer.body)
             raise ProtocolError(text, head=head, request_ids=named_ids(head)) from error
 
     async def read_export(self, response: Response) -> Export:
         """Read whether the document is there, and where."""
         body = await response.read(ANSWER_LIMIT)
-        self._refuse(response, body)
+        if _MAY_DECLARE(body):
+            self._raise_declared(response, body)
         return decode_export(body)
 
-    def _refuse(self, response: Response, body: bytes) -> None:
+    def _raise_declared(self, response: Response, body: bytes) -> None:
         """Raise the error envelope that may come under a 2xx."""
-        if b'"success"' not in body and b"\0" not in body:  # a NUL: in UTF-16 it looks otherwise
-            return
         error = error_from(response.status, response.header, body, now=self.session.clock.now())
         if error is not None:
             raise error
 
 
+@lru_cache(maxsize=16)
+def _one_poll(seconds: float) -> RetryPolicy:
+    # A failed poll is made up for by the next one on the schedule, not by a retry of its own.
+    return RetryPolicy(attempts=1, deadline=seconds)
+
+
 @define
-class _Heard:
+class _PartialAnswer:
     """What came of an answer to a submission so far, whatever becomes of the rest; of the last attempt only."""
 
     sent_at: float | None = None
@@ -186,9 +207,9 @@ class _Heard:
                 raise ProtocolError(text, head=head, request_ids=named_ids(head))
 
 
-def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> SubmissionInDoubtError:
+def _in_doubt(error: InvoicingError, key: str, body: bytes, partial_answer: _PartialAnswer) -> SubmissionInDoubtError:
     """Say that an invoice may exist, with everything that the answer said of it."""
-    answer = bytes(heard.body) or error.answer
+    answer = bytes(partial_answer.body) or error.answer
     # An answer that came whole was read; of one that broke off its beginning is searched.
     ids = error.request_ids if isinstance(error, (ApiError, ProtocolError)) else named_ids(answer)
     named = f"; the answer names {', '.join(ids)}" if ids else ""
@@ -196,8 +217,8 @@ def _in_doubt(error: InvoicingError, key: str, body: bytes, heard: _Heard) -> Su
         f"invoice {key!r} may or may not have been created: {error}{named}",
         key=key,
         body_sha256=sha256(body).hexdigest(),
-        sent_at=heard.sent_at,
-        status=heard.status or getattr(error, "status", None),
+        sent_at=partial_answer.sent_at,
+        status=partial_answer.status or getattr(error, "status", None),
         code=getattr(error, "code", None),
         request_ids=ids,
         answer=answer,

@@ -13,9 +13,8 @@ from .._core.tasks import started
 from .._einvoices.poll_scheduler import Schedule, Scheduler
 from .._einvoices.rules import rounding_unit
 from .._einvoices.shape import WireNames
-from .._files.body import Place
 from .._files.names import file_name, parsed
-from .._files.publish import OnExisting
+from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
@@ -25,7 +24,7 @@ from ._calls import Calls, Endpoints
 from ._exports import KINDS, Exporting
 from ._kept import MAX_BYTES, beside, kept_document, saved_export
 from ._submissions import Submissions, SubmitOutcome, judge_outcome
-from ._waiting import AnyUuid, Collector, Polls, Single, checked_uuid
+from ._waiting import AnyUuid, Collector, PollObserver, Single, checked_uuid
 from ._waits import schedule_of
 
 __all__ = ["AsyncInvoices"]
@@ -51,13 +50,12 @@ class AsyncInvoices(Feature):
         names, endpoints = names or WireNames(), endpoints or Endpoints()
         self._calls = Calls(session, names=names, endpoints=endpoints, rounding=rounding_unit(rounding))
         self._max_bytes = max_bytes
-        polls = Polls(self._calls)
         self._scheduler = Scheduler(
-            polls.ask,
+            self._calls.status,
             clock=session.clock,
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
-            heard=polls.heard,
+            on_answer=PollObserver(session).on_answer,
             sleep=session.sleep,
         )
 
@@ -69,7 +67,7 @@ class AsyncInvoices(Feature):
         before: Callable[[], Awaitable[None]] | None = None,
         leaves: Callable[[], None] | None = None,
     ) -> InvoiceRequest:
-        """Submit a draft once and give the service's request, which may be terminal at once.
+        """Submit a draft once and return the service's request, which may be terminal at once.
 
         Tried again only if the draft provably was not sent, or a declared answer refused it for now (SYS_DEP_503,
         429). Raises `DraftError` with every fault before anything is sent, `SubmissionInDoubtError` if the
@@ -97,7 +95,7 @@ class AsyncInvoices(Feature):
 
     async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (README B.2). Raises `ValueError` for an id that is no UUID."""
-        return await self._calls.status(checked_uuid(request_id, "request_id"), retry)
+        return await self._calls.status(checked_uuid(request_id, "request_id"), retry=retry)
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Submit a draft and wait for its end; raises as `submit` and `wait` do.
@@ -116,7 +114,7 @@ class AsyncInvoices(Feature):
             raise
 
     async def wait(self, request_id: AnyUuid, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
-        """Poll until the request is SUCCESS or FAILED and give its last answer; both are answers.
+        """Poll until the request is SUCCESS or FAILED and return its last answer; both are answers.
 
         `poller` is a `Poller` or any iterable of waits in seconds. The same request awaited in several places is
         polled once, as the most eager of them wants it. The last poll begins by the end of the poller's time. A poll
@@ -141,7 +139,7 @@ class AsyncInvoices(Feature):
         *,
         poller: Schedule | Iterable[float] | None = None,
     ) -> AsyncGenerator[InvoiceRequest | Unsettled]:
-        """Wait for any number of requests and give each one's end, as they finish.
+        """Wait for any number of requests and yield each one's end, as they finish.
 
         An async iterable may go on giving ids while others are waited for. A request whose wait ends without an
         answer is given as `Unsettled`; a credential that is refused for good ends all waits so. First polls are spread
@@ -188,7 +186,7 @@ class AsyncInvoices(Feature):
         number = checked_uuid(invoice_id, "invoice_id")
         below = file_name(number, suffix=f".{format}") if name is None else name
         target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
-        place = Place(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
+        place = Destination(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
         if place.on_existing is OnExisting.KEEP:
             disk = self._session.resource(DiskWriter)
             kept = await disk.run(lambda: kept_document(target, KINDS[format], since))
@@ -209,7 +207,7 @@ class AsyncInvoices(Feature):
     def submit_many(
         self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
     ) -> AsyncGenerator[SubmitOutcome]:
-        """Submit any number of drafts and give one outcome for each, as they finish, in bounded memory.
+        """Submit any number of drafts and yield one outcome for each, as they finish, in bounded memory.
 
         One key is sent once: later drafts with it are given as `Duplicate`. It begins with one draft and has one more
         under way with each that is taken, up to `concurrency`. A credential that is refused for good ends the batch

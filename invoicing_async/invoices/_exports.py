@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from attrs import frozen
 
@@ -16,16 +16,20 @@ from .._core.http import Request, Response
 from .._einvoices.decode import Export
 from .._einvoices.links import MOVED, RENEWED, Link, LinkError, moved, read_link
 from .._einvoices.poll_scheduler import Schedule
-from .._files.body import DocumentReader, Place
+from .._files.body import DocumentReader
 from .._files.existing import Published
-from .._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
+from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
+from .._files.publish import Destination
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Session, Sleep
 
-__all__ = ["KINDS", "Exporting"]
+__all__ = ["KINDS", "ExportFormat", "Exporting"]
 
-KINDS: dict[str, Kind] = {
+ExportFormat: TypeAlias = Literal["pdf", "xml"]
+"""What a finished invoice is saved as. A further format stands here and in `KINDS`."""
+
+KINDS: dict[str, DocumentType] = {
     "pdf": Pdf(PDF_TYPES | GENERIC),
     "xml": Xml(frozenset({"application/xml", "text/xml"}) | GENERIC),
 }
@@ -66,7 +70,7 @@ class Exporting:
     format: str
     request: Request
     read: Callable[[Response], Awaitable[Export]]
-    place: Place
+    place: Destination
     max_bytes: int
     sleep: Sleep
 
@@ -113,7 +117,7 @@ class Exporting:
             seen.append(link.url)
             found = await self._fetched(link)
             if isinstance(found, bytes):
-                return await self._stored(found)
+                return await self.session.resource(DiskWriter).store(self.place, found)
             if not isinstance(found, _Moved):
                 return found
             try:
@@ -147,10 +151,6 @@ class Exporting:
         session = self.session
         receiver = DocumentReader(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
         return await receiver.receive(response, session.resource(DiskWriter), self.place)
-
-    async def _stored(self, body: bytes) -> Published:
-        place, disk = self.place, self.session.resource(DiskWriter)
-        return await disk.store(place.folder, place.target, body, on_existing=place.on_existing, durable=place.durable)
 
     def _error(self, text: str) -> ExportError:
         return ExportError(text, invoice_id=self.invoice_id)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from attrs import evolve
 
-from .._files.body import Place
 from .._files.existing import Published, whole_document
-from .._files.kinds import Kind
-from .._files.publish import OnExisting
+from .._files.kinds import DocumentType
+from .._files.publish import Destination, OnExisting
 from ..models import SavedDocument
 
 __all__ = ["MAX_BYTES", "beside", "kept_document", "saved_export"]
@@ -21,14 +20,14 @@ CLOCKS_APART = 120.0
 """Seconds by which the clock of a file server may be behind this machine's."""
 
 
-def kept_document(target: Path, kind: Kind, since: float | None) -> Published | None:
+def kept_document(target: Path, kind: DocumentType, since: float | None) -> Published | None:
     """Return the whole document that stands there, unless it is too old to be the one that is asked for."""
-    found = whole_document(target, kind.proof())
+    found = whole_document(target, kind.validator())
     is_older = found is not None and since is not None and target.stat().st_mtime < since - CLOCKS_APART
     return None if is_older else found
 
 
-def beside(place: Place) -> Place:
+def beside(place: Destination) -> Destination:
     """Return the place for what is not kept: another file of that name stays, and a free name is taken."""
     return evolve(place, on_existing=OnExisting.NEW_NAME) if place.on_existing is OnExisting.KEEP else place
 

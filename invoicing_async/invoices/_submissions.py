@@ -19,12 +19,6 @@ __all__ = ["Submissions", "SubmitOutcome", "judge_outcome"]
 SubmitOutcome: TypeAlias = Submitted | Rejected | InDoubt | Invalid | NotSent | Duplicate[InvoiceDraft]
 
 
-def _chained(error: BaseException, draft: InvoiceDraft) -> SubmissionInDoubtError:
-    doubt = SubmissionInDoubtError(f"invoice {draft.key!r} may or may not have been created: {error!r}", key=draft.key)
-    doubt.__cause__ = error
-    return doubt
-
-
 class Submissions:
     """The submissions of one batch: which keys it had, and of which drafts the first byte may have left."""
 
@@ -34,7 +28,7 @@ class Submissions:
         self._left: dict[int, InvoiceDraft] = {}
 
     async def submitted(self, draft: InvoiceDraft, sleep: Sleep) -> SubmitOutcome:
-        """Submit a draft once and give its outcome; raise only what ends the batch."""
+        """Submit a draft once and return its outcome; raise only what ends the batch."""
         try:
             body = self._calls.encode(draft)
             if not self._keys.add(canonical_key(draft.key)):
@@ -68,7 +62,10 @@ class Submissions:
     def abandoned(self, draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
         """Return the outcome of a draft whose submission was cut off, or never begun: what left is in doubt."""
         if self._left.pop(id(draft), None) is not None:
-            return InDoubt(draft, _chained(error, draft))
+            text = f"invoice {draft.key!r} may or may not have been created: {error!r}"
+            doubt = SubmissionInDoubtError(text, key=draft.key)
+            doubt.__cause__ = error
+            return InDoubt(draft, doubt)
         return NotSent(draft, error if isinstance(error, Exception) else SessionError(f"the batch was left: {error!r}"))
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
-from functools import lru_cache
-from typing import Any, TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from typing import TypeAlias
 
 from .._einvoices.poll_scheduler import Result, Schedule, Scheduler
 from .._einvoices.rules import NO_UUID, UUID
@@ -15,11 +14,9 @@ from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
-from ..policies import RetryPolicy
-from ..session import last_call
-from ._calls import Calls
+from ..session import Session, last_call
 
-__all__ = ["AnyUuid", "Collector", "Polls", "Single", "checked_uuid"]
+__all__ = ["AnyUuid", "Collector", "PollObserver", "Single", "checked_uuid"]
 
 AnyUuid: TypeAlias = str | uuid.UUID
 """An id of the service's, as it gives it or as a database does."""
@@ -29,20 +26,16 @@ YIELD_EVERY = 500
 """Ids read in one go."""
 
 
-class Polls:
-    """The polls of status that the scheduler asks for, and what is told of their answers."""
+class PollObserver:
+    """Tells the log and the observer about the answers of polls."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._unknown: set[str] = set()
 
-    def ask(self, request_id: str, seconds: float) -> Coroutine[Any, Any, InvoiceRequest]:
-        """Poll once, for so many seconds at most."""
-        return self._calls.status(request_id, _one_poll(seconds))
-
-    def heard(self, answer: InvoiceRequest, polls: int) -> None:
+    def on_answer(self, answer: InvoiceRequest, polls: int) -> None:
         """Tell of an answer; a status that no document names is logged once."""
-        session = self._calls.session
+        session = self._session
         if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
             self._unknown.add(answer.status)
             about = last_call() | {"status": answer.status}
@@ -50,12 +43,6 @@ class Polls:
         if session.hears():
             about = last_call() | {"status": str(answer.status)}
             session.tell(OperationPolled(**about, request_id=answer.request_id, polls=polls))
-
-
-@lru_cache(maxsize=16)
-def _one_poll(seconds: float) -> RetryPolicy:
-    # A failed poll is made up for by the next one on the schedule, not by a retry of its own.
-    return RetryPolicy(attempts=1, deadline=seconds)
 
 
 def checked_uuid(given: object, name: str) -> str:
@@ -94,9 +81,14 @@ class Collector:
 
     def deliver(self, request_id: str, result: Result) -> None:
         self._outstanding -= 1
-        self._give(_unsettled(request_id, result) if isinstance(result, Exception) else result)
+        if isinstance(result, Exception):
+            last = result.last if isinstance(result, PollTimeoutError) else None
+            status = last.status if isinstance(last, InvoiceRequest) else RequestStatus.NEW
+            self._add(Unsettled(request_id, result, status))
+        else:
+            self._add(result)
 
-    def _give(self, result: InvoiceRequest | Unsettled) -> None:
+    def _add(self, result: InvoiceRequest | Unsettled) -> None:
         self._ready.append(result)
         self._tell()
 
@@ -105,7 +97,7 @@ class Collector:
             self._news.set_result(None)
 
     async def read(self, request_ids: Iterable[AnyUuid] | AsyncIterable[AnyUuid]) -> None:
-        """Watch what is given, leaving the loop a breath now and then."""
+        """Watch what is given, yielding to the loop every `YIELD_EVERY` ids."""
         if isinstance(request_ids, AsyncIterable):
             async for request_id in request_ids:
                 self._watch(request_id)
@@ -121,7 +113,7 @@ class Collector:
         except ValueError as error:
             if not isinstance(request_id, str):
                 raise
-            self._give(Unsettled(request_id, error))
+            self._add(Unsettled(request_id, error))
             return
         if self._seen.add(number):
             self._outstanding += 1
@@ -143,11 +135,6 @@ class Collector:
         reader.cancel()
         await asyncio.wait([reader])
         if not reader.cancelled():
-            # Raised by `results` already, or nobody is left to hear it.
+            # Raised by `results` already, or nobody is left who could catch it.
             reader.exception()
         await self._scheduler.unwatch_all(self)
-
-
-def _unsettled(request_id: str, error: Exception) -> Unsettled:
-    last = error.last if isinstance(error, PollTimeoutError) else None
-    return Unsettled(request_id, error, last.status if isinstance(last, InvoiceRequest) else RequestStatus.NEW)

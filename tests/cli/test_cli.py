@@ -1,4 +1,4 @@
-"""The command line: its exit codes, its accounts, its settings, and that no secret ever leaves through it."""
+"""The command line: its exit codes, its summaries, its settings, and that no secret ever leaves through it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from invoicing_async.cli import stop
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import CommandError, Exit
 from invoicing_async.cli.input.options import Common
-from invoicing_async.cli.terminal.output import Screen
+from invoicing_async.cli.terminal.output import Output
 from invoicing_async.errors import TransportError
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -107,7 +107,7 @@ def test_what_a_command_raises_has_its_exit_code(
         raise error
 
     monkeypatch.setattr(application, "_run", failing)
-    monkeypatch.setattr(application, "unheard", lambda: None)
+    monkeypatch.setattr(application, "silence_stdout", lambda: None)
     assert run([]) == code
     assert "Traceback" not in capsys.readouterr().err
     assert run(["--debug"]) == code
@@ -137,21 +137,21 @@ def test_the_loop_is_uvloops_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -
     loop.close()
 
 
-def test_taking_counts_and_ends_when_asked() -> None:
+def test_a_counted_input_ends_when_a_stop_is_asked_for() -> None:
     """What was taken is counted; an input that ended by itself was not cut."""
     told: list[str] = []
-    taking = stop.Taking(stop.Stop(lambda: told.append("told")))
-    assert list(taking.items("ab")) == ["a", "b"]  # type: ignore[arg-type] # a plain iterable stays one
-    assert (taking.taken, taking.cut) == (2, False)
-    items = taking.items("cde")
+    source = stop.CountedInput(stop.Stop(lambda: told.append("told")))
+    assert list(source.items("ab")) == ["a", "b"]  # type: ignore[arg-type] # a plain iterable stays one
+    assert (source.taken, source.cut) == (2, False)
+    items = source.items("cde")
     assert isinstance(items, Iterator)
     assert next(items) == "c"
-    taking.stop.ask()
-    taking.stop.ask()
+    source.stop.ask()
+    source.stop.ask()
     assert list(items) == []
-    assert (taking.taken, taking.cut, told) == (3, True, ["told"])
+    assert (source.taken, source.cut, told) == (3, True, ["told"])
     later: list[int] = []
-    taking.stop.then(lambda: later.append(1))
+    source.stop.then(lambda: later.append(1))
     assert later == [1]
 
 
@@ -179,5 +179,5 @@ async def test_the_first_signal_asks_the_second_cancels_the_third_ends(monkeypat
 
 def test_the_options_screen_goes_to_the_real_streams() -> None:
     """Unless told otherwise, a command writes to stdout and stderr."""
-    seen = Screen.of(Common(json=True, quiet=True, debug=True))
+    seen = Output.of(Common(json=True, quiet=True, debug=True))
     assert (seen.json, seen.quiet, seen.debug, seen.err.stderr) == (True, True, True, True)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli_screens import ANSI, screen, shown
+from cli_screens import ANSI, memory_output, shown
 from forked import forked
 from served import command, signals, whole, write_ids
 
@@ -71,20 +71,22 @@ def test_a_demo_unlike_its_script_is_found() -> None:
     """What did not end as the sandbox meant it to is named, and the exit code is 1."""
 
     async def play() -> list[str]:
-        script = demo._script(16, 1, 0)
+        script = demo.Script.of(16, 1, 0)
         asked = stop.Stop(lambda: None)
-        performance = demo._DemoRun(script, script.sandbox(), screen(), stop.Taking(asked), stop.Taking(asked), Path())
+        performance = demo._DemoRun(
+            script, script.sandbox(), memory_output(), stop.CountedInput(asked), stop.CountedInput(asked), Path()
+        )
         await performance.downloads.add({"order_id": script.orders[0], "outcome": "failed", "attempts": 1})
         await performance.downloads.add({"order_id": script.orders[7], "outcome": "saved", "attempts": 2})
         await performance.submissions.add({"key": "k", "outcome": "in_doubt"})
         assert performance._code() == Exit.SOME_LEFT
         performance._show(1.0)
-        assert re.search(r"failed +1 ", shown(performance.screen.out))
-        assert re.search(r"others +1 ", shown(performance.screen.out))
+        assert re.search(r"failed +1 ", shown(performance.output.out))
+        assert re.search(r"others +1 ", shown(performance.output.out))
         return performance.unlike_script()
 
     wrong = asyncio.run(play())
-    orders = demo._script(16, 1, 0).orders
+    orders = demo.Script.of(16, 1, 0).orders
     assert wrong == [orders[0], orders[7], "k", "14 without an outcome"]
 
 

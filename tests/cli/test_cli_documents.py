@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from cli_screens import ANSI
-from served import SECRETS, json_lines, signals, whole, write_ids
+from served import SECRETS, Cli, json_lines, signals, whole, write_ids
 
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
+from invoicing_async.reports import Report
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -187,3 +188,24 @@ def test_a_second_signal_stops_at_once(
         assert run(["documents", "download", str(file), "--to", "out", "--concurrency", "8"]) == Exit.INTERRUPTED
     assert "interrupted: 8 of 15 items have no outcome" in capsys.readouterr().err
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".pdf"] * 7
+
+
+@pytest.mark.parametrize("durable", [(), ("--run", "m.db")])
+def test_a_report_that_cannot_be_written_is_told_beside_the_summary(
+    durable: tuple[str, ...], services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was downloaded is shown all the same; the exit code is 1, with and without a run file."""
+    services()
+    write_ids(Path("ids"), 2)
+
+    async def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "r.csv")
+
+    with monkeypatch.context() as context:
+        context.setattr(Report, "publish", full)
+        code, out, err = cli("documents", "download", "ids", "--to", "out", "--report", "r.csv", *durable)
+    assert code == Exit.SOME_LEFT
+    assert "No space left" in err
+    assert re.search(r"saved +2 ", out)
+    assert " Report " not in out
+    assert len(list(Path("out").iterdir())) == 2

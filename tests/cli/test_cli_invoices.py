@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from cli_screens import screen, shown
+from cli_screens import memory_output, shown
 from served import json_lines, signals, write_drafts
 
 from invoicing_async import (
@@ -24,7 +24,7 @@ from invoicing_async import (
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.cli import stop
-from invoicing_async.cli import summary as accounts
+from invoicing_async.cli import summary as summaries
 from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices
 from invoicing_async.cli.exits import Exit
@@ -127,7 +127,7 @@ def test_a_draft_that_comes_again_is_sent_once(
 def test_skip_invalid_sends_the_rest(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The faulty ones are outcomes like all others, so the books balance."""
+    """The faulty ones are outcomes like all others, so the item counts add up."""
     sandbox = services()
     file = write_drafts(tmp_path / "d.jsonl", 3)
     file.write_text(file.read_text() + "{}\n")
@@ -264,11 +264,13 @@ def test_stopping_a_wait_leaves_the_operations_alone(
 
 
 def test_more_keys_in_doubt_than_fit_are_counted() -> None:
-    """The screen names twenty; the rest is in the report."""
+    """The terminal shows twenty; the rest is in the report."""
 
-    async def doubt() -> accounts.Account:
-        books = accounts.Account(rows.SUBMISSIONS, screen(), stop.Taking(stop.Stop(lambda: None)), None)
-        settling = invoices.Settling(books, None, {})
+    async def doubt() -> summaries.BatchSummary:
+        batch = summaries.BatchSummary(
+            rows.SUBMISSIONS, memory_output(), stop.CountedInput(stop.Stop(lambda: None)), None
+        )
+        settling = invoices.Settling(batch, None)
         list(settling.begun([drafts.example(number) for number in range(25)]))
 
         async def cancelled() -> AsyncGenerator[Any]:
@@ -280,11 +282,11 @@ def test_more_keys_in_doubt_than_fit_are_counted() -> None:
         async with Session("http://127.0.0.1:9", auth=StaticToken("t")) as session:
             with pytest.raises(asyncio.CancelledError):
                 await settling.run(AsyncInvoices(session), cancelled())
-        return books
+        return batch
 
-    books = asyncio.run(doubt())
-    assert books.counts == {"in_doubt": 25}
-    assert "and 5 more" in shown(books.screen.err)
+    batch = asyncio.run(doubt())
+    assert batch.counts == {"in_doubt": 25}
+    assert "and 5 more" in shown(batch.output.err)
 
 
 def test_the_example_is_a_draft_that_is_taken(
@@ -297,14 +299,16 @@ def test_the_example_is_a_draft_that_is_taken(
     assert run(["invoices", "submit", "d.jsonl"]) == Exit.DONE
 
 
-def test_books_that_do_not_balance_are_an_error() -> None:
+def test_item_counts_that_do_not_add_up_are_an_error() -> None:
     """An item without an outcome is told and makes the exit code 1, whatever else went well."""
 
     async def close() -> tuple[Exit, str]:
-        books = accounts.Account(rows.DOWNLOADS, screen(), stop.Taking(stop.Stop(lambda: None)), None)
-        books.taking.taken = 2
-        await books.add({"order_id": "a", "outcome": "saved"})
-        return await accounts.closed(books, None, resume=""), shown(books.screen.err)
+        batch = summaries.BatchSummary(
+            rows.DOWNLOADS, memory_output(), stop.CountedInput(stop.Stop(lambda: None)), None
+        )
+        batch.source.taken = 2
+        await batch.add({"order_id": "a", "outcome": "saved"})
+        return await batch.closed(None), shown(batch.output.err)
 
     code, said = asyncio.run(close())
     assert code == Exit.SOME_LEFT

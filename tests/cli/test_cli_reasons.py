@@ -12,10 +12,11 @@ import pytest
 from served import Cli, json_lines, write_drafts
 
 from invoicing_async.cli.exits import Exit
+from invoicing_async.cli.input.drafts import example
 from invoicing_async.cli.summary import authority_note, reason
 from invoicing_async.cli.terminal import rows
 from invoicing_async.errors import SubmissionInDoubtError
-from invoicing_async.models import InvoiceRequest, RequestStatus
+from invoicing_async.models import InDoubt, InvoiceRequest, RequestStatus
 from invoicing_async.runs import Item
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
@@ -36,7 +37,7 @@ def tells(sandbox: Sandbox, **more: Any) -> None:
 
 
 def test_why_a_request_failed_stands_wherever_it_is_shown(services: Callable[..., Sandbox], cli: Cli) -> None:
-    """Screen, JSON lines, both reports, `wait`, `status`, and every view of a run."""
+    """Output, JSON lines, both reports, `wait`, `status`, and every view of a run."""
     sandbox = services(FAILED)
     tells(sandbox, status="FAILED")
     write_drafts(Path("d.jsonl"), 1)
@@ -105,10 +106,10 @@ def test_an_answer_that_left_a_doubt_is_shown_with_it() -> None:
 
 def test_a_doubt_without_a_run_is_a_row_with_its_answer() -> None:
     error = SubmissionInDoubtError("it may exist", key="K", body_sha256="00", sent_at=1.5)
-    row = rows._evidence(error)
+    row = rows.submission_row(InDoubt(example(), error))
     assert (row["http_status"], row["request_ids"], row["answer"]) == (None, None, None)
     error.__dict__.update(status=502, code="GW", request_ids=(ID,), answer=b"<html>\xff")
-    row = rows._error(error) | rows._evidence(error)
+    row = rows.submission_row(InDoubt(example(), error))
     assert (row["http_status"], row["code"], row["request_ids"]) == (502, "GW", ID)
     assert row["answer"] == "<html>\N{REPLACEMENT CHARACTER}"
 

@@ -37,8 +37,8 @@ from invoicing_async.cli.input import drafts
 from invoicing_async.cli.input.options import Common, RateOptions
 from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
-from invoicing_async.cli.terminal import rows
-from invoicing_async.cli.terminal.output import Screen
+from invoicing_async.cli.terminal import rows, times
+from invoicing_async.cli.terminal.output import Output
 from invoicing_async.models import VatRate
 from invoicing_async.runs import Item, RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
@@ -84,10 +84,7 @@ def killed(calls: Callable[[], int], at: int, *tokens: object) -> None:
         running.kill()
 
 
-# --- documents ------------------------------------------------------------------------------------------------------
-
-
-def test_a_download_run_keeps_every_outcome_and_balances(services: Callable[..., Sandbox], cli: Cli) -> None:
+def test_a_download_run_keeps_every_outcome_and_its_counts_add_up(services: Callable[..., Sandbox], cli: Cli) -> None:
     """Each id once in the file, the report has all of them and the duplicate, and the same again asks for the rest."""
     sandbox = services(Faults(not_eligible=["order-3"], unavailable={"order-1": 1}))
     Path("ids").write_text(write_ids(Path("ids"), 20).read_text() + "order-5\n\norder-5\n")
@@ -265,9 +262,6 @@ def test_ids_are_taken_in_whole_or_not_at_all(services: Callable[..., Sandbox], 
         os.close(write)
     assert shown(cli, "m.db")["total"] == 0
     assert not sandbox.counts
-
-
-# --- e-invoices -----------------------------------------------------------------------------------------------------
 
 
 def sent(sandbox: Sandbox) -> Counter[str]:
@@ -572,9 +566,6 @@ def test_fifty_faults_in_ten_thousand_lines_are_all_told(services: Callable[...,
     assert not Path("i.db").exists()
 
 
-# --- looking --------------------------------------------------------------------------------------------------------
-
-
 def test_show_lists_items_as_lines_or_as_a_report(services: Callable[..., Sandbox], cli: Cli) -> None:
     """One line an item, for a person or a machine, all or those of some states."""
     services(Faults(not_eligible=["order-1"]))
@@ -692,7 +683,7 @@ def test_a_run_of_one_kind_is_none_of_the_other(services: Callable[..., Sandbox]
 def test_a_run_file_that_breaks_is_told_once(
     services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the run can no longer be written, the command stops and says so; the books stay silent about it."""
+    """When the run can no longer be written, the command stops and says so; the summary says it once."""
     services()
     write_ids(Path("ids"), 30)
 
@@ -708,25 +699,22 @@ def test_a_run_file_that_breaks_is_told_once(
     assert not Path("r.csv").exists()
 
 
-# --- books ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.asyncio
-async def test_books_that_do_not_balance_are_told(tmp_path: Path) -> None:
+async def test_item_counts_that_do_not_add_up_are_told(tmp_path: Path) -> None:
     """An item without an outcome, or one too many in the file, is an error whatever else went well."""
     console = Console(file=io.StringIO())
-    seen = Screen(out=Console(file=io.StringIO(), force_terminal=True), err=console)
+    seen = Output(out=Console(file=io.StringIO(), force_terminal=True), err=console)
     context = run_summary.RunContext(
-        screen=seen, settings=Settings({}), common=Common(), pace=RateOptions(), file="m.db"
+        output=seen, settings=Settings({}), common=Common(), pace=RateOptions(), file="m.db"
     )
     async with SqliteLedger.open(tmp_path / "m.db", kind=RunKind.DOCUMENTS, settings={}) as ledger:
-        book = run_kinds.DocumentBook(ledger, context, Stop(lambda: None), None)
-        await book.begin()
+        summary = run_kinds.DocumentSummary(ledger, context, Stop(lambda: None), None)
+        await summary.begin()
         await ledger.add_ids(["a"])
-        book.expected = 2
-        book.add({"order_id": "a", "outcome": "saved"})
-        assert await book.closed(None) == Exit.SOME_LEFT
-        assert book.foot().plain == "  planned 1"
+        summary.expected = 2
+        summary.add({"order_id": "a", "outcome": "saved"})
+        assert await summary.closed(None) == Exit.SOME_LEFT
+        assert summary.footer().plain == "  planned 1"
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue()
     assert "0 items were taken in, the states have 1" in said
@@ -758,4 +746,4 @@ def test_an_answer_that_reads_no_more_is_left_out() -> None:
     """A row never fails for what a service once answered; what the library wrote is in the file whole."""
     item = Item(seq=1, key="a", state="success", request_id=str(uuid4()), result="{", payload_sha256="0")
     assert rows.item_row(item)["lookup_code"] is None
-    assert rows.clock_time(None) == ""
+    assert times.local_time(None) == ""

@@ -136,10 +136,10 @@ async def test_a_stop_wakes_who_waits_for_a_stream() -> None:
         yield 1
 
     asked = stop.Stop(lambda: None)
-    taking = stop.Taking(asked)
+    source = stop.CountedInput(asked)
 
     async def take() -> list[int]:
-        items = taking.items(ids.Feed(silent(), asked))
+        items = source.items(ids.Feed(silent(), asked))
         assert isinstance(items, AsyncIterator)
         return [item async for item in items]
 
@@ -147,5 +147,5 @@ async def test_a_stop_wakes_who_waits_for_a_stream() -> None:
     await asyncio.sleep(0.01)
     asked.ask()
     assert await taken == []
-    assert taking.cut
+    assert source.cut
     gate.set()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_screens import screen, shown, unavailable
+from cli_screens import memory_output, shown, unavailable
 from fakes import FakeClock
 from rich.console import Console
 
@@ -19,8 +19,8 @@ from invoicing_async import (
 )
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import progress, report, rows
-from invoicing_async.cli.terminal.output import Screen, plain
+from invoicing_async.cli.terminal import progress, report, rows, times
+from invoicing_async.cli.terminal.output import Output, plain
 from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
 from invoicing_async.models import (
@@ -88,7 +88,7 @@ def test_the_monitor_counts_retries() -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Two units say enough."""
-    assert progress.span(seconds) == text
+    assert times.duration(seconds) == text
 
 
 @pytest.mark.asyncio
@@ -117,16 +117,16 @@ async def test_bars_show_counts_rates_and_the_service() -> None:
 def test_progress_is_for_a_person_at_a_terminal() -> None:
     """It is shown on a terminal only, never with --quiet, and not between JSON lines on the same one."""
     terminal, pipe = Console(file=io.StringIO(), force_terminal=True), Console(file=io.StringIO())
-    assert Screen(out=pipe, err=terminal).lively
-    assert Screen(out=pipe, err=terminal, json=True).lively
-    assert not Screen(out=terminal, err=terminal, json=True).lively
-    assert not Screen(out=terminal, err=pipe).lively
-    assert not Screen(out=terminal, err=terminal, quiet=True).lively
+    assert Output(out=pipe, err=terminal).lively
+    assert Output(out=pipe, err=terminal, json=True).lively
+    assert not Output(out=terminal, err=terminal, json=True).lively
+    assert not Output(out=terminal, err=pipe).lively
+    assert not Output(out=terminal, err=terminal, quiet=True).lively
 
 
 def test_text_of_any_origin_cannot_move_the_cursor() -> None:
     """Escape sequences, line ends and markup come out as plain characters."""
-    seen = screen()
+    seen = memory_output()
     seen.problem("a\x1b[31mb\nc", "[bold]d[/bold]")
     assert (
         shown(seen.err)
@@ -137,7 +137,7 @@ def test_text_of_any_origin_cannot_move_the_cursor() -> None:
 
 def test_quiet_shows_only_trouble() -> None:
     """With --quiet there is no summary, but what went wrong is told."""
-    quiet = screen(quiet=True)
+    quiet = memory_output(quiet=True)
     quiet.say("x")
     quiet.counts("t", [])
     quiet.facts([("a", "b")])

@@ -170,7 +170,7 @@ class TestDownload:
         async with client(made(whole(pdf()))) as documents:
             assert (await documents.download(ORDER, tmp_path, served_name=True)).path.name == f"{ORDER}.pdf"
 
-    async def test_an_observer_hears_of_each_saved_document(self, tmp_path: Path) -> None:
+    async def test_an_observer_is_called_for_each_saved_document(self, tmp_path: Path) -> None:
         events: list[object] = []
         async with client(made(), on_event=events.append) as documents:
             saved = await documents.download(ORDER, tmp_path)

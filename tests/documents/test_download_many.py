@@ -207,7 +207,7 @@ class TestDownloadMany:
                     assert len(read) <= given + documents
 
     async def test_a_saver_does_one_id_after_the_other_and_mends_its_own_file(self, tmp_path: Path) -> None:
-        """The inside of a batch, for a run that keeps its own books."""
+        """A batch's saver saves one id at a time, for a run that counts its items itself."""
         async with client(made()) as documents:
             saver = await documents.saver(tmp_path)
             first = await saver.outcome("a", documents.sleep)

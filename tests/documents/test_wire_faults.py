@@ -153,7 +153,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_host(tmp_path: Pa
     assert files(tmp_path) == []
 
 
-async def test_a_retry_after_is_told(tmp_path: Path) -> None:
+async def test_a_retry_after_is_in_the_error(tmp_path: Path) -> None:
     row = answer(envelope("RATE_1"), "429 Too Many Requests", kind=JSON, Retry_After="7")
     async with Watch(), Peer((row,)) as peer, client(peer.url) as documents:
         with pytest.raises(RateLimitError) as caught:

@@ -46,9 +46,6 @@ def rows(*cells: str, head: str = HEAD) -> list[str]:
     return [head, *cells]
 
 
-# -- JSONL ---------------------------------------------------------------------------------------------------------
-
-
 def test_jsonl_gives_each_draft_with_its_line() -> None:
     """Blank lines count, a byte order mark does not, and the digits are those of the file."""
     second = evolve(DRAFT, key="A-2", lines=(evolve(LAMP, price=Decimal("0.10")),))
@@ -125,9 +122,6 @@ def test_names_of_the_wire_decide_what_extra_may_hold() -> None:
     table = rows(ROW + ",7", head=HEAD + ",extra_po")
     assert next(iter(read_csv(table))).draft.extra == {"po": "7"}
     assert texts(table, names=names) == ["line 2, column extra_po: is a name that the library writes itself"]
-
-
-# -- CSV -----------------------------------------------------------------------------------------------------------
 
 
 def test_csv_gives_each_invoice_with_the_line_on_which_it_begins() -> None:

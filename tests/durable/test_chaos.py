@@ -106,14 +106,12 @@ LEFT = {"in_doubt", "sending", "invalid"}
 
 @define
 class Chaos:
-    """One run, what befell it, and what it must be all the same."""
+    """One run: what is done to it, how that is done, and what must hold all the same."""
 
     lives: Lives
     file: Path
     random: Random
     stops: list[str] = field(factory=list)
-
-    # -- what befalls it ------------------------------------------------------------------------------------------
 
     def killed(self) -> None:
         """Kill -9 at a random moment."""
@@ -205,8 +203,6 @@ class Chaos:
         for suffix, content in kept.items():
             self.side(suffix).write_bytes(content)
 
-    # -- how that is done ------------------------------------------------------------------------------------------
-
     def side(self, suffix: str) -> Path:
         return self.file.with_name(self.file.name + suffix)
 
@@ -239,8 +235,6 @@ class Chaos:
         assert status == 0 or (status == chaos_work.EXPLAINED and why), (status, why)
         if why:
             self.stops.append(why)
-
-    # -- what must hold --------------------------------------------------------------------------------------------
 
     def items(self) -> dict[str, Item]:
         """What the run file says, as another process sees it."""

@@ -49,7 +49,7 @@ def expected(plan: Iterable[str]) -> str:
 
 
 async def finish(file: Path, service: Service, *, concurrency: int = 3) -> dict[str, str]:
-    """Resume until nothing is left, settling doubts by asking the service, and give the states."""
+    """Resume until nothing is left, settling doubts by asking the service, and return the states."""
     async with (
         invoices(service, concurrency=concurrency, stop_after=None) as found,
         InvoiceRun.open(file, clock=FakeClock()) as run,
@@ -111,7 +111,7 @@ def check_ends(plans: Mapping[str, list[str]], ends: Mapping[str, str], service:
 
 
 async def whole_run(folder: Path, plans: Mapping[str, list[str]], concurrency: int) -> list[JournalEntry]:
-    """Run without a crash and give the journal."""
+    """Run without a crash and return the journal."""
     async with InvoiceRun.open(folder / "whole.db", clock=FakeClock()) as run:
         await run.add(map(draft, plans))
     service = Service(plans)

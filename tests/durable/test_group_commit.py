@@ -27,7 +27,7 @@ from invoicing_async._durable.states import (
 
 async def traced(ledger: SqliteLedger) -> list[str]:
     statements: list[str] = []
-    await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(statements.append))
+    await ledger._worker.run(lambda transaction: transaction.connection.set_trace_callback(statements.append))
     return statements
 
 
@@ -55,9 +55,9 @@ async def test_a_group_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 async def test_a_failing_operation_undoes_itself_and_nothing_else(tmp_path: Path) -> None:
     """Half of a group fails after writing; the other half is recorded, and the counts with it."""
 
-    def spoil(desk: Any) -> None:
-        desk.execute("UPDATE items SET state = 'spoiled'")
-        desk.count("planned", 99)
+    def spoil(transaction: Any) -> None:
+        transaction.execute("UPDATE items SET state = 'spoiled'")
+        transaction.counts["planned"] += 99
         raise LookupError("after writing")
 
     async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS) as ledger:
@@ -75,7 +75,7 @@ async def test_a_failing_operation_undoes_itself_and_nothing_else(tmp_path: Path
 @pytest.mark.asyncio
 async def test_a_full_disk_is_an_os_error_for_the_whole_group_and_nothing_of_it_is_recorded(tmp_path: Path) -> None:
     def pages(limit: int) -> Callable[[Any], object]:
-        return lambda desk: desk.one(f"PRAGMA max_page_count = {limit}")
+        return lambda transaction: transaction.one(f"PRAGMA max_page_count = {limit}")
 
     async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS) as ledger:
         await documents(ledger, 50)
@@ -100,12 +100,12 @@ async def test_nothing_is_answered_before_its_group_is_on_disk(tmp_path: Path) -
     """A transaction that is given up after a good operation fails that one too; the next group is fine."""
     asked, gate = threading.Event(), threading.Event()
 
-    def hold(desk: Any) -> None:
+    def hold(transaction: Any) -> None:
         asked.set()
         gate.wait()
 
-    def give_up(desk: Any) -> None:
-        desk.execute("ROLLBACK")
+    def give_up(transaction: Any) -> None:
+        transaction.execute("ROLLBACK")
         raise sqlite3.OperationalError("the database gave the transaction up")
 
     async with SqliteLedger.open(tmp_path / "run.db", kind=DOCUMENTS) as ledger:
@@ -206,7 +206,7 @@ def test_a_thread_whose_loop_is_gone_still_ends(tmp_path: Path) -> None:
     """Nobody waits for its answers any more; it does what is queued and leaves."""
     asked, gate, path = threading.Event(), threading.Event(), tmp_path / "run.db"
 
-    def wait(desk: Any) -> None:
+    def wait(transaction: Any) -> None:
         asked.set()
         gate.wait()
 

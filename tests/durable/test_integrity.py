@@ -163,6 +163,22 @@ async def test_a_request_is_one_items_only(tmp_path: Path) -> None:
         assert (await run.ledger.counts())["sending"] == 2
 
 
+@pytest.mark.asyncio
+async def test_a_file_in_which_two_items_have_one_request_takes_no_third(tmp_path: Path) -> None:
+    """Such a file of an earlier version keeps both; its index refuses nothing, so that each id is looked up."""
+    file = tmp_path / "run.db"
+    async with InvoiceRun.open(file) as run:
+        await run.add(map(draft, range(4)))
+        await begun(run, *range(3))
+        await accepted(run, 0)
+    told("DROP INDEX items_request", f"UPDATE items SET request_id = '{REQUEST.format(0)}' WHERE key = 'K-1'")(file)
+    async with InvoiceRun.open(file) as run:
+        await begun(run, 3)
+        with pytest.raises(RequestIdTakenError, match=r"'K-[01]'"):
+            await run.ledger.transition(4, Event.ACCEPTED_NEW, request_id=REQUEST.format(0).upper())
+        assert await run.ledger.transition(4, Event.ACCEPTED_NEW, request_id=REQUEST.format(4)) == "submitted"
+
+
 def at(offset: int, junk: bytes) -> Callable[[Path], object]:
     def write(file: Path) -> None:
         with file.open("r+b") as opened:

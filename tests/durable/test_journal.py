@@ -114,7 +114,7 @@ async def test_a_change_knows_of_one_before_it_in_the_same_commit(tmp_path: Path
         await ledger.add_drafts([draft("a")])
         [item] = await ledger.pending()
         groups: list[str] = []
-        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(groups.append))
+        await ledger._worker.run(lambda transaction: transaction.connection.set_trace_callback(groups.append))
         told = await asyncio.gather(
             ledger.transition(item.seq, Event.INTENT),
             ledger.counts(),
@@ -195,7 +195,7 @@ async def live(ledger: SqliteLedger, chance: Random, steps: int) -> AsyncIterato
         yield dict(expected)
 
 
-async def standing(ledger: SqliteReader) -> dict[str, State]:
+async def current_states(ledger: SqliteReader) -> dict[str, State]:
     return {item.key: State(item.state) for item in await ledger.rows()}
 
 
@@ -215,7 +215,7 @@ def test_the_journal_replayed_gives_every_row_s_state(
             await ledger.add_drafts([draft("a"), draft("b"), draft("c")])
             async for expected in live(ledger, Random(seed), steps):
                 last = expected
-            assert await standing(ledger) == last == await replayed(ledger)
+            assert await current_states(ledger) == last == await replayed(ledger)
             counted = Counter(map(str, last.values()))
             assert {state: count for state, count in (await ledger.counts()).items() if count} == counted
 
@@ -242,7 +242,7 @@ def test_a_crash_after_every_prefix_of_the_journal_ends_in_the_same_place(
                     shutil.copy(folder / name, image / name)
                 async with SqliteLedger.open(image / "run.db") as copy:
                     after = {key: next_state(state, Event.CRASHED) for key, state in expected.items()}
-                    assert await standing(copy) == after == await replayed(copy)
+                    assert await current_states(copy) == after == await replayed(copy)
                     assert copy.recovered == list(expected.values()).count(State.SENDING)
 
     asyncio.run(run())

@@ -105,9 +105,6 @@ def recorded(file: Path) -> dict[str, Item]:
     return asyncio.run(read())
 
 
-# -- documents -------------------------------------------------------------------------------------------------------
-
-
 @define
 class DocumentsKilled:
     """One document run with what is known of it after each kill."""
@@ -175,10 +172,8 @@ def test_documents_survive_kills_at_random_moments(tmp_path: Path) -> None:
     kill_documents(tmp_path, kills=DOCUMENT_KILLS, count=2_000, most=0.6, seed=2)
 
 
-# -- invoices --------------------------------------------------------------------------------------------------------
-
 REACHED = {"sending", "in_doubt", "submitted", "success"}
-"""Where an invoice that was made may stand; everywhere else it would be lost, or made a second time."""
+"""The states of an invoice that was made; in every other it would be lost, or made a second time."""
 
 
 @define

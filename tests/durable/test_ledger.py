@@ -53,13 +53,15 @@ async def test_an_async_input_is_read_one_batch_at_a_time(tmp_path: Path, count:
 
         async def ids() -> AsyncIterator[str]:
             for number in range(count):
-                staged_when_read.append(await ledger._worker.run(lambda desk: desk.one("SELECT count(*) FROM staged")))
+                staged_when_read.append(
+                    await ledger._worker.run(lambda transaction: transaction.one("SELECT count(*) FROM staged"))
+                )
                 yield f"order-{number}"
 
         assert (await ledger.add_ids(ids(), batch=3)).added == count
         assert staged_when_read == staged
         assert (await ledger.counts())["planned"] == count
-        assert await ledger._worker.run(lambda desk: desk.one("SELECT count(*) FROM staged")) == 0
+        assert await ledger._worker.run(lambda transaction: transaction.one("SELECT count(*) FROM staged")) == 0
 
 
 @pytest.mark.asyncio
@@ -279,12 +281,22 @@ async def test_a_thousand_drafts_or_ids_take_few_statements(tmp_path: Path) -> N
     said: list[str] = []
     new = [draft(f"k{number}") for number in range(1_000)]
     async with SqliteLedger.open(tmp_path / "invoices.db", kind=INVOICES) as ledger:
-        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(said.append))
+        await ledger._worker.run(lambda transaction: transaction.connection.set_trace_callback(said.append))
         assert (await ledger.add_drafts(new)).added == 1_000
         assert (await ledger.add_drafts(new)).known == 1_000
         assert len(said) < 40
     async with SqliteLedger.open(tmp_path / "documents.db", kind=DOCUMENTS) as ledger:
-        await ledger._worker.run(lambda desk: desk.connection.set_trace_callback(said.append))
+        await ledger._worker.run(lambda transaction: transaction.connection.set_trace_callback(said.append))
         said.clear()
         assert (await ledger.add_ids(one.key for one in new)).added == 1_000
         assert len(said) < 40
+
+
+@pytest.mark.asyncio
+async def test_the_longest_time_on_the_way_is_kept(tmp_path: Path) -> None:
+    """Also where two clients with other timeouts say theirs at once, and in the file."""
+    async with SqliteLedger.open(tmp_path / "run.db", kind=INVOICES) as ledger:
+        await asyncio.gather(ledger.keep_late(10.0), ledger.keep_late(5.0))
+        assert ledger.late == 10.0
+    async with SqliteLedger.open(tmp_path / "run.db") as ledger:
+        assert ledger.late == 10.0

@@ -62,6 +62,9 @@ class MemoryLedger:
     async def counts(self) -> dict[str, int]:
         return Counter(item.state for item in self.held)
 
+    async def count_without_file(self) -> int:
+        return sum(item.state == State.SUCCESS and item.path is None for item in self.held)
+
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         return []
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from fakes import FakeClock
 from services import Service, drafts, listed, opened
 
 from invoicing_async._durable.ledger import SqliteLedger
 from invoicing_async.auth import StaticToken
 from invoicing_async.invoices import AsyncInvoices
-from invoicing_async.models import RequestStatus
+from invoicing_async.models import AuthorityStatus, RequestStatus
 from invoicing_async.runs import (
     Authority,
     InvoiceRun,
@@ -23,6 +26,7 @@ from invoicing_async.runs import (
     RunKind,
     SqliteReader,
     apparent_state,
+    authority_status,
     check_files,
     count_without_file,
     follow,
@@ -103,6 +107,42 @@ async def test_those_refused_by_the_authority_are_counted_and_the_first_named(tm
         authority = await Authority.of(ledger, first=1)
     assert authority.counts == {"ACCEPTED": 1, "REJECTED": 1, "ERROR": 1}
     assert (authority.refused, [item.key for item in authority.first]) == (2, ["K1"])
+
+
+ANSWERS = {
+    "one": '{"data":{"authority_status":"REJECTED"}}',
+    "quoted in a text": r'{"data":{"note":"\"authority_status\":\"REJECTED\"","authority_status":"ACCEPTED"}}',
+    "a second elsewhere": '{"authority_status":"ERROR","data":{"id":"1","authority_status":"REJECTED"}}',
+    "not a word": '{"data":{"authority_status":"no word"}}',
+    "empty": '{"data":{"authority_status":""}}',
+    "null": '{"data":{"authority_status":null}}',
+    "of nobody": '{"data":{"authority_status":"NEW_ONE"}}',
+    "cut off": '{"data":{"authority_status":"REJ',
+    "not JSON": '"authority_status":"ERROR" "authority_status":"ERROR"',
+    "nothing": None,
+}
+
+
+@pytest.mark.asyncio
+async def test_statuses_are_counted_as_they_are_read_one_by_one(tmp_path: Path) -> None:
+    """The counts are those of reading every item, whatever its recorded answer says."""
+    file = tmp_path / "run.db"
+    async with InvoiceRun.open(file) as run:
+        await run.add([evolve(draft, key=key) for draft in drafts(1) for key in ANSWERS])
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        for key, answer in ANSWERS.items():
+            connection.execute(
+                "UPDATE items SET state = 'success', request_id = ?, result = ? WHERE key = ?", (key, answer, key)
+            )
+        connection.execute("UPDATE tally SET count = CASE state WHEN 'success' THEN ? ELSE 0 END", (len(ANSWERS),))
+    async with SqliteReader.read(file) as ledger:
+        items = [item async for item in ledger.items()]
+        authority = await Authority.of(ledger, first=3)
+    read = [(status, item.seq) for item in items if (status := authority_status(item)) is not None]
+    assert authority.counts == Counter(status for status, _ in read)
+    refused = [seq for status, seq in read if AuthorityStatus.refuses(status)]
+    assert [item.seq for item in authority.first] == refused[:3]
+    assert authority.refused == len(refused) > 0
 
 
 @asynccontextmanager

@@ -36,9 +36,6 @@ TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 PDF = b"%PDF-1.7\n" + b"x" * 900 + b"\nstartxref\n9\n%%EOF\n"
 
 
-# -- values --------------------------------------------------------------------------------------------------------
-
-
 def test_what_was_asked_for_is_kept_and_the_rest_is_the_default() -> None:
     """A pace says only what somebody said; what it does not say is the version's own."""
     pace = RunPace(per_second=2.5)
@@ -91,9 +88,6 @@ def test_a_layout_of_exports_knows_their_ids() -> None:
         export_layout("{date}")
     with pytest.raises(ValueError, match=r"fields are \{key\}, \{request_id\}, \{invoice_id\}, \{date"):
         export_layout("{order_id}")
-
-
-# -- runs ----------------------------------------------------------------------------------------------------------
 
 
 def number_of(key: str) -> str:
@@ -325,19 +319,16 @@ async def test_a_document_run_goes_elsewhere_when_it_is_told(tmp_path: Path) -> 
         assert run.settings.pace == RunPace(per_second=5)
 
 
-# -- the command line ------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def paces(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
     """The limits of every session that a command makes, but for the one it tries its settings with."""
     seen: list[Limits] = []
     before = Settings._session
 
-    def spied(self: Settings, *args: Any, **options: Any) -> Session:
+    def spied(self: Settings, service: Any, auth: Any, pace: Any, **options: Any) -> Session:
         if options.get("on_event") is not None:
-            seen.append(options["limits"])
-        return before(self, *args, **options)
+            seen.append(pace.limits)
+        return before(self, service, auth, pace, **options)
 
     monkeypatch.setattr(Settings, "_session", spied)
     return seen

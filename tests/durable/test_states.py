@@ -19,7 +19,7 @@ from invoicing_async._durable.states import (
     TO_FETCH,
     DocumentState,
     Event,
-    Refusal,
+    ForbiddenTransition,
     State,
     next_state,
     replay,
@@ -84,7 +84,7 @@ def test_each_pair_is_as_drawn(state: State, event: Event) -> None:
 
 
 def test_every_refusal_says_why() -> None:
-    refusals = [outcome for outcome in TABLE.values() if isinstance(outcome, Refusal)]
+    refusals = [outcome for outcome in TABLE.values() if isinstance(outcome, ForbiddenTransition)]
     assert refusals
     assert all(refusal.why for refusal in refusals)
 
@@ -96,7 +96,7 @@ def test_sending_begins_only_where_nothing_can_exist() -> None:
 
 def test_nothing_leaves_a_final_state() -> None:
     after = {(state, TABLE[state, event]) for state, event in PAIRS if state in FINAL}
-    assert all(isinstance(outcome, Refusal) or outcome is state for state, outcome in after)
+    assert all(isinstance(outcome, ForbiddenTransition) or outcome is state for state, outcome in after)
 
 
 @given(st.lists(st.sampled_from(Event), max_size=40))

@@ -147,14 +147,14 @@ async def test_one_cause_stops_a_run_and_the_rest_stays_planned(tmp_path: Path) 
 async def test_a_claim_is_told_to_all_who_wait_and_given_back() -> None:
     claims: Claims[str] = Claims()
     with claims.at_work() as one, claims.at_work() as other:
-        assert claims.has_company(one)
-        assert claims.has_company(other)
+        assert one in claims.accompanied
+        assert other in claims.accompanied
         with claims.hold(1) as claim:
             waiting = [asyncio.create_task(claim.ended()) for _ in range(3)]
             await asyncio.sleep(0)
             waiting[0].cancel()
-            claim.tell("done")
-        assert claims.held(1) is None
+            claim.ending = "done"
+        assert not claims.held
         assert await asyncio.gather(*waiting[1:]) == ["done", "done"]
     with claims.at_work() as alone:
-        assert not claims.has_company(alone)
+        assert alone not in claims.accompanied

@@ -33,8 +33,6 @@ OTHER = WireNames(
 )  # fmt: skip
 NAMES = [WireNames(), OTHER, evolve(OTHER, nested_submit_to_tax=True), WireNames(nested_submit_to_tax=True)]
 
-# -- the service's own shape -----------------------------------------------------------------------------------------
-
 TEXT = st.text(st.characters(categories=["L", "N", "P"], codec="utf-8"), min_size=1, max_size=8)
 MONEY = st.decimals(0, 10**6, places=2)
 FREE = st.recursive(st.none() | st.booleans() | TEXT | MONEY, lambda inner: st.lists(inner, max_size=2), max_leaves=3)
@@ -141,8 +139,6 @@ def test_a_file_may_hold_either_shape() -> None:
     with pytest.raises(DraftsFileError, match=r"line 2, invoice_data\.invoice_template_id"):
         list(read_jsonl([own, wire({"invoice_template_id": 5})]))
 
-
-# -- rounded amounts -------------------------------------------------------------------------------------------------
 
 UNITS = [Decimal("0.01"), Decimal("0.1"), Decimal(1), Decimal(10), Decimal(1000), Decimal("0.05"), Decimal(5)]
 
@@ -263,9 +259,6 @@ def test_a_stored_draft_is_encoded_as_it_was_judged() -> None:
     """What was dumped after its amounts were judged is not judged again by a caller who knows of no rounding."""
     rounded = line("12345.67", "3", None, "37037")
     assert load_draft(dump_draft(rounded), rounding=JUDGED) == rounded
-
-
-# -- e-mail addresses ------------------------------------------------------------------------------------------------
 
 
 def emailed(*emails: str) -> list[str]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaks import others
 
-from invoicing_async._einvoices.poll_scheduler import STINT, Result, Scheduler
+from invoicing_async._einvoices.poll_scheduler import POLLS_PER_TASK, Result, Scheduler
 from invoicing_async.errors import InvoicingError, PollTimeoutError, RateLimitError, TransportError
 from invoicing_async.models import InvoiceRequest, RequestStatus
 from invoicing_async.polling import Poller
@@ -91,7 +91,7 @@ def scheduler_for(service: Service, *, concurrency: int = 8) -> Scheduler:
         clock=service.clock,
         concurrency=concurrency,
         fatal=lambda error: False,
-        heard=lambda answer, polls: service.heard.append((answer.request_id, polls)),
+        on_answer=lambda answer, polls: service.heard.append((answer.request_id, polls)),
     )
 
 
@@ -111,7 +111,7 @@ async def turn(clock: FakeClock, seconds: float, *, step: float = 0.25) -> None:
 
 @asynccontextmanager
 async def serving(*, concurrency: int = 8, **named: object) -> AsyncIterator[tuple[Service, Scheduler]]:
-    """Give a service and a scheduler on a clock turned by hand; afterwards nothing may be left."""
+    """Yield a service and a scheduler on a clock turned by hand; afterwards nothing may be left."""
     service = Service(FakeClock(auto=False))
     for name, value in named.items():
         setattr(service, name, value)
@@ -201,7 +201,7 @@ class TestSchedule:
         assert len(watching.heard) == 200
 
     async def test_polls_that_answer_from_memory_give_way_to_others(self) -> None:
-        """A task ends after a stint, so that those who wait get their results meanwhile."""
+        """A task ends after some polls, so that those who wait get their results meanwhile."""
         clock = FakeClock(auto=False)
         steps, at = 0, list[int]()
 
@@ -212,15 +212,15 @@ class TestSchedule:
         scheduler = scheduler_for(Service(clock), concurrency=1)
         scheduler._poll = poll
         watching = Watching()
-        for index in range(STINT * 3):
+        for index in range(POLLS_PER_TASK * 3):
             scheduler.watch(str(index), watching)
         await settled()
         clock.advance(1)
-        while len(watching.heard) < STINT * 3:
+        while len(watching.heard) < POLLS_PER_TASK * 3:
             steps += 1
             await asyncio.sleep(0)
         await scheduler.settle()
-        assert max(Counter(at).values()) == STINT
+        assert max(Counter(at).values()) == POLLS_PER_TASK
 
 
 class TestTimeouts:

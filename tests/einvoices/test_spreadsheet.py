@@ -34,8 +34,6 @@ def refused(text: str | bytes, **options: Any) -> list[str]:
     return [str(fault) for fault in caught.value.faults]
 
 
-# -- numbers ---------------------------------------------------------------------------------------------------------
-
 WHOLE = st.integers(0, 10**12)
 SIGNS = st.sampled_from(["", "-", "+"])
 DECIMALS = st.text("0123456789", max_size=6)
@@ -154,9 +152,6 @@ def test_a_decimal_mark_is_a_point_or_a_comma(wrong: Any) -> None:
         read_csv([], decimal_mark=wrong)
 
 
-# -- texts -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "code",
     [
@@ -261,9 +256,6 @@ def test_addresses_in_a_cell_are_each_one_address(emails: list[str], between: li
     [draft] = read(f'{HEAD},submit_to_tax_emails\n{ROW},"{quoted}"\n')
     assert draft.submit_to_tax is not None
     assert draft.submit_to_tax.emails == tuple(emails)
-
-
-# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def padded(lines: list[str], left: int) -> list[str]:

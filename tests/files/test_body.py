@@ -17,10 +17,11 @@ from fakes import FakeClock, FakeResponse
 
 from invoicing_async._core.hold import Hold
 from invoicing_async._core.semaphore import FifoSemaphore
-from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, DocumentReader, Place
+from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, DocumentReader
 from invoicing_async._files.existing import Published
-from invoicing_async._files.kinds import GENERIC, PDF_TYPES, Kind, Pdf, Xml
-from invoicing_async._files.verify import is_declared, raise_unless_document, sent_length
+from invoicing_async._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
+from invoicing_async._files.publish import Destination
+from invoicing_async._files.verify import framing, is_declared, raise_unless_document
 from invoicing_async._files.writer import DiskWriter, Spool
 from invoicing_async.errors import (
     ApiError,
@@ -130,7 +131,7 @@ class Receiving:
         self.receiver = evolve(DocumentReader(Pdf(), FakeClock(), Timeouts(), 2**23), **named)
 
     async def __call__(self, response: FakeResponse, **place: Any) -> bytes | Published:
-        where = Place(folder=self.folder, target=self.folder / "a.pdf", **place)
+        where = Destination(folder=self.folder, target=self.folder / "a.pdf", **place)
         return await self.receiver.receive(response, self.disk, where)
 
     async def refused(self, response: FakeResponse, error: type[Exception], match: str) -> Any:
@@ -512,7 +513,7 @@ class TestXml:
 
     @pytest.fixture
     def receive(self, disk: DiskWriter, tmp_path: Path) -> Receiving:
-        kind: Kind = Xml()
+        kind: DocumentType = Xml()
         return Receiving(disk, tmp_path, kind=kind)
 
     @pytest.mark.parametrize("kind", ["application/xml", "text/xml; charset=utf-8"])
@@ -541,4 +542,4 @@ class TestXml:
 )
 async def test_a_declared_length_is_a_number_or_nothing(value: str | None, length: int | None) -> None:
     headers = {} if value is None else {"Content-Length": value}
-    assert sent_length(FakeResponse(headers=headers)) == length
+    assert framing(FakeResponse(headers=headers))[0] == length

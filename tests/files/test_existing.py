@@ -18,8 +18,8 @@ from forked import python
 from invoicing_async._files import existing, folders, publish, tempfile
 from invoicing_async._files.existing import Published, difference, set_aside, whole_document
 from invoicing_async._files.names import child, is_temp
-from invoicing_async._files.pdf import Checker
-from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.pdf import PdfValidator
+from invoicing_async._files.publish import Destination, OnExisting
 from invoicing_async._files.tempfile import prepare_folder, probe, sweep
 from invoicing_async._files.writer import DiskWriter
 
@@ -43,7 +43,7 @@ async def disk() -> AsyncIterator[DiskWriter]:
 
 
 async def keep(disk: DiskWriter, target: Path, body: bytes = BODY, **named: Any) -> Published:
-    return await disk.store(target.parent, target, body, on_existing=OnExisting.KEEP, **named)
+    return await disk.store(Destination(target=target, on_existing=OnExisting.KEEP, **named), body)
 
 
 def names(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ class TestKeeping:
         """A name that the service gave may be another document's: only the very same content is kept."""
         for _ in range(2):
             for body in (BODY, OTHER):
-                await keep(disk, tmp_path / "invoice.pdf", body, proof=None)
+                await keep(disk, tmp_path / "invoice.pdf", body, validator=None)
         assert names(tmp_path) == ["invoice (2).pdf", "invoice.pdf"]
 
     async def test_what_is_no_file_is_an_error_and_not_a_hang(self, disk: DiskWriter, tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ KEEPER = """
 import asyncio, sys
 from pathlib import Path
 from invoicing_async._files.writer import DiskWriter
-from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.publish import Destination, OnExisting
 
 async def main():
     writer, made = DiskWriter(), 0
     for number in range(200):
         target = Path(sys.argv[1]) / f"{number}.pdf"
         body = b"%PDF-1.7\\nstartxref\\n9\\n%%EOF\\n" + sys.argv[2].encode()
-        made += not (await writer.store(target.parent, target, body, on_existing=OnExisting.KEEP)).kept
+        made += not (await writer.store(Destination(target=target, on_existing=OnExisting.KEEP), body)).kept
     await writer.close()
     print(made)
 
@@ -143,15 +143,15 @@ def test_two_processes_leave_one_file_for_each_id(tmp_path: Path) -> None:
 class TestSettingAside:
     def test_it_is_renamed_with_a_mark(self, tmp_path: Path) -> None:
         (tmp_path / "a.pdf").write_bytes(b"x")
-        aside = set_aside(tmp_path / "a.pdf", Checker)
+        aside = set_aside(tmp_path / "a.pdf", PdfValidator)
         assert aside is not None
         assert re.fullmatch(r"a \(broken [0-9a-z]{8}\)\.pdf", aside.name)
 
     def test_one_that_is_gone_or_whole_by_now_is_left(self, tmp_path: Path) -> None:
-        """Another process may have mended it between the look and the renaming."""
-        assert set_aside(tmp_path / "a.pdf", Checker) is None
+        """Another process may have repaired it between the look and the renaming."""
+        assert set_aside(tmp_path / "a.pdf", PdfValidator) is None
         (tmp_path / "a.pdf").write_bytes(BODY)
-        assert set_aside(tmp_path / "a.pdf", Checker) is None
+        assert set_aside(tmp_path / "a.pdf", PdfValidator) is None
         assert names(tmp_path) == ["a.pdf"]
 
 
@@ -178,7 +178,7 @@ class TestWithoutHardLinks:
             await keep(disk, tmp_path / f"{name}.pdf")
         found = await keep(disk, tmp_path / "a.pdf", OTHER)
         assert (found.kept, (tmp_path / "a.pdf").read_bytes()) == (True, BODY)
-        await disk.store(tmp_path, tmp_path / "a.pdf", OTHER, on_existing=OnExisting.NEW_NAME)
+        await disk.store(Destination(target=tmp_path / "a.pdf"), OTHER)
         assert names(tmp_path) == ["a (2).pdf", "a.pdf", "b.pdf", "c.pdf"]
         assert [record.message for record in caplog.records].count(
             f"{tmp_path} has no hard links: names are claimed there before they are filled"
@@ -217,7 +217,8 @@ class TestAnotherVolume:
         for name in real:
             monkeypatch.setattr(os, name, of_one_volume(name))
         body = BODY[:9] + b"%" * (3 * tempfile.COPIED) + BODY[9:]
-        done = await disk.store(tmp_path, tmp_path / "sub" / "a.pdf", body, on_existing=on_existing)
+        target = tmp_path / "sub" / "a.pdf"
+        done = await disk.store(Destination(folder=tmp_path, target=target, on_existing=on_existing), body)
         assert done.path.read_bytes() == body
         assert done.sha256 == sha256(body).hexdigest()
         assert names(tmp_path / "sub") == ["a.pdf"]
@@ -246,7 +247,7 @@ class TestTroubleAtTheClose:
 
         monkeypatch.setattr(tempfile, "os", _Closing(close))
         with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
-            await disk.store(tmp_path, tmp_path / "a.pdf", BODY, on_existing=on_existing, durable=durable)
+            await disk.store(Destination(target=tmp_path / "a.pdf", on_existing=on_existing, durable=durable), BODY)
         assert names(tmp_path) == []
 
 
@@ -272,7 +273,7 @@ async def test_a_sweep_finds_no_living_file_free(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    await disk.store(tmp_path, tmp_path / "a.pdf", BODY, on_existing=OnExisting.REPLACE)
+    await disk.store(Destination(target=tmp_path / "a.pdf", on_existing=OnExisting.REPLACE), BODY)
     assert (swept, names(tmp_path)) == ([0], ["a.pdf"])
 
 

@@ -265,7 +265,7 @@ def test_hostile_names_stay_apart_where_case_is_ignored() -> None:
         ("a & b.pdf", "a & b.pdf"),
     ],
 )
-def test_a_safe_text_stands_as_it_is(text: str, name: str) -> None:
+def test_a_safe_text_is_kept(text: str, name: str) -> None:
     assert safe_name(text) == name
 
 
@@ -450,7 +450,7 @@ def test_a_moment_is_as_good_as_a_day() -> None:
     assert Layout("{date}/{order_id}").relative("a", day=moment) == PurePosixPath("2025-03-09/a.pdf")
 
 
-def test_a_served_name_stands_in_place_of_the_last_component() -> None:
+def test_a_served_name_replaces_the_last_component() -> None:
     layout = Layout("{shard}/{order_id}")
     assert layout.relative("o-1", day=DAY, name="Bill.PDF") == PurePosixPath("5c/Bill.PDF")
     assert layout.relative("o-1", day=DAY, name="../x.xml", suffix=".xml").parent == PurePosixPath("5c")

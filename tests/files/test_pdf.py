@@ -7,7 +7,7 @@ from fpdf import FPDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._files.pdf import HEAD_WINDOW, TAIL_WINDOW, Checker, fault_of, head_fault
+from invoicing_async._files.pdf import HEAD_WINDOW, TAIL_WINDOW, PdfValidator, fault_of, head_fault
 
 WHITESPACE = b"\0\t\n\f\r "
 
@@ -41,9 +41,9 @@ def linearised(length: int) -> bytes:
 LINEARISED = linearised(len(linearised(0)))
 
 
-def in_pieces(body: bytes, *sizes: int) -> Checker:
+def in_pieces(body: bytes, *sizes: int) -> PdfValidator:
     """Feed a body in pieces of these sizes, the last of them again and again."""
-    checker, rest, steps = Checker(), body, list(sizes)
+    checker, rest, steps = PdfValidator(), body, list(sizes)
     while rest:
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         checker.feed(rest[:step])
@@ -251,7 +251,7 @@ def test_any_chunking_gives_the_verdict_of_one_piece(body: bytes, sizes: list[in
 
 def test_memory_does_not_grow_with_the_body() -> None:
     """After 64 MiB only the two windows are kept, and the verdict still holds."""
-    checker, block = Checker(), bytes(1 << 20)
+    checker, block = PdfValidator(), bytes(1 << 20)
     checker.feed(b"%PDF-1.7\n")
     for _ in range(64):
         checker.feed(block)

@@ -21,7 +21,7 @@ from forked import Forked, python
 from invoicing_async._files import folders, tempfile, writer
 from invoicing_async._files.existing import Published
 from invoicing_async._files.names import is_temp, temp_name
-from invoicing_async._files.publish import OnExisting
+from invoicing_async._files.publish import Destination, OnExisting
 from invoicing_async._files.tempfile import prepare_folder, sweep
 from invoicing_async._files.writer import DiskWriter
 
@@ -92,13 +92,13 @@ class Held:
 
 
 async def store(disk: DiskWriter, target: Path, body: bytes = BODY, **named: Any) -> Published:
-    return await disk.store(target.parent, target, body, **named)
+    return await disk.store(Destination(target=target, **named), body)
 
 
 @pytest.mark.usefixtures("descriptors")
 class TestStore:
     @pytest.mark.parametrize("durable", [False, True])
-    async def test_a_body_stands_whole_under_its_name_with_its_digest(
+    async def test_a_whole_body_gets_its_name_and_its_digest(
         self, disk: DiskWriter, tmp_path: Path, *, durable: bool
     ) -> None:
         published = await store(disk, tmp_path / "a.pdf", durable=durable)
@@ -116,8 +116,8 @@ class TestStore:
     @pytest.mark.parametrize("durable", [False, True])
     async def test_missing_folders_are_made(self, disk: DiskWriter, tmp_path: Path, *, durable: bool) -> None:
         base = tmp_path / "new"
-        await disk.store(base, base / "2025" / "09" / "a.pdf", BODY, durable=durable)
-        await disk.store(base, base / "2025" / "09" / "b.pdf", BODY, durable=durable)
+        await store(disk, base / "2025" / "09" / "a.pdf", folder=base, durable=durable)
+        await store(disk, base / "2025" / "09" / "b.pdf", folder=base, durable=durable)
         assert names(base) == ["2025/09/a.pdf", "2025/09/b.pdf"]
 
     async def test_a_taken_name_gets_the_next_free_one(self, disk: DiskWriter, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ class TestStore:
         (tmp_path / "file").write_bytes(b"")
         targets = [tmp_path / "a.pdf", tmp_path / "file" / "b.pdf", tmp_path / ("x" * 300), tmp_path / "c.pdf"]
         async with Held(disk):
-            jobs = [asyncio.ensure_future(disk.store(tmp_path, target, BODY, durable=durable)) for target in targets]
+            jobs = [asyncio.ensure_future(store(disk, target, folder=tmp_path, durable=durable)) for target in targets]
             await asyncio.sleep(0)
         done = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(one) for one in done] == [Published, NotADirectoryError, OSError, Published]
@@ -234,7 +234,7 @@ class TestDurable:
         synced: list[Path] = []
         for module in (folders, writer):
             monkeypatch.setattr(module, "sync_folder", synced.append)
-        await disk.store(tmp_path, tmp_path / "2025" / "09" / "a.pdf", BODY, durable=True)
+        await store(disk, tmp_path / "2025" / "09" / "a.pdf", folder=tmp_path, durable=True)
         assert set(synced) == {tmp_path, tmp_path / "2025", tmp_path / "2025" / "09"}
 
     async def test_a_file_whose_fsync_fails_is_not_published(
@@ -253,7 +253,7 @@ class TestDurable:
         targets = [tmp_path / "bad" / "a.pdf", tmp_path / "good" / "b.pdf"]
         (tmp_path / "bad").mkdir()
         async with Held(disk):
-            jobs = [asyncio.ensure_future(disk.store(tmp_path, one, BODY, durable=True)) for one in targets]
+            jobs = [asyncio.ensure_future(store(disk, one, folder=tmp_path, durable=True)) for one in targets]
             await asyncio.sleep(0)
         done = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(one) for one in done] == [OSError, Published]
@@ -267,7 +267,7 @@ class TestSpool:
         await spool.write([b"%PDF", b"-1.7"])
         await spool.write([b" more"])
         assert len(temporaries(tmp_path / "new")) == 1
-        published = await spool.publish(tmp_path / "new" / "a.pdf", on_existing=OnExisting.NEW_NAME, durable=True)
+        published = await spool.publish(Destination(target=tmp_path / "new" / "a.pdf", durable=True))
         assert published.path.read_bytes() == b"%PDF-1.7 more"
         assert published.sha256 == sha256(b"%PDF-1.7 more").hexdigest()
         await spool.discard()
@@ -492,7 +492,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from invoicing_async._files.tempfile import Temp
-temp = Temp(Path(sys.argv[1]))
+temp = Temp.create(Path(sys.argv[1]))
 temp.write(b"half a document")
 print(temp.path, flush=True)
 sys.stdin.read()
@@ -572,11 +572,11 @@ class TestSweep:
         assert len(names(tmp_path)) == 300
 
     async def test_a_forked_child_takes_names_of_its_own(self, tmp_path: Path) -> None:
-        mine = tempfile.Temp(tmp_path)
+        mine = tempfile.Temp.create(tmp_path)
         pid = os.getpid()
         assert tempfile.Temp._token[0] == pid
         tempfile.Temp._token = (pid + 1, "ab12")
-        other = tempfile.Temp(tmp_path)
+        other = tempfile.Temp.create(tmp_path)
         assert Path(other.path).name.split("-")[1] not in {"ab12", Path(mine.path).name.split("-")[1]}
         mine.discard()
         other.discard()
@@ -587,7 +587,7 @@ class TestPreparing:
         assert prepare_folder(tmp_path / "a" / "b")
         assert (tmp_path / "a" / "b").is_dir()
 
-    async def test_a_dead_runs_leavings_do_not_count(self, tmp_path: Path) -> None:
+    async def test_files_of_a_dead_run_do_not_count(self, tmp_path: Path) -> None:
         (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
         assert prepare_folder(tmp_path)
         assert names(tmp_path) == []
@@ -629,7 +629,7 @@ class TestWithoutAName:
 
     async def test_a_kill_leaves_nothing_behind(self, tmp_path: Path, *, unnamed: bool) -> None:
         """A process killed in the middle of a document leaves nothing, or only what the next sweep takes."""
-        code = HOLDER.replace("temp = Temp", "temp = tempfile._temp").replace(
+        code = HOLDER.replace("temp = Temp.create", "temp = tempfile.temp_in").replace(
             "import Temp", "import Temp\nfrom invoicing_async._files import tempfile"
         )
         if not unnamed:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._files.xml import Outline, XmlProof, verdict
+from invoicing_async._files.xml import Outline, XmlValidator, verdict
 
 SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
@@ -72,10 +72,10 @@ WRONG = [
 
 
 def fault(text: str, *, step: int = 10_000) -> str | None:
-    proof, body = XmlProof(), text.encode("windows-1252" if "windows-1252" in text else "utf-8")
+    validator, body = XmlValidator(), text.encode("windows-1252" if "windows-1252" in text else "utf-8")
     for at in range(0, len(body), step):
-        proof.feed(body[at : at + step])
-    return proof.fault(content_length=len(body))
+        validator.feed(body[at : at + step])
+    return validator.fault(content_length=len(body))
 
 
 @pytest.mark.parametrize("text", RIGHT)
@@ -108,9 +108,9 @@ def test_a_cut_is_never_whole(text: str) -> None:
     """A document that lacks its end is not one, wherever it is cut."""
     body = text.encode()
     for cut in range(len(body) - 1):
-        proof = XmlProof()
-        proof.feed(body[:cut])
-        assert proof.fault() is not None, body[:cut]
+        validator = XmlValidator()
+        validator.feed(body[:cut])
+        assert validator.fault() is not None, body[:cut]
 
 
 def test_a_long_document_is_judged_by_its_beginning() -> None:
@@ -122,11 +122,11 @@ def test_a_long_document_is_judged_by_its_beginning() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"%PDF-1.7", b"<a>", b"<a/><b/>", b"\x00", b"<?xml version='1.0' encoding='x'?><a/>"]
 )
-def test_what_is_no_xml_is_told(body: bytes) -> None:
+def test_what_is_no_xml_is_refused(body: bytes) -> None:
     """Also an encoding that nobody knows is a fault and no exception."""
-    proof = XmlProof()
-    proof.feed(body)
-    assert "not a whole XML document" in str(proof.fault())
+    validator = XmlValidator()
+    validator.feed(body)
+    assert "not a whole XML document" in str(validator.fault())
 
 
 def test_nothing_is_no_reason() -> None:

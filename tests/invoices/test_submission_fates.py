@@ -61,9 +61,6 @@ def envelope(code: str | None) -> bytes:
 GOOD = answer("200 OK", b'{"request_id":"%s","status":"NEW"}' % ID.encode())
 
 
-# --- the rule -----------------------------------------------------------------------------------------------------
-
-
 def every_class() -> Iterator[type[InvoicingError]]:
     found = [InvoicingError]
     while found:
@@ -127,9 +124,6 @@ def test_every_error_at_every_status_has_its_documented_fate(kind: type[Invoicin
 )
 def test_the_fates_that_matter_most(error: InvoicingError, meaning: Fate) -> None:
     assert fate(error) is meaning
-
-
-# --- the peer -----------------------------------------------------------------------------------------------------
 
 
 @define
@@ -344,9 +338,6 @@ async def test_a_deadline_after_the_head_left_is_in_doubt() -> None:
     assert len(peer.requests) == 1
 
 
-# --- nothing was sent ---------------------------------------------------------------------------------------------
-
-
 def accepting(wire: Wire, server: ssl.SSLContext | None = None) -> Callable[[Connection, Peer], Awaitable[None]]:
     """Answer every submission well, over TLS that the peer begins itself if a context is given."""
 
@@ -467,8 +458,6 @@ async def test_a_tls_peer_that_dies_after_the_handshake(
         assert (peer.connections, len(wire.submissions)) == (1, 1)
 
 
-# --- answers ------------------------------------------------------------------------------------------------------
-
 SYS_DEP = envelope("SYS_DEP_503")
 ANSWERS: list[tuple[str, bytes, Fate | None]] = [
     ("200", GOOD, None),
@@ -576,8 +565,6 @@ async def test_refused_for_now_then_lost_is_in_doubt_with_the_time_of_the_last_a
         assert_in_doubt(await failed(invoices), attempts=2)
     assert wire.count == 2
 
-
-# --- the door's own classification, with aiohttp's errors -----------------------------------------------------------
 
 CONNECTION_KEY: Any = aiohttp.client_reqrep.ConnectionKey("service.test", 80, False, True, None, None, None)
 

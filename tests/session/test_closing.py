@@ -20,6 +20,7 @@ from invoicing_async import AsyncInvoices, InvoiceDraft, InvoiceLine, OrderDocum
 from invoicing_async._core.http import Repeat, Request, Response
 from invoicing_async._core.tasks import Lifetime, Scope, started
 from invoicing_async._files import tempfile as disk_module
+from invoicing_async._files.publish import Destination
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError, ProtocolError, SessionError, SubmissionInDoubtError, TransportError
@@ -410,7 +411,7 @@ class TestLeaving:
         writer = DiskWriter()
         spool = await writer.spool(tmp_path)
         await spool.write([b"begun"])
-        cancelled = asyncio.create_task(writer.store(tmp_path, tmp_path / "a.pdf", pdf(100)))
+        cancelled = asyncio.create_task(writer.store(Destination(target=tmp_path / "a.pdf"), pdf(100)))
         await asyncio.sleep(0)
         closing = asyncio.create_task(writer.close())
         await asyncio.sleep(0)

@@ -7,15 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-from invoicing_async.cli.terminal.output import Screen
+from invoicing_async.cli.terminal.output import Output
 from invoicing_async.errors import ServiceUnavailableError
 from invoicing_async.sandbox import SandboxCredentials
 
 ANSI = "\x1b["
 
 
-def screen(**options: Any) -> Screen:
-    return Screen(out=Console(file=io.StringIO()), err=Console(file=io.StringIO()), **options)
+def memory_output(**options: Any) -> Output:
+    return Output(out=Console(file=io.StringIO()), err=Console(file=io.StringIO()), **options)
 
 
 def shown(console: Console) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from invoicing_async._einvoices.encode import dump_draft
-from invoicing_async._files.pdf import Checker
+from invoicing_async._files.pdf import PdfValidator
 from invoicing_async.cli import serving
 from invoicing_async.cli.input import drafts
 from invoicing_async.sandbox import Faults, Sandbox, SandboxSettings
@@ -104,7 +104,7 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 
 
 def whole(path: Path) -> bool:
-    checker = Checker()
+    checker = PdfValidator()
     checker.feed(path.read_bytes())
     return checker.fault() is None
 

@@ -1,4 +1,4 @@
-"""The door to the network: what leaves, how its failures read, and the server behind the same words."""
+"""The network adapter: what leaves, how its failures read, and the server behind the same words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def transport(**settings: Any) -> AsyncIterator[AiohttpTransport]:
 
 
 async def asked(request: Request, exchange: Exchange | None = None, **settings: Any) -> tuple[int, bytes]:
-    async with transport(**settings) as door, door.send(request, exchange or Exchange()) as answer:
+    async with transport(**settings) as adapter, adapter.send(request, exchange or Exchange()) as answer:
         return answer.status, await answer.read(1_000_000)
 
 
@@ -82,7 +82,7 @@ class TestWhatLeaves:
         assert peer.requests[0].lower().count(b"content-type:") == 1
 
     @pytest.mark.parametrize("order_id", ["INV/2025/0001", "a b", "50%", "%2F", "ä?#", "a+b", "..%2f", "~'()*!"])
-    async def test_an_encoded_path_leaves_as_it_stands(self, order_id: str) -> None:
+    async def test_an_encoded_path_is_sent_unchanged(self, order_id: str) -> None:
         target = path("orders", order_id)
         async with listening(answering(OK)) as peer:
             await asked(post(peer.url + "/api/v1", target, query="a=%2F&b=x+y"))
@@ -96,9 +96,9 @@ class TestWhatLeaves:
 
     async def test_no_cookie_is_kept(self) -> None:
         first = b"HTTP/1.1 200 OK\r\nSet-Cookie: id=1\r\nContent-Length: 0\r\n\r\n"
-        async with listening(answering(first, OK)) as peer, transport() as door:
+        async with listening(answering(first, OK)) as peer, transport() as adapter:
             for _ in range(2):
-                async with door.send(post(peer.url.replace("127.0.0.1", "localhost")), Exchange()) as answer:
+                async with adapter.send(post(peer.url.replace("127.0.0.1", "localhost")), Exchange()) as answer:
                     await answer.read(10)
         assert b"ookie" not in peer.requests[1]
         assert peer.connections == 1
@@ -118,10 +118,10 @@ class TestWhatLeaves:
     async def test_what_aiohttp_is_handed(self) -> None:
         """The same facts without a socket, by aioresponses."""
         request = post(BASE, "/a%2Fb", query="c=%20d", body=b"{}")
-        async with transport() as door:
+        async with transport() as adapter:
             with Mocked() as mocked:
                 mocked.post(request.url, body=b"fine", headers={"X-Id": "7"})
-                async with door.send(request, Exchange()) as answer:
+                async with adapter.send(request, Exchange()) as answer:
                     assert (answer.status, answer.header("x-id")) == (200, "7")
                     assert answer.headers["X-Id"] == "7"
                     assert answer.header("absent") is None
@@ -149,9 +149,9 @@ class TestWhatLeaves:
             await connection.say(taken)
             await connection.hang()
 
-        async with listening(play) as peer, transport() as door:
+        async with listening(play) as peer, transport() as adapter:
             for _ in range(2):
-                async with door.send(post(peer.url, body=bytes(2**25)), Exchange()) as answer:
+                async with adapter.send(post(peer.url, body=bytes(2**25)), Exchange()) as answer:
                     assert answer.status == 413
         assert peer.connections == 2
 
@@ -185,17 +185,17 @@ class TestBody:
     async def test_a_body_longer_than_the_limit_is_refused(self) -> None:
         async with (
             listening(answering(OK)) as peer,
-            transport() as door,
-            door.send(post(peer.url), Exchange()) as answer,
+            transport() as adapter,
+            adapter.send(post(peer.url), Exchange()) as answer,
         ):
             with pytest.raises(ProtocolError, match="longer than 1 bytes") as caught:
                 await answer.read(1)
         assert (caught.value.head, caught.value.status) == (b"ok", 200)
 
     async def test_a_connection_whose_body_was_read_is_used_again(self) -> None:
-        async with listening(answering(OK, OK, OK)) as peer, transport() as door:
+        async with listening(answering(OK, OK, OK)) as peer, transport() as adapter:
             for _ in range(3):
-                async with door.send(post(peer.url), Exchange()) as answer:
+                async with adapter.send(post(peer.url), Exchange()) as answer:
                     await answer.read(10)
         assert peer.connections == 1
 
@@ -205,8 +205,8 @@ class TestBody:
             await connection.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nab")
             await connection.hang()
 
-        async with listening(play) as peer, transport() as door:
-            async with door.send(post(peer.url), Exchange()) as answer:
+        async with listening(play) as peer, transport() as adapter:
+            async with adapter.send(post(peer.url), Exchange()) as answer:
                 assert await anext(answer.chunks()) == b"ab"
             await asyncio.wait_for(peer.gone(), 2)
 
@@ -268,11 +268,11 @@ class TestNothingSent:
             await connection.say(OK)
             peer.requests.append(await connection.request())
 
-        async with listening(play) as peer, transport() as door:
-            async with door.send(post(peer.url), Exchange()) as answer:
+        async with listening(play) as peer, transport() as adapter:
+            async with adapter.send(post(peer.url), Exchange()) as answer:
                 await answer.read(10)
             await asyncio.sleep(0.05)
-            async with door.send(post(peer.url), Exchange()) as answer:
+            async with adapter.send(post(peer.url), Exchange()) as answer:
                 assert await answer.read(10) == b"ok"
         assert (peer.connections, len(peer.requests)) == (2, 2)
 
@@ -343,17 +343,17 @@ class TestInDoubt:
             await connection.say(OK)
             peer.requests.append(await connection.request())
 
-        async with listening(play) as peer, transport() as door:
-            async with door.send(post(peer.url), Exchange()) as answer:
+        async with listening(play) as peer, transport() as adapter:
+            async with adapter.send(post(peer.url), Exchange()) as answer:
                 await answer.read(10)
             with pytest.raises(TransportError) as caught:
-                async with door.send(post(peer.url), Exchange()):
+                async with adapter.send(post(peer.url), Exchange()):
                     pass
         assert caught.value.sent == "unknown"
         assert peer.connections == 1
         assert len(peer.requests) == 2
 
-    async def test_a_peer_that_takes_everything_and_says_nothing(self) -> None:
+    async def test_a_peer_that_reads_everything_and_never_answers(self) -> None:
         async with listening(silent) as peer:
             error, _ = await failure(post(peer.url), timeouts=QUICK)
             await asyncio.wait_for(peer.gone(), 2)
@@ -409,11 +409,11 @@ class TestInDoubt:
         assert error.sent == "unknown"
 
     async def test_an_error_of_an_unforeseen_kind_is_still_ours(self) -> None:
-        async with transport() as door:
+        async with transport() as adapter:
             with Mocked() as mocked:
                 mocked.post(f"{BASE}/x", exception=aiohttp.ClientConnectionError())
                 with pytest.raises(TransportError, match=r"^the exchange failed \(ClientConnectionError\)$") as caught:
-                    async with door.send(post(BASE), Exchange()):
+                    async with adapter.send(post(BASE), Exchange()):
                         pass
         assert caught.value.sent == "unknown"
 
@@ -462,8 +462,8 @@ class TestServe:
         handler = fixed(b"a", b"b", status=201, X_Id="7", Content_Length="2")
         async with (
             serve(handler, base_path="/api/v1") as url,
-            transport() as door,
-            door.send(post(url, "/a%2Fb", query="c=%20d", body=b"body"), Exchange()) as answer,
+            transport() as adapter,
+            adapter.send(post(url, "/a%2Fb", query="c=%20d", body=b"body"), Exchange()) as answer,
         ):
             assert (answer.status, answer.header("x-id")) == (201, "7")
             assert await answer.read(10) == b"ab"
@@ -540,7 +540,7 @@ class TestServe:
                 yield b"x"
                 await asyncio.get_running_loop().create_future()
 
-        async with serve(Hanging()) as url, transport() as door:
-            async with door.send(post(url), Exchange()) as answer:
+        async with serve(Hanging()) as url, transport() as adapter:
+            async with adapter.send(post(url), Exchange()) as answer:
                 assert await anext(answer.chunks())
             await asyncio.wait_for(ended.wait(), 2)

@@ -108,9 +108,9 @@ async def transport(**settings: Any) -> AsyncIterator[AiohttpTransport]:
 
 async def failure(url: str, **settings: Any) -> TransportError:
     exchange = Exchange()
-    async with transport(**settings) as door:
+    async with transport(**settings) as adapter:
         with pytest.raises(TransportError) as caught:
-            async with door.send(evolve(POST, base_url=url), exchange):
+            async with adapter.send(evolve(POST, base_url=url), exchange):
                 pass
     assert (exchange.sent, caught.value.sent) == (False, "no")
     assert str(caught.value).isprintable()
@@ -118,7 +118,7 @@ async def failure(url: str, **settings: Any) -> TransportError:
 
 
 async def answered(url: str, **settings: Any) -> bytes:
-    async with transport(**settings) as door, door.send(evolve(POST, base_url=url), Exchange()) as answer:
+    async with transport(**settings) as adapter, adapter.send(evolve(POST, base_url=url), Exchange()) as answer:
         return await answer.read(10)
 
 
@@ -454,8 +454,8 @@ class TestTheBound:
         """aiohttp's own error names the whole URL."""
         names(hang=True)
         link = evolve(POST, method="GET", query="signature=hush", base_url="http://slow.test")
-        async with transport(timeouts=HASTY) as door:
+        async with transport(timeouts=HASTY) as adapter:
             with pytest.raises(TransportError) as caught:
-                async with door.send(link, Exchange()):
+                async with adapter.send(link, Exchange()):
                     pass
         assert "hush" not in shown(caught.value)

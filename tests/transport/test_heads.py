@@ -1,4 +1,4 @@
-"""Heads of answers that are a little off the grammar: mended if their framing is certain, refused if it is not."""
+"""Heads of answers that are a little off the grammar: repaired if their framing is certain, refused if it is not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._transport.heads import mended as parted
+from invoicing_async._transport.heads import repaired as parted
 
 BODY = b'{"request_id": 1}'
 LENGTH = b"Content-Length: %d" % len(BODY)
@@ -16,7 +16,7 @@ def raw(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK", end: bytes = b"\r\n")
     return end.join([status, *lines, b"", BODY])
 
 
-def mended(raw: bytes) -> bytes | None:
+def repaired(raw: bytes) -> bytes | None:
     found = parted(raw)
     return None if found is None else b"".join(found)
 
@@ -40,22 +40,22 @@ GOOD = b"HTTP/1.1 200 OK\r\n%s\r\nConnection: close\r\n\r\n" % LENGTH + BODY
         raw(LENGTH, end=b"\n"),
     ],
 )
-def test_odd_white_space_and_repeated_lengths_are_mended(odd: bytes) -> None:
-    assert mended(odd) == GOOD
+def test_odd_white_space_and_repeated_lengths_are_repaired(odd: bytes) -> None:
+    assert repaired(odd) == GOOD
 
 
 def test_chunks_win_over_a_length() -> None:
-    found = mended(raw(b"Content-Length: 3", b"Transfer-Encoding: chunked"))
+    found = repaired(raw(b"Content-Length: 3", b"Transfer-Encoding: chunked"))
     assert found == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + BODY
 
 
 def test_a_folded_field_and_controls_in_a_value() -> None:
-    found = mended(raw(b"X: a,", b"\tb\x01c", LENGTH))
+    found = repaired(raw(b"X: a,", b"\tb\x01c", LENGTH))
     assert found == GOOD.replace(b"OK\r\n", b"OK\r\nX: a, b c\r\n")
 
 
 def test_an_interim_answer_stays_before_the_answer() -> None:
-    found = mended(b"HTTP/1.1 103 Hints\r\nLink : x\r\n\r\n" + raw(LENGTH))
+    found = repaired(b"HTTP/1.1 103 Hints\r\nLink : x\r\n\r\n" + raw(LENGTH))
     assert found is not None
     assert found.startswith(b"HTTP/1.1 103 Hints\r\nLink: x\r\n")
     assert found.endswith(GOOD)
@@ -75,20 +75,20 @@ def test_an_interim_answer_stays_before_the_answer() -> None:
     ],
 )
 def test_what_contradicts_itself_or_is_no_head_is_refused(hopeless: bytes) -> None:
-    assert mended(hopeless) is None
+    assert repaired(hopeless) is None
 
 
 @given(cut=st.integers(0, len(GOOD) - len(BODY) - 1))
 def test_a_head_that_has_not_ended_is_waited_for(cut: int) -> None:
-    assert mended(GOOD[:cut]) == b""
+    assert repaired(GOOD[:cut]) == b""
 
 
 @given(cut=st.integers(0, len(BODY)))
-def test_what_was_mended_is_right_and_stays(cut: int) -> None:
+def test_what_was_repaired_is_right_and_stays(cut: int) -> None:
     whole = GOOD[: len(GOOD) - cut]
-    assert mended(whole) == whole
+    assert repaired(whole) == whole
 
 
 @given(st.binary(max_size=300))
 def test_nothing_makes_it_fail(junk: bytes) -> None:
-    assert mended(b"HTTP/1.1 200 OK\r\n" + junk + b"\r\n\r\n") is not None or b"ength" in junk.lower()
+    assert repaired(b"HTTP/1.1 200 OK\r\n" + junk + b"\r\n\r\n") is not None or b"ength" in junk.lower()

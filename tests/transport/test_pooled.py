@@ -1,4 +1,4 @@
-"""The fence of the short cut past aiohttp's client: what takes it, what does not, and what of aiohttp it rests on."""
+"""Which requests are put on a pooled connection without aiohttp's client, and what of aiohttp that rests on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from places import ROOT, SUPPORT
 
 from invoicing_async._core.http import Exchange, Repeat, Request
 from invoicing_async._transport import pooled
-from invoicing_async._transport.pooled import TESTED, Direct, is_tested
+from invoicing_async._transport.pooled import TESTED, PooledPost, is_tested
 from invoicing_async.transport import AiohttpTransport
 
 POST = Request(method="POST", path="/x", base_url="http://service.test/api")
@@ -31,13 +31,10 @@ POST = Request(method="POST", path="/x", base_url="http://service.test/api")
 async def takes_it(request: Request = POST, transport: AiohttpTransport | None = None, **settings: Any) -> bool:
     made = transport or AiohttpTransport(**settings)
     try:
-        return isinstance(made.send(request, Exchange()), Direct)
+        return isinstance(made.send(request, Exchange()), PooledPost)
     finally:
         if transport is None:
             await made.close()
-
-
-# --- who takes it ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.asyncio
@@ -161,8 +158,6 @@ def test_the_lowest_aiohttp_that_is_allowed_is_a_tested_one() -> None:
     (lowest,) = (found[1] for name in project["dependencies"] if (found := re.match(r"aiohttp>=([\d.]+)", name)))
     assert is_tested(lowest)
 
-
-# --- what it rests on ------------------------------------------------------------------------------------------------
 
 KINDS: dict[str, Any] = {
     "aiohttp.ClientSession": aiohttp.ClientSession,

@@ -1,4 +1,4 @@
-"""The public door to the network: proxies, headers, trace configs, connectors and sessions of the user's own."""
+"""The public module of the network: proxies, headers, trace configs, connectors and sessions of the user's own."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from invoicing_async import (
     Timeouts,
     TransportError,
 )
-from invoicing_async import transport as door
+from invoicing_async import transport as public
 from invoicing_async._transport import client
-from invoicing_async._transport.pooled import Direct
+from invoicing_async._transport.pooled import PooledPost
 from invoicing_async._transport.proxies import Environment, Proxy, is_excepted, proxy_fault
 from invoicing_async.transport import AiohttpTransport, Exchange, Repeat, Request, Response
 
@@ -87,12 +87,12 @@ def through(peer: Peer) -> str:
     return peer.url.replace("://", f"://clerk:{QUOTED}@")
 
 
-async def test_the_door_offers_what_a_transport_is_made_of() -> None:
-    assert set(door.__all__) == {
+async def test_the_public_module_offers_what_a_transport_needs() -> None:
+    assert set(public.__all__) == {
         "AiohttpTransport", "Exchange", "Repeat", "Request", "Response", "Transport",
         "has_credential", "path", "proxy_fault", "proxy_for", "serve",
     }  # fmt: skip
-    assert all(getattr(door, name).__doc__ for name in door.__all__)
+    assert all(getattr(public, name).__doc__ for name in public.__all__)
 
 
 @pytest.mark.parametrize(
@@ -108,16 +108,13 @@ async def test_the_proxy_of_a_url_is_told_without_its_credential(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert door.proxy_for("https://host/api", proxy) == through
+    assert public.proxy_for("https://host/api", proxy) == through
 
 
 async def test_serve_is_still_where_it_was() -> None:
-    assert client.serve is door.serve
+    assert client.serve is public.serve
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = client.absent
-
-
-# --- proxies ---------------------------------------------------------------------------------------------------------
 
 
 @frozen
@@ -158,7 +155,7 @@ async def tunnel(connection: Connection, peer: Peer) -> None:
 
 class TestProxy:
     @pytest.mark.parametrize("repeat", Repeat)
-    async def test_it_hears_who_asks_and_the_service_does_not(self, repeat: Repeat, tls: Tls) -> None:
+    async def test_it_gets_the_credential_and_the_service_does_not(self, repeat: Repeat, tls: Tls) -> None:
         """Over https the proxy sees the host and its own credential, the service its signature."""
         async with listening(answering(OK), ssl=tls.server) as service, listening(tunnel) as proxy:
             request = post(service.url, repeat=repeat, body=b"{}")
@@ -214,9 +211,6 @@ class TestProxy:
         assert proxy_fault(text) is None
         assert (proxy.url, proxy.authorization) == (url, authorization)
         assert authorization is None or authorization not in repr(proxy)
-
-
-# --- secrets ---------------------------------------------------------------------------------------------------------
 
 
 async def cut(connection: Connection, peer: Peer) -> None:
@@ -304,9 +298,6 @@ class TestSecrets:
         with pytest.raises(aiohttp.ClientConnectorError) as before:
             await fail_and_ask()
         assert any(str(entry.path).endswith("aiohttp/connector.py") for entry in before.traceback)
-
-
-# --- the environment -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -405,7 +396,7 @@ class TestTrustEnv:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         async with listening(answering(OK)) as service, opened(trust_env=True) as transport:
             sending = transport.send(post(service.url), Exchange())
-            assert isinstance(sending, Direct)
+            assert isinstance(sending, PooledPost)
             async with sending as answer:
                 assert await answer.read(10) == b"ok"
 
@@ -448,9 +439,6 @@ class TestTrustEnv:
         assert head(service.requests[0])["authorization"] == "Bearer t"
 
 
-# --- headers and trace configs ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("repeat", Repeat)
 async def test_headers_go_with_every_request_that_has_none_of_the_name(repeat: Repeat) -> None:
     given = {"X-Tenant": "7", "user-agent": "till", "X-SIGNATURE": "never", "Accept": "application/pdf"}
@@ -469,7 +457,7 @@ async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(value: 
         AiohttpTransport(headers={"X-Key": value})
 
 
-async def test_trace_configs_hear_of_every_attempt() -> None:
+async def test_trace_configs_see_every_attempt() -> None:
     heard: list[str] = []
     config = aiohttp.TraceConfig()
 
@@ -508,9 +496,6 @@ async def test_a_trace_config_that_fails_passes_its_own_error_on() -> None:
     with pytest.raises(LookupError) as caught:
         await asked(submission("http://127.0.0.1:1"), trace_configs=[config])
     assert caught.traceback[-1].name == "fails"
-
-
-# --- connectors and sessions of the user's own -----------------------------------------------------------------------
 
 
 @pytest_asyncio.fixture(params=["connector", "session"])
@@ -716,9 +701,6 @@ class TestSessionOfTheUsersOwn:
                     AiohttpTransport(session=client, **more)
 
 
-# --- a session's transport -------------------------------------------------------------------------------------------
-
-
 async def nothing(response: Response) -> None:
     await response.read(10)
 
@@ -748,14 +730,14 @@ class TestTimeouts:
     async def test_each_session_has_its_own_and_their_sockets_the_shortest(self) -> None:
         async with listening(silent) as peer, opened() as transport:
             assert transport._connector is not None
-            for read, attempt, unheard in ((0.05, 300, 300), (0.02, 20, 20), (0.03, 40, 20)):
+            for read, attempt, unacknowledged in ((0.05, 300, 300), (0.02, 20, 20), (0.03, 40, 20)):
                 async with session(peer.url, Timeouts(read=read, attempt=attempt), transport) as calling:
                     with pytest.raises(TransportError, match="read timeout"):
                         await calling.call(Request(method="POST", path="/x"), nothing)
-                assert transport._bounds.silence.seconds == read
-                assert transport._connector.unheard == unheard
+                assert transport._time_limits.read_timeout.seconds == read
+                assert transport._connector.unacknowledged == unacknowledged
 
-    async def test_any_transport_is_told_them(self) -> None:
+    async def test_any_transport_gets_them(self) -> None:
         told: list[Timeouts | None] = []
 
         class Listening(FakeTransport):

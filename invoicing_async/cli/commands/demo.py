@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack, aclosing
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from attrs import evolve, frozen
 
@@ -25,9 +24,9 @@ from ..exits import CommandError, Exit
 from ..input.drafts import example
 from ..input.options import FLAG, Common
 from ..serving import Served, served
-from ..stop import Stop, Taking, listening
-from ..summary import Account
-from ..terminal.output import Count, Screen
+from ..stop import CountedInput, Stop, listening
+from ..summary import BatchSummary
+from ..terminal.output import Count, Output
 from ..terminal.progress import Bar, live
 from ..terminal.rows import DOWNLOADS, SUBMISSIONS, download_row
 from .invoices import Settling
@@ -52,6 +51,13 @@ class Script:
     drafts: tuple[InvoiceDraft, ...]
     seed: int
 
+    @classmethod
+    def of(cls, orders: int, invoices: int, seed: int) -> Script:
+        """Make up this many orders and drafts. Raises `CommandError` for a number below 0."""
+        if min(orders, invoices) < 0:
+            raise CommandError("--orders and --invoices must be 0 or more")
+        return cls(demo_orders(orders, seed=seed), tuple(_draft(number) for number in range(1, invoices + 1)), seed)
+
     @property
     def unavailable(self) -> dict[str, int]:
         """Orders whose first call, or first two, are answered SYS_DEP_503."""
@@ -73,12 +79,6 @@ class Script:
         return Sandbox(SandboxSettings(seed=self.seed, latency=LATENCY), faults=faults)
 
 
-def _script(orders: int, invoices: int, seed: int) -> Script:
-    if min(orders, invoices) < 0:
-        raise CommandError("--orders and --invoices must be 0 or more")
-    return Script(demo_orders(orders, seed=seed), tuple(_draft(number) for number in range(1, invoices + 1)), seed)
-
-
 def _draft(number: int) -> InvoiceDraft:
     draft = example(number)
     lines = tuple(
@@ -86,11 +86,6 @@ def _draft(number: int) -> InvoiceDraft:
         for line in draft.lines
     )
     return evolve(draft, lines=lines)
-
-
-def _check_folder(to: Path) -> None:
-    if to.exists() and not to.is_dir():
-        raise CommandError(f"--to: {to} is not a folder")
 
 
 async def demo(
@@ -116,11 +111,10 @@ async def demo(
     quiet
         Show only what went wrong.
     """
-    _check_folder(to)
-    script, screen = _script(orders, invoices, seed), Screen.of(Common(quiet=quiet))
-    taking = Taking(Stop(lambda: screen.problem("stopping: what is in flight finishes")))
-    play = _DemoRun(script, script.sandbox(), screen, Taking(taking.stop), taking, to)
-    with listening(taking.stop):
+    script, output = Script.of(orders, invoices, seed), Output.of(Common(quiet=quiet))
+    source = CountedInput(Stop(lambda: output.problem("stopping: what is in flight finishes")))
+    play = _DemoRun(script, script.sandbox(), output, CountedInput(source.stop), source, to)
+    with listening(source.stop):
         return await play.run()
 
 
@@ -128,36 +122,40 @@ class _DemoRun:
     """One performance of a script."""
 
     def __init__(
-        self, script: Script, sandbox: Sandbox, screen: Screen, orders: Taking, drafts: Taking, folder: Path
+        self, script: Script, sandbox: Sandbox, output: Output, orders: CountedInput, drafts: CountedInput, folder: Path
     ) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise CommandError(f"--to: {folder} is not a folder")
         self.script = script
         self.sandbox = sandbox
-        self.screen = screen
+        self.output = output
         self.folder = folder
-        self.downloads = _RecordingSummary(DOWNLOADS, evolve(screen, quiet=True), orders, None)
-        self.submissions = _RecordingSummary(SUBMISSIONS, evolve(screen, quiet=True), drafts, None)
-        self.settling = Settling(self.submissions, POLLER, {})
+        self.downloads = _RecordingSummary(DOWNLOADS, evolve(output, quiet=True), orders, None)
+        self.submissions = _RecordingSummary(SUBMISSIONS, evolve(output, quiet=True), drafts, None)
+        self.settling = Settling(self.submissions, POLLER)
 
     async def run(self) -> Exit:
         begun = _clock.monotonic()
         async with served(self.sandbox) as where:
-            self._announce(where)
+            self.output.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
+            self.output.say(f" Order documents  {where.documents}")
+            self.output.say(f" E-invoices       {where.invoices}")
+            if self.output.lively:
+                self.output.say("")
             await self._both(where)
         self._show(_clock.monotonic() - begun)
         return self._code()
 
-    def _announce(self, where: Served) -> None:
-        self.screen.say("\n invoicing-async demo: both services in miniature on this machine\n", "bold")
-        self.screen.say(f" Order documents  {where.documents}")
-        self.screen.say(f" E-invoices       {where.invoices}")
-        if self.screen.lively:
-            self.screen.say("")
-
     async def _both(self, where: Served) -> None:
         """Download and submit at the same time."""
         async with AsyncExitStack() as stack:
-            documents, invoices = [await stack.enter_async_context(session) for session in self._sessions(where)]
-            await stack.enter_async_context(live(self.screen.err, self._bars(), shown=self.screen.lively))
+            known, limits, enter = self.sandbox.credentials, Limits(concurrency=CONCURRENCY), stack.enter_async_context
+            shared: dict[str, Any] = {"retry": RETRY, "limits": limits}
+            partner, client = HmacAuth(**known.partner()), OAuthClientCredentials(**known.client())
+            heard, settled = self.downloads.monitor, self.submissions.monitor
+            documents = await enter(Session(where.documents, auth=partner, on_event=heard, **shared))
+            invoices = await enter(Session(where.invoices, auth=client, on_event=settled, **shared))
+            await stack.enter_async_context(live(self.output.err, self._bars(), shown=self.output.lively))
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._download(OrderDocuments(documents)))
@@ -165,24 +163,16 @@ class _DemoRun:
             except* (InvoicingError, OSError) as several:
                 raise several.exceptions[0] from None
 
-    def _sessions(self, where: Served) -> tuple[Session, Session]:
-        known, limits = self.sandbox.credentials, Limits(concurrency=CONCURRENCY)
-        partner, client = HmacAuth(**known.partner()), OAuthClientCredentials(**known.client())
-        return (
-            Session(where.documents, auth=partner, retry=RETRY, limits=limits, on_event=self.downloads.monitor),
-            Session(where.invoices, auth=client, retry=RETRY, limits=limits, on_event=self.submissions.monitor),
-        )
-
     def _bars(self) -> list[Bar]:
         orders, drafts = len(self.script.orders), len(self.script.drafts)
         return [
-            Bar(" Order documents", orders, lambda: self.downloads.settled, self.downloads.monitor.note),
+            Bar(" Order documents", orders, lambda: self.downloads.done, self.downloads.monitor.note),
             Bar(" E-invoices sent", drafts, lambda: self.settling.answered, self.submissions.monitor.note),
-            Bar(" E-invoices final", drafts, lambda: self.submissions.settled),
+            Bar(" E-invoices final", drafts, lambda: self.submissions.done),
         ]
 
     async def _download(self, documents: OrderDocuments) -> None:
-        ids = self.downloads.taking.items(self.script.orders)
+        ids = self.downloads.source.items(self.script.orders)
         async with aclosing(documents.download_many(ids, self.folder)) as outcomes:
             async for outcome in outcomes:
                 await self.downloads.add(download_row(outcome))
@@ -191,54 +181,48 @@ class _DemoRun:
         await self.settling.run(invoices, invoices.submit_many(self.settling.begun(self.script.drafts)))
 
     def _show(self, seconds: float) -> None:
-        self.screen.counts("Order documents", self._counted_orders())
-        self.screen.counts("E-invoices", self._counted_invoices())
-        self.screen.say(f"\n Time   {seconds:.1f} s\n Files  {self.folder.resolve()}\n")
-
-    def _counted_orders(self) -> Iterator[Count]:
-        counts = self.downloads.counts
-        for name, number, meaning, style in (
-            ("saved", counts["saved"], "whole PDFs, proved before they got their name", "green"),
-            ("retried", self.downloads.retried, "of them answered SYS_DEP_503 first", ""),
-            ("skipped", counts["skipped"], "there before, whole; not asked for again", "green"),
-            ("deferred", counts["deferred"], "ORDER_021: the order is not eligible yet", "yellow"),
-            ("failed", counts["failed"], "no document", "red"),
-        ):
-            if number:
-                yield Count(name, str(number), meaning, style)
-
-    def _counted_invoices(self) -> Iterator[Count]:
-        counts, settled = self.submissions.counts, self.submissions.settled
-        for name, number, meaning, style in (
-            ("SUCCESS", counts["success"], "submitted once, awaited to the end", "green"),
-            ("FAILED", counts["failed"], "the service's own answer, as scripted here", "yellow"),
-            ("others", settled - counts["success"] - counts["failed"], "without an end", "red"),
-        ):
-            if number:
-                yield Count(name, str(number), meaning, style)
+        orders, drafts = self.downloads.counts, self.submissions.counts
+        others = self.submissions.done - drafts.get("success", 0) - drafts.get("failed", 0)
+        for title, rows in {
+            "Order documents": (
+                ("saved", orders.get("saved"), "whole PDFs, proved before they got their name", "green"),
+                ("retried", self.downloads.retried, "of them answered SYS_DEP_503 first", ""),
+                ("skipped", orders.get("skipped"), "there before, whole; not asked for again", "green"),
+                ("deferred", orders.get("deferred"), "ORDER_021: the order is not eligible yet", "yellow"),
+                ("failed", orders.get("failed"), "no document", "red"),
+            ),
+            "E-invoices": (
+                ("SUCCESS", drafts.get("success"), "submitted once, awaited to the end", "green"),
+                ("FAILED", drafts.get("failed"), "the service's own answer, as scripted here", "yellow"),
+                ("others", others, "without an end", "red"),
+            ),
+        }.items():
+            self.output.counts(title, [Count(name, str(n), meaning, style) for name, n, meaning, style in rows if n])
+        self.output.say(f"\n Time   {seconds:.1f} s\n Files  {self.folder.resolve()}\n")
 
     def _code(self) -> Exit:
-        if self.downloads.taking.cut or self.submissions.taking.cut:
+        if self.downloads.source.cut or self.submissions.source.cut:
             return Exit.STOPPED
         if faults := [*self.unlike_script()]:
-            self.screen.problem(f"not as scripted: {', '.join(faults)}")
+            self.output.problem(f"not as scripted: {', '.join(faults)}")
             return Exit.SOME_LEFT
         return Exit.DONE
 
     def unlike_script(self) -> list[str]:
         """Name what did not end as the sandbox meant it to."""
         ends = {number: made.outcome.value.lower() for number, made in self.sandbox.created.items()}
-        wrong = [order for order, end in self.downloads.ends.items() if end not in self._meant(order)]
+        wrong = [
+            order
+            for order, end in self.downloads.ends.items()
+            if end not in {"deferred" if order in self.script.not_eligible else "saved", "skipped"}
+        ]
         wrong += [key for key, end in self.submissions.ends.items() if end != ends.get(self.submissions.requests[key])]
-        missing = len(self.script.orders) + len(self.script.drafts) - self.downloads.settled - self.submissions.settled
+        missing = len(self.script.orders) + len(self.script.drafts) - self.downloads.done - self.submissions.done
         return wrong + [f"{missing} without an outcome"] * bool(missing)
 
-    def _meant(self, order: str) -> set[str]:
-        return {"deferred", "skipped"} if order in self.script.not_eligible else {"saved", "skipped"}
 
-
-class _RecordingSummary(Account):
-    """Books that also remember how each item ended."""
+class _RecordingSummary(BatchSummary):
+    """A summary that also remembers how each item ended."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type] # handed on as they are
@@ -248,7 +232,7 @@ class _RecordingSummary(Account):
 
     async def add(self, row: dict[str, object]) -> None:
         """Enter one outcome."""
-        name = str(row[self.kind.name])
+        name = str(row[self.shown.name])
         self.ends[name] = str(row["outcome"])
         self.requests[name] = str(row.get("request_id"))
         attempts = row.get("attempts")

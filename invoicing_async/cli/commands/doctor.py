@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -27,7 +27,7 @@ from ...transport import Exchange, Request
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..input.settings import DOCUMENTS, ENV_FILE, INVOICES, Service, Settings
-from ..terminal.output import Screen, hints, plain
+from ..terminal.output import Output, hints, plain
 
 __all__ = ["Finding", "clock_difference", "doctor", "findings"]
 
@@ -59,25 +59,28 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     Parameters
     ----------
     online
-        Also ask each base URL for a sign of life, compare the clocks, and try the client's token.
+        Also ask each base URL for an answer, compare the clocks, and try the client's token.
     """
     common = common or Common()
-    settings, screen = common.settings(), Screen.of(common)
-    found = [*_program(), *_env_file(common.env_file), *findings(settings)]
+    settings, output = common.settings(), Output.of(common)
+    found = [*_program(common.env_file), *findings(settings)]
     if online:
-        found += await _online(settings)
+        usable = [s for s in (DOCUMENTS, INVOICES) if _is_used(settings, s) and not settings.missing(s)]
+        for several in await asyncio.gather(*(_asked(settings, service) for service in usable)):
+            found += several
     for finding in found:
-        screen.line(asdict(finding))
+        output.line(asdict(finding))
     bad = [finding for finding in found if finding.grade == "bad"]
-    if screen.quiet:
+    if output.quiet:
         for finding in bad:
-            screen.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
-    elif not screen.json:
-        _show(screen, found)
+            output.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
+    elif not output.json:
+        _show(output, found)
     return Exit.SOME_LEFT if bad else Exit.DONE
 
 
-def _program() -> Iterator[Finding]:
+def _program(env_file: Path | None) -> Iterator[Finding]:
+    """Look at what is installed, and at the file of the settings."""
     section = "Program"
     yield Finding(section, "Python", "ok", platform.python_version())
     for package in ("invoicing-async", "aiohttp"):
@@ -89,16 +92,12 @@ def _program() -> Iterator[Finding]:
     yield Finding(
         section, "uvloop", "ok" if fast else "note", "used" if fast else "absent; invoicing-async[speed] has it"
     )
-
-
-def _env_file(given: Path | None) -> Iterator[Finding]:
     named = os.environ.get(ENV_FILE)
-    file = given or (Path(named) if named else None)
-    if file is None:
+    if (file := env_file or (Path(named) if named else None)) is None:
         return
     shared = os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     text = f"{file}: others on this machine may read it (chmod 600)" if shared else str(file)
-    yield Finding("Program", "settings file", "note" if shared else "ok", text)
+    yield Finding(section, "settings file", "note" if shared else "ok", text)
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -110,7 +109,14 @@ def findings(settings: Settings) -> Iterator[Finding]:
             alone = not any(used.values())
             yield Finding(service.title, "all", "bad" if alone else "note", f"nothing of {service.prefix}… is set")
             continue
-        yield from _variables(settings, service, missing[service.title])
+        for variable in service.variables:
+            name, value = service.name(variable), settings.get(service, variable.name)
+            if name in missing[service.title]:
+                yield Finding(service.title, name, "bad", f"not set: {variable.meaning}")
+            elif value is not None and value != value.strip():
+                yield Finding(service.title, name, "note", "set; begins or ends with white space, is that meant?")
+            elif value is not None:
+                yield Finding(service.title, name, "ok", "set")
         if not missing[service.title]:
             yield from _usable(settings, service)
     for name in settings.unknown():
@@ -119,17 +125,6 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _is_used(settings: Settings, service: Service) -> bool:
     return any(settings.get(service, variable.name) is not None for variable in service.variables)
-
-
-def _variables(settings: Settings, service: Service, missing: Iterable[str]) -> Iterator[Finding]:
-    for variable in service.variables:
-        name, value = service.name(variable), settings.get(service, variable.name)
-        if name in missing:
-            yield Finding(service.title, name, "bad", f"not set: {variable.meaning}")
-        elif value is not None and value != value.strip():
-            yield Finding(service.title, name, "note", "set; begins or ends with white space, is that meant?")
-        elif value is not None:
-            yield Finding(service.title, name, "ok", "set")
 
 
 def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
@@ -143,7 +138,11 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
         yield Finding(service.title, "settings", "bad", str(error))
         return
     url = urlsplit(settings.base_url(service))
-    if url.scheme == "http" and not _is_local(url.hostname or ""):
+    try:
+        local = ip_address(url.hostname or "").is_loopback
+    except ValueError:
+        local = url.hostname == "localhost"
+    if url.scheme == "http" and not local:
         yield Finding(service.title, "base URL", "bad", "http: the credentials would travel unencrypted")
     else:
         yield Finding(service.title, "settings", "ok", "complete")
@@ -151,46 +150,25 @@ def _usable(settings: Settings, service: Service) -> Iterator[Finding]:
         yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}")
 
 
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-async def _online(settings: Settings) -> list[Finding]:
-    services = [
-        service for service in (DOCUMENTS, INVOICES) if _is_used(settings, service) and not settings.missing(service)
-    ]
-    found = await asyncio.gather(*(_asked(settings, service) for service in services))
-    return [finding for several in found for finding in several]
-
-
 async def _asked(settings: Settings, service: Service) -> list[Finding]:
     try:
         url = Session(settings.base_url(service), auth=StaticToken("-")).base_url
     except (CommandError, ValueError):
         return []  # what is wrong with it was said already
-    try:
-        found = list(await _sign_of_life(settings, service, url))
-    except InvoicingError as error:
-        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints(error))))]
-    return [*found, *(await _token(settings) if service is INVOICES else [])]
-
-
-async def _sign_of_life(settings: Settings, service: Service, url: str) -> Iterator[Finding]:
-    """Ask for the base URL without credentials: any answer tells that somebody is there, and what time it is."""
     transport = settings.network.transport(Timeouts(connect=5, read=5))
     begun = _clock.now()
+    # Any answer, also without credentials, tells that the service is there, and what time it has.
+    request = Request(method="GET", path="/", base_url=url.rstrip("/"), authorised=False)
     try:
-        request = Request(method="GET", path="/", base_url=url.rstrip("/"), authorised=False)
         async with transport.send(request, Exchange()) as answer:
-            elapsed, date = _clock.now() - begun, answer.header("Date")
-            status = answer.status
+            elapsed, date, status = _clock.now() - begun, answer.header("Date"), answer.status
+    except InvoicingError as error:
+        return [Finding(service.title, "online", "bad", " ".join((f"{error}.", *hints(error))))]
     finally:
         await transport.close()
     text = f"answers ({status}, {elapsed * 1000:,.0f} ms)"
-    return iter((Finding(service.title, "online", "ok", text), _clocks(service, date, begun + elapsed / 2)))
+    found = [Finding(service.title, "online", "ok", text), _clocks(service, date, begun + elapsed / 2)]
+    return [*found, *(await _token(settings) if service is INVOICES else [])]
 
 
 def _clocks(service: Service, date: str | None, now: float) -> Finding:
@@ -227,13 +205,13 @@ async def _token(settings: Settings) -> list[Finding]:
     return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]
 
 
-def _show(screen: Screen, found: list[Finding]) -> None:
+def _show(output: Output, found: list[Finding]) -> None:
     width = max(len(finding.subject) for finding in found)
     for section in dict.fromkeys(finding.section for finding in found):
-        screen.say(f"\n {section}", "bold")
+        output.say(f"\n {section}", "bold")
         for finding in found:
             if finding.section == section:
                 mark, style = _MARKS[finding.grade]
                 subject = plain(finding.subject).ljust(width)
                 text = Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", (plain(finding.text), "dim"))
-                screen.out.print(text, soft_wrap=True)
+                output.out.print(text, soft_wrap=True)

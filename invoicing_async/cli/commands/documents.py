@@ -15,12 +15,12 @@ from ...runs import DocumentRun
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions
+from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile
 from ..input.settings import Settings
-from ..run_kinds import DocumentBook
+from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
-from ..summary import Account, carry_out
-from ..terminal.output import Screen
+from ..summary import BatchSummary, carry_out
+from ..terminal.output import Output
 from ..terminal.progress import Bar, live
 from ..terminal.rows import DOWNLOADS, download_row
 
@@ -33,7 +33,7 @@ PLAIN = "{order_id}"
 
 @frozen(kw_only=True)
 class _Order:
-    """What a download was told about its files, checked."""
+    """The options of a download about its files, checked."""
 
     ids: str
     to: Path
@@ -55,8 +55,8 @@ async def download(
     layout: str = PLAIN,
     served_name: Annotated[bool, FLAG] = False,
     durable: Annotated[bool, FLAG] = False,
-    report: Path | None = None,
-    picking: IdSource | None = None,
+    report: ReportFile = None,
+    id_source: IdSource | None = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
@@ -65,7 +65,8 @@ async def download(
     With --run FILE every outcome is kept in a run file (a database on a local disk) as it comes. After a stop, a
     crash or kill -9, `runs resume FILE` goes on where it ended: files of the run are verified by size and hash, and
     only what is missing, broken, deferred or failed is asked for. Giving the same command again does the same, and
-    more ids may be added so. `runs show FILE` tells how a run stands, also while it goes on.
+    more ids may be added so. The report has every item of the run. `runs show FILE` tells how a run stands, also while
+    it goes on.
 
     Exit code 0: all done; 1: some failed or were deferred; 2: usage or input, or another process holds the run;
     3: stopped before the end, go on as it says; 130: interrupted.
@@ -88,11 +89,9 @@ async def download(
         Take the file's name from the service.
     durable
         Wait for every file to be on the disk before it counts as saved.
-    report
-        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
-    common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
-    screen, settings = Screen.of(common), common.settings()
+    common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
+    output, settings = Output.of(common), common.settings()
     order = _Order(
         ids=ids,
         to=to,
@@ -102,23 +101,23 @@ async def download(
         durable=durable,
     )
     if run is not None:
-        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
-        return await _download_durably(context, order, picking, verify=verify)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        return await _download_durably(context, order, id_source, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")
-    return await _download(screen, settings, order, picking, pace, report)
+    return await _download(output, settings, order, id_source, pace, report)
 
 
 async def _download(
-    screen: Screen, settings: Settings, order: _Order, picking: IdSource, pace: RateOptions, report: Path | None
+    output: Output, settings: Settings, order: _Order, id_source: IdSource, pace: RateOptions, report: Path | None
 ) -> Exit:
-    async def work(account: Account) -> None:
-        session = settings.documents(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-        with open_ids(order.ids, picking, account.taking.stop) as found:
-            bar = Bar("Order documents", found.about, lambda: account.settled, account.monitor.note)
-            async with session, live(screen.err, [bar], shown=screen.lively):
+    async def work(batch: BatchSummary) -> None:
+        session = settings.documents(pace, on_event=batch.monitor)
+        with open_ids(order.ids, id_source, batch.source.stop) as found:
+            bar = Bar("Order documents", found.about, lambda: batch.done, batch.monitor.note)
+            async with session, live(output.err, [bar], shown=output.lively):
                 outcomes = OrderDocuments(session).download_many(
-                    account.taking.items(found.items),
+                    batch.source.items(found.items),
                     order.to,
                     on_existing=order.on_existing,
                     durable=order.durable,
@@ -127,20 +126,20 @@ async def _download(
                 )
                 async with aclosing(outcomes):
                     async for outcome in outcomes:
-                        await account.add(download_row(outcome))
+                        await batch.add(download_row(outcome))
 
-    return await carry_out(DOWNLOADS, screen, work, report=report, resume=RESUME)
+    return await carry_out(DOWNLOADS, output, work, report=report, resume=RESUME)
 
 
-async def _download_durably(context: RunContext, order: _Order, picking: IdSource, *, verify: bool) -> Exit:
+async def _download_durably(context: RunContext, order: _Order, id_source: IdSource, *, verify: bool) -> Exit:
     context.check(context.settings.documents)
-    check_form(order.ids, picking)
+    check_form(order.ids, id_source)
 
-    async def work(run: DocumentRun, book: DocumentBook) -> None:
+    async def work(run: DocumentRun, summary: DocumentSummary) -> None:
         await _agree(run, order)
-        with open_ids(order.ids, picking, book.stop) as found:
-            await take_ids(run, book, found.items, found.about)
-        await download_run(run, book, verify=verify)
+        with open_ids(order.ids, id_source, summary.stop) as found:
+            await take_ids(run, summary, found.items, found.about)
+        await download_run(run, summary, verify=verify)
 
     opening = DocumentRun.open(
         context.file,
@@ -149,11 +148,11 @@ async def _download_durably(context: RunContext, order: _Order, picking: IdSourc
         served_name=order.served_name,
         durable=order.durable,
     )
-    return await carry_out_run(context, opening, DocumentBook, work)
+    return await carry_out_run(context, opening, DocumentSummary, work)
 
 
 async def _agree(run: DocumentRun, order: _Order) -> None:
-    """Let a new run keep what it was told, and hold an old one to it. Raises `CommandError` for a contradiction."""
+    """Keep the options in a new run; an old one has its own. Raises `CommandError` for a contradiction."""
     recorded = run.ledger.settings
     if "on_existing" not in recorded:
         await run.ledger.update_settings({**recorded, "on_existing": order.on_existing})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from attrs import define, field
@@ -18,17 +18,17 @@ from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
 from ...runs import InvoiceRun
-from ..durable import AskedExport, ExportFormat, agree, carry_out_run, submit_run, take_drafts
+from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
-from ..input.ids import SOURCE, Ids, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions
+from ..input.exports import AskedExport, ExportFormat
+from ..input.ids import SOURCE, Ids, open_ids, until_none
+from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Seconds
 from ..input.settings import Settings
-from ..run_kinds import InvoiceBook
+from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
-from ..stop import Taking
-from ..summary import Account, carry_out, reason, words
-from ..terminal.output import Screen, plain
+from ..summary import BatchSummary, carry_out, reason, words
+from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 
@@ -40,7 +40,7 @@ RESUME_SUBMIT = (
 )
 RESUME_WAIT = "The operations go on at the service: give the same ids again."
 SHOWN = 20
-"""Keys in doubt that are named on the screen."""
+"""Keys in doubt that are named on the output."""
 
 
 @app.command
@@ -54,8 +54,8 @@ async def submit(
     to: Path | None = None,
     layout: str | None = None,
     skip_invalid: Annotated[bool, FLAG] = False,
-    timeout: float = 300.0,
-    report: Path | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
     reading: Reading | None = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
@@ -65,7 +65,8 @@ async def submit(
     With --run FILE the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
     is there. A key is submitted once in a run file, ever: after a stop, a crash or kill -9 the same command, or
     `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
-    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it.
+    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it. The report
+    has every item of the run.
 
     Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
     failed, were refused, are invalid or in doubt; 2: usage or faults in the file, or another process holds the run;
@@ -85,37 +86,40 @@ async def submit(
         The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
     skip_invalid
         Send the drafts without faults even if others have some. A faulty row of column names is never skipped.
-    timeout
-        Seconds to wait for each.
-    report
-        Write every outcome to this file, CSV or JSON by its ending; with --run, every item of the run.
     """
     common, pace = common or Common(), pace or RateOptions()
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     wanted.check_for(run)
     found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
-        return _refuse(found, screen)
+        return _refuse(found, output)
     if run is not None:
-        context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=str(run), report=report)
-        return await _submit_durably(context, found, wanted, poller if wait or wanted else None)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        context.check(settings.invoices)
 
-    async def work(account: Account) -> None:
-        account.taking.taken += len(found.bad) + len(found.repeated)
+        async def submit_durably(run: InvoiceRun, summary: InvoiceSummary) -> None:
+            await agree(run, wanted)
+            await take_drafts(run, summary, found)
+            await submit_run(run, summary, poller=poller if wait or wanted else None, verify=False)
+
+        return await carry_out_run(context, InvoiceRun.open(context.file), InvoiceSummary, submit_durably)
+
+    async def work(batch: BatchSummary) -> None:
+        batch.source.taken += len(found.bad) + len(found.repeated)
         for row in [bad.row() for bad in found.bad] + found.repeated_rows():
-            await account.add(row)
-        await _submit(account, settings, pace, found, poller if wait else None)
+            await batch.add(row)
+        await _submit(batch, settings, pace, found, poller if wait else None)
 
-    return await carry_out(SUBMISSIONS, screen, work, report=report, resume=RESUME_SUBMIT)
+    return await carry_out(SUBMISSIONS, output, work, report=report, resume=RESUME_SUBMIT)
 
 
-def _refuse(found: Drafts, screen: Screen) -> int:
+def _refuse(found: Drafts, output: Output) -> int:
     faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
-        screen.line(bad.row())
+        output.line(bad.row())
     for fault in faults:
-        screen.err.print(plain(fault), markup=False, soft_wrap=True)
+        output.err.print(plain(fault), markup=False, soft_wrap=True)
     if found.head:
         raise CommandError("nothing was sent: the row of column names has faults, so no cell can be trusted")
     raise CommandError(
@@ -124,43 +128,31 @@ def _refuse(found: Drafts, screen: Screen) -> int:
     )
 
 
-async def _submit_durably(context: RunContext, found: Drafts, export: AskedExport, poller: Poller | None) -> Exit:
-    context.check(context.settings.invoices)
-
-    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
-        await agree(run, export)
-        await take_drafts(run, book, found)
-        await submit_run(run, book, poller=poller, verify=False)
-
-    return await carry_out_run(context, InvoiceRun.open(context.file), InvoiceBook, work)
-
-
 async def _submit(
-    account: Account, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
+    batch: BatchSummary, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
 ) -> None:
-    session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
+    session = settings.invoices(pace, on_event=batch.monitor)
     total = found.count
-    settling = Settling(account, poller, found.lines)
-    bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, account.monitor.note)]
+    settling = Settling(batch, poller, found.lines)
+    bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, batch.monitor.note)]
     if poller:
-        bars.append(Bar("Settled", total, lambda: account.settled))
-    screen = account.screen
-    async with session, live(screen.err, bars, shown=screen.lively):
-        names, endpoints = settings.names(), settings.endpoints()
-        invoices = AsyncInvoices(session, names=names, endpoints=endpoints, rounding=found.rounding)
+        bars.append(Bar("Settled", total, lambda: batch.done))
+    output = batch.output
+    async with session, live(output.err, bars, shown=output.lively):
+        invoices = settings.e_invoices(session, rounding=found.rounding)
         await settling.run(invoices, invoices.submit_many(settling.begun(found.good)))
 
 
 @define
 class Settling:
-    """Drafts on their way from submission to their end: each leaves as one row in the account.
+    """Requests on their way to their end, and the drafts that are submitted: each leaves as one row in the batch.
 
     Without a `poller` a submission is the end. `lines` tells where in the input a key stands.
     """
 
-    account: Account
+    batch: BatchSummary
     poller: Poller | None
-    lines: dict[str, int]
+    lines: dict[str, int] = field(factory=dict)
     answered: int = 0
     _open: dict[str, InvoiceDraft] = field(factory=dict, init=False)
     _waiting: dict[str, list[Row]] = field(factory=dict, init=False)
@@ -168,9 +160,22 @@ class Settling:
 
     def begun(self, drafts: Iterable[InvoiceDraft]) -> Iterator[InvoiceDraft]:
         """Yield the drafts to be submitted, remembering each until it has its answer."""
-        for draft in self.account.taking.items(drafts):  # type: ignore[union-attr] # a plain iterable stays one
+        for draft in self.batch.source.now(drafts):
             self._open[draft.key] = draft
             yield draft
+
+    async def given(self, ids: Iterable[str] | AsyncIterable[str], bar: Bar) -> AsyncIterator[str]:
+        """Yield the request ids to be awaited, remembering each until it has its end; `bar` shows how many came."""
+        seen = set[str]()
+        async for text in self.batch.source.later(ids):
+            number = _uuid(text)
+            bar.total = self.batch.source.taken
+            if number in seen:
+                await self.batch.add({"request_id": number, "outcome": "duplicate"})
+                continue
+            seen.add(number)
+            self._waiting[number] = [{"request_id": number, "outcome": "submitted"}]
+            yield number
 
     async def run(self, invoices: AsyncInvoices, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         """Take every outcome, and with a poller wait for what was submitted. Raises what ends the batch.
@@ -178,74 +183,71 @@ class Settling:
         However it ends, every draft that was begun gets its row: what has no answer is in doubt, what was submitted
         and not awaited to its end stays submitted.
         """
-        waiting = asyncio.create_task(self._wait(invoices))
+        waiting = asyncio.create_task(self._wait(invoices, until_none(self._handed)))
         try:
             try:
                 await self._take(outcomes)
             finally:
                 self._handed.put_nowait(None)
                 if self._waiting:
-                    await unless_stopped(waiting, self.account.taking)
+                    await self._unless_stopped(waiting)
         finally:
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            await self._enter_rest()
+            await self._end(waiting)
+            for draft in self._open.values():
+                error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
+                await self.batch.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
+            if keys := [plain(key) for key in self._open]:
+                more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
+                self.batch.output.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
+
+    async def wait(self, invoices: AsyncInvoices, ids: AsyncIterator[str]) -> None:
+        """Wait for requests that were submitted before; one whose end did not come stays submitted."""
+        waiting = asyncio.create_task(self._wait(invoices, ids))
+        try:
+            await self._unless_stopped(waiting)
+        finally:
+            await self._end(waiting)
 
     async def _take(self, outcomes: AsyncGenerator[SubmitOutcome]) -> None:
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 self._open.pop(outcome.draft.key, None)
                 self.answered += 1
-                await self._sort(outcome)
+                row = submission_row(outcome, line=self.lines.get(outcome.draft.key))
+                if self.poller is None or not isinstance(outcome, Submitted) or outcome.request.terminal:
+                    await self.batch.add(row)
+                else:
+                    request_id = outcome.request.request_id.lower()
+                    self._waiting.setdefault(request_id, []).append(row)
+                    self._handed.put_nowait(request_id)
 
-    async def _sort(self, outcome: SubmitOutcome) -> None:
-        row = submission_row(outcome, line=self.lines.get(outcome.draft.key))
-        if self.poller is None or not isinstance(outcome, Submitted) or outcome.request.terminal:
-            await self.account.add(row)
-            return
-        request_id = outcome.request.request_id.lower()
-        self._waiting.setdefault(request_id, []).append(row)
-        self._handed.put_nowait(request_id)
-
-    async def _ids(self) -> AsyncIterator[str]:
-        while (request_id := await self._handed.get()) is not None:
-            yield request_id
-
-    async def _wait(self, invoices: AsyncInvoices) -> None:
-        async with aclosing(invoices.wait_many(self._ids(), poller=self.poller)) as ends:
+    async def _wait(self, invoices: AsyncInvoices, ids: AsyncIterator[str]) -> None:
+        async with aclosing(invoices.wait_many(ids, poller=self.poller)) as ends:
             async for end in ends:
                 if isinstance(end, Unsettled):
-                    self.account.hear(end.error)
+                    self.batch.note_error(end.error)
                 for row in self._waiting.pop(end.request_id.lower(), []):
-                    await self.account.add(row | request_row(end))
+                    await self.batch.add(row | request_row(end))
 
-    async def _enter_rest(self) -> None:
+    async def _unless_stopped(self, waiting: asyncio.Task[None]) -> None:
+        """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
+        stopped = asyncio.create_task(self.batch.stop.wait())
+        try:
+            await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if waiting.done():
+            waiting.result()
+        else:
+            self.batch.source.cut = True
+
+    async def _end(self, waiting: asyncio.Task[None]) -> None:
+        """End the task, and enter what it did not see the end of."""
+        waiting.cancel()
+        await asyncio.wait([waiting])
         for rows in self._waiting.values():
             for row in rows:
-                await self.account.add(row)
-        for draft in self._open.values():
-            error = SubmissionInDoubtError("interrupted before an answer came", key=draft.key)
-            await self.account.add(submission_row(InDoubt(draft, error), line=self.lines.get(draft.key)))
-        self._name_doubts()
-
-    def _name_doubts(self) -> None:
-        keys = [plain(key) for key in self._open]
-        if keys:
-            more = f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else ""
-            self.account.screen.problem(f"in doubt: {', '.join(keys[:SHOWN])}{more}", SubmissionInDoubtError.hint)
-
-
-async def unless_stopped(task: asyncio.Task[None], taking: Taking) -> None:
-    """Wait for the task, but no longer than until a stop is asked for; raise what it raised."""
-    stopped = asyncio.create_task(taking.stop.wait())
-    try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-    if task.done():
-        task.result()
-    else:
-        taking.cut = True
+                await self.batch.add(row | {"error": "the wait was stopped"})
 
 
 @app.command
@@ -254,9 +256,9 @@ async def wait(
     /,
     *,
     from_: Annotated[str | None, SOURCE, Parameter(name="--from")] = None,
-    timeout: float = 300.0,
-    report: Path | None = None,
-    picking: IdSource | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
+    id_source: IdSource | None = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
@@ -271,76 +273,21 @@ async def wait(
         The request ids.
     from_
         Read the ids from this file, or - for stdin; CSV with --column, JSONL with --field.
-    timeout
-        Seconds to wait for each.
-    report
-        Write every outcome to this file, CSV or JSON by its ending.
     """
-    common, pace, picking = common or Common(), pace or RateOptions(), picking or IdSource()
+    common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
 
-    async def work(account: Account) -> None:
-        with open_ids(from_, picking, account.taking.stop) if from_ else nullcontext(Ids(ids)) as found:
-            await _Waiting(account).run(settings, pace, found.items, Poller(timeout=timeout))
+    async def work(batch: BatchSummary) -> None:
+        settling = Settling(batch, Poller(timeout=timeout))
+        session = settings.invoices(pace, on_event=batch.monitor)
+        bar = Bar("E-invoices", None, lambda: batch.done, batch.monitor.note)
+        with open_ids(from_, id_source, batch.stop) if from_ else nullcontext(Ids(ids)) as found:
+            async with session, live(output.err, [bar], shown=output.lively):
+                await settling.wait(settings.e_invoices(session), settling.given(found.items, bar))
 
-    return await carry_out(WAITS, screen, work, report=report, resume=RESUME_WAIT)
-
-
-@define
-class _Waiting:
-    """Requests on their way to their end."""
-
-    account: Account
-    _seen: set[str] = field(factory=set, init=False)
-    _open: dict[str, None] = field(factory=dict, init=False)
-
-    async def run(self, settings: Settings, pace: RateOptions, ids: Any, poller: Poller) -> None:
-        account = self.account
-        session = settings.invoices(limits=pace.limits, retry=pace.retry, on_event=account.monitor)
-        bar = Bar("E-invoices", None, lambda: account.settled, account.monitor.note)
-        async with session, live(account.screen.err, [bar], shown=account.screen.lively):
-            invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
-            waiting = asyncio.create_task(self._wait(invoices, ids, poller, bar))
-            try:
-                await unless_stopped(waiting, account.taking)
-            finally:
-                waiting.cancel()
-                await asyncio.wait([waiting])
-                for number in self._open:
-                    await account.add({"request_id": number, "outcome": "submitted", "error": "the wait was stopped"})
-
-    async def _wait(self, invoices: AsyncInvoices, ids: Any, poller: Poller, bar: Bar) -> None:
-        async with aclosing(invoices.wait_many(self._taken(ids, bar), poller=poller)) as ends:
-            async for end in ends:
-                self._open.pop(end.request_id, None)
-                if isinstance(end, Unsettled):
-                    self.account.hear(end.error)
-                await self.account.add(request_row(end))
-
-    async def _taken(self, ids: Any, bar: Bar) -> AsyncIterator[str]:
-        async for text in _each(self.account.taking.items(ids)):
-            number = _uuid(text)
-            bar.total = self.account.taking.taken
-            if number in self._seen:
-                await self.account.add({"request_id": number, "outcome": "duplicate"})
-                continue
-            self._seen.add(number)
-            self._open[number] = None
-            yield number
-
-
-async def _each(items: Iterator[str] | AsyncIterator[str]) -> AsyncIterator[str]:
-    """Yield either kind of iterator as the asynchronous one, leaving the loop a breath now and then."""
-    if isinstance(items, AsyncIterator):
-        async for item in items:
-            yield item
-        return
-    for count, item in enumerate(items, 1):
-        yield item
-        if count % 500 == 0:
-            await asyncio.sleep(0)
+    return await carry_out(WAITS, output, work, report=report, resume=RESUME_WAIT)
 
 
 def _uuid(text: str) -> str:
@@ -360,18 +307,18 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
         The id that its submission gave.
     """
     common = common or Common()
-    screen, settings = Screen.of(common), common.settings()
+    output, settings = Output.of(common), common.settings()
     number = _uuid(request_id)
     async with settings.invoices() as session:
-        invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        invoices = settings.e_invoices(session)
         row = request_row(await invoices.status(number))
-    screen.line(row)
-    if not screen.json:
-        screen.facts((words(name), str(value)) for name, value in row.items() if value is not None)
+    output.line(row)
+    if not output.json:
+        output.facts((words(name), str(value)) for name, value in row.items() if value is not None)
     if row["outcome"] != "failed" and not refused_by_authority(row):
         return Exit.DONE
-    if screen.quiet:
-        screen.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+    if output.quiet:
+        output.amiss(f"{row['outcome']}  {number}  {reason(row)}")
     return Exit.SOME_LEFT
 
 
@@ -391,10 +338,10 @@ def show_example(
     format_
         What the file is to be; a CSV has one invoice line a row and every column there is.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     if format_ == "csv":
-        screen.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
+        output.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
         return Exit.DONE
     for number in range(1, count + 1):
-        screen.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
+        output.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
     return Exit.DONE

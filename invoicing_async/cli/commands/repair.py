@@ -11,9 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from cyclopts import App, Parameter
 
-from ...invoices import AsyncInvoices
 from ...repair import (
-    Entry,
     entries,
     retry_rejected,
     sheet_head,
@@ -22,13 +20,13 @@ from ...repair import (
 )
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
-from ..exits import CommandError, Exit, checked
-from ..input.options import FLAG, Common, RateOptions
+from ..exits import CommandError, Exit
+from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile
 from ..run_summary import command
-from ..summary import Account, carry_out, words
-from ..terminal.output import Screen, plain
+from ..summary import BatchSummary, carry_out, words
+from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
-from ..terminal.rows import REFRESHES, Row, item_row, refresh_row
+from ..terminal.rows import REFRESHES, item_row, refresh_row
 from .resolve import KEY, resolve, standing
 
 __all__ = ["add_to"]
@@ -38,11 +36,8 @@ Listed: TypeAlias = Literal[
 ]  # fmt: skip
 
 
-# -- retry -------------------------------------------------------------------------------------------------------
-
-
 async def retry(
-    file: str,
+    file: RunFile,
     key: Annotated[str | None, KEY] = None,
     /,
     *,
@@ -56,8 +51,6 @@ async def retry(
 
     Parameters
     ----------
-    file
-        The run file.
     key
         The draft's key.
     state
@@ -65,7 +58,7 @@ async def retry(
     code
         With --state: only those that were refused with this code; may be given more than once.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     if (key is None) is (state is None) or (code and state is None):
         raise CommandError("give a KEY, or --state rejected for all of them, with --code CODE for some of them")
     async with entered(InvoiceRun.open(file, create=False)) as run:
@@ -77,11 +70,11 @@ async def retry(
             if not items:
                 raise CommandError(await _none_rejected(run, code))
     for item in items:
-        screen.line(item_row(item))
-        if not screen.json:
-            screen.say(f" {plain(item.key)} is {words(item.state)}")
-    if not screen.json:
-        screen.say(f"\n {len(items):,} to be sent again\n\n Next\n   {command('runs', 'resume', file)}")
+        output.line(item_row(item))
+        if not output.json:
+            output.say(f" {plain(item.key)} is {words(item.state)}")
+    if not output.json:
+        output.say(f"\n {len(items):,} to be sent again\n\n Next\n   {command('runs', 'resume', file)}")
     return Exit.DONE
 
 
@@ -97,11 +90,8 @@ async def _none_rejected(run: InvoiceRun, codes: Iterable[str]) -> str:
     return f"nothing was rejected with {' or '.join(codes)}; the codes there are: {there}"
 
 
-# -- export ------------------------------------------------------------------------------------------------------
-
-
 async def export(
-    file: str,
+    file: RunFile,
     out: Path | None = None,
     /,
     *,
@@ -118,8 +108,6 @@ async def export(
 
     Parameters
     ----------
-    file
-        The run file.
     out
         Where to write it, a new file; stdout without.
     state
@@ -127,44 +115,43 @@ async def export(
     csv
         Write CSV, which is so anyway without --json.
     """
-    screen = Screen.of(common or Common())
-    if csv and screen.json:
+    output = Output.of(common or Common())
+    if csv and output.json:
         raise CommandError("--csv and --json exclude each other")
     async with entered(SqliteReader.read(file)) as ledger:
         if ledger.kind is not RunKind.INVOICES:
             raise CommandError(f"{file} is a run of order documents; this is for e-invoices")
         states = (await Overview.of(ledger)).recorded(state)
-        number = await (_written(ledger, states, out) if out else _printed(ledger, states, screen))
+        number = await (_written(ledger, states, out) if out else _printed(ledger, states, output))
     if out is not None:
-        screen.say(f" {number:,} written to {out}\n\n When it is filled in")
-        screen.say(f"   {command('runs', 'resolve', file, '--from', out)}")
+        output.say(f" {number:,} written to {out}\n\n When it is filled in")
+        output.say(f"   {command('runs', 'resolve', file, '--from', out)}")
     return Exit.DONE
 
 
-async def _printed(ledger: LedgerReader, states: Sequence[str], screen: Screen) -> int:
-    """Print a table as bytes, so that it is UTF-8 whatever the terminal is."""
+async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) -> int:
+    """Print a table as bytes, so that it is UTF-8 whatever the terminal is; or JSON lines."""
     number = 0
-    _put(screen, sheet_head(mark=not screen.out.is_terminal))
+    if not output.json:
+        _put(sheet_head(mark=not output.out.is_terminal))
     async for entry in entries(ledger, states):
         number += 1
-        screen.line(_entry_row(entry))
-        _put(screen, sheet_line(entry))
+        if output.json:
+            found = entry.contents
+            about = {name: getattr(entry, name) for name in ("item", "key", "state")}
+            amount = None if found.amount is None else f"{found.amount:f}"
+            said = {name: getattr(entry, name) for name in ("sent_at", "http_status", "code", "said", "request_id")}
+            named = " ".join(entry.named_ids) or None
+            buyer = {"buyer": found.buyer, "tax_code": found.tax_code, "amount": amount}
+            output.line({**about, **buyer, **said, "named_ids": named})
+        else:
+            _put(sheet_line(entry))
     return number
 
 
-def _put(screen: Screen, text: str) -> None:
-    if not screen.json:
-        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-        sys.stdout.buffer.flush()
-
-
-def _entry_row(entry: Entry) -> Row:
-    found = entry.contents
-    amount = None if found.amount is None else f"{found.amount:f}"
-    about = {"buyer": found.buyer, "tax_code": found.tax_code, "amount": amount}
-    said = {name: getattr(entry, name) for name in ("sent_at", "http_status", "code", "said", "request_id")}
-    named = " ".join(entry.named_ids) or None
-    return {"item": entry.item, "key": entry.key, "state": entry.state, **about, **said, "named_ids": named}
+def _put(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()
 
 
 async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> int:
@@ -177,68 +164,47 @@ async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> in
         raise CommandError(f"cannot write {out}: {error.strerror or error}") from None
 
 
-# -- refresh -----------------------------------------------------------------------------------------------------
-
-
 async def refresh(
-    file: str, /, *, report: Path | None = None, pace: RateOptions | None = None, common: Common | None = None
+    file: RunFile, /, *, report: ReportFile = None, pace: RateOptions | None = None, common: Common | None = None
 ) -> int:
     """Ask the service again how every finished e-invoice stands with the tax authority, and record it.
 
     Nothing is submitted. Exit code 0: all stand; 1: some are refused by the authority, or could not be asked for; 2:
     usage, or another process holds the run; 3: stopped.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    report
-        Write what was found of each to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or RateOptions()
-    screen, settings = Screen.of(common), common.settings()
-    limits, retry_policy = checked(lambda: pace.limits, "pace"), checked(lambda: pace.retry, "pace")
-    settings.invoices(limits=limits, retry=retry_policy)
+    output, settings = Output.of(common), common.settings()
+    settings.invoices(pace)  # what is wrong with them is told before the run is opened
 
-    async def work(account: Account) -> None:
-        session = settings.invoices(limits=limits, retry=retry_policy, on_event=account.monitor)
+    async def work(batch: BatchSummary) -> None:
+        session = settings.invoices(pace, on_event=batch.monitor)
         async with entered(InvoiceRun.open(file, create=False)) as run, session:
-            account.taking.stop.then(run.stop)
-            invoices = AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
-            await _refresh(run, invoices, account)
+            batch.stop.then(run.stop)
+            number = (await run.ledger.counts()).get(State.SUCCESS, 0)
+            bar = Bar("E-invoices", number, lambda: batch.done, batch.monitor.note)
+            items = run.refresh(settings.e_invoices(session))
+            async with live(output.err, [bar], shown=output.lively), aclosing(items):
+                async for item in items:
+                    batch.source.taken += 1
+                    await batch.add(refresh_row(item))
+            batch.source.cut = batch.stop.asked and batch.done < number
 
-    return await carry_out(REFRESHES, screen, work, report=report, resume=command("runs", "refresh", file))
-
-
-async def _refresh(run: InvoiceRun, invoices: AsyncInvoices, account: Account) -> None:
-    number = (await run.ledger.counts()).get(State.SUCCESS, 0)
-    bar = Bar("E-invoices", number, lambda: account.settled, account.monitor.note)
-    screen = account.screen
-    async with live(screen.err, [bar], shown=screen.lively), aclosing(run.refresh(invoices)) as items:
-        async for item in items:
-            account.taking.taken += 1
-            await account.add(refresh_row(item))
-    account.taking.cut = account.taking.stop.asked and account.settled < number
+    return await carry_out(REFRESHES, output, work, report=report, resume=command("runs", "refresh", file))
 
 
-async def accept_lost_log(file: str, /, *, common: Common | None = None) -> int:
+async def accept_lost_log(file: RunFile, /, *, common: Common | None = None) -> int:
     """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
 
-    Only for a file that is refused because its log (FILE-wal) is damaged or not there, and can be had nowhere any more.
+    Only for a file that is refused because its log (FILE-wal) is damaged or not there, and cannot be restored.
     What was taken in after the file was last whole is not known to it: look that up too before you give it again.
-
-    Parameters
-    ----------
-    file
-        The run file.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:
         counts = {state: count for state, count in (await run.ledger.counts()).items() if count}
-    screen.line({"file": file, "counts": counts})
-    if not screen.json:
+    output.line({"file": file, "counts": counts})
+    if not output.json:
         stand = ", ".join(f"{count:,} {words(State(state))}" for state, count in counts.items())
-        screen.say(f" {plain(file)}: {stand}\n\n Next\n   {command('runs', 'show', file, '--state', 'in_doubt')}")
+        output.say(f" {plain(file)}: {stand}\n\n Next\n   {command('runs', 'show', file, '--state', 'in_doubt')}")
     return Exit.DONE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from math import ceil
 from typing import Annotated, Literal
@@ -26,11 +26,11 @@ from ...runs import InvoiceRun, State
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
-from ..input.options import FLAG, Common, RateOptions
+from ..input.options import FLAG, Common, RateOptions, RunFile
 from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import words
-from ..terminal.output import Count, Screen, plain
+from ..terminal.output import Count, Output, plain
 from ..terminal.rows import item_row
 
 __all__ = ["KEY", "resolve", "standing"]
@@ -39,7 +39,7 @@ KEY = Parameter(allow_leading_hyphen=True)
 
 
 async def resolve(
-    file: str,
+    file: RunFile,
     key: Annotated[str | None, KEY] = None,
     /,
     *,
@@ -64,8 +64,6 @@ async def resolve(
 
     Parameters
     ----------
-    file
-        The run file.
     key
         The draft's key.
     as_
@@ -81,12 +79,12 @@ async def resolve(
         Do not ask the service for the request ids; take them as they are.
     """
     common = common or Common()
-    screen = Screen.of(common)
+    output = Output.of(common)
     _check_usage(key, as_, request_id, from_, undo=undo)
     if undo:
-        return await _undone(screen, file, key or "")
+        return await _undone(output, file, key or "")
     if from_ is not None:
-        answers = _read(from_, screen)
+        answers = _read(from_, output)
     else:
         answers = (Answer(key=key or "", created=as_ == "created", request_id=request_id),)
     ask = not unverified and any(answer.created for answer in answers)
@@ -94,14 +92,14 @@ async def resolve(
     async with entered(InvoiceRun.open(file, create=False)) as run:
         if key is not None:
             await standing(run, key, State.IN_DOUBT, "in doubt")
-        return await _settled(run, answers, _Errand(screen, file, from_, settings, pace or RateOptions()))
+        return await _settled(run, answers, _Resolving(output, file, from_, settings, pace or RateOptions()))
 
 
 @frozen
-class _Errand:
-    """What `resolve` was told: the file of answers, None for one answer; without `settings` no service is asked."""
+class _Resolving:
+    """The options of `resolve`: the file of answers, None for one answer; without `settings` no service is asked."""
 
-    screen: Screen
+    output: Output
     file: str
     answers: str | None
     settings: Settings | None
@@ -109,7 +107,7 @@ class _Errand:
 
 
 def _check_usage(key: str | None, as_: str | None, request_id: str | None, from_: str | None, *, undo: bool) -> None:
-    """Raise `CommandError` for words that do not go together."""
+    """Raise `CommandError` for options that do not go together."""
     if from_ is not None:
         if key is not None or as_ is not None or request_id is not None or undo:
             raise CommandError("--from has all the answers: KEY, --as, --request-id and --undo do not go with it")
@@ -123,79 +121,69 @@ def _check_usage(key: str | None, as_: str | None, request_id: str | None, from_
     elif (as_ == "created") is (request_id is None):
         raise CommandError("--as created needs --request-id ID; --as not-created must not have one")
     elif request_id is not None:
-        _check_id(request_id)
+        checked(lambda: read_answers(f"key,answer,request_id\nK,created,{request_id}\n".encode()), "--request-id")
 
 
-def _check_id(request_id: str) -> None:
-    checked(lambda: read_answers(f"key,answer,request_id\nK,created,{request_id}\n".encode()), "--request-id")
-
-
-def _read(where: str, screen: Screen) -> tuple[Answer, ...]:
+def _read(where: str, output: Output) -> tuple[Answer, ...]:
     """Read a file of answers. Raises `CommandError` after telling every fault."""
     with opened(where) as file:
         data = file.read()
     try:
         answers = read_answers(data)
     except AnswersError as error:
-        raise _refused(error, screen, where) from None
+        raise _refused(error, output, where) from None
     if not answers:
         raise CommandError(f"{where} has no answer", hint="Fill in the columns answer and request_id.")
     return answers
 
 
-def _refused(error: AnswersError, screen: Screen, where: str) -> CommandError:
-    """Tell every fault in a line of its own, and give what ends the command below them."""
+def _refused(error: AnswersError, output: Output, where: str) -> CommandError:
+    """Print every fault in a line of its own; return the error that ends the command."""
     for fault in error.faults:
-        screen.err.print(plain(f"{where} {fault}"), markup=False, soft_wrap=True)
+        output.err.print(plain(f"{where} {fault}"), markup=False, soft_wrap=True)
     return CommandError(f"nothing was changed: {len(error.faults):,} faults in {where}", hint=error.hint)
 
 
-async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Errand) -> Exit:
-    screen, done = context.screen, Counter[str]()
+async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Resolving) -> Exit:
+    output, done = context.output, Counter[str]()
     try:
         async with _asking(context) as invoices, aclosing(settle(run, answers, invoices=invoices)) as settled:
             async for one in settled:
                 done[one.item.state if one.changed else "known"] += 1
-                _tell(screen, one)
+                _tell(output, one)
     except AnswersError as error:
         if context.answers is not None:
-            raise _refused(error, screen, context.answers) from None
+            raise _refused(error, output, context.answers) from None
         hint = error.hint if isinstance(error, UnverifiedError) else ""
         raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
     except ResolutionTooEarlyError as error:
         raise CommandError(f"nothing was changed: {error} ({ceil(error.remaining)} s left)", hint=error.hint) from None
     except ValueError as error:
         raise CommandError(str(error)) from None
-    if not screen.json:
+    if not output.json:
         if context.answers is not None:
-            screen.counts(f"Answers about {context.file}", _counted(done))
-        screen.say(f"\n Next\n   {command('runs', 'resume', context.file)}")
+            meanings = {
+                "submitted": "created; `runs resume` waits for them",
+                "not_sent": "not created; `runs resume` sends them",
+                "known": "said before; nothing was changed",
+            }
+            rows = [Count(words(end), f"{done[end]:,}", meaning) for end, meaning in meanings.items() if done[end]]
+            output.counts(f"Answers about {context.file}", [*rows, Count("total", f"{done.total():,}", style="bold")])
+        output.say(f"\n Next\n   {command('runs', 'resume', context.file)}")
     return Exit.DONE
 
 
-def _counted(done: Counter[str]) -> Iterator[Count]:
-    meanings = {
-        "submitted": "created; `runs resume` waits for them",
-        "not_sent": "not created; `runs resume` sends them",
-        "known": "said before; nothing was changed",
-    }
-    for outcome, meaning in meanings.items():
-        if done[outcome]:
-            yield Count(words(outcome), f"{done[outcome]:,}", meaning)
-    yield Count("total", f"{done.total():,}", style="bold")
-
-
-def _tell(screen: Screen, settled: Settled) -> None:
+def _tell(output: Output, settled: Settled) -> None:
     """Tell how an item stands now, with what the service has under its id beside the draft."""
     item, finding = settled.item, settled.finding
-    screen.line(item_row(item) | ({} if finding is None else {"found": finding.json()}))
-    if screen.json:
+    output.line(item_row(item) | ({} if finding is None else {"found": finding.json()}))
+    if output.json:
         return
     about = f", request {item.request_id}" if item.request_id else ""
-    screen.say(f" {plain(item.key)} is {words(item.state)}{about}{'' if settled.changed else ' (said before)'}")
+    output.say(f" {plain(item.key)} is {words(item.state)}{about}{'' if settled.changed else ' (said before)'}")
     if finding is not None:
-        screen.say(f"   draft    {_in_words(finding.draft)}", "dim")
-        screen.say(f"   service  {_in_words(finding.found)}, {plain(finding.request.status)}", "dim")
+        output.say(f"   draft    {_in_words(finding.draft)}", "dim")
+        output.say(f"   service  {_in_words(finding.found)}, {plain(finding.request.status)}", "dim")
 
 
 def _in_words(found: Contents) -> str:
@@ -205,32 +193,31 @@ def _in_words(found: Contents) -> str:
 
 
 @asynccontextmanager
-async def _asking(context: _Errand) -> AsyncIterator[AsyncInvoices | None]:
+async def _asking(context: _Resolving) -> AsyncIterator[AsyncInvoices | None]:
     """Return the e-invoices of the service, None if it is not to be asked."""
     settings, pace = context.settings, context.pace
     if settings is None:
         yield None
         return
-    limits, retry = checked(lambda: pace.limits, "pace"), checked(lambda: pace.retry, "pace")
     try:
-        session = settings.invoices(limits=limits, retry=retry)
+        session = settings.invoices(pace)
     except CommandError as error:
         error.hint = f"{error.hint} Or take the ids as they are, with --unverified.".strip()
         raise
     async with session:
-        yield AsyncInvoices(session, names=settings.names(), endpoints=settings.endpoints())
+        yield settings.e_invoices(session)
 
 
-async def _undone(screen: Screen, file: str, key: str) -> Exit:
+async def _undone(output: Output, file: str, key: str) -> Exit:
     async with entered(InvoiceRun.open(file, create=False)) as run:
         try:
             item = await run.undo(key)
         except ValueError as error:
             raise CommandError(str(error)) from None
-    screen.line(item_row(item))
-    if not screen.json:
+    output.line(item_row(item))
+    if not output.json:
         show = command("runs", "show", file, "--state", "in_doubt")
-        screen.say(f" {plain(item.key)} is {words(item.state)} again\n\n Next\n   {show}")
+        output.say(f" {plain(item.key)} is {words(item.state)} again\n\n Next\n   {show}")
     return Exit.DONE
 
 

@@ -21,10 +21,9 @@ from ..summary import words
 from ..terminal.rows import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
-    Kind,
-    at,
-    clock_time,
+    RowType,
 )
+from ..terminal.times import local_time, utc_time
 
 __all__ = ["RunView"]
 
@@ -37,7 +36,7 @@ class RunView:
 
     file: str
     ledger: LedgerReader
-    kind: Kind
+    row_type: RowType
     now: Overview
     without_file: int
     """Finished invoices that are to be exported."""
@@ -68,7 +67,7 @@ class RunView:
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield what the run was begun with, and who works on it."""
         settings = self.ledger.settings
-        yield "begun", clock_time(self.ledger.created)
+        yield "begun", local_time(self.ledger.created)
         if "folder" in settings:
             yield "folder", settings["folder"]
             yield "layout", settings["layout"]
@@ -106,10 +105,10 @@ class RunView:
         return {
             "file": str(self.ledger.path),
             "kind": str(self.ledger.kind),
-            "begun": at(self.ledger.created),
+            "begun": utc_time(self.ledger.created),
             "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},
             "total": sum(self.counts.values()),
-            "counts": {state: self.counts.get(state, 0) for state in self.kind.outcomes},
+            "counts": {state: self.counts.get(state, 0) for state in self.row_type.outcomes},
             "without_file": self.without_file,
             "authority": dict(self.authority.counts),
             "settings": dict(self.ledger.settings),

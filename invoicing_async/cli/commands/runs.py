@@ -6,6 +6,7 @@ What people say of its items is in `repair`.
 from __future__ import annotations
 
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -18,19 +19,19 @@ from ...runs import (
     DocumentRun,
     DocumentState,
     InvoiceRun,
-    Item,
     LedgerReader,
     RunKind,
     SqliteReader,
     check_files,
 )
-from ..durable import AskedExport, ExportFormat, agree, carry_out_run, download_run, entered, submit_run
+from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
-from ..input.options import FLAG, Common, RateOptions
-from ..run_kinds import DocumentBook, InvoiceBook
-from ..run_summary import IN_DOUBT, RunContext, command, doubts, many_doubts
-from ..summary import REFUSED, SHOWN, Account, authority_note, carry_out, words
-from ..terminal.output import Count, Screen, plain
+from ..input.exports import AskedExport, ExportFormat
+from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile, Seconds
+from ..run_kinds import DocumentSummary, InvoiceSummary
+from ..run_summary import RunContext, command, show_doubts
+from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, words
+from ..terminal.output import Count, Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
 from ..terminal.rows import (
@@ -51,17 +52,14 @@ Shown: TypeAlias = Literal[
 ]  # fmt: skip
 
 
-# -- show --------------------------------------------------------------------------------------------------------
-
-
 @app.command
 async def show(
-    file: str,
+    file: RunFile,
     /,
     *,
     items: Annotated[bool, FLAG] = False,
     state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
-    report: Path | None = None,
+    report: ReportFile = None,
     common: Common | None = None,
 ) -> int:
     """Show how a run stands and how to go on.
@@ -90,50 +88,46 @@ async def show(
 
     Parameters
     ----------
-    file
-        The run file.
     items
         List every item instead; with --json one line for each.
     state
         List only the items in this state; may be given more than once.
-    report
-        Write the items to this file, CSV or JSON by its ending.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     async with entered(SqliteReader.read(file)) as ledger:
         view = await RunView.of(file, ledger)
         if report is not None:
             await _write(view, report, state)
         if items or state:
-            await _list(view, screen, state)
-        elif screen.json:
-            screen.line(view.json())
+            await _list(view, output, state)
+        elif output.json:
+            output.line(view.json())
         else:
-            await _summary(view, screen)
+            await _summary(view, output)
     return Exit.DONE
 
 
 async def _write(view: RunView, path: Path, wanted: tuple[str, ...]) -> None:
-    async with opened_report(path, view.kind) as report:
+    async with opened_report(path, view.row_type) as report:
         assert report is not None  # noqa: S101 - it was asked for; for the type checker
         async for item in view.rows(wanted):
             await report.add(item_row(item, held=view.holder is not None))
         await report.publish({"run": view.file, "counts": dict(view.counts)})
 
 
-async def _list(view: RunView, screen: Screen, wanted: tuple[str, ...]) -> None:
+async def _list(view: RunView, output: Output, wanted: tuple[str, ...]) -> None:
     """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
-    wide = max(map(len, view.kind.outcomes))
+    wide = max(map(len, view.row_type.outcomes))
     async for item in view.rows(wanted):
         row = item_row(item, held=view.holder is not None)
-        screen.line(row)
-        if not screen.json:
+        output.line(row)
+        if not output.json:
             ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
             facts = (item.key, row.get("authority_status"), *ids, row["path"], _why(row))
             told = "  ".join(plain(fact) for fact in facts if fact)
-            screen.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
-    if not screen.json:
-        await _summary(view, screen)
+            output.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
+    if not output.json:
+        await _summary(view, output)
 
 
 def _why(row: Row) -> str:
@@ -144,46 +138,28 @@ def _why(row: Row) -> str:
     return f"{error} ({', '.join(more)})" if more else error
 
 
-async def _summary(view: RunView, screen: Screen) -> None:
+async def _summary(view: RunView, output: Output) -> None:
     """Show what is to be settled, and below it how the run stands: the end of a long list is what is seen."""
-    if view.counts.get("in_doubt"):
-        screen.say(f"\n {view.counts['in_doubt']:,} {IN_DOUBT}", "yellow")
-        for line in doubts(view.file, await _first_doubts(view), late=lateness(view.ledger)):
-            screen.say(line)
-        if view.counts["in_doubt"] > 1:
-            screen.say(" Or all of them at once")
-            for step in many_doubts(view.file):
-                screen.say(f"     {step}")
-    authority = view.authority
-    rows = [
-        Count(words(state), f"{view.counts[state]:,}", meaning, "green" if state in view.kind.good else "yellow")
-        for state, meaning in view.kind.outcomes.items()
-        if view.counts.get(state)
-    ]
-    if authority.refused:
-        rows.append(Count("refused", f"{authority.refused:,}", REFUSED, "yellow"))
-    screen.counts(f"{view.kind.title} of {view.file}", [*rows, Count("total", f"{sum(view.counts.values()):,}")])
+    if number := view.counts.get("in_doubt"):
+        doubts = await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
+        show_doubts(output, view.file, doubts, number, late=lateness(view.ledger))
+    authority, total = view.authority, Count("total", f"{sum(view.counts.values()):,}")
+    rows = counted(view.row_type, view.counts, total, authority.refused)
+    output.counts(f"{view.row_type.title} of {view.file}", rows)
     if authority.counts:
-        screen.say(f"   {authority_note(authority.counts)}", "dim")
-    screen.say("")
-    screen.facts(view.facts())
+        output.say(f"   {authority_note(authority.counts)}", "dim")
+    output.say("")
+    output.facts(view.facts())
     steps = [] if view.holder else list(view.steps(each=False))
     if steps:
-        screen.say("\n Next")
+        output.say("\n Next")
     for step in steps:
-        screen.say(f"   {step}")
-
-
-async def _first_doubts(view: RunView) -> list[Item]:
-    return await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
-
-
-# -- resume ------------------------------------------------------------------------------------------------------
+        output.say(f"   {step}")
 
 
 @app.command
 async def resume(
-    file: str,
+    file: RunFile,
     /,
     *,
     wait: bool = True,
@@ -191,8 +167,8 @@ async def resume(
     export: ExportFormat | None = None,
     to: Path | None = None,
     layout: str | None = None,
-    timeout: float = 300.0,
-    report: Path | None = None,
+    timeout: Seconds = 300.0,
+    report: ReportFile = None,
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
@@ -211,8 +187,6 @@ async def resume(
 
     Parameters
     ----------
-    file
-        The run file.
     wait
         E-invoices: --no-wait only submits, and neither waits nor exports.
     verify
@@ -224,84 +198,58 @@ async def resume(
     layout
         The file below that folder: {key}, {request_id} and {invoice_id} of e-invoices, {order_id} of order documents,
         {date:%Y/%m}, {shard}.
-    timeout
-        Seconds to wait for each e-invoice.
-    report
-        Write every item of the run to this file, CSV or JSON by its ending.
     """
     common, pace = common or Common(), pace or RateOptions()
-    settings, screen = common.settings(), Screen.of(common)
-    context = RunContext(screen=screen, settings=settings, common=common, pace=pace, file=file, report=report)
+    settings, output = common.settings(), Output.of(common)
+    context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
     poller = checked(lambda: Poller(timeout=timeout), "--timeout")
     async with entered(SqliteReader.read(file)) as ledger:
         kind = ledger.kind
     if kind is RunKind.INVOICES:
         wanted = AskedExport.of(export, to, layout)
-        return await _resume_invoices(context, poller if wait else None, wanted, verify=verify)
+
+        async def submit(run: InvoiceRun, summary: InvoiceSummary) -> None:
+            await agree(run, wanted)
+            await submit_run(run, summary, poller=poller if wait else None, verify=verify)
+
+        context.check(settings.invoices)
+        return await carry_out_run(context, InvoiceRun.open(file, create=False), InvoiceSummary, submit)
     if export is not None or not wait:
         raise CommandError("--export and --no-wait are for e-invoices; this is a run of order documents")
     if layout is not None:
         checked(lambda: Layout(layout), "--layout")
-    return await _resume_documents(context, to, layout, verify=verify)
 
-
-async def _resume_documents(context: RunContext, to: Path | None, layout: str | None, *, verify: bool) -> Exit:
-    context.check(context.settings.documents)
-
-    async def work(run: DocumentRun, book: DocumentBook) -> None:
+    async def download(run: DocumentRun, summary: DocumentSummary) -> None:
         if to is not None or layout is not None:
             await run.move(folder=to, layout=layout)
-        await download_run(run, book, verify=verify)
+        await download_run(run, summary, verify=verify)
 
-    return await carry_out_run(context, DocumentRun.open(context.file), DocumentBook, work)
-
-
-async def _resume_invoices(context: RunContext, poller: Poller | None, wanted: AskedExport, *, verify: bool) -> Exit:
-    context.check(context.settings.invoices)
-
-    async def work(run: InvoiceRun, book: InvoiceBook) -> None:
-        await agree(run, wanted)
-        await submit_run(run, book, poller=poller, verify=verify)
-
-    return await carry_out_run(context, InvoiceRun.open(context.file, create=False), InvoiceBook, work)
-
-
-# -- verify ------------------------------------------------------------------------------------------------------
+    context.check(settings.documents)
+    return await carry_out_run(context, DocumentRun.open(file), DocumentSummary, download)
 
 
 @app.command
-async def verify(file: str, /, *, report: Path | None = None, common: Common | None = None) -> int:
+async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common | None = None) -> int:
     """Read and hash every file that a run saved. Nothing is changed and no service is asked.
 
     Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 3: stopped.
-
-    Parameters
-    ----------
-    file
-        The run file.
-    report
-        Write what was found of every file to this one, CSV or JSON by its ending.
     """
-    screen = Screen.of(common or Common())
+    output = Output.of(common or Common())
     again = command("runs", "verify", file)
     async with entered(SqliteReader.read(file)) as ledger:
-
-        async def work(account: Account) -> None:
-            await _check(account, ledger)
-
-        code = await carry_out(CHECKS, screen, work, report=report, resume=again)
+        code = await carry_out(CHECKS, output, partial(_check, ledger), report=report, resume=again)
     if code is Exit.SOME_LEFT:
-        screen.say(f"\n To fetch them anew\n   {command('runs', 'resume', file)}")
+        output.say(f"\n To fetch them anew\n   {command('runs', 'resume', file)}")
     return code
 
 
-async def _check(account: Account, ledger: LedgerReader) -> None:
+async def _check(ledger: LedgerReader, batch: BatchSummary) -> None:
     counts = await ledger.counts()
     documents = sum(counts.get(state, 0) for state in (DocumentState.SAVED, DocumentState.SKIPPED))
-    bar = Bar("Files", None if ledger.kind is RunKind.INVOICES else documents, lambda: account.settled)
-    async with live(account.screen.err, [bar], shown=account.screen.lively), aclosing(check_files(ledger)) as files:
-        async for checked_file in account.taking.items(files):  # type: ignore[union-attr] # it stays asynchronous
-            await account.add(check_row(checked_file))
+    bar = Bar("Files", None if ledger.kind is RunKind.INVOICES else documents, lambda: batch.done)
+    async with live(batch.output.err, [bar], shown=batch.output.lively), aclosing(check_files(ledger)) as files:
+        async for checked_file in batch.source.later(files):
+            await batch.add(check_row(checked_file))
 
 
 repair.add_to(app)

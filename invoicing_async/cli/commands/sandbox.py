@@ -9,7 +9,7 @@ from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..serving import served, variables
 from ..stop import Stop, listening
-from ..terminal.output import Screen
+from ..terminal.output import Output
 
 __all__ = ["sandbox"]
 
@@ -55,7 +55,7 @@ async def sandbox(
     quick
         E-invoices are done at the first poll, not after up to four.
     """
-    screen = Screen.of(Common())
+    output = Output.of(Common())
     try:
         settings = SandboxSettings(seed=seed, latency=latency)
         faults = Faults(
@@ -73,9 +73,9 @@ async def sandbox(
     with listening(stop):
         async with served(box, host=host, documents_port=documents_port, invoices_port=invoices_port) as where:
             for name, value in variables(box, where).items():
-                screen.out.print(f"export {name}={value}", markup=False, soft_wrap=True)
-            screen.out.file.flush()
-            screen.err.print("\nBoth services are up; Ctrl-C ends them.", style="dim")
+                output.out.print(f"export {name}={value}", markup=False, soft_wrap=True)
+            output.out.file.flush()
+            output.err.print("\nBoth services are up; Ctrl-C ends them.", style="dim")
             await stop.wait()
-    screen.err.print(f"{box.counts.total():,} requests answered", style="dim")
+    output.err.print(f"{box.counts.total():,} requests answered", style="dim")
     return Exit.DONE

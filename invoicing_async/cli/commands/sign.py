@@ -13,7 +13,7 @@ from ...transport import path as quoted
 from ..exits import CommandError, Exit
 from ..input.options import Common
 from ..input.settings import DOCUMENTS, Settings
-from ..terminal.output import Screen, plain
+from ..terminal.output import Output, plain
 
 __all__ = ["mask", "sign"]
 
@@ -73,32 +73,26 @@ def sign(
     common = common or Common()
     settings = common.settings()
     auth = settings.partner()
-    stages = auth.signature(
-        method=method,
-        path=path if path is not None else _order_path(order_id),
-        base_path=urlsplit(settings.base_url(DOCUMENTS)).path.rstrip("/"),
-        body=_bytes(body),
-        timestamp_ms=int(RealClock().now() * 1000) if timestamp is None else timestamp,
-    )
-    screen = Screen.of(common)
-    screen.line(_row(stages))
-    if not screen.json:
-        _show(screen, stages, auth, settings)
-    return Exit.DONE
-
-
-def _order_path(order_id: str) -> str:
     try:
-        return quoted("partner", "stores", "orders", order_id, "documents", "invoice")
+        path = quoted("partner", "stores", "orders", order_id, "documents", "invoice") if path is None else path
     except ValueError as error:
         raise CommandError(f"order id: {error}") from None
-
-
-def _bytes(body: Path | None) -> bytes:
     try:
-        return b"" if body is None else body.read_bytes()
+        content = b"" if body is None else body.read_bytes()
     except OSError as error:
         raise CommandError(f"cannot read {body}: {error.strerror or error}") from None
+    stages = auth.signature(
+        method=method,
+        path=path,
+        base_path=urlsplit(settings.base_url(DOCUMENTS)).path.rstrip("/"),
+        body=content,
+        timestamp_ms=int(RealClock().now() * 1000) if timestamp is None else timestamp,
+    )
+    output = Output.of(common)
+    output.line(_row(stages))
+    if not output.json:
+        _show(output, stages, auth, settings)
+    return Exit.DONE
 
 
 def _row(stages: Signature) -> dict[str, object]:
@@ -114,10 +108,10 @@ def _row(stages: Signature) -> dict[str, object]:
     }
 
 
-def _show(screen: Screen, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
+def _show(output: Output, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
     masked = _Masked(stages)
     facts = (("base URL", settings.base_url(DOCUMENTS)), ("rules", _rules(auth)), ("secret key", mask(auth.secret_key)))
-    screen.facts(facts)
+    output.facts(facts)
     headers = "\n".join(f"{name}: {value}" for name, value in masked.headers.items())
     for title, text in (
         ("1  SHA-256 of the body", stages.body_sha256),
@@ -125,9 +119,9 @@ def _show(screen: Screen, stages: Signature, auth: HmacAuth, settings: Settings)
         ("3  HMAC-SHA256 of it under the secret key, in hex", stages.digest),
         ("4  Headers as they are sent", headers),
     ):
-        screen.say(f"\n  {title}", "bold")
+        output.say(f"\n  {title}", "bold")
         for line in text.split("\n"):
-            screen.say(f"     {plain(line)}")
+            output.say(f"     {plain(line)}")
 
 
 def _rules(auth: HmacAuth) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
@@ -119,67 +119,39 @@ def read_drafts(where: str, names: WireNames, reading: Reading | None = None) ->
     if reading.decimal_mark is not None and not is_csv:
         raise CommandError("--decimal-mark is for CSV: numbers in JSON have a decimal point")
     checked(lambda: rounding_unit(reading.rounding), "--rounding")
-    return (_from_csv if is_csv else _from_jsonl)(list(raw_lines(opened(where), where)), names, reading)
-
-
-def _from_jsonl(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
-    faults: list[LineFault] = []
-    drafts = Drafts(rounding=reading.rounding)
-    for found in read_jsonl(lines, names=names, rounding=reading.rounding, on_fault=faults.append):
-        _enter(drafts, found.draft, found.line)
-    for group in _grouped(faults, {}):
-        drafts.bad.append(BadDraft(group[0].line, _json_key(lines[group[0].line - 1]), group))
-    return drafts
-
-
-def _from_csv(lines: list[bytes], names: WireNames, reading: Reading) -> Drafts:
-    faults: list[LineFault] = []
-    found = list(
-        read_csv(
-            lines,
-            names=names,
-            rounding=reading.rounding,
-            decimal_mark=reading.decimal_mark,
-            on_fault=faults.append,
-        )
-    )
-    head = head_of(Numbered(lines))
-    first = head.line
-    drafts = Drafts(head=any(fault.line <= first for fault in faults), rounding=reading.rounding)
-    for at in found:
-        _enter(drafts, at.draft, at.line)
-    keys = dict(_csv_keys(lines, head)) if faults and isinstance(head, Head) else {}
-    for group in _grouped(faults, keys):
-        drafts.bad.append(BadDraft(group[0].line, keys.get(group[0].line, ""), group))
-    return drafts
-
-
-def _enter(drafts: Drafts, draft: InvoiceDraft, line: int) -> None:
-    if drafts.lines.setdefault(draft.key, line) == line:
-        drafts.good.append(draft)
+    lines, faults = list(raw_lines(opened(where), where)), list[LineFault]()
+    shared: dict[str, Any] = {"names": names, "rounding": reading.rounding, "on_fault": faults.append}
+    if is_csv:
+        found = list(read_csv(lines, decimal_mark=reading.decimal_mark, **shared))
+        head = head_of(Numbered(lines))
+        drafts = Drafts(head=any(fault.line <= head.line for fault in faults), rounding=reading.rounding)
+        keys = dict(_csv_keys(lines, head)) if faults and isinstance(head, Head) else {}
+        groups = _grouped(faults, keys)
     else:
-        drafts.repeated.append((draft.key, line))
+        found, drafts = list(read_jsonl(lines, **shared)), Drafts(rounding=reading.rounding)
+        keys = {fault.line: _json_key(lines[fault.line - 1]) for fault in faults}
+        groups = _grouped(faults, {})
+    for at in found:
+        if drafts.lines.setdefault(at.draft.key, at.line) == at.line:
+            drafts.good.append(at.draft)
+        else:
+            drafts.repeated.append((at.draft.key, at.line))
+    drafts.bad.extend(BadDraft(group[0].line, keys.get(group[0].line, ""), group) for group in groups)
+    return drafts
 
 
 def _grouped(faults: list[LineFault], keys: dict[int, str]) -> Iterator[tuple[LineFault, ...]]:
     """Put the faults of one draft together: those of one line, and of lines in a row with the same key."""
     group: list[LineFault] = []
     for fault in sorted(faults, key=lambda fault: fault.line):
-        if group and not _together(group[-1].line, fault.line, keys):
+        line, before, key = fault.line, group[-1].line if group else 0, keys.get(fault.line)
+        alike = key is not None and keys.get(before) == key
+        if group and line != before and not (alike and all(keys.get(n, key) == key for n in range(before, line))):
             yield tuple(group)
             group = []
         group.append(fault)
     if group:
         yield tuple(group)
-
-
-def _together(before: int, line: int, keys: dict[int, str]) -> bool:
-    key = keys.get(line)
-    return line == before or (
-        key is not None
-        and keys.get(before) == key
-        and all(keys.get(other, key) == key for other in range(before, line))
-    )
 
 
 def _json_key(line: bytes) -> str:
@@ -232,29 +204,20 @@ def example(number: int = 1) -> InvoiceDraft:
 def example_csv(count: int) -> str:
     """Return example drafts as CSV, with every column; each has two lines."""
     drafts = [example(number) for number in range(1, count + 1)]
-    return _table((draft, line) for draft in drafts for line in (*draft.lines, _delivery()))
-
-
-def _delivery() -> InvoiceLine:
-    return InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
-
-
-def _table(rows: Iterable[tuple[InvoiceDraft, InvoiceLine]]) -> str:
+    delivery = InvoiceLine(name="Delivery", unit="trip", price=30_000, quantity=1, vat_rate=VatRate.TEN, amount=30_000)
+    parts = {"consumer": Consumer, "submit_to_tax": SubmitToTax}
     text = StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in _flat(*row)} for row in rows)
+    for draft in drafts:
+        about = ("key", "invoice_template_id", "payment_method", "has_tax_authority_code")
+        row = {name: getattr(draft, name) for name in about}
+        for part, of in parts.items():
+            row |= {f"{part}_{name}": getattr(getattr(draft, part), name, None) for name in fields_dict(of)}
+        for line in (*draft.lines, delivery):
+            row |= {name: getattr(line, name) for name in fields_dict(InvoiceLine)}
+            writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
-
-
-def _flat(draft: InvoiceDraft, line: InvoiceLine) -> Iterator[tuple[str, Any]]:
-    """Yield the columns of one row."""
-    parts = {"consumer": (draft.consumer, Consumer), "submit_to_tax": (draft.submit_to_tax, SubmitToTax)}
-    for name in ("key", "invoice_template_id", "payment_method", "has_tax_authority_code"):
-        yield name, getattr(draft, name)
-    for prefix, (part, kind) in parts.items():
-        yield from ((f"{prefix}_{name}", getattr(part, name, None)) for name in fields_dict(kind))
-    yield from ((name, getattr(line, name)) for name in fields_dict(InvoiceLine))
 
 
 def _cell(value: Any) -> str:

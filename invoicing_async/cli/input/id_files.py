@@ -47,7 +47,7 @@ class Form(Enum):
 
 
 def looked_at(numbered: Iterator[tuple[int, str]], name: str) -> tuple[Form, list[tuple[int, str]]]:
-    """Read as many lines of a file as it takes to know what it is; give its form and these lines.
+    """Read as many lines of a file as it takes to know what it is; return its form and these lines.
 
     Raises `CommandError` as `form_of` does.
     """
@@ -73,7 +73,15 @@ def form_of(name: str, lines: Sequence[str]) -> Form:
     if ending in TABLES:
         _refuse_table(name, lines)
     elif ending in RECORDS:
-        return _of_records(name, lines[0])
+        found = _json(lines[0])
+        if isinstance(found, dict):
+            raise _has_fields(name, found)
+        if isinstance(found, str) or type(found) is int:
+            return Form.JSON
+        if lines[0].lstrip()[0] in "[{":
+            hint = "Write one record a line, or one id a line, as `jq -c '.[]'` does."
+            raise CommandError(f"{name} line 1: a list or record that is not in one line", hint=hint)
+        raise CommandError(f"{name} line 1: neither a record nor an id in JSON", hint=_as_list(name))
     elif isinstance(found := _json(lines[0]), dict) and found:
         raise _has_fields(name, found)
     return Form.PLAIN
@@ -91,28 +99,12 @@ def _refuse_table(name: str, lines: Sequence[str]) -> None:
     if len(head.names) > 1 or not names:
         hint = f"Say which one has the ids: --column {quote(names[0])}" if names else _as_list(name)
         raise CommandError(f"{name} is a table; its columns: {_listed(names)}", hint=hint)
-    if head.line > 1 or not _is_id(names[0], lines[1].strip().strip('"') if len(lines) > 1 else ""):
+    # An id cannot be the column's name: a UUID, or digits where the next line has digits and all else alike.
+    first, second = names[0], lines[1].strip().strip('"') if len(lines) > 1 else ""
+    alike = _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
+    if head.line > 1 or not (_UUID.fullmatch(first) or alike):
         hint = f"Write --column {quote(names[0])}. If that is an id and not the column's name: {_as_list(name)}"
         raise CommandError(f"{name} is a table; its column: {_listed(names)}", hint=hint)
-
-
-def _is_id(first: str, second: str) -> bool:
-    """Tell whether the first cell of a column cannot be the column's name."""
-    if _UUID.fullmatch(first):
-        return True
-    return _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
-
-
-def _of_records(name: str, line: str) -> Form:
-    found = _json(line)
-    if isinstance(found, dict):
-        raise _has_fields(name, found)
-    if isinstance(found, str) or type(found) is int:
-        return Form.JSON
-    if line.lstrip()[0] in "[{":
-        hint = "Write one record a line, or one id a line, as `jq -c '.[]'` does."
-        raise CommandError(f"{name} line 1: a list or record that is not in one line", hint=hint)
-    raise CommandError(f"{name} line 1: neither a record nor an id in JSON", hint=_as_list(name))
 
 
 def _json(line: str) -> Any:
@@ -133,10 +125,6 @@ def _as_list(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = [*map(_shown, names)]
+    shown = [name if len(name) <= WIDTH else f"{name[:WIDTH]}…" for name in names]
     more = f" and {len(shown) - NAMES:,} more" if len(shown) > NAMES else ""
     return ", ".join(shown[:NAMES]) + more or "none has a name"
-
-
-def _shown(name: str) -> str:
-    return name if len(name) <= WIDTH else f"{name[:WIDTH]}…"

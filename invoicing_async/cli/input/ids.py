@@ -12,6 +12,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from threading import Semaphore, Thread
@@ -26,13 +27,14 @@ from ..stop import Stop
 from .id_files import Form, looked_at
 from .options import IdSource
 
-__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines"]
+__all__ = ["SOURCE", "Feed", "Ids", "check_form", "lines", "open_ids", "opened", "picked", "raw_lines", "until_none"]
 
 T = TypeVar("T")
 STDIN = "-"
 
 
 def _no_option(_: object, where: str | None) -> None:
+    """Refuse an option where a file must be."""
     if where is not None and where.startswith("-") and where != STDIN:
         raise ValueError("It is an option or, as ./NAME, a file.")
 
@@ -55,29 +57,29 @@ class Ids:
     about: int | None = None
 
 
-def check_form(where: str, picking: IdSource) -> None:
+def check_form(where: str, id_source: IdSource) -> None:
     """Raise `CommandError` for a file that is no list of ids, where no column or field of it is picked."""
-    if picking == IdSource() and Path(where).is_file():
+    if id_source == IdSource() and Path(where).is_file():
         with opened(where) as file:
             looked_at(lines(file, where), where)
 
 
 @contextmanager
-def open_ids(where: str, picking: IdSource, stop: Stop) -> Iterator[Ids]:
+def open_ids(where: str, id_source: IdSource, stop: Stop) -> Iterator[Ids]:
     """Open the ids of a file, or of stdin for `-`. Raises `CommandError` for a file that cannot be read.
 
     A file is read through once before, so that nothing is asked for if one of its lines holds no id. A stream may be
     slow, so it is read in a thread of its own, which closes it: what is in flight does not wait.
     """
-    if picking.column is not None and picking.field is not None:
+    if id_source.column is not None and id_source.field is not None:
         raise CommandError("--column and --field exclude each other: the input is CSV or JSONL")
     if where == STDIN or not Path(where).is_file():
-        yield Ids(Feed(picked(opened(where), where, picking), stop))
+        yield Ids(Feed(picked(opened(where), where, id_source), stop))
         return
-    about = sum(1 for _ in picked(opened(where), where, picking))
+    about = sum(1 for _ in picked(opened(where), where, id_source))
     file = opened(where)
     with file:
-        yield Ids(picked(file, where, picking), about)
+        yield Ids(picked(file, where, id_source), about)
 
 
 def opened(where: str) -> BinaryIO:
@@ -91,7 +93,10 @@ def opened(where: str) -> BinaryIO:
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
     """Yield each line with its number, its end included. Raises `CommandError` naming the line that is no text."""
     for number, raw in enumerate(raw_lines(file, name), 1):
-        yield number, _text(raw, f"{name} line {number}", "utf-8-sig" if number == 1 else "utf-8")
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise CommandError(f"{name} line {number}: not UTF-8 text (byte {error.start + 1})") from None
 
 
 def raw_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
@@ -118,20 +123,12 @@ def _cut(file: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-def _text(raw: bytes, where: str, encoding: str) -> str:
-    try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{where}: not UTF-8 text (byte {error.start + 1})") from None
-
-
-def picked(file: BinaryIO, name: str, picking: IdSource) -> Iterator[str]:
+def picked(file: BinaryIO, name: str, id_source: IdSource) -> Iterator[str]:
     """Return the ids in a file. Blank lines do not count; every other must hold an id."""
-    if picking.column is not None:
-        return _from_csv(file, name, picking.column)
-    if picking.field is not None:
-        field = picking.field
-        return _from_lines(lines(file, name), lambda text, where: _from_json(text, where, field), name)
+    if id_source.column is not None:
+        return _from_csv(file, name, id_source.column)
+    if id_source.field is not None:
+        return _from_lines(lines(file, name), partial(_in_json, field=id_source.field), name)
     return _from_list(lines(file, name), name)
 
 
@@ -178,27 +175,19 @@ def _unquoted(text: str, where: str) -> str:
     return text[1:-1].replace('""', '"').strip()
 
 
-def _from_json(text: str, where: str, field: str) -> str:
-    record = _json(text, where)
-    return _told(record.get(field) if isinstance(record, dict) else None, f"{where}: the field {field} must be there")
-
-
-def _in_json(text: str, where: str) -> str:
-    return _told(_json(text, where), f"{where}: an id must be there")
-
-
-def _json(text: str, where: str) -> Any:
+def _in_json(text: str, where: str, *, field: str | None = None) -> str:
+    """Return the id that a line of JSON is, or that is in a field of it."""
     try:
-        return json.loads(text)
+        value: Any = json.loads(text)
     except (ValueError, RecursionError):
         raise CommandError(f"{where}: not JSON") from None
-
-
-def _told(value: Any, must: str) -> str:
+    if field is not None:
+        value = value.get(field) if isinstance(value, dict) else None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise CommandError(f"{must}, as text that is not empty")
+        what = "an id" if field is None else f"the field {field}"
+        raise CommandError(f"{where}: {what} must be there, as text that is not empty")
     return value
 
 
@@ -206,7 +195,7 @@ _PICKS: Mapping[Form, Callable[[str, str], str]] = {Form.PLAIN: _unquoted, Form.
 
 
 def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:
-    texts = _each(file, name)
+    texts = (text for _, text in lines(file, name))
     with _left(texts):
         source = Numbered(texts)
         head = head_of(source)
@@ -223,11 +212,9 @@ def _from_csv(file: BinaryIO, name: str, column: str) -> Iterator[str]:
             except csv.Error as error:
                 raise CommandError(f"{where}: {error}; is a quote not closed or not doubled?") from None
             if any(cell.strip() for cell in row):
-                yield _checked(_cell(row, index, f"{where}: the column {column}"), where)
-
-
-def _each(file: BinaryIO, name: str) -> Iterator[str]:
-    return (text for _, text in lines(file, name))
+                if not (value := row[index].strip() if index < len(row) else ""):
+                    raise CommandError(f"{where}: the column {column} is empty")
+                yield _checked(value, where)
 
 
 def _column(head: Head, column: str, where: str) -> int:
@@ -238,11 +225,10 @@ def _column(head: Head, column: str, where: str) -> int:
     raise CommandError(f"{where}: the header has no column {column}")
 
 
-def _cell(row: list[str], index: int, where: str) -> str:
-    value = row[index].strip() if index < len(row) else ""
-    if not value:
-        raise CommandError(f"{where} is empty")
-    return value
+async def until_none(queue: asyncio.Queue[T | None]) -> AsyncIterator[T]:
+    """Yield what is put in a queue, until that is None."""
+    while (item := await queue.get()) is not None:
+        yield item
 
 
 class Feed(Generic[T]):

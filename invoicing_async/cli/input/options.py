@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     from ...runs import RunPace
     from .settings import Settings
 
-__all__ = ["FLAG", "Common", "IdSource", "RateOptions"]
+__all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "Seconds"]
 
 FLAG = Parameter(negative="", show_default=False)
 """An option that is there or not."""
 
+RunFile = Annotated[str, Parameter(help="The run file.")]
+ReportFile = Annotated[
+    Path | None,
+    Parameter(help="Write what became of each item to this file, CSV or JSON by its ending."),
+]
+Seconds = Annotated[float, Parameter(help="Seconds to wait for each e-invoice.")]
+
 _OUTPUT = Group("Output and settings", sort_key=8)
-_PACE = Group("RateOptions", sort_key=7)
+_PACE = Group("Rate and retries", sort_key=7)
 _INPUT = Group("Input", sort_key=6)
 
 

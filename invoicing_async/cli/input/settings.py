@@ -6,27 +6,27 @@ Every point that the services' documents leave open is a variable here, so that 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from ssl import SSLContext, SSLError, create_default_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
 from ...auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
 from ...drafts import WireNames
-from ...events import Observer
-from ...invoices import Endpoints
+from ...invoices import AsyncInvoices, Endpoints
 from ...policies import Limits, RetryPolicy, Timeouts
 from ...session import Session
 from ...transport import has_credential, proxy_fault, proxy_for
-from ..exits import CommandError
+from ..exits import CommandError, checked
 
 if TYPE_CHECKING:
     from ...transport import AiohttpTransport
 
-__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Service", "Settings", "Variable", "load"]
+__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Pace", "Service", "Settings", "Variable", "load"]
 
 T = TypeVar("T")
 ENV_FILE = "INVOICING_ENV_FILE"
@@ -91,6 +91,20 @@ INVOICES = Service(
         Variable(name="ENDPOINTS", meaning="paths, as status_method=GET,status=/v2/…/{},… (see Endpoints)"),
     ),
 )
+
+
+class Pace(Protocol):
+    """How hard a service is pressed. Both raise `ValueError` for a value outside its limits."""
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a session."""
+        ...
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """The retry policy of a session."""
+        ...
 
 
 @frozen
@@ -183,28 +197,25 @@ class Settings:
         """Return the paths of service B. Raises `CommandError` for one that is not known."""
         return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), INVOICES)
 
-    def documents(self, **options: Any) -> Session:
-        """Return a session with service A; `options` are those of `_session`."""
-        return self._session(DOCUMENTS, self.partner(), **options)
+    def documents(self, pace: Pace | None = None, **options: Any) -> Session:
+        """Return a session with service A; `options` are those of `Session`."""
+        return self._session(DOCUMENTS, self.partner(), pace, **options)
 
-    def invoices(self, **options: Any) -> Session:
-        """Return a session with service B; `options` are those of `_session`."""
-        return self._session(INVOICES, self.client(), **options)
+    def invoices(self, pace: Pace | None = None, **options: Any) -> Session:
+        """Return a session with service B; `options` are those of `Session`."""
+        return self._session(INVOICES, self.client(), pace, **options)
 
-    def _session(
-        self,
-        service: Service,
-        auth: Auth,
-        *,
-        limits: Limits | None = None,
-        retry: RetryPolicy | None = None,
-        on_event: Observer | None = None,
-    ) -> Session:
+    def e_invoices(self, session: Session, *, rounding: Decimal | None = None) -> AsyncInvoices:
+        """Return the e-invoices of service B, with its names and paths."""
+        return AsyncInvoices(session, names=self.names(), endpoints=self.endpoints(), rounding=rounding)
+
+    def _session(self, service: Service, auth: Auth, pace: Pace | None, **options: Any) -> Session:
         url = self.base_url(service)
         self.network.check()
-        transport = self.network.transport
-        given: dict[str, Any] = {"limits": limits, "retry": retry, "on_event": on_event, "transport": transport}
-        return _built(lambda: Session(url, auth=auth, **given), service)
+        if pace is not None:
+            options["limits"] = checked(lambda: pace.limits, "pace")
+            options["retry"] = checked(lambda: pace.retry, "pace")
+        return _built(lambda: Session(url, auth=auth, transport=self.network.transport, **options), service)
 
     def _check(self, service: Service) -> None:
         for variable in service.variables:
@@ -292,19 +303,14 @@ def _read(file: Path) -> dict[str, str]:
         raise CommandError(f"cannot read the settings of {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise CommandError(f"the settings of {file} are not UTF-8 text") from None
-    return dict(_pairs(text.splitlines(), file))
-
-
-def _pairs(lines: Iterable[str], file: Path) -> Iterable[tuple[str, str]]:
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        found = _LINE.fullmatch(text)
-        if found is None:
-            # The line itself is not shown: it may hold a secret.
-            raise CommandError(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
-        yield found[1], _unquoted(found[2])
+    values: dict[str, str] = {}
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if line and not line.startswith("#"):
+            if (found := _LINE.fullmatch(line)) is None:
+                # The line itself is not shown: it may hold a secret.
+                raise CommandError(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
+            values[found[1]] = _unquoted(found[2])
+    return values
 
 
 def _unquoted(value: str) -> str:

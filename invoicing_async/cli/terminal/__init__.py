@@ -5,5 +5,6 @@
   is.
 - `report`: The report of a batch as CSV or JSON, by its file's ending: written as outcomes come, published whole at
   the end.
-- `rows`: One outcome as one flat row: the words that users, JSON lines and reports share.
+- `rows`: One outcome as one flat row: the columns and values that JSON lines, reports and tables share.
+- `times`: How moments and durations are written, for programs and for people.
 """

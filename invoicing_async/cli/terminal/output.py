@@ -17,7 +17,7 @@ from rich.text import Text
 from ...errors import ApiError
 from ..input.options import Common
 
-__all__ = ["Count", "Screen", "hints", "plain", "print_error", "readable", "stderr", "unheard"]
+__all__ = ["Count", "Output", "hints", "plain", "print_error", "readable", "silence_stdout", "stderr"]
 
 
 def readable() -> None:
@@ -47,7 +47,7 @@ class Count:
 
 
 @frozen(kw_only=True)
-class Screen:
+class Output:
     """The two streams of a command. With `json`, stdout has JSON lines and nothing else."""
 
     out: Console
@@ -57,15 +57,15 @@ class Screen:
     debug: bool = False
 
     @classmethod
-    def of(cls, common: Common) -> Screen:
-        """Open the screen as the options say."""
+    def of(cls, common: Common) -> Output:
+        """Open the output as the options say."""
         return cls(
             out=_Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet, debug=common.debug
         )
 
     @property
     def lively(self) -> bool:
-        """Whether progress is shown: somebody is looking, and JSON lines do not go to the same place."""
+        """Whether progress is shown: stderr is a terminal, and JSON lines do not go to the same one."""
         return self.err.is_terminal and not self.quiet and not (self.json and self.out.is_terminal)
 
     @property
@@ -73,7 +73,7 @@ class Screen:
         return self.err if self.json else self.out
 
     def line(self, row: Mapping[str, Any]) -> None:
-        """Print one JSON line, if JSON is asked for; it is flushed, for whoever reads along."""
+        """Print one JSON line, if JSON is asked for; it is flushed, so that a pipe has it at once."""
         if self.json:
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
@@ -145,7 +145,7 @@ def print_error(console: Console, message: str, *hints: str) -> None:
 
 
 class _Console(Console):
-    """A console whose reader may leave without ending the command: it goes on in silence."""
+    """A console whose reader may leave without ending the command: what it prints is then dropped."""
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print, unless the terminal has closed, which says so by EIO as a pipe does by EPIPE."""
@@ -159,11 +159,11 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
         if not self.stderr:
-            unheard()
+            silence_stdout()
 
 
-def unheard() -> None:
-    """Let stdout lead nowhere: its reader has left."""
+def silence_stdout() -> None:
+    """Send stdout to the null device: its reader has left."""
     os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdout.fileno())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 
 from attrs import define, field
 from rich.console import Console, RenderableType
@@ -15,6 +14,7 @@ from rich.text import Text
 from ...clock import Clock, RealClock
 from ...errors import RateLimitError, ServiceUnavailableError, TransportError
 from ...events import AttemptFailed, Event, OperationPolled, RequestStarted, RequestSucceeded, RetryScheduled
+from .times import duration, local_time
 
 __all__ = ["Bar", "Health", "Monitor", "live"]
 
@@ -30,12 +30,10 @@ LIMITED_FOR = 5.0
 BAR, BESIDE = 24, 70
 """Columns of the bar at most, and those of what stands beside it."""
 
-HOUR, DAY = 3600, 86_400
-
 
 @define
 class Health:
-    """The state of the service as its answers tell it; a few failures among successes are no trouble."""
+    """The state of the service as its answers tell it; a few failures among successes do not change it."""
 
     failures: int = 0
     since: float | None = None
@@ -43,7 +41,7 @@ class Health:
     limited_at: float = field(default=float("-inf"))
 
     def failed(self, error: Exception, now: float) -> None:
-        """Hear of a failed attempt at `now` epoch seconds."""
+        """Note a failed attempt at `now` epoch seconds."""
         if isinstance(error, RateLimitError):
             self.limited_at = now
         elif isinstance(error, (ServiceUnavailableError, TransportError)):
@@ -54,13 +52,13 @@ class Health:
             self.answered()
 
     def answered(self) -> None:
-        """Hear that the service did what it was asked, or refused it in earnest."""
+        """Note that the service answered: with success, or with a refusal that is no outage."""
         self.failures, self.since = 0, None
 
     def state(self, now: float) -> tuple[str, str]:
         """Return the state in words, and its colour."""
         if self.since is not None and self.failures >= PATIENCE:
-            return f"{self.words} since {datetime.fromtimestamp(self.since, UTC).astimezone():%H:%M:%S}", "yellow"
+            return f"{self.words} since {local_time(self.since, short=True)}", "yellow"
         if now - self.limited_at < LIMITED_FOR:
             return "rate limited", "yellow"
         return "service ok", "green"
@@ -75,7 +73,7 @@ class Monitor:
         self.retries = 0
 
     def __call__(self, event: Event) -> None:
-        """Hear an event."""
+        """Take an event of the session."""
         match event:
             case RequestStarted():
                 return
@@ -126,19 +124,7 @@ class _Rate(ProgressColumn):
 class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         seconds = None if task.finished else task.time_remaining
-        return Text(("" if seconds is None else f"{span(seconds)} left").ljust(10), style="dim")
-
-
-def span(seconds: float) -> str:
-    """Show a duration in its two largest units."""
-    whole = int(seconds)
-    if whole < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{whole} s"
-    if whole < HOUR:
-        return f"{whole // 60}:{whole % 60:02}"
-    if whole < DAY:
-        return f"{whole // HOUR} h {whole % HOUR // 60:02}"
-    return f"{whole // DAY} d {whole % DAY // HOUR:02}"
+        return Text(("" if seconds is None else f"{duration(seconds)} left").ljust(10), style="dim")
 
 
 class _Note(ProgressColumn):
@@ -150,28 +136,12 @@ class _Note(ProgressColumn):
 class _Picture(Progress):
     """The bars, and below them one line of text if there is one."""
 
-    foot: Callable[[], Text] | None = None
+    footer: Callable[[], Text] | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        if self.foot is not None:
-            yield self.foot()
-
-
-def _picture(console: Console, foot: Callable[[], Text] | None) -> _Picture:
-    picture = _Picture(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
-        _Count(),
-        _Rate(),
-        _Left(),
-        _Note(),
-        console=console,
-        auto_refresh=False,
-        expand=False,
-    )
-    picture.foot = foot
-    return picture
+        if self.footer is not None:
+            yield self.footer()
 
 
 @asynccontextmanager
@@ -180,14 +150,20 @@ async def live(
     bars: list[Bar],
     *,
     shown: bool,
-    foot: Callable[[], Text] | None = None,
+    footer: Callable[[], Text] | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[None]:
     """Show the bars while the block runs, if `shown`; counting is done elsewhere, so that a picture costs nothing."""
     if not shown:
         yield
         return
-    with _picture(console, foot) as picture:
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
+        *(_Count(), _Rate(), _Left(), _Note()),
+    ]
+    with _Picture(*columns, console=console, auto_refresh=False, expand=False) as picture:
+        picture.footer = footer
         tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
         drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
         try:

@@ -1,4 +1,4 @@
-"""The report that a command is asked for: where it is written, and what is told if it cannot be."""
+"""The report that a command is asked for: where it is written, and the error if it cannot be."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from ...reports import Report
 from ..exits import CommandError
-from .rows import Kind
+from .rows import RowType
 
 __all__ = ["Report", "opened_report"]
 
 
 @asynccontextmanager
-async def opened_report(path: Path | None, kind: Kind) -> AsyncIterator[Report | None]:
+async def opened_report(path: Path | None, row_type: RowType) -> AsyncIterator[Report | None]:
     """Begin a report, None if none is asked for. Raises `CommandError` for a place or an ending that cannot be."""
     if path is None:
         yield None
         return
     async with AsyncExitStack() as stack:
         try:
-            report = await stack.enter_async_context(Report(path, kind.columns))
+            report = await stack.enter_async_context(Report(path, row_type.columns))
         except ValueError as error:
             raise CommandError(str(error)) from None
         except OSError as error:

@@ -1,11 +1,10 @@
-"""One outcome as one flat row: the words that users, JSON lines and reports share."""
+"""One outcome as one flat row: the columns and values that JSON lines, reports and tables share."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from attrs import frozen
@@ -31,6 +30,7 @@ from ...models import (
     Unsettled,
 )
 from ...runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
+from .times import utc_time
 
 __all__ = [
     "CHECKS",
@@ -40,11 +40,9 @@ __all__ = [
     "REFRESHES",
     "SUBMISSIONS",
     "WAITS",
-    "Kind",
     "Row",
-    "at",
+    "RowType",
     "check_row",
-    "clock_time",
     "document_row",
     "download_row",
     "invoice_row",
@@ -59,8 +57,8 @@ Row: TypeAlias = dict[str, Any]
 
 
 @frozen(kw_only=True)
-class Kind:
-    """One sort of batch: its columns, and its outcomes in the order and the words of the summary.
+class RowType:
+    """The rows of one sort of batch: their columns, and the outcomes in the order and the words of the summary.
 
     `name` is the column that names an item; the outcomes in `good` leave nothing to be done.
     """
@@ -71,15 +69,20 @@ class Kind:
     outcomes: Mapping[str, str]
     good: frozenset[str]
 
+    def style(self, outcome: str) -> str:
+        """Return the colour in which an outcome is counted."""
+        return "green" if outcome in self.good else "" if outcome in {"planned", "in_flight"} else "yellow"
 
+
+_FILE = ("path", "size", "sha256")
 _ERROR = ("error", "code", "hint", "attempts")
 _SAID = ("http_status", "request_ids", "answer")
 """What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
 
-DOWNLOADS = Kind(
+DOWNLOADS = RowType(
     title="Order documents",
     name="order_id",
-    columns=("order_id", "outcome", "path", "size", "sha256", "request_id", *_ERROR),
+    columns=("order_id", "outcome", *_FILE, "request_id", *_ERROR),
     outcomes={
         "saved": "whole PDFs, proved and published",
         "skipped": "there before, whole; not asked for again",
@@ -107,30 +110,17 @@ _UNSETTLED = {
 }
 _PLANNED = {"planned": "taken in; nothing of it was sent"}
 
-SUBMISSIONS = Kind(
+SUBMISSIONS = RowType(
     title="E-invoices",
     name="key",
-    columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", "path", "size", "sha256"),
+    columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", *_FILE),
     outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
     good=frozenset({"submitted", "success", "duplicate"}),
 )
 
-_ITEM = (
-    "key",
-    "state",
-    "request_id",
-    "invoice_id",
-    "path",
-    "size",
-    "sha256",
-    "code",
-    "error",
-    "attempt",
-    "sent_at",
-    "updated",
-)
+_ITEM = ("key", "state", "request_id", "invoice_id", *_FILE, "code", "error", "attempt", "sent_at", "updated")
 
-DOCUMENT_ITEMS = Kind(
+DOCUMENT_ITEMS = RowType(
     title="Order documents",
     name="key",
     columns=_ITEM,
@@ -144,7 +134,7 @@ DOCUMENT_ITEMS = Kind(
     good=frozenset({"saved", "skipped"}),
 )
 
-INVOICE_ITEMS = Kind(
+INVOICE_ITEMS = RowType(
     title="E-invoices",
     name="key",
     columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", *_SAID, "payload_sha256"),
@@ -160,7 +150,7 @@ INVOICE_ITEMS = Kind(
     good=frozenset({"submitted", "success"}),
 )
 
-CHECKS = Kind(
+CHECKS = RowType(
     title="Files of the run",
     name="key",
     columns=("key", "outcome", "path", "error"),
@@ -172,7 +162,7 @@ CHECKS = Kind(
     good=frozenset({"whole"}),
 )
 
-REFRESHES = Kind(
+REFRESHES = RowType(
     title="E-invoices at the tax authority",
     name="key",
     columns=("key", "outcome", *_INVOICE),
@@ -180,13 +170,17 @@ REFRESHES = Kind(
     good=frozenset({"refreshed"}),
 )
 
-WAITS = Kind(
+WAITS = RowType(
     title="E-invoice requests",
     name="request_id",
     columns=("request_id", "outcome", *_INVOICE[1:]),
     outcomes={**_STATES, "duplicate": "stood in the input before"},
     good=frozenset({"success", "duplicate"}),
 )
+
+
+def _parts(of: object, *names: str) -> Row:
+    return {name: getattr(of, name) for name in names}
 
 
 def download_row(outcome: DownloadOutcome) -> Row:
@@ -197,17 +191,14 @@ def download_row(outcome: DownloadOutcome) -> Row:
                 "order_id": order_id,
                 "outcome": "saved" if isinstance(outcome, Saved) else "skipped",
                 "path": str(document.path),
-                "size": document.size,
-                "sha256": document.sha256,
-                "request_id": document.request_id,
-                "attempts": document.attempts,
+                **_parts(document, "size", "sha256", "request_id", "attempts"),
             }
         case Duplicate(order_id):
             return {"order_id": order_id, "outcome": "duplicate"}
-        case Deferred(order_id, error):
-            return {"order_id": order_id, "outcome": "deferred", **_error(error), **_call_id(error)}
-        case Failed(order_id, error):
-            return {"order_id": order_id, "outcome": "failed", **_error(error), **_call_id(error)}
+        case Deferred(order_id, error) | Failed(order_id, error):
+            row = {"order_id": order_id, "outcome": "deferred" if isinstance(outcome, Deferred) else "failed"}
+            # The service's own id of the refused call is for its support.
+            return {**row, **_error(error), **({"request_id": error.request_id} if isinstance(error, ApiError) else {})}
         case NotStarted(order_id, error):
             return {"order_id": order_id, "outcome": "not_started", **_error(error)}
 
@@ -220,14 +211,20 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
             return row | request_row(request)
         case Duplicate():
             return row | {"outcome": "duplicate"}
-        case Rejected(_, error):
-            return row | {"outcome": "rejected", **_error(error)}
         case InDoubt(_, error):
-            return row | {"outcome": "in_doubt", **_error(error), **_evidence(error)}
-        case NotSent(_, error):
-            return row | {"outcome": "not_sent", **_error(error)}
-        case Invalid(_, error):
-            return row | {"outcome": "invalid", **_error(error)}
+            row |= {"outcome": "in_doubt", **_error(error)}
+            if isinstance(error, SubmissionInDoubtError):  # what it is looked up by
+                row |= {
+                    "body_sha256": error.body_sha256,
+                    "sent_at": utc_time(error.sent_at),
+                    "http_status": error.status,
+                }
+                row |= {"request_ids": " ".join(error.request_ids) or None}
+                row |= {"answer": error.answer.decode("utf-8", "replace") or None}
+            return row
+        case Rejected(_, error) | NotSent(_, error) | Invalid(_, error):
+            named = {Rejected: "rejected", NotSent: "not_sent", Invalid: "invalid"}
+            return row | {"outcome": named[type(outcome)], **_error(error)}
 
 
 def request_row(request: InvoiceRequest | Unsettled) -> Row:
@@ -267,48 +264,16 @@ def _error(error: BaseException) -> Row:
     return row
 
 
-def _call_id(error: BaseException) -> Row:
-    """The service's own id of the refused call, for its support."""
-    return {"request_id": error.request_id} if isinstance(error, ApiError) else {}
-
-
-def _evidence(error: BaseException) -> Row:
-    """What a submission in doubt is looked up by."""
-    if not isinstance(error, SubmissionInDoubtError):
-        return {}
-    head: bytes = getattr(error, "answer", b"")
-    said = {
-        "http_status": getattr(error, "status", None),
-        "request_ids": " ".join(getattr(error, "request_ids", ())) or None,
-        "answer": head.decode("utf-8", "replace") or None,
-    }
-    return {"body_sha256": error.body_sha256, "sent_at": at(error.sent_at), **said}
-
-
-def at(seconds: float | None) -> str | None:
-    """Return a moment, in epoch seconds, as ISO 8601 in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
-def clock_time(seconds: float | None) -> str:
-    """Return a moment, in epoch seconds, as a person reads it here, with the offset from UTC."""
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "seconds")
-
-
 def item_row(item: Item, *, held: bool = False) -> Row:
     """Return an item of a run as it stands; `held` says that a process is at work on it."""
     return {
         "key": item.key,
         "state": apparent_state(item.state, held=held),
-        "request_id": item.request_id,
-        "invoice_id": item.invoice_id,
-        "path": item.path,
-        "size": item.size,
-        "sha256": item.sha256,
+        **_parts(item, "request_id", "invoice_id", *_FILE),
         **_why(item),
         "attempt": item.attempt,
-        "sent_at": at(item.sent_at),
-        "updated": at(item.updated),
+        "sent_at": utc_time(item.sent_at),
+        "updated": utc_time(item.updated),
         **_answer(item),
     }
 
@@ -344,12 +309,7 @@ def document_row(item: Item) -> Row:
     return {
         "order_id": item.key,
         "outcome": "not_started" if item.state == DocumentState.PLANNED else item.state,
-        "path": item.path,
-        "size": item.size,
-        "sha256": item.sha256,
-        "request_id": item.request_id,
-        "error": item.error,
-        "code": item.code,
+        **_parts(item, *_FILE, "request_id", "error", "code"),
         "attempts": item.attempt,
     }
 
@@ -361,14 +321,11 @@ def invoice_row(item: Item, *, line: int | None = None) -> Row:
         "line": line,
         **_last_word(item),
         "outcome": apparent_state(item.state, held=False),
-        "request_id": item.request_id,
-        "invoice_id": item.invoice_id,
+        **_parts(item, "request_id", "invoice_id"),
         **_why(item),
         "attempts": item.attempt,
-        "sent_at": at(item.sent_at),
-        "path": item.path,
-        "size": item.size,
-        "sha256": item.sha256,
+        "sent_at": utc_time(item.sent_at),
+        **_parts(item, *_FILE),
     }
 
 
@@ -378,10 +335,7 @@ def refresh_row(item: Item) -> Row:
         "key": item.key,
         "outcome": "refreshed" if item.error is None else "unknown",
         **{name: value for name, value in _last_word(item).items() if name != "outcome"},
-        "request_id": item.request_id,
-        "invoice_id": item.invoice_id,
-        "error": item.error,
-        "code": item.code,
+        **_parts(item, "request_id", "invoice_id", "error", "code"),
     }
 
 

@@ -1,0 +1,34 @@
+"""How moments and durations are written, for programs and for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["duration", "local_time", "utc_time"]
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+
+def utc_time(seconds: float | None) -> str | None:
+    """Return a moment, in epoch seconds, as ISO 8601 in UTC, as JSON lines and reports have it."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def local_time(seconds: float | None, *, short: bool = False) -> str:
+    """Return a moment, in epoch seconds, as a person reads it here, with its offset from UTC; `short`: hours only."""
+    if seconds is None:
+        return ""
+    here = datetime.fromtimestamp(seconds, UTC).astimezone()
+    return f"{here:%H:%M:%S}" if short else here.isoformat(" ", "seconds")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return f"{whole // MINUTE}:{whole % MINUTE:02}"
+    if whole < DAY:
+        return f"{whole // HOUR} h {whole % HOUR // MINUTE:02}"
+    return f"{whole // DAY} d {whole % DAY // HOUR:02}"
