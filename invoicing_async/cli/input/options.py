@@ -10,6 +10,7 @@ from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from ...policies import Limits, RetryPolicy
+from ..logs import LOG, begin_logging
 
 if TYPE_CHECKING:
     from ...runs import RunPace
@@ -58,12 +59,24 @@ class Common:
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
     debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
+    verbose: Annotated[
+        int,
+        Parameter(
+            name=("--verbose", "-v"),
+            count=True,
+            negative="",
+            show_default=False,
+            help="Log retries, pauses and failures to stderr; -vv every attempt (or INVOICING_LOG=LEVEL[:FILE]).",
+        ),
+    ] = 0
 
     def settings(self) -> Settings:
-        """Gather the settings. Raises `CommandError` as `load` does."""
+        """Gather the settings, and log as they say. Raises `CommandError` as `load` and `begin_logging` do."""
         from .settings import load
 
-        return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
+        settings = load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
+        begin_logging(self.verbose, settings.values.get(LOG))
+        return settings
 
     @property
     def again(self) -> tuple[str, ...]:

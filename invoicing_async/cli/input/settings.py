@@ -22,6 +22,7 @@ from ...policies import Limits, RetryPolicy, Timeouts
 from ...session import Session
 from ...transport import has_credential, proxy_fault, proxy_for
 from ..exits import CommandError, checked
+from ..logs import LOG
 
 if TYPE_CHECKING:
     from ...transport import AiohttpTransport
@@ -160,7 +161,7 @@ class Settings:
     def unknown(self) -> tuple[str, ...]:
         """Name the variables that look like ours and are not: most likely misspelled."""
         known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
-        known |= {ENV_FILE, PROXY, CA_FILE}
+        known |= {ENV_FILE, PROXY, CA_FILE, LOG}
         return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:
