@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import fields, frozen
 
+from .._core.secrecy import Hidden
 from .._values.text import one_line
 
 __all__ = ["LAST_CALL", "NOBODY", "ROWS", "Row", "last_call", "log_event", "logger", "row_of"]
@@ -100,4 +101,5 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, BaseException):
         return one_line(f"{type(value).__name__}: {value}")
-    return one_line(str(value) if isinstance(value, (str, Path)) else repr(value))
+    # What hides itself does so in its repr only.
+    return one_line(str(value) if isinstance(value, (str, Path)) and not isinstance(value, Hidden) else repr(value))
