@@ -291,7 +291,7 @@ PLANTED = dict(
 
 def plant(place: str, work: Work) -> None:
     """Put a secret where it must not be, as a careless line would."""
-    secret, folder = CANARIES[PLANTED[place]], work.folder
+    secret = CANARIES[PLANTED[place]]
     match place:
         case "logs":
             logging.getLogger("invoicing_async").debug("sent", extra={"headers": {"x": secret}})
@@ -307,13 +307,10 @@ def plant(place: str, work: Work) -> None:
         case "reprs":
             event = AttemptFailed(operation="x", path="/", attempt=1, error=ValueError(secret))
             work.places.look_at_objects([event])
-        case "run files":
-            (folder / "more.db-wal").write_bytes(b"\x00" + secret.encode() + b"\x00")
-        case "reports":
-            (folder / "more.csv").write_text(f"key,error\n1,{secret}\n")
-        case "documents":
-            (folder / "pdf").mkdir()
-            (folder / "pdf" / "more.pdf").write_bytes(b"%PDF " + secret.encode())
+        case "run files" | "reports" | "documents":
+            file = work.folder / {"run files": "more.db-wal", "reports": "more.csv"}.get(place, "pdf/more.pdf")
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(b"\x00left " + secret.encode() + b" right\x00")
         case "telemetry":
             from opentelemetry import trace
 

@@ -119,7 +119,7 @@ def test_the_commands_show_no_secret_anywhere(tmp_path: Path, environment: tuple
         (("invoices", "submit", drafts, "--json", *loud), bearer),
         (("runs", "resume", db, "--export", "pdf", "--to", to, *loud), {}),
         (("runs", "show", db, "--report", tmp_path / "shown.csv"), {}),
-        (("runs", "export", db, "--out", tmp_path / "doubts.csv"), {}),
+        (("runs", "export", db, tmp_path / "doubts.csv"), {}),
         (("doctor", "--online", "-vv", "--debug"), proxy),
         (("sign", "--timestamp", "1", "-vv"), {}),
     ):
