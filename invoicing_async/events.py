@@ -15,11 +15,15 @@ __all__ = [
     "ClockCorrected",
     "DocumentSaved",
     "Event",
+    "LimitChanged",
     "Observer",
     "OperationPolled",
+    "Paused",
+    "Probing",
     "Reason",
     "RequestStarted",
     "RequestSucceeded",
+    "Resumed",
     "RetryScheduled",
     "SubmissionInDoubt",
     "UnknownStatus",
@@ -176,6 +180,44 @@ class UnknownStatus(CallEvent):
     status: str
 
 
+@frozen(kw_only=True)
+class Paused:
+    """The service is down: calls of this operation wait. The next probe goes out in `next_probe` seconds.
+
+    It comes once more after each probe that failed.
+    """
+
+    operation: str
+    store: str
+    next_probe: float
+
+
+@frozen(kw_only=True)
+class Probing:
+    """One attempt is made to find out whether the service is still down."""
+
+    operation: str
+    store: str
+
+
+@frozen(kw_only=True)
+class Resumed:
+    """The service answers again, after `paused` seconds: calls go on, few at first."""
+
+    operation: str
+    store: str
+    paused: float
+
+
+@frozen(kw_only=True)
+class LimitChanged:
+    """From now on `concurrency` calls of this operation may be under way at once."""
+
+    operation: str
+    store: str
+    concurrency: int
+
+
 Event: TypeAlias = (
     RequestStarted
     | RequestSucceeded
@@ -187,6 +229,10 @@ Event: TypeAlias = (
     | DocumentSaved
     | OperationPolled
     | UnknownStatus
+    | Paused
+    | Probing
+    | Resumed
+    | LimitChanged
 )
 
 Observer: TypeAlias = Callable[[Event], None]

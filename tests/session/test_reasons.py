@@ -26,6 +26,8 @@ def kinds(root: type[InvoicingError] = InvoicingError) -> list[type[InvoicingErr
 
 def made(kind: type[InvoicingError], cause: BaseException | None = None) -> InvoicingError:
     needed: dict[str, Any] = {"status": 500} if issubclass(kind, errors.ApiError) else {}
+    if kind is errors.ServiceDownError:
+        needed = {"since": 0.0, "next_probe": 1.0}
     error = kind(**needed)
     error.__cause__ = cause
     return error
