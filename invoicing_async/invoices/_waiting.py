@@ -14,7 +14,7 @@ from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
-from ..session import Session, last_call
+from ..session import LAST_CALL, Session, last_call
 
 __all__ = ["AnyUuid", "Collector", "PollObserver", "Single", "checked_uuid"]
 
@@ -40,7 +40,7 @@ class PollObserver:
             self._unknown.add(answer.status)
             about = last_call() | {"status": answer.status}
             session.tell(UnknownStatus(**about, request_id=answer.request_id))
-        if session.hears():
+        if LAST_CALL.get() is not None:
             about = last_call() | {"status": str(answer.status)}
             session.tell(OperationPolled(**about, request_id=answer.request_id, polls=polls))
 

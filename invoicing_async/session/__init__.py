@@ -23,9 +23,20 @@ from .._core.outcomes import may_repeat
 from ._answer import StaleIntentError
 from ._call import Sleep
 from ._feature import Feature
-from ._log import last_call
+from ._log import LAST_CALL, last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
 from ._session import Session
 
-__all__ = ["CHECKS", "RENEWALS", "WIDE", "Feature", "Session", "Sleep", "StaleIntentError", "last_call", "may_repeat"]
+__all__ = [
+    "CHECKS",
+    "LAST_CALL",
+    "RENEWALS",
+    "WIDE",
+    "Feature",
+    "Session",
+    "Sleep",
+    "StaleIntentError",
+    "last_call",
+    "may_repeat",
+]

@@ -17,7 +17,7 @@ from ..errors import Attempt, DeadlineError, InvoicingError, Sent, ServiceDownEr
 from ..policies import RetryPolicy
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
-from ._log import LAST_CALL, NOBODY, logger
+from ._log import LAST_CALL, logger
 from ._retries import Retries
 from ._telling import tell_attempt_failed, tell_failed, tell_retry, tell_succeeded
 
@@ -121,7 +121,7 @@ class Call(Generic[T]):
         session, request = self.session, self.request
         # What is drained may still need a token.
         session.check_usable(draining=not request.authorised)
-        LAST_CALL.set(NOBODY)
+        LAST_CALL.set(None)
         attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts))
         try:
             with Scope(session.lifetime, request.operation or request.path):

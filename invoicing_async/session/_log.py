@@ -22,13 +22,16 @@ logger.addHandler(logging.NullHandler())
 NOBODY: Mapping[str, Any] = {"operation": "", "call_id": 0, "queued": 0.0, "status": None}
 """What they say of a call of which there was no event."""
 
-LAST_CALL: ContextVar[Mapping[str, Any]] = ContextVar("invoicing_async_last_call", default=NOBODY)
-"""What the events say of the call that this task made last, for those that follow it, such as `DocumentSaved`."""
+LAST_CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("invoicing_async_last_call", default=None)
+"""What the events say of the call that this task made last, for those that follow it, such as `DocumentSaved`.
+
+None if there was no event of it, since nobody listens.
+"""
 
 
 def last_call() -> dict[str, Any]:
     """Return what an event says of the call that this task made last: of which one there is an event."""
-    return dict(LAST_CALL.get())
+    return dict(LAST_CALL.get() or NOBODY)
 
 
 @frozen

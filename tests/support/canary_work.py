@@ -27,6 +27,7 @@ from invoicing_async import (
     InvoiceLine,
     OAuthClientCredentials,
     OrderDocuments,
+    OutagePolicy,
     Poller,
     RetryPolicy,
     Session,
@@ -59,6 +60,7 @@ from invoicing_async.transport import AiohttpTransport, serve
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 RETRY = RetryPolicy(attempts=2, first=0.001, ceiling=0.01)
 TIMEOUTS = Timeouts(connect=1.0, read=0.1, attempt=0.2)
+OUTAGE = OutagePolicy(probe=0.02, ceiling=0.1, patience=5.0)
 POLLER = Poller(first=0.01, ceiling=0.05)
 FAULTS = (
     Unavailable(), Unavailable(), Answer(status=401), RateLimited(retry_after="0"), Reset(), Reset(after=100),
@@ -132,7 +134,7 @@ class Work:
             self.places.look_at_error(error)
 
     def session(self, url: str, auth: Auth, **options: Any) -> Session:
-        given = {"retry": RETRY, "timeouts": TIMEOUTS, "on_event": self.heard, **options}
+        given = {"retry": RETRY, "timeouts": TIMEOUTS, "outage": OUTAGE, "on_event": self.heard, **options}
         found = Session(url, auth=auth, **given)
         self.places.look("reprs", f"{found!r} {found} {auth!r} {auth}")
         return found
