@@ -59,6 +59,8 @@ from invoicing_async.transport import AiohttpTransport, serve
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 RETRY = RetryPolicy(attempts=2, first=0.001, ceiling=0.01)
+PATIENT = RetryPolicy(attempts=30, first=0.001, ceiling=0.01)
+"""Of batches: no item of theirs fails for the service's sake alone."""
 TIMEOUTS = Timeouts(connect=1.0, read=0.1, attempt=0.2)
 OUTAGE = OutagePolicy(probe=0.02, ceiling=0.1, patience=5.0)
 POLLER = Poller(first=0.01, ceiling=0.05)
@@ -143,7 +145,8 @@ class Work:
         """A batch with a run file, every fault, a report, and single calls with a wrong key."""
         sandbox, orders = self.sandbox, demo_orders(20)
         run = DocumentRun.open(self.folder / "documents.db", folder=self.folder / "pdf", layout="{order_id}")
-        async with self.session(url, HmacAuth(**sandbox.credentials.partner())) as session, run as opened:
+        auth = HmacAuth(**sandbox.credentials.partner())
+        async with self.session(url, auth, retry=PATIENT) as session, run as opened:
             sandbox.script(Operation.DOCUMENT, FAULTS)
             await opened.add(orders)
             async with Report(self.folder / "report.csv", ("key", "state", "error")) as report:
@@ -152,6 +155,7 @@ class Work:
                     await report.add({"key": outcome.order_id, "state": repr(outcome), "error": str(error)})
                 await report.publish()
             self.look_at_databases()
+        async with self.session(url, auth) as session:
             for fault in FAULTS:
                 sandbox.script(Operation.DOCUMENT, [fault] * 3)
                 await self.seen(OrderDocuments(session).download(orders[0], self.folder / "one", on_existing="replace"))
@@ -176,6 +180,7 @@ class Work:
         sandbox = self.sandbox
         auth = OAuthClientCredentials(**sandbox.credentials.client())
         async with (
+            self.session(url, auth, retry=PATIENT) as patient,
             self.session(url, auth) as session,
             InvoiceRun.open(self.folder / "invoices.db") as run,
         ):
@@ -183,7 +188,7 @@ class Work:
             await run.add(drafts(12, "run"))
             sandbox.script(Operation.SUBMIT, [Unavailable(), DropBeforeAnswer(), Answer(status=401), Reset(), Hang()])
             sandbox.script(Operation.STATUS, [Unavailable(), Reset(), Answer(status=401)])
-            async for _ in run.run(service, poller=POLLER):
+            async for _ in run.run(AsyncInvoices(patient), poller=POLLER):
                 pass
             self.look_at_databases()
             await write_sheet(run.ledger, self.folder / "doubts.csv", (State.IN_DOUBT, State.SUCCESS))
