@@ -13,6 +13,7 @@ from .. import VERSION
 from ..errors import InvoicingError
 from .exits import CommandError, Exit, is_usage
 from .input.options import Common
+from .logs import end_logging
 from .terminal.output import Output, print_error, readable, silence_stdout, stderr
 from .usage import explain
 
@@ -76,6 +77,8 @@ def run(tokens: Sequence[str]) -> int:
         return _told(error, Exit.USAGE, tokens)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    finally:
+        end_logging()
 
 
 def _run(tokens: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "DOCUMENTS",
     "ENV_FILE",
     "INVOICES",
+    "LOG",
     "PROXY",
     "Network",
     "Pace",
@@ -45,6 +46,8 @@ ENV_FILE = "INVOICING_ENV_FILE"
 """The variable that names the file of settings."""
 PROXY = "INVOICING_PROXY"
 """The variable with the URL of the proxy, its user and password included."""
+LOG = "INVOICING_LOG"
+"""The variable that says what is logged: a level, and a file after a colon."""
 CA_FILE = "INVOICING_CA_FILE"
 """The variable that names the PEM file of the authorities that are trusted."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
@@ -217,7 +220,7 @@ class Settings:
     def unknown(self) -> tuple[str, ...]:
         """Name the variables that look like ours and are not: most likely misspelled."""
         known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
-        known |= {ENV_FILE, PROXY, CA_FILE}
+        known |= {ENV_FILE, PROXY, CA_FILE, LOG}
         return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:

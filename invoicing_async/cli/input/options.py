@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from ...policies import Limits, RetryPolicy
 from ..exits import CommandError, checked
+from ..logs import LOG, begin_logging
 
 if TYPE_CHECKING:
     from ...runs import RunPace
@@ -58,9 +59,21 @@ class Common:
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
     debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
+    verbose: Annotated[
+        int,
+        Parameter(
+            name=("--verbose", "-v"),
+            count=True,
+            negative="",
+            show_default=False,
+            help="Log retries, pauses and failures to stderr; -vv every attempt (or INVOICING_LOG=LEVEL[:FILE]).",
+        ),
+    ] = 0
 
     def settings(self) -> Settings:
-        """Gather the settings. Raises `SettingsError` as `Settings.load` does, `CommandError` for a wrong option.
+        """Gather the settings, and log as they say.
+
+        Raises `SettingsError` as `Settings.load` does, `CommandError` for a wrong option.
 
         A proxy's password among the arguments of a process is there for everybody to see, and refused.
         """
@@ -76,7 +89,9 @@ class Common:
             raise CommandError(f"--proxy {fault}")
         file = self.ca_file
         ca = None if file is None else checked(lambda: trust_only(file), "--ca-file")
-        return Settings.load(self.env_file, proxy=self.proxy, ca=ca)
+        settings = Settings.load(self.env_file, proxy=self.proxy, ca=ca)
+        begin_logging(self.verbose, settings.values.get(LOG))
+        return settings
 
     @property
     def again(self) -> tuple[str, ...]:
