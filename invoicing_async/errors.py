@@ -20,7 +20,7 @@ __all__ = [
     "Fault", "IncompleteDocumentError", "InterruptedDocumentError", "InvoicingError", "OrderStatusError",
     "OversizedDocumentError", "PermissionDeniedError", "PollTimeoutError", "ProtocolError", "RateLimitError",
     "ResolutionTooEarlyError", "ServiceDownError", "ServiceUnavailableError", "SessionError",
-    "SubmissionInDoubtError", "TransportError",
+    "SubmissionInDoubtError", "TransportError", "hints_of",
 ]  # fmt: skip
 
 Sent = Literal["no", "unknown"]
@@ -384,3 +384,11 @@ class DraftError(InvoicingError, ValueError):
         super().__init__(f"{listed}{more}")
         self.faults = tuple(faults)
         self.key = key
+
+
+def hints_of(error: BaseException) -> tuple[str, ...]:
+    """Return what to do about an error: what the service says of it, unless the error's text does, and what we say."""
+    said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
+    if not isinstance(error, ApiError) or said == ours:
+        return (said,)
+    return (ours,) if said in str(error) else (f"The service says: {said}", ours)

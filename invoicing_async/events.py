@@ -1,15 +1,18 @@
-"""What happens, as frozen values for one observer (`Session(on_event=…)`). No event holds a secret."""
+"""What happens, as frozen values: for one observer (`Session(on_event=…)`) and for the log. No event holds a secret."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 __all__ = [
     "AttemptFailed",
+    "CallEvent",
+    "CallFailed",
+    "ClockCorrected",
     "DocumentSaved",
     "Event",
     "LimitChanged",
@@ -17,64 +20,151 @@ __all__ = [
     "OperationPolled",
     "Paused",
     "Probing",
+    "Reason",
     "RequestStarted",
     "RequestSucceeded",
     "Resumed",
     "RetryScheduled",
+    "SubmissionInDoubt",
     "UnknownStatus",
 ]
 
+Reason: TypeAlias = Literal[
+    "clock",
+    "connection",
+    "credential",
+    "incomplete",
+    "service_unavailable",
+    "stale",
+    "status",
+    "throttled",
+    "timeout",
+    "unexpected",
+]
+"""Why a call is tried again.
+
+- `clock`: it is signed anew, because the service's clock shows that its signature's time was wrong.
+- `connection`: no connection, or one that broke off without an answer.
+- `credential`: it was refused with 401 and is tried once more, with a new credential where one can be had.
+- `incomplete`: the document did not come whole.
+- `service_unavailable`: SYS_DEP_503, or any other 502, 503 or 504.
+- `stale`: nothing went wrong at the service: an idle connection was closed, or an intent to submit was too old.
+- `status`: any other status of an error.
+- `throttled`: 429.
+- `timeout`: no answer in time.
+- `unexpected`: an answer that is not as documented.
+"""
+
 
 @frozen(kw_only=True)
-class RequestStarted:
+class CallEvent:
+    """Something that happened in one call.
+
+    `call_id` is a number that no other call in this process has, 0 where it is not known. `queued` is how many seconds
+    the call has waited for a place so far. An event's `status`, where it is a number, is that of the HTTP answer, None
+    where there is none. These, and the `reason` of a retry, are left out when events are compared.
+    """
+
+    operation: str = field(default="", eq=False)
+    call_id: int = field(default=0, eq=False)
+    queued: float = field(default=0.0, eq=False)
+
+
+@frozen(kw_only=True)
+class RequestStarted(CallEvent):
     """An attempt begins: its signature is made and its head is about to be sent."""
 
     operation: str
     path: str
     attempt: int
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
-class RequestSucceeded:
+class RequestSucceeded(CallEvent):
     """A call ended well after `attempts` attempts and `elapsed` seconds."""
 
     operation: str
     path: str
     attempts: int
     elapsed: float
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
-class AttemptFailed:
+class AttemptFailed(CallEvent):
     """An attempt failed; `error` is the error itself."""
 
     operation: str
     path: str
     attempt: int
     error: Exception
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
-class RetryScheduled:
-    """The call will be tried again after `delay` seconds."""
+class RetryScheduled(CallEvent):
+    """The call will be tried again after `delay` seconds, for this `reason`.
+
+    With the reasons `clock` and `credential` it is tried at once, and by the policy that is part of the same attempt.
+    """
 
     operation: str
     path: str
     attempt: int
     delay: float
+    reason: Reason | None = field(default=None, eq=False)
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
-class DocumentSaved:
+class CallFailed(CallEvent):
+    """A call ended with `error` after `attempts` failed attempts and `elapsed` seconds: it is not tried again.
+
+    `is_step` is true for a poll of a wait, which asks again by itself.
+    """
+
+    operation: str
+    path: str
+    attempts: int
+    elapsed: float
+    error: Exception
+    is_step: bool = False
+    status: int | None = field(default=None, eq=False)
+
+
+@frozen(kw_only=True)
+class SubmissionInDoubt(CallEvent):
+    """A submission left this machine and no usable answer came: the invoice may or may not exist.
+
+    `key` is the draft's own key.
+    """
+
+    key: str
+    status: int | None = field(default=None, eq=False)
+
+
+@frozen(kw_only=True)
+class ClockCorrected(CallEvent):
+    """From now on signatures bear this machine's time and `offset` seconds more; it was `before`."""
+
+    offset: float
+    before: float
+    status: int | None = field(default=None, eq=False)
+
+
+@frozen(kw_only=True)
+class DocumentSaved(CallEvent):
     """A whole document was published under its final name."""
 
     order_id: str
     path: Path
     size: int
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
-class OperationPolled:
+class OperationPolled(CallEvent):
     """A status answer came: `status` is what it said, `polls` counts those of this operation."""
 
     request_id: str
@@ -83,7 +173,7 @@ class OperationPolled:
 
 
 @frozen(kw_only=True)
-class UnknownStatus:
+class UnknownStatus(CallEvent):
     """The service sent a status its documents do not name; it is treated as not terminal. Emitted once for each."""
 
     request_id: str
@@ -92,7 +182,10 @@ class UnknownStatus:
 
 @frozen(kw_only=True)
 class Paused:
-    """The service is down: calls of this operation wait. The first probe goes out in `next_probe` seconds."""
+    """The service is down: calls of this operation wait. The next probe goes out in `next_probe` seconds.
+
+    It comes once more after each probe that failed.
+    """
 
     operation: str
     store: str
@@ -130,6 +223,9 @@ Event: TypeAlias = (
     | RequestSucceeded
     | AttemptFailed
     | RetryScheduled
+    | CallFailed
+    | SubmissionInDoubt
+    | ClockCorrected
     | DocumentSaved
     | OperationPolled
     | UnknownStatus

@@ -58,6 +58,7 @@ class ClockOffset:
     applied: float = field(default=0.0, init=False)
     futile: float | None = field(default=None, init=False)
     """A correction that did not help, until a signature is accepted."""
+    _announced: float = field(default=0.0, init=False)
     _known: Interval | None = field(default=None, init=False)
     _heard_at: float = field(default=0.0, init=False)
 
@@ -98,6 +99,17 @@ class ClockOffset:
     def accepted(self) -> None:
         """Hear that a signature was accepted: what was tried in vain before may be tried again."""
         self.futile = None
+
+    def announce(self) -> float | None:
+        """Return the correction that was last told of if it has changed since, None otherwise: each is told once.
+
+        It has if it began, ended, or moved by more than `NOTHING`.
+        """
+        before = self._announced
+        if bool(self.applied) == bool(before) and abs(self.applied - before) <= NOTHING:
+            return None
+        self._announced = self.applied
+        return before
 
     def _needed(self) -> float:
         """Return the correction that would make a signature bear the service's time."""

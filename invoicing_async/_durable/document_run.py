@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from os import PathLike
@@ -13,6 +13,7 @@ from .._core.clock import Clock, RealClock
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
+from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
 from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
@@ -44,6 +45,7 @@ class DocumentRun:
         self.day = date.fromisoformat(settings["day"])
         self.served_name: bool = settings["served_name"]
         self.durable: bool = settings["durable"]
+        self.on_existing = OnExisting(settings.get("on_existing", OnExisting.KEEP))  # runs of before have none
 
     @classmethod
     @asynccontextmanager
@@ -56,12 +58,14 @@ class DocumentRun:
         day: date | None = None,
         served_name: bool = False,
         durable: bool = False,
+        on_existing: OnExisting | str = OnExisting.KEEP,
         move: bool = False,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file and hold it; with `folder`, make it if it is not there.
 
-        The settings are those of the first time: later only `folder` is compared, and `move` changes it. Raises
+        `layout`, `day`, `served_name`, `durable` and `on_existing` are as for `download_many`. The settings are those
+        of the first time: later only `folder` is compared, and `move` changes it; `differing` compares others. Raises
         `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
         `FileNotFoundError`, `ValueError` for another folder than the recorded one.
         """
@@ -73,6 +77,7 @@ class DocumentRun:
             "day": (day or today).isoformat(),
             "served_name": served_name,
             "durable": durable,
+            "on_existing": OnExisting(on_existing).value,
         }
         kind = RunKind.DOCUMENTS
         async with SqliteLedger.open(
@@ -86,6 +91,12 @@ class DocumentRun:
             if is_other:
                 await run.move(folder=where)
             yield run
+
+    def differing(self, wanted: Mapping[str, object]) -> Mapping[str, object]:
+        """Return which of these settings of `open` the run has otherwise, each as recorded; None is not compared."""
+        begun = {"on_existing": self.on_existing.value, **self.ledger.settings}
+        given = {name: value.value if isinstance(value, OnExisting) else value for name, value in wanted.items()}
+        return {name: begun[name] for name, value in given.items() if value not in (None, begun[name])}
 
     @property
     def settings(self) -> RunSettings:
@@ -161,7 +172,12 @@ class DocumentRun:
             return await self._fetched(saver, item, sleep)
 
         saver = await documents.saver(
-            self.folder, durable=self.durable, layout=self.layout, served_name=self.served_name, day=self.day
+            self.folder,
+            on_existing=self.on_existing,
+            durable=self.durable,
+            layout=self.layout,
+            served_name=self.served_name,
+            day=self.day,
         )
         if verify:
             async with aclosing(self._verified(documents.disk)) as verified:

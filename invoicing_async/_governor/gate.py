@@ -94,8 +94,8 @@ class Gate:
         lane.end(ticket, answer, now, clock.random, retry_after=retry_after)
         if since is not None and lane.outage.since is None:
             self._stood_still += now - since
-        if self._tell is not None:
-            self._tell_changes(since, limit, now)
+        if since != lane.outage.since or ticket.is_probe or limit != min(lane.limit, self._most):
+            self._tell_changes(since, limit, now, is_probe=ticket.is_probe)
         if self._waiters:
             self._pump()
 
@@ -179,10 +179,12 @@ class Gate:
         self._timer = None
         self._pump()
 
-    def _tell_changes(self, since: float | None, limit: int, now: float) -> None:
-        assert self._tell is not None  # noqa: S101 - it was looked at; for the type checker
+    def _tell_changes(self, since: float | None, limit: int, now: float, *, is_probe: bool) -> None:
+        """Tell of a pause that began or goes on after a probe, or ended, and of another limit."""
+        if self._tell is None:
+            return
         operation, store, outage = self.key.operation, self.key.store, self.lane.outage
-        if since is None and outage.since is not None:
+        if outage.since is not None and (since is None or is_probe):
             self._tell(Paused(operation=operation, store=store, next_probe=self.hold_left()))
         elif since is not None and outage.since is None:
             self._tell(Resumed(operation=operation, store=store, paused=now - since))

@@ -11,8 +11,9 @@ from cyclopts import App, CycloptsError
 
 from .. import VERSION
 from ..errors import InvoicingError
-from .exits import CommandError, Exit
+from .exits import CommandError, Exit, is_usage
 from .input.options import Common
+from .logs import end_logging
 from .terminal.output import Output, print_error, readable, silence_stdout, stderr
 from .usage import explain
 
@@ -70,8 +71,14 @@ def run(tokens: Sequence[str]) -> int:
         return Exit.STOPPED
     except (InvoicingError, OSError) as error:
         return _told(error, Exit.SOME_LEFT, tokens)
+    except ValueError as error:
+        if not is_usage(error):
+            raise
+        return _told(error, Exit.USAGE, tokens)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    finally:
+        end_logging()
 
 
 def _run(tokens: Sequence[str]) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from itertools import starmap
+from typing import TypeVar
 
 from attrs import evolve
 
-from ..documents import BatchSaver, OrderDocuments
+from ..documents import OrderDocuments
+from ..drafts import Drafts
 from ..invoices import AsyncInvoices
 from ..models import NotStarted
 from ..polling import Poller
 from ..repair import export_again, note_unreadable
+from ..reports import bad_draft_row, document_row, download_row, repeated_draft_row
 from ..runs import (
     DocumentRun,
     DocumentState,
@@ -28,18 +31,15 @@ from ..runs import (
     count_without_file,
 )
 from .exits import CommandError, Exit
-from .input.drafts import Drafts
 from .input.exports import AskedExport
-from .input.ids import until_none
 from .input.options import RateOptions
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext, RunSummary
-from .stop import CountedInput
+from .stop import CountedInput, until_none
 from .summary import SHOWN, finish, stop_of
 from .terminal.output import plain
 from .terminal.progress import Bar, live
 from .terminal.report import opened_report
-from .terminal.rows import document_row, download_row
 
 __all__ = [
     "agree",
@@ -94,16 +94,6 @@ async def carry_out_run(
         return await finish(summary, begun())
 
 
-class _Placing(OrderDocuments):
-    """Order documents whose batches all do the same when a name is taken."""
-
-    on_existing = "keep"
-
-    async def saver(self, *args: Any, **options: Any) -> BatchSaver:
-        """Prepare the folder, as `OrderDocuments.saver`."""
-        return await super().saver(*args, on_existing=self.on_existing, **options)
-
-
 async def take_ids(
     run: DocumentRun, summary: DocumentSummary, items: Iterable[str] | AsyncIterable[str], about: int | None
 ) -> None:
@@ -134,14 +124,12 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     session = context.settings.documents(pace, on_event=summary.monitor)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
-        documents = _Placing(session)
-        documents.on_existing = run.ledger.settings.get("on_existing", "keep")
         if not verify:
             # What was saved before has its outcome, and is not to be looked at.
             async with aclosing(run.ledger.items((DocumentState.SAVED, DocumentState.SKIPPED))) as items:
                 async for item in items:
                     summary.add(document_row(item) | {"outcome": "recorded"})
-        async with aclosing(run.download(documents, verify=verify)) as outcomes:
+        async with aclosing(run.download(OrderDocuments(session), verify=verify)) as outcomes:
             async for outcome in outcomes:
                 if not isinstance(outcome, NotStarted):
                     summary.add(download_row(outcome))
@@ -176,12 +164,14 @@ async def take_drafts(run: InvoiceRun, summary: InvoiceSummary, found: Drafts) -
     except DraftConflictError as error:
         raise CommandError(f"nothing was taken in: {error}", hint=error.hint) from error
     await summary.took(intake, "drafts")
-    summary.rest = found.repeated_rows()
+    summary.rest = [*starmap(repeated_draft_row, found.repeated)]
     if bad := found.bad:
         # They are kept until they are corrected; one that has no key, or that of another, is only told.
         first = {draft.key: draft for draft in reversed(bad)}
         intake, kept = await note_unreadable(run, {draft.key: first[draft.key].error for draft in bad})
-        summary.rest += [draft.row() for draft in bad if draft is not first[draft.key] or draft.key not in kept]
+        summary.rest += [
+            bad_draft_row(draft) for draft in bad if draft is not first[draft.key] or draft.key not in kept
+        ]
         await summary.took(intake, "drafts with faults")
     await summary.print_others()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeVar
 
-__all__ = ["CommandError", "Exit", "checked"]
+__all__ = ["CommandError", "Exit", "checked", "is_usage"]
 
 T = TypeVar("T")
 
@@ -41,3 +41,13 @@ def checked(make: Callable[[], T], option: str) -> T:
         return make()
     except ValueError as error:
         raise CommandError(f"{option}: {error}") from None
+
+
+def is_usage(error: ValueError) -> bool:
+    """Tell whether an error of the library says that a setting or an input is wrong, and so is one line for the user.
+
+    Any other `ValueError` that leaves a command is a fault of the program.
+    """
+    from ..settings import SettingsError  # help is shown without what a session needs
+
+    return isinstance(error, SettingsError)

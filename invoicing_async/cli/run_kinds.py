@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
+from ..reports import (
+    DOCUMENT_ITEMS,
+    DOWNLOADS,
+    INVOICE_ITEMS,
+    SUBMISSIONS,
+    Report,
+    Row,
+    document_row,
+    invoice_row,
+)
 from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
 from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
 from .stop import Stop
 from .summary import BROKEN, SHOWN, authority_note, reason
 from .terminal.output import Count, plain
-from .terminal.report import Report
-from .terminal.rows import (
-    DOCUMENT_ITEMS,
-    DOWNLOADS,
-    INVOICE_ITEMS,
-    SUBMISSIONS,
-    Row,
-    document_row,
-    invoice_row,
-)
 
 __all__ = ["DocumentSummary", "InvoiceSummary"]
 

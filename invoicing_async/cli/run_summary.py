@@ -15,20 +15,20 @@ from rich.text import Text
 
 from ..clock import RealClock
 from ..repair import lateness, too_early_for
-from ..runs import Intake, Item, LedgerReader, State, apparent_state
-from .exits import Exit
-from .input.options import Common, RateOptions
-from .input.settings import Settings
-from .stop import Stop
-from .summary import BROKEN, SHOWN, Summary, reason, words
-from .terminal.output import Count, Output, plain
-from .terminal.progress import TICK
-from .terminal.report import Report
-from .terminal.rows import (
+from ..reports import (
+    Report,
     Row,
     RowType,
     item_row,
 )
+from ..runs import Intake, Item, LedgerReader, State, apparent_state
+from ..settings import Settings
+from .exits import Exit
+from .input.options import Common, RateOptions
+from .stop import Stop
+from .summary import BROKEN, SHOWN, Summary, reason, style_of, words
+from .terminal.output import Count, Output, plain
+from .terminal.progress import TICK
 from .terminal.times import local_time
 
 __all__ = [
@@ -111,7 +111,7 @@ class RunContext:
         return command("runs", "resume", self.file, *self.common.again)
 
     def check(self, session: Callable[..., object]) -> None:
-        """Raise `CommandError` for a wrong or missing setting: that is told before a run file is made or taken."""
+        """Raise `SettingsError` for a wrong or missing setting: that is told before a run file is made or taken."""
         session(self.pace)
 
 
@@ -191,7 +191,9 @@ class RunSummary(Summary):
     def footer(self) -> Text:
         """Return the states of the run in one line, for below the bars."""
         states = [(state, self.counts[state]) for state in self.shown.outcomes if self.counts.get(state)]
-        pieces = [[(f"  {words(state)} ", "dim"), (f"{number:,}", self.shown.style(state))] for state, number in states]
+        pieces = [
+            [(f"  {words(state)} ", "dim"), (f"{number:,}", style_of(self.shown, state))] for state, number in states
+        ]
         return Text.assemble(*(piece for pair in pieces for piece in pair))
 
     @asynccontextmanager

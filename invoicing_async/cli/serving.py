@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from attrs import frozen
 
 from ..sandbox import Sandbox
+from ..settings import DOCUMENTS, INVOICES
 from .exits import CommandError
-from .input.settings import DOCUMENTS, INVOICES
 
 __all__ = ["Served", "served", "variables"]
 

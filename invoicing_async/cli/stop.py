@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from .exits import Exit
 
-__all__ = ["CountedInput", "Stop", "each", "leave_terminal", "listening"]
+__all__ = ["CountedInput", "Stop", "each", "leave_terminal", "listening", "until_none"]
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -124,6 +124,12 @@ async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
         yield item
         if number % TURN == 0:
             await asyncio.sleep(0)
+
+
+async def until_none(queue: asyncio.Queue[T | None]) -> AsyncIterator[T]:
+    """Yield what is put in a queue, until that is None."""
+    while (item := await queue.get()) is not None:
+        yield item
 
 
 class CountedInput:

@@ -14,12 +14,12 @@ from typing import Any
 from ..clock import RealClock
 from ..errors import AuthenticationError, InvoicingError
 from ..models import AuthorityStatus
+from ..reports import Report, Row, RowType, refused_by_authority
 from .exits import CommandError, Exit
 from .stop import CountedInput, Stop, listening
 from .terminal.output import Count, Output, plain, silence_stdout
 from .terminal.progress import Monitor
-from .terminal.report import Report, opened_report
-from .terminal.rows import Row, RowType, refused_by_authority
+from .terminal.report import opened_report
 
 __all__ = [
     "BROKEN",
@@ -32,6 +32,7 @@ __all__ = [
     "finish",
     "reason",
     "stop_of",
+    "style_of",
     "words",
 ]
 
@@ -289,10 +290,15 @@ def counted(row_type: RowType, counts: Mapping[str, int], total: Count, refused:
     """Yield the rows of a table: each state with its meaning, the total, and what the tax authority refuses."""
     for state, meaning in row_type.outcomes.items():
         if number := counts.get(state):
-            yield Count(words(state), f"{number:,}", meaning, row_type.style(state))
+            yield Count(words(state), f"{number:,}", meaning, style_of(row_type, state))
     yield total
     if refused:
         yield Count("refused", f"{refused:,}", "made, and does not stand with the tax authority", "yellow")
+
+
+def style_of(row_type: RowType, outcome: str) -> str:
+    """Return the colour in which an outcome is counted."""
+    return "green" if outcome in row_type.good else "" if outcome in {"planned", "in_flight"} else "yellow"
 
 
 def words(outcome: str) -> str:

@@ -27,7 +27,7 @@ from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
 from ..models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
-from ..session import Session, Sleep
+from ..session import LAST_CALL, Session, Sleep
 
 __all__ = [
     "PLAIN",
@@ -164,8 +164,10 @@ class Fetching:
         if published.kept:
             return saved_document(order_id, published, attempts=0)
         document = saved_document(order_id, published, attempts=attempts.number, request_id=received.request_id)
-        if self.session.on_event is not None:
-            self.session.tell(DocumentSaved(order_id=order_id, path=document.path, size=document.size))
+        about = LAST_CALL.get()
+        if about is not None:
+            event = DocumentSaved(**about, order_id=order_id, path=document.path, size=document.size)
+            self.session.tell(event)
         return document
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from decimal import Decimal
@@ -21,9 +22,10 @@ from .._einvoices.encode import encode_draft, encode_dumped
 from .._einvoices.rules import JUDGED
 from .._einvoices.shape import WireNames
 from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError
+from ..events import SubmissionInDoubt
 from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
-from ..session import Session, Sleep
+from ..session import Session, Sleep, last_call
 
 __all__ = ["STATUS", "Calls", "Endpoints"]
 
@@ -36,6 +38,9 @@ _JSON = {"Accept": "application/json"}
 _MAY_DECLARE = re.compile(rb'"success"|\0').search
 """Finds what an error envelope under a 2xx holds; a NUL: in UTF-16 it looks otherwise."""
 
+
+CREATION = "create_invoice"
+"""The operation of a submission."""
 
 ANSWER_LIMIT = 16 * 2**20
 """The longest JSON answer that is read: an invoice of some ten thousand lines."""
@@ -86,21 +91,36 @@ class Calls:
             if leaves is not None:
                 leaves()
 
+        async def back_off(seconds: float) -> None:
+            partial_answer.sent_at = None  # what was sent is known to have made nothing
+            await (sleep or self.session.clock.sleep)(seconds)
+
         request = Request(
             method="POST",
             path=self._endpoints.create,
             headers=_JSON | {"Content-Type": "application/json"},
             body=body,
             repeat=Repeat.IF_NOT_SENT,
-            operation="create_invoice",
+            operation=CREATION,
         )
         read = partial(self._read_creation, partial_answer)
         try:
-            return await self.session.call(request, read, sleep=sleep, before_send=before, on_send=leaving)
+            return await self.session.call(request, read, sleep=back_off, before_send=before, on_send=leaving)
         except InvoicingError as error:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
-            raise _in_doubt(error, key, body, partial_answer) from error
+            doubt = _in_doubt(error, key, body, partial_answer)
+            self._tell_doubt(key, doubt.status)
+            raise doubt from error
+        except BaseException:
+            if partial_answer.sent_at is not None:
+                self._tell_doubt(key, partial_answer.status)
+            raise
+
+    def _tell_doubt(self, key: str, status: int | None) -> None:
+        if self.session.hears(logging.WARNING):
+            about = last_call() | {"operation": CREATION, "status": status}
+            self.session.tell(SubmissionInDoubt(**about, key=key))
 
     def status(
         self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
@@ -15,12 +14,9 @@ from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
-from ..session import Session
+from ..session import LAST_CALL, Session, last_call
 
 __all__ = ["AnyUuid", "Collector", "PollObserver", "Single", "checked_uuid"]
-
-_log = logging.getLogger("invoicing_async")
-
 
 AnyUuid: TypeAlias = str | uuid.UUID
 """An id of the service's, as it gives it or as a database does."""
@@ -42,10 +38,11 @@ class PollObserver:
         session = self._session
         if not isinstance(answer.status, RequestStatus) and answer.status not in self._unknown:
             self._unknown.add(answer.status)
-            _log.warning("unknown request status %r is treated as not terminal", answer.status)
-            session.tell(UnknownStatus(request_id=answer.request_id, status=answer.status))
-        if session.on_event is not None:
-            session.tell(OperationPolled(request_id=answer.request_id, status=str(answer.status), polls=polls))
+            about = last_call() | {"status": answer.status}
+            session.tell(UnknownStatus(**about, request_id=answer.request_id))
+        if LAST_CALL.get() is not None:
+            about = last_call() | {"status": str(answer.status)}
+            session.tell(OperationPolled(**about, request_id=answer.request_id, polls=polls))
 
 
 def checked_uuid(given: object, name: str) -> str:

@@ -21,8 +21,10 @@ from attrs import evolve, frozen
 
 from .._core.clock import Clock, RealClock
 from .._core.http import Exchange, Request, Response
+from ..errors import TransportError
 from ._answers import (
     Answer,
+    CutError,
     DropBeforeAnswer,
     Endless,
     Genuine,
@@ -233,6 +235,16 @@ class Sandbox:
     @asynccontextmanager
     async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
         """Answer one request. Raises `TransportError` where a fault says so."""
+        try:
+            async with self.played(request, exchange) as response:
+                yield response
+        except CutError as cut:
+            # How a connection ends makes a difference on a port only.
+            raise TransportError(str(cut), sent=cut.sent) from None
+
+    @asynccontextmanager
+    async def played(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
+        """Do as `send`; a connection that is to be reset raises an error of its own."""
         self._injected.connect()
         exchange.leave()
         self.in_flight += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -181,8 +182,8 @@ class Einvoices:
     def export(self, call: Call) -> Reply:
         """Build a finished invoice's document and give its link (README B.3)."""
         form = parse_qs(call.request.query).get("format", [""])[0]
-        if form not in {"pdf", "xml"}:
-            return self.shared.refused(call, 400, "VALIDATION_001", "format must be pdf or xml")
+        if form not in DOCUMENTS:
+            return self.shared.refused(call, 400, "VALIDATION_001", f"format must be {' or '.join(DOCUMENTS)}")
         progress = self._finished(call.subject)
         if progress is None:
             return self.shared.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
@@ -216,8 +217,7 @@ class Einvoices:
         if progress is None:
             return self.shared.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
         form, created = call.ids[1], progress.created
-        body = _pdf_page.render(_invoice_sheet(created)) if form == "pdf" else _invoice_xml(created)
-        return file_reply(body, f"{created.invoice_id}.{form}", form)
+        return file_reply(DOCUMENTS[form](created), f"{created.invoice_id}.{form}", form)
 
 
 def _data(created: Created) -> dict[str, Any]:
@@ -273,3 +273,10 @@ def _invoice_xml(created: Created) -> bytes:
     )
     head = f"<id>{created.invoice_id}</id><serial>{data['serial_number']}</serial>"
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<invoice>{head}<lines>{rows}</lines></invoice>\n'.encode()
+
+
+DOCUMENTS: dict[str, Callable[[Created], bytes]] = {
+    "pdf": lambda created: _pdf_page.render(_invoice_sheet(created)),
+    "xml": _invoice_xml,
+}
+"""What a finished invoice can be had as."""

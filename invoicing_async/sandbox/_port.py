@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from ssl import SSLContext
@@ -19,7 +19,7 @@ from weakref import WeakSet
 from attrs import frozen
 
 from .._core.clock import Clock
-from .._core.http import Exchange, Request, Response, Transport
+from .._core.http import Exchange, Request, Response
 from ..errors import TransportError
 from ._answers import CutError, reply
 from ._injection import InjectedFaults
@@ -36,9 +36,11 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: closing sends a reset."""
 
 
-class _Served(Transport, Protocol):
+class _Served(Protocol):
     @property
     def clock(self) -> Clock: ...
+
+    def played(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]: ...
 
 
 @asynccontextmanager
@@ -238,7 +240,7 @@ class _Connection(asyncio.StreamReaderProtocol):
             body=body,
             base_url=f"{self.port.scheme}://{lower.get('host', '')}{base}",
         )
-        async with self.port.handler.send(request, Exchange()) as response:
+        async with self.port.handler.played(request, Exchange()) as response:
             return await answered.write(response) and keep
 
 

@@ -54,7 +54,7 @@ def endpoints(orders: Orders, invoices: Einvoices) -> tuple[Endpoint, ...]:
         Endpoint(
             Operation.FILE,
             "GET",
-            at(r"(?:/.*)?/files/([^/]+)\.(pdf|xml)"),
+            at(r"(?:/.*)?/files/([^/]+)\.([a-z0-9]+)"),
             invoices.file_objection,
             invoices.refuse_file,
             invoices.file,

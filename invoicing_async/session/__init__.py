@@ -13,6 +13,9 @@ anew, reads anew and writes anew.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
 - `_setbacks`: What failures for the service's sake mean for one call.
+- `_reason`: Why a call is tried again, in one word.
+- `_telling`: The events of one call.
+- `_log`: What the standard `logging` is told of the events.
 - `_feature`: What every client of a service takes from its session.
 """
 
@@ -23,8 +26,20 @@ from .._core.outcomes import may_repeat
 from ._answer import StaleIntentError
 from ._call import Sleep
 from ._feature import Feature
+from ._log import LAST_CALL, last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
 from ._session import Session
 
-__all__ = ["CHECKS", "RENEWALS", "WIDE", "Feature", "Session", "Sleep", "StaleIntentError", "may_repeat"]
+__all__ = [
+    "CHECKS",
+    "LAST_CALL",
+    "RENEWALS",
+    "WIDE",
+    "Feature",
+    "Session",
+    "Sleep",
+    "StaleIntentError",
+    "last_call",
+    "may_repeat",
+]

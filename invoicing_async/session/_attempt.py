@@ -15,10 +15,10 @@ from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
 from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
-from ..events import RequestStarted
 from ._answer import StaleIntentError
 from ._error_answer import ErrorAnswer
 from ._place import Place
+from ._telling import tell_correction, tell_started
 
 if TYPE_CHECKING:
     from ._call import Call
@@ -103,6 +103,7 @@ class SingleAttempt(Generic[T]):
                     if call.on_send is not None and not self._is_told:
                         self._tell_sent()  # no transport of ours was there to say so
                     self._answer = answer
+                    call.status = response.status
                     if response.status // 100 != SUCCESS_CLASS or session.clock_offset.applied:
                         await self._check(response)
                     value = await call.read(response)
@@ -150,6 +151,7 @@ class SingleAttempt(Generic[T]):
             await self._get_credential()
             await self._get_place()
             call.deadline.extend(begun)
+        call.queued += session.clock.monotonic() - begun
 
     async def _get_place(self) -> None:
         call = self._call
@@ -202,8 +204,8 @@ class SingleAttempt(Generic[T]):
             exchange.on_send, exchange.deadline = self._check_intent, self._until
             if self.intended is not None:
                 exchange.deadline = min(self._until, self.intended.monotonic + session.timeouts.intent)
-        if session.on_event is not None:
-            session.tell(RequestStarted(operation=request.operation, path=request.path, attempt=call.number))
+        if call.is_heard:
+            tell_started(call)
         if not request.authorised:
             return evolve(request, base_url=request.base_url or session.base_url)
         self._signed_at, self._correction = session.clock.now(), session.clock_offset.applied
@@ -233,13 +235,17 @@ class SingleAttempt(Generic[T]):
 
     def _observe_date(self, response: Response) -> None:
         """Learn of the service's clock, unless the answer comes from a cache."""
-        date, offset = http_date(response.header("Date") or ""), self._call.session.clock_offset
+        call = self._call
+        date, offset = http_date(response.header("Date") or ""), call.session.clock_offset
         if date is None or response.header("Age") is not None:
             return
-        offset.observe(date, sent=self._signed_at, received=self._call.session.clock.now())
+        offset.observe(date, sent=self._signed_at, received=call.session.clock.now())
         if response.status == UNAUTHORIZED:
             signed_for = self._signed_at + self._correction
             self.is_refused_for_time = offset.refused(date, signed_for=signed_for, corrected=self._correction)
+        before = offset.announce()
+        if before is not None:
+            tell_correction(call, before, response.status)
 
     def _timeout_error(self, timeout: ClockTimeout, exc: TimeoutError, *, is_last: bool) -> Exception:
         """Return the error that the attempt's time-out is; another's `TimeoutError` as it is."""

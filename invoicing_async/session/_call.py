@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,12 +14,13 @@ from .._core.http import Exchange, Repeat, Request, Response
 from .._core.tasks import Scope
 from .._governor.lane import Ticket
 from ..errors import Attempt, DeadlineError, InvoicingError, ServiceDownError, SessionError
-from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
 from ._deadline import Deadline
+from ._log import LAST_CALL, logger
 from ._retries import Retries
+from ._telling import tell_attempt_failed, tell_failed, tell_retry, tell_succeeded
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -37,20 +39,24 @@ class Call(Generic[T]):
         "_history",
         "_kept",
         "_retries",
-        "_started",
         "before_send",
         "deadline",
         "gate",
         "guarded",
+        "id",
+        "is_heard",
         "keep",
         "on_send",
         "patience",
         "policy",
+        "queued",
         "read",
         "request",
         "session",
         "sleep",
         "stale",
+        "started",
+        "status",
     )
 
     def __init__(
@@ -73,6 +79,14 @@ class Call(Generic[T]):
         self.on_send = on_send
         self.guarded = before_send is not None or on_send is not None or request.repeat is Repeat.IF_NOT_SENT
         self.keep = keep
+        self.is_heard = session.on_event is not None or logger.isEnabledFor(logging.DEBUG)
+        """True if somebody listens to what goes well."""
+        self.queued = 0.0
+        """Seconds it has waited for a place so far."""
+        self.status: int | None = None
+        """The HTTP status of the last answer whose head came."""
+        self.id = 0
+        """Its number in events, 0 before there is one."""
         self.stale = 0
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
         self.gate = session.governor.gate(request.base_url, request.operation, session.store)
@@ -83,7 +97,7 @@ class Call(Generic[T]):
         self._retries: Retries | None = None
         self.sleep = sleep or session.clock.sleep
         self.policy = retry or session.retry
-        self._started = session.clock.monotonic()
+        self.started = session.clock.monotonic()
         self.deadline = Deadline(self.policy.deadline, session.clock)
 
     async def run(self) -> T:
@@ -91,6 +105,7 @@ class Call(Generic[T]):
         session, request = self.session, self.request
         # What is drained may still need a token.
         session.check_usable(draining=not request.authorised)
+        LAST_CALL.set(None)
         attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts))
         try:
             with Scope(session.lifetime, request.operation or request.path):
@@ -103,10 +118,8 @@ class Call(Generic[T]):
                     attempt, wait = await self._next(attempt, failed)
                     if wait is not None:
                         await self._wait(wait)
-        except InvoicingError as error:
-            if isinstance(error, SessionError):
-                self._cut_off(attempt, error)
-            error.attempts = self._history
+        except Exception as error:
+            self._ended(attempt, error)
             raise
         if self.keep:
             self._kept = attempt
@@ -114,10 +127,8 @@ class Call(Generic[T]):
             session.credentials.accepted()
             if session.clock_offset.futile is not None:
                 session.clock_offset.accepted()
-        if session.on_event is not None:
-            elapsed = session.clock.monotonic() - self._started
-            number, operation, path = self.number, request.operation, request.path
-            session.tell(RequestSucceeded(operation=operation, path=path, attempts=number, elapsed=elapsed))
+        if self.is_heard:
+            tell_succeeded(self)
         return value
 
     @property
@@ -155,12 +166,14 @@ class Call(Generic[T]):
         self._record(last, error)
         retries = self._retries = self._retries or Retries(self)
         fresh, intended, delay = last.exchange.fresh, last.intended, None
-        if not retries.checks(last, error):
+        check = retries.checks(last, error)
+        if check is None:
             delay = await retries.delay(last, error)
             fresh, intended = last.exchange.stale, None
             self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
-            operation, path, number = self.request.operation, self.request.path, len(self._history)
-            self.session.tell(RetryScheduled(operation=operation, path=path, attempt=number, delay=delay))
+        if self.session.hears(logging.INFO):
+            at_once = isinstance(error, StaleIntentError) or last.exchange.stale
+            tell_retry(self, error, delay or 0.0, check=check, at_once=at_once)
         self.session.check_usable(draining=True)  # a call whose own reader closed the session was not ended by that
         return SingleAttempt(self, Exchange(timeouts=self.session.timeouts, fresh=fresh), intended), delay
 
@@ -178,16 +191,22 @@ class Call(Generic[T]):
             self._record(None, error)
             raise
 
-    def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
-        """Let the error of a call that its session's end cut off say whether its request may have arrived."""
-        if attempt.exchange.sent:
-            error.sent = "unknown"
-        if attempt.begun is not None:
-            self._record(attempt, error)
+    def _ended(self, attempt: SingleAttempt[T], error: Exception) -> None:
+        """Let the error that ends the call carry its history, and tell of it."""
+        if isinstance(error, SessionError):
+            # The session's end cut the call off: its request may have arrived.
+            if attempt.exchange.sent:
+                error.sent = "unknown"
+            if attempt.begun is not None:
+                self._record(attempt, error)
+        if isinstance(error, InvoicingError):
+            error.attempts = self._history
+        if self.session.hears(logging.WARNING):
+            tell_failed(self, error, len(self._history))
 
     def _record(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:
         """Put a failure into the history and emit its event; None stands for a wait that failed."""
-        clock, request, number = self.session.clock, self.request, self.number
+        clock, number = self.session.clock, self.number
         elapsed = 0.0
         if attempt is not None and attempt.begun is not None:
             elapsed, attempt.begun = clock.monotonic() - attempt.begun, None
@@ -203,7 +222,5 @@ class Call(Generic[T]):
                 request_id=getattr(error, "request_id", None),
             ),
         )
-        if self.session.on_event is not None:
-            self.session.tell(
-                AttemptFailed(operation=request.operation, path=request.path, attempt=number, error=error)
-            )
+        if self.is_heard:
+            tell_attempt_failed(self, error, number)

@@ -10,6 +10,7 @@ from tenacity import AsyncRetrying, RetryCallState
 from ..errors import AuthenticationError, InvoicingError
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
+from ._reason import Check
 from ._retry import Failure
 from ._setbacks import Setbacks
 
@@ -34,26 +35,26 @@ class Retries:
         self._failure: Failure
         self._tenacity: tuple[AsyncRetrying, RetryCallState] | None = None
 
-    def checks(self, last: SingleAttempt[Any], error: InvoicingError) -> bool:
-        """Tell whether the credential is to be checked: tried once more, and again as often as it is another one.
+    def checks(self, last: SingleAttempt[Any], error: InvoicingError) -> Check | None:
+        """Tell what is to be checked: the credential, tried once more, and again as often as it is another one.
 
         By the policy such a check is part of the same attempt. So is the one signature that is made anew because the
         service's clock shows that its time was off, or that it was stale.
         """
         session, sent = self._call.session, last.credential
         if not (isinstance(error, AuthenticationError) and last.ready and self._call.request.authorised):
-            return False
+            return None
         if last.is_refused_for_time and not self._signed_anew:
             self._signed_anew = True
-            return True
+            return "clock"
         allowed = CHECKS if session.auth.refused(sent) else 1
         if self._checks < allowed and sent != self._declined and not session.credentials.refused:
             self._checks += 1
             self._declined = sent
-            return True
+            return "credential"
         if self._checks:
             session.credentials.failed()
-        return False
+        return None
 
     async def delay(self, last: SingleAttempt[Any], error: InvoicingError) -> float:
         """Return the seconds before the next attempt; raise `error` if there is to be none."""

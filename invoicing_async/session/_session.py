@@ -29,10 +29,9 @@ from ..events import Event, Observer
 from ..health import Health
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._call import Call, Sleep
+from ._log import log_event, logger
 
 __all__ = ["Resource", "Session"]
-
-_log = logging.getLogger("invoicing_async")
 
 T = TypeVar("T")
 
@@ -104,8 +103,7 @@ class Session:
         self.admission = Admission(self.limits, self.clock)
         self.store = _store_of(auth)
         """Whose calls these are, for lanes and turns; empty if they are no store's."""
-        tell = None if on_event is None else self.tell
-        self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=tell)
+        self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=self.tell)
         self.credentials = CredentialWatch()
         self.clock_offset = ClockOffset()
         self._resources: dict[type[Any], Any] = {}
@@ -304,8 +302,13 @@ class Session:
             self.lifetime.tell_left()
             await (call if hold is None else hold).release()
 
+    def hears(self, level: int = logging.DEBUG) -> bool:
+        """Tell whether somebody listens: the observer, or the log at this level. What nobody hears is not made."""
+        return self.on_event is not None or logger.isEnabledFor(level)
+
     def tell(self, event: Event) -> None:
-        """Pass an event to the observer, if there is one. What it raises is logged once of each kind, and no more."""
+        """Pass an event to the log and to the observer. What the latter raises is logged once of each kind."""
+        log_event(event)
         if self.on_event is None:
             return
         try:
@@ -316,7 +319,7 @@ class Session:
             if kind not in self._logged_observer_errors:
                 self._logged_observer_errors.add(kind)
                 names = kind[0].__name__, kind[1].__name__
-                _log.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
+                logger.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
 
     def ends_batch(self, error: BaseException) -> bool:
         """Tell whether the next call would meet `error` too: the session is closed or its credential refused.

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_screens import client, partner
+from cli_screens import partner
 from places import signing_vectors
 from served import SECRETS, json_lines
 
 from invoicing_async.cli.app import run
-from invoicing_async.cli.commands import doctor
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input import settings as configured
 from invoicing_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -62,45 +60,6 @@ def test_sign_refuses_what_it_cannot_sign(monkeypatch: pytest.MonkeyPatch, capsy
     out = capsys.readouterr().out
     assert "/api/v1/partner/stores/orders/" in out
     assert "no prefix" in out
-
-
-def findings(values: dict[str, str]) -> dict[str, tuple[str, str]]:
-    return {found.subject: (found.grade, found.text) for found in doctor.findings(configured.Settings(values))}
-
-
-def test_doctor_names_what_is_missing_and_what_is_misspelled() -> None:
-    """Each variable is set or not; nothing of a value is shown."""
-    assert findings({})["all"][0] == "bad"
-    found = findings(partner(store_token="", secret_key=" padded ") | {"INVOICING_DOCUMENTS_STORE_TOKN": "x"})
-    assert found["INVOICING_DOCUMENTS_STORE_TOKEN"] == ("bad", "not set: x-store-token")
-    assert found["INVOICING_DOCUMENTS_SECRET_KEY"][0] == "note"
-    assert found["INVOICING_DOCUMENTS_STORE_TOKN"][0] == "bad"
-    assert found["all"] == ("note", "nothing of INVOICING_INVOICES_… is set")
-    assert "settings" not in found
-    assert findings(client())["settings"] == ("ok", "complete")
-    assert findings(client(names="x=y"))["settings"][0] == "bad"
-    for host, grade in (("127.0.0.1", "ok"), ("localhost", "ok"), ("h.test", "bad"), ("10.0.0.1", "bad")):
-        found = findings(client(base_url=f"http://{host}/api"))
-        assert found.get("base URL", found.get("settings", ("", "")))[0] == grade
-
-
-@pytest.mark.parametrize(
-    ("date", "apart"),
-    [("Thu, 01 Jan 1970 00:01:40 GMT", 20.0), ("nonsense", None), (None, None)],
-)
-def test_clock_difference(date: str | None, apart: float | None) -> None:
-    """The service's Date tells how far this machine's clock is ahead."""
-    assert doctor.clock_difference(date, 120.0) == apart
-
-
-@pytest.mark.parametrize(
-    ("date", "grade"),
-    [(None, "note"), ("Thu, 01 Jan 1970 00:02:00 GMT", "ok"), ("Thu, 01 Jan 1970 00:01:00 GMT", "bad")],
-)
-def test_a_clock_that_is_off_is_found(date: str | None, grade: str) -> None:
-    """A few seconds do not matter; more spoil a signature's timestamp."""
-    found = doctor._clocks(configured.DOCUMENTS, date, 120.0)
-    assert found.grade == grade
 
 
 def test_doctor_online(

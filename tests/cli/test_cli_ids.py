@@ -1,99 +1,52 @@
-"""Order ids as they are pasted and exported: read as they were meant, or refused by line before anything is asked."""
+"""Ids that a command is given: counted or streamed, refused in terms of options before anything is asked."""
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from served import Cli
 
-from invoicing_async._einvoices.spreadsheet import code_fault
-from invoicing_async.cli.exits import CommandError
+from invoicing_async.cli import stop
+from invoicing_async.cli.exits import CommandError, Exit
 from invoicing_async.cli.input import ids
 from invoicing_async.cli.input.options import IdSource
 from invoicing_async.cli.stop import Stop
+from invoicing_async.ids import Feed
+from invoicing_async.sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
-def read(data: str | bytes, column: str | None = None, field: str | None = None) -> list[str]:
-    raw = data.encode() if isinstance(data, str) else data
-    return list(ids.picked(io.BytesIO(raw), "in", IdSource(column=column, field=field)))
-
-
-ID = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12).filter(
-    lambda text: not code_fault(text)
-)
-
-
-@given(
-    st.lists(ID.filter(lambda text: not text.startswith('"')), min_size=1, max_size=5),
-    st.sampled_from(["\n", "\r\n", "\r", "\r\r\n", "\n\n"]),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(["", " ", "\t", "\xa0"]),
-)
-@settings(max_examples=300, deadline=None)
-def test_a_list_is_read_whatever_ends_its_lines(
-    given_: list[str],
-    end: str,
-    bom: bool,  # noqa: FBT001 - drawn
-    quoted: bool,  # noqa: FBT001 - drawn
-    blank: str,
-) -> None:
-    """With and without a mark, quotes around a whole line, blanks around it."""
-    written = ['"' + text.replace('"', '""') + '"' if quoted else text for text in given_]
-    assert read(("\ufeff" if bom else "") + "".join(blank + text + blank + end for text in written)) == given_
+AS_LIST = "For ids alone, one a line, end its name in .txt, or give - < "
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("name", "text", "hint"),
     [
-        ("a\nb\u200b\n", "line 2: the id must not hold a character that nobody sees: U+200B"),
-        ("a\r\n\ufeffb\r\n", "line 2: the id must not hold a character that nobody sees: U+FEFF"),
-        ("a\rb\x00c\r", "line 2: the id must not hold a character that nobody sees: U+0000"),
-        ("a\xadb\n", "line 1: the id must not hold a character that nobody sees: U+00AD"),
-        ("\u202ea\n", "line 1: the id must not hold a character that nobody sees: U+202E"),
-        ('a\n"b\n', "line 2: a quote at the beginning must have one at the end"),
-        ('""\n', "line 1: a quote at the beginning"),
-        ('"\n', "line 1: a quote at the beginning"),
-        ('"a"b"\n', "line 1: a quote at the beginning"),
-        ('="A-1"\n', "line 1: the id is a formula"),
-        ("5.77E+17\n", "line 1: the id is '5.77E\\+17', to which a spreadsheet has shortened a number"),
-        ("#N/A\n", "line 1: the id is a spreadsheet's error"),
+        ("ids.csv", "order_id,total\nA,1\n", "Say which one has the ids: --column order_id"),
+        ("ids.csv", "Order No,total\nA,1\n", "Say which one has the ids: --column 'Order No'"),
+        (
+            "a b.csv", "id\nA\n",
+            f"Write --column id. If that is an id and not the column's name: {AS_LIST}'a b.csv'",
+        ),
+        ("ids", '{"order id": "A"}\n', "Say which one has the ids: --field 'order id'"),
+        ("ids.jsonl", "{}\n", ""),
+        ("ids.jsonl", "A\n", f"{AS_LIST}ids.jsonl"),
+        ("ids.jsonl", "[\n", "Write one record a line, or one id a line, as `jq -c '.[]'` does."),
+        ("ids", "A\n\u200b\n", ""),
     ],
-)
-def test_a_line_that_holds_no_id_is_named(data: str, said: str) -> None:
-    with pytest.raises(CommandError, match=said.replace("+20", r"\+20").replace("+F", r"\+F").replace("+0", r"\+0")):
-        read(data)
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("head", ["{}", "sep={}\n{}", "{}{}{}\n{}", "\ufeff{}"])
-def test_a_column_is_read_whatever_is_around_it(delimiter: str, end: str, head: str) -> None:
-    """Padding above, right and below, a line `sep=`, the name in another case, quotes."""
-    table = [
-        f'"Order_ID"{delimiter}total{delimiter}',
-        f'"A-1"{delimiter}5{delimiter}',
-        delimiter * 2,
-        f"A-2{delimiter}6{delimiter}",
-    ]
-    first = head.replace("{}", delimiter, head.count("{}") - 1).replace("{}", table[0])
-    text = end.join([*first.split("\n"), *table[1:]]) + end
-    assert read(text, column="order_id") == ["A-1", "A-2"]
-    with pytest.raises(CommandError, match="the header has no column other"):
-        read(text, column="other")
-
-
-def test_the_lines_of_a_table_are_counted_as_they_stand() -> None:
-    """Past what stands above the names, and past rows of bare delimiters."""
-    with pytest.raises(CommandError, match="in line 5: the column id is empty"):
-        read("sep=;\n;;\nid;x\nA;1\n;2\n", column="id")
-    with pytest.raises(CommandError, match=r"in line 3: .*is a quote not closed"):
-        read('id,x\nA,1\n"B,2\n', column="id")
-    with pytest.raises(CommandError, match="in line 2: the id is a formula"):
-        read('id\n"=""A"""\n', column="id")
+)  # fmt: skip
+def test_the_hint_says_what_to_write(name: str, text: str, hint: str) -> None:
+    """An option with its value, quoted for a shell, or how a list is taken as it stands."""
+    with pytest.raises(CommandError) as caught:
+        list(ids.picked(io.BytesIO(text.encode()), name, IdSource()))
+    assert (caught.value.hint, caught.value.code) == (hint, Exit.USAGE)
 
 
 def test_nothing_is_given_of_a_file_with_a_bad_line(tmp_path: Path) -> None:
@@ -108,9 +61,68 @@ def test_nothing_is_given_of_a_file_with_a_bad_line(tmp_path: Path) -> None:
         assert list(found.items) == ["A-1", "A-2"]  # type: ignore[arg-type] # a file is read as it is
 
 
-def test_a_line_that_never_ends_is_refused_and_many_short_ones_are_not() -> None:
-    """Ends in CR alone are ends too, however much of a file they are."""
-    with pytest.raises(CommandError, match="line 2: longer than"):
-        read(b"a\r" + b"b" * (ids.LINE_LIMIT + 1))
-    many = [f"A-{number}" for number in range(200_000)]
-    assert read("\r".join(many)) == many
+def test_a_file_is_counted_for_the_bar_and_read_as_it_is_taken(tmp_path: Path) -> None:
+    """The number of lines is known beforehand; a header is not one of the ids."""
+    quiet = stop.Stop(lambda: None)
+    file = tmp_path / "ids.csv"
+    file.write_text("id\na\nb\n")
+    with ids.open_ids(str(file), IdSource(column="id"), quiet) as found:
+        assert isinstance(found.items, Iterator)
+        assert (found.about, list(found.items)) == (2, ["a", "b"])
+    with ids.open_ids(str(file.rename(tmp_path / "ids.txt")), IdSource(), quiet) as found:
+        assert found.about == 3
+    with (
+        pytest.raises(CommandError, match="exclude each other"),
+        ids.open_ids(str(file), IdSource(column="id", field="id"), quiet),
+    ):
+        pass
+
+
+@pytest.mark.asyncio
+async def test_a_stop_wakes_who_waits_for_a_stream() -> None:
+    """A stream that never says more does not keep a command from stopping."""
+    gate = threading.Event()
+
+    def silent() -> Iterator[int]:
+        gate.wait(10)
+        yield 1
+
+    asked = stop.Stop(lambda: None)
+    source = stop.CountedInput(asked)
+
+    async def take() -> list[int]:
+        feed = Feed(silent())
+        asked.then(feed.end)
+        items = source.items(feed)
+        assert isinstance(items, AsyncIterator)
+        return [item async for item in items]
+
+    taken = asyncio.create_task(take())
+    await asyncio.sleep(0.01)
+    asked.ask()
+    assert await taken == []
+    assert source.cut
+    gate.set()
+
+
+@pytest.mark.parametrize("more", [(), ("--run", "m.db")])
+@pytest.mark.parametrize(("name", "option"), [("ids.csv", "--column"), ("ids.jsonl", "--field")])
+def test_the_commands_ask_for_nothing_and_exit_with_two(
+    services: Callable[..., Sandbox], cli: Cli, name: str, option: str, more: tuple[str, ...]
+) -> None:
+    """Documents and waits alike; with the option that the error names, the same file is taken."""
+    sandbox = services()
+    rows = [f"order-{number}" for number in range(3)]
+    table = "".join(f"{row},5\n" for row in ("id", *rows))
+    text = table if option == "--column" else "".join(json.dumps({"id": row}) + "\n" for row in rows)
+    Path(name).write_text(text)
+    download = ("documents", "download", name, "--to", "out", *more)
+    code, _, err = cli(*download)
+    assert (code, sandbox.calls("document")) == (Exit.USAGE, 0)
+    assert f"{option} id" in err
+    assert not Path("m.db").exists()
+    assert cli(*download, option, "id")[0] == Exit.DONE
+    assert sandbox.calls("document") == 3
+    code, _, err = cli("invoices", "wait", "--from", name)
+    assert (code, sandbox.calls("status")) == (Exit.USAGE, 0)
+    assert f"{option} id" in err

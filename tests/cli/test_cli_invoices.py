@@ -21,6 +21,7 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
+from invoicing_async import reports as rows
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.cli import stop
@@ -29,7 +30,7 @@ from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import rows
+from invoicing_async.drafts import example_draft
 from invoicing_async.sandbox import Faults, Sandbox
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -40,7 +41,7 @@ def test_every_fault_of_a_file_is_named_and_nothing_is_sent(
 ) -> None:
     """Faults carry line and path; a key that comes again with other content is one of them."""
     sandbox = services()
-    good = dump_draft(drafts.example(1))
+    good = dump_draft(example_draft(1))
     bad = json.loads(good) | {"key": "B", "bogus": 1}
     bad["lines"][0]["price"] = "dear"
     other = good.replace("LAMP-01", "LAMP-02")
@@ -64,30 +65,6 @@ def test_every_fault_of_a_file_is_named_and_nothing_is_sent(
 
 CSV_HEAD = "key,invoice_template_id,name,unit,price,quantity"
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
-
-
-def test_csv_faults_of_one_invoice_stand_together(tmp_path: Path) -> None:
-    """A key's rows are one draft, whatever lies between its faults; a row without a key stands alone."""
-    file = tmp_path / "d.csv"
-    rows_ = [
-        f"A,{TEMPLATE},Lamp,piece,dear,2",
-        "A,,Lamp,piece,1,2",
-        'A,,"La\nmp",piece,1,many',
-        f"B,{TEMPLATE},Lamp,piece,1,2",
-        f",{TEMPLATE},Lamp,piece,1,2",
-        f"C,{TEMPLATE},Lamp,piece,cheap,2",
-    ]
-    file.write_text("\n".join([CSV_HEAD, *rows_]) + "\n")
-    found = drafts.read_drafts(str(file), WireNames())
-    assert [(bad.line, bad.key, len(bad.faults)) for bad in found.bad] == [(2, "A", 2), (7, "", 1), (8, "C", 1)]
-    assert [(fault.line, fault.column) for fault in found.bad[0].faults] == [(2, "price"), (4, "quantity")]
-    assert (list(found.lines), found.head) == (["B"], False)
-    file.write_text("key,price\nA,1")
-    found = drafts.read_drafts(str(file), WireNames())
-    assert found.head
-    assert [bad.line for bad in found.bad] == [1]
-    file.write_text("price;invoice_template_id\n" + "1;x\n")
-    assert drafts.read_drafts(str(file), WireNames()).head
 
 
 def test_the_form_of_a_file_is_its_ending_or_as_told(tmp_path: Path) -> None:
@@ -271,7 +248,7 @@ def test_more_keys_in_doubt_than_fit_are_counted() -> None:
             rows.SUBMISSIONS, memory_output(), stop.CountedInput(stop.Stop(lambda: None)), None
         )
         settling = invoices.Settling(batch, None)
-        list(settling.begun([drafts.example(number) for number in range(25)]))
+        list(settling.begun([example_draft(number) for number in range(25)]))
 
         async def cancelled() -> AsyncGenerator[Any]:
             nothing: tuple[Any, ...] = ()

@@ -10,13 +10,11 @@ from pathlib import Path
 from socketserver import TCPServer
 
 import pytest
-import trustme
 from leaks import kept_in_frames, shown
 from served import Cli, clean
 
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.input.options import Common
-from invoicing_async.cli.input.settings import load
 
 PASSWORD = "hush-of-the-proxy"
 ENVIRONMENT = {
@@ -131,25 +129,6 @@ def test_what_cannot_be_used_is_named(
     assert code == 2
     assert says in " ".join(shown.split())
     assert PASSWORD not in shown
-
-
-def test_a_file_of_authorities_is_trusted_and_no_others(tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
-    file.write_bytes(trustme.CA().cert_pem.bytes())
-    for found in (load(None, {}, ca_file=file), load(None, {"INVOICING_CA_FILE": str(file)})):
-        assert found.network.ca is not None
-        assert len(found.network.ca.get_ca_certs()) == 1
-    assert load(None, {}).network.ca is None
-
-
-def test_no_setting_shows_a_proxys_password() -> None:
-    settings = load(None, {"INVOICING_PROXY": f"http://clerk:{PASSWORD}@proxy"})
-    assert PASSWORD not in repr(settings) + repr(settings.network)
-    assert settings.network.way_to("http://service.test") == "http://proxy"
-    assert settings.unknown() == ()
-    with pytest.raises(CommandError) as caught:
-        load(None, {"INVOICING_PROXY": f"http://clerk:{PASSWORD}@pro xy"}).network.check()
-    assert PASSWORD not in str(caught.value)
 
 
 def test_no_frame_of_a_refused_option_holds_its_password() -> None:

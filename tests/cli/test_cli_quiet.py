@@ -11,8 +11,7 @@ import pytest
 from served import SECRETS, Cli, clean, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.terminal.output import hints
-from invoicing_async.errors import AuthenticationError, PollTimeoutError
+from invoicing_async.errors import AuthenticationError, PollTimeoutError, hints_of
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 DONE = Faults(polls_until_done=(0, 0), exports_until_done=(0, 0))
@@ -183,4 +182,4 @@ def test_a_refused_credential_shows_the_services_words_and_ours(
     ],
 )
 def test_hints_are_the_services_and_ours_each_once(error: Exception, said: tuple[str, ...]) -> None:
-    assert hints(error) == said
+    assert hints_of(error) == said

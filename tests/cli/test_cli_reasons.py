@@ -12,12 +12,7 @@ import pytest
 from served import Cli, json_lines, write_drafts
 
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input.drafts import example
 from invoicing_async.cli.summary import authority_note, reason
-from invoicing_async.cli.terminal import rows
-from invoicing_async.errors import SubmissionInDoubtError
-from invoicing_async.models import InDoubt, InvoiceRequest, RequestStatus
-from invoicing_async.runs import Item
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -65,53 +60,6 @@ def test_why_a_request_failed_stands_wherever_it_is_shown(services: Callable[...
 
 def shows(text: str, words: str) -> bool:
     return words in text or json.dumps(words)[1:-1] in text
-
-
-@pytest.mark.parametrize(
-    ("item", "why"),
-    [
-        (Item(1, "K", "failed", request_id=ID, error="bad", code="C"), ("bad", "C")),
-        (Item(1, "K", "failed", request_id=ID, result='{"status":"FAILED"}'), (None, None)),
-        (Item(1, "K", "failed", request_id=ID), (None, None)),
-        (Item(1, "K", "rejected", error="ApiError: no", code="C"), ("ApiError: no", "C")),
-        (Item(1, "K", "success", request_id=ID, error="no file", result='{"status":"SUCCESS"}'), ("no file", None)),
-    ],
-)
-def test_an_item_says_what_was_recorded_of_it(item: Item, why: tuple[str | None, str | None]) -> None:
-    row = rows.item_row(item)
-    assert (row["error"], row["code"]) == why
-    row = rows.invoice_row(item)
-    assert (row["error"], row["code"]) == why
-
-
-def test_a_failed_request_is_a_row_with_its_reason() -> None:
-    """Only what FAILED has one."""
-    request = InvoiceRequest(request_id=ID, status=RequestStatus.FAILED, reason=WORDS, code="C")
-    row = rows.request_row(request)
-    assert (row["outcome"], row["error"], row["code"]) == ("failed", WORDS, "C")
-    assert "error" not in rows.request_row(InvoiceRequest(request_id=ID, status=RequestStatus.NEW))
-
-
-def test_an_answer_that_left_a_doubt_is_shown_with_it() -> None:
-    """Its status, the ids that it named and its head; what is no such record is left out."""
-    result = json.dumps({"status": 409, "code": "DUP", "request_ids": [ID], "answer": "there before"})
-    item = Item(1, "K", "in_doubt", code="DUP", error="said", result=result, payload_sha256="0")
-    row = rows.item_row(item)
-    assert (row["http_status"], row["request_ids"], row["answer"]) == (409, ID, "there before")
-    assert rows.invoice_row(item)["http_status"] == 409
-    for broken in ("x", "[]", "null", "{}", '{"request_ids": 5}'):
-        row = rows.item_row(Item(1, "K", "in_doubt", result=broken, payload_sha256="0"))
-        assert (row["http_status"], row["request_ids"], row["answer"]) == (None, None, None)
-
-
-def test_a_doubt_without_a_run_is_a_row_with_its_answer() -> None:
-    error = SubmissionInDoubtError("it may exist", key="K", body_sha256="00", sent_at=1.5)
-    row = rows.submission_row(InDoubt(example(), error))
-    assert (row["http_status"], row["request_ids"], row["answer"]) == (None, None, None)
-    error.__dict__.update(status=502, code="GW", request_ids=(ID,), answer=b"<html>\xff")
-    row = rows.submission_row(InDoubt(example(), error))
-    assert (row["http_status"], row["code"], row["request_ids"]) == (502, "GW", ID)
-    assert row["answer"] == "<html>\N{REPLACEMENT CHARACTER}"
 
 
 def test_a_reason_is_one_line_with_each_thing_once() -> None:

@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from attrs import evolve
@@ -33,15 +32,14 @@ from invoicing_async._files.names import file_name
 from invoicing_async.cli import run_kinds, run_summary
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input import drafts
 from invoicing_async.cli.input.options import Common, RateOptions
-from invoicing_async.cli.input.settings import Settings
 from invoicing_async.cli.stop import Stop
-from invoicing_async.cli.terminal import rows, times
 from invoicing_async.cli.terminal.output import Output
+from invoicing_async.drafts import example_draft
 from invoicing_async.models import VatRate
-from invoicing_async.runs import Item, RunKind, SqliteReader
+from invoicing_async.runs import RunKind, SqliteReader
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
+from invoicing_async.settings import Settings
 
 pytestmark = pytest.mark.process
 
@@ -300,7 +298,7 @@ def test_kill_9_never_makes_an_invoice_twice(services: Callable[..., Sandbox], c
 def test_submit_wait_export_and_the_same_again(services: Callable[..., Sandbox], cli: Cli) -> None:
     """Each draft is submitted once, ever; a second command answers with what is known and exports nothing twice."""
     sandbox = services(evolve_faults(failed_share=0.3))
-    Path("d.jsonl").write_text(write_drafts(Path("d.jsonl"), 10).read_text() + dump_draft(drafts.example(4)) + "\n")
+    Path("d.jsonl").write_text(write_drafts(Path("d.jsonl"), 10).read_text() + dump_draft(example_draft(4)) + "\n")
     tokens = ("invoices", "submit", "d.jsonl", "--run", "i.db", "--export", "pdf", "--to", "inv")
     code, out, _ = cli(*tokens, "--report", "r.json", "--json")
     assert code == Exit.SOME_LEFT
@@ -414,7 +412,7 @@ def test_what_is_in_doubt_is_named_with_its_commands_and_settled(services: Calla
 def test_a_rejected_draft_is_sent_again_only_when_asked(services: Callable[..., Sandbox], cli: Cli) -> None:
     """`runs retry` lets it; a key that looks like an option is a key all the same."""
     sandbox = services(QUICK)
-    draft = drafts.example(1)
+    draft = example_draft(1)
     Path("d.jsonl").write_text(dump_draft(draft).replace("ORDER-0001", "-k'1 x"))
     sandbox.script(Operation.SUBMIT, [REFUSED])
     assert cli("invoices", "submit", "d.jsonl", "--run", "i.db")[0] == Exit.SOME_LEFT
@@ -740,10 +738,3 @@ def test_progress_shows_the_states_below_the_bars(
     assert re.search(r"Submitted .*30/30", plain)
     assert re.search(r"Settled .*30/30", plain)
     assert re.search(r"Exported .*30/30", plain)
-
-
-def test_an_answer_that_reads_no_more_is_left_out() -> None:
-    """A row never fails for what a service once answered; what the library wrote is in the file whole."""
-    item = Item(seq=1, key="a", state="success", request_id=str(uuid4()), result="{", payload_sha256="0")
-    assert rows.item_row(item)["lookup_code"] is None
-    assert times.local_time(None) == ""

@@ -25,8 +25,8 @@ from served import command, json_lines, whole, write_drafts, write_ids
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async.cli import stop
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input.drafts import example
 from invoicing_async.cli.terminal import output
+from invoicing_async.drafts import example_draft as example
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 pytestmark = pytest.mark.process

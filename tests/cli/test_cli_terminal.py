@@ -7,40 +7,18 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cli_screens import memory_output, shown, unavailable
 from fakes import FakeClock
 from rich.console import Console
 
-from invoicing_async import (
-    SubmissionInDoubtError,
-)
+from invoicing_async import reports as rows
 from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input import drafts
-from invoicing_async.cli.terminal import progress, report, rows, times
+from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
 from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
-from invoicing_async.models import (
-    Deferred,
-    Duplicate,
-    Failed,
-    InDoubt,
-    Invalid,
-    InvoiceData,
-    InvoiceRequest,
-    NotSent,
-    NotStarted,
-    Rejected,
-    RequestStatus,
-    Saved,
-    SavedDocument,
-    Skipped,
-    Submitted,
-    Unsettled,
-)
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -89,6 +67,7 @@ def test_the_monitor_counts_retries() -> None:
 def test_durations_are_short(seconds: float, text: str) -> None:
     """Two units say enough."""
     assert times.duration(seconds) == text
+    assert times.local_time(None) == ""
 
 
 @pytest.mark.asyncio
@@ -144,60 +123,6 @@ def test_quiet_shows_only_trouble() -> None:
     assert shown(quiet.out) == ""
     quiet.problem("trouble")
     assert "trouble" in shown(quiet.err)
-
-
-DOCUMENT = SavedDocument(order_id="o", path=Path("f/o.pdf"), size=9, sha256="ab", attempts=2, request_id="r")
-REFUSED = OrderStatusError("later", status=422, code="ORDER_021", request_id="r-1")
-DRAFT = drafts.example()
-DONE = InvoiceRequest(request_id="q", status=RequestStatus.SUCCESS, data=InvoiceData(id="i", code="c"))
-
-
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [
-        (Saved("o", DOCUMENT), {"outcome": "saved", "path": "f/o.pdf", "size": 9, "attempts": 2}),
-        (Skipped("o", DOCUMENT), {"outcome": "skipped", "sha256": "ab"}),
-        (Deferred("o", REFUSED), {"outcome": "deferred", "code": "ORDER_021", "request_id": "r-1"}),
-        (Failed("o", OSError("disk")), {"outcome": "failed", "error": "disk"}),
-        (Duplicate("o"), {"outcome": "duplicate"}),
-        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "KeyboardInterrupt"}),
-    ],
-)
-def test_a_download_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:
-    """Every outcome has its word, and its kind has a column for all it says."""
-    row = rows.download_row(outcome)
-    assert row["order_id"] == "o"
-    assert expected.items() <= row.items()
-    assert row.keys() <= set(rows.DOWNLOADS.columns)
-    assert row["outcome"] in rows.DOWNLOADS.outcomes
-
-
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [
-        (Submitted(DRAFT, DONE), {"outcome": "success", "invoice_id": "i", "lookup_code": "c", "request_id": "q"}),
-        (Submitted(DRAFT, InvoiceRequest(request_id="q", status="NEW")), {"outcome": "submitted", "status": "NEW"}),
-        (Rejected(DRAFT, REFUSED), {"outcome": "rejected", "code": "ORDER_021"}),
-        (NotSent(DRAFT, TransportError("x", sent="no")), {"outcome": "not_sent"}),
-        (Invalid(DRAFT, ValueError("x")), {"outcome": "invalid"}),
-        (InDoubt(DRAFT, SubmissionInDoubtError("x", body_sha256="ff")), {"outcome": "in_doubt", "body_sha256": "ff"}),
-        (InDoubt(DRAFT, OSError("x")), {"outcome": "in_doubt"}),
-    ],
-)
-def test_a_submission_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:
-    """The states are those of the documentation; a refusal's own call id is not the invoice's request id."""
-    row = rows.submission_row(outcome, line=4)
-    assert (row["key"], row["line"]) == (DRAFT.key, 4)
-    assert expected.items() <= row.items()
-    assert row.keys() <= set(rows.SUBMISSIONS.columns)
-    assert row["outcome"] in rows.SUBMISSIONS.outcomes
-
-
-def test_a_wait_that_ended_first_stays_submitted() -> None:
-    """The operation goes on at the service, and the row says why the wait did not."""
-    row = rows.request_row(Unsettled("q", TransportError("gone")))
-    assert (row["outcome"], row["error"], row["status"]) == ("submitted", "gone", "NEW")
-    assert rows.request_row(InvoiceRequest(request_id="q", status=RequestStatus.FAILED))["outcome"] == "failed"
 
 
 @pytest.mark.asyncio

@@ -118,3 +118,19 @@ def test_the_estimate_always_lies_within_what_the_answers_say(ahead: float, trip
     shortest = min(trip for trip, _ in trips)
     drifted = sum(trip for trip, _ in trips) * 2e-3
     assert abs((clock.estimate or 0) - ahead) <= 1 + shortest + drifted or abs(ahead) <= 1 + shortest + drifted
+
+
+def test_a_correction_is_announced_when_it_begins_moves_or_ends_and_only_then() -> None:
+    """Each time with the one before; what a `Date` of whole seconds leaves open is no move."""
+    clock = ClockOffset()
+    assert clock.announce() is None
+    answered(clock, ahead=3600, signed_for=NOW)
+    assert clock.announce() == 0.0
+    first = clock.applied
+    answered(clock, ahead=3600.4, at=NOW + 5)
+    assert clock.announce() is None
+    answered(clock, ahead=7200, at=NOW + 10)
+    assert clock.announce() == first
+    second = clock.applied
+    answered(clock, ahead=0, at=NOW + 20)
+    assert (clock.applied, clock.announce(), clock.announce()) == (0.0, second, None)

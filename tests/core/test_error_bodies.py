@@ -28,7 +28,7 @@ from invoicing_async import (
 )
 from invoicing_async._core.answers import words_of
 from invoicing_async._values.text import MESSAGE_LIMIT
-from invoicing_async.cli.input.drafts import example
+from invoicing_async.drafts import example_draft as example
 from invoicing_async.errors import HEAD_LIMIT, InvoicingError
 
 MARK = "SECRETBODY"

@@ -30,6 +30,7 @@ from run_services import (
     until_error,
 )
 
+from invoicing_async import OnExisting
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.documents import DownloadOutcome
 from invoicing_async.errors import (
@@ -355,6 +356,35 @@ async def test_the_settings_are_those_of_the_first_time(tmp_path: Path) -> None:
         async with DocumentRun.open(tmp_path / "absent.db"):
             pass
     assert not (tmp_path / "absent.db").exists()
+
+
+@pytest.mark.asyncio
+async def test_what_is_done_with_a_taken_name_holds_for_the_whole_run(tmp_path: Path) -> None:
+    """It is recorded when the run is begun; another wish later changes nothing, and is told by `differing`."""
+    file, folder = tmp_path / "run.db", tmp_path / "pdf"
+    folder.mkdir()
+    (folder / f"{ORDERS[0]}.pdf").write_bytes(b"somebody else's")
+    async with DocumentRun.open(file, folder=folder, on_existing="new name"):
+        pass
+    async with DocumentRun.open(file, folder=folder, on_existing=OnExisting.REPLACE) as run:
+        assert run.on_existing is OnExisting.NEW_NAME
+        assert run.differing({"on_existing": OnExisting.REPLACE, "durable": False}) == {"on_existing": "new name"}
+        assert run.differing({"layout": "{shard}/{order_id}"}) == {"layout": "{order_id}"}
+        assert run.differing({"on_existing": "new name", "layout": None, "served_name": False}) == {}
+        async with documents(sandbox()) as found:
+            await run.add(ORDERS[:1])
+            await listed(run.download(found))
+        assert (folder / f"{ORDERS[0]}.pdf").read_bytes() == b"somebody else's"
+        assert len(files(folder)) == 2
+        # A run that was begun before this was recorded keeps what it finds.
+        await run.ledger.update_settings({k: v for k, v in run.ledger.settings.items() if k != "on_existing"})
+    async with DocumentRun.open(file) as run:
+        assert run.on_existing is OnExisting.KEEP
+        assert run.differing({"on_existing": "replace"}) == {"on_existing": "keep"}
+    with pytest.raises(ValueError, match="perhaps"):
+        async with DocumentRun.open(tmp_path / "other.db", folder=folder, on_existing="perhaps"):
+            pass
+    assert not (tmp_path / "other.db").exists()
 
 
 async def _streamed(ids: Iterable[Any]) -> AsyncIterator[Any]:

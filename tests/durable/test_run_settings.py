@@ -26,11 +26,11 @@ from invoicing_async._core.http import Request
 from invoicing_async._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
 from invoicing_async._files.names import file_name
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.input.settings import Settings
 from invoicing_async.policies import Limits
 from invoicing_async.policies import RetryPolicy as Policy
 from invoicing_async.runs import DocumentRun, InvoiceRun, Item
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
+from invoicing_async.settings import Settings
 
 TEMPLATE = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
 PDF = b"%PDF-1.7\n" + b"x" * 900 + b"\nstartxref\n9\n%%EOF\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from invoicing_async._einvoices.spreadsheet import addresses, code_fault, formula_fault, number, vat_rate
 from invoicing_async._values.table import ended
-from invoicing_async.cli.input.drafts import Reading, example_csv, read_drafts
-from invoicing_async.drafts import COLUMNS, DraftsFileError, LineFault, read_csv, read_jsonl
+from invoicing_async.cli.input.drafts import Reading, read_drafts
+from invoicing_async.drafts import COLUMNS, DraftsFileError, LineFault, example_csv, read_csv, read_jsonl
 from invoicing_async.errors import Fault
 from invoicing_async.models import InvoiceDraft, VatRate
 

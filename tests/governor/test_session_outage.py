@@ -41,13 +41,13 @@ def of(events: list[Event], *kinds: type) -> list[str]:
 
 @pytest.mark.parametrize("connects", [True, False])
 def test_an_outage_in_a_batch_fails_no_item(connects: bool) -> None:  # noqa: FBT001
-    """At most 64 requests and the probes go into it; it is told as one pause, with its probes and its end."""
+    """At most 64 requests and the probes go into it; it is told as a pause that goes on after each probe, and ends."""
     service = Unsteady(down=(5.0, 65.0), connects=connects)
     failed, error, events = batch(service, 10_000)
     assert (failed, error) == (0, None)
     assert service.in_outage <= 64 + 60 / 3.4 + 3
     told = of(events, Paused, Probing, Resumed)
-    assert (told[0], told[-1], set(told[1:-1])) == ("Paused", "Resumed", {"Probing"})
+    assert told == ["Paused", "Probing"] * (len(told) // 2) + ["Resumed"]
 
 
 def test_the_rate_is_soon_what_it_was() -> None:

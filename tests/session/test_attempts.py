@@ -459,7 +459,7 @@ class TestHistory:
         heard: list[Event] = []
         async with scripted(DOWN, FINE, clock=clock, on_event=heard.append) as session:
             await session.call(CALL, body)
-        about = {"operation": "test", "path": "/x"}
+        about: dict[str, Any] = {"operation": "test", "path": "/x"}
         failed = heard[1]
         assert isinstance(failed, AttemptFailed)
         assert isinstance(failed.error, ServiceUnavailableError)
@@ -481,6 +481,7 @@ class TestHistory:
         assert [(type(event).__name__, getattr(event, "attempt", 0)) for event in ours] == [
             ("RequestStarted", 1),
             ("AttemptFailed", 1),
+            ("RetryScheduled", 1),
             ("RequestStarted", 2),
             ("AttemptFailed", 2),
             ("RetryScheduled", 2),

@@ -11,6 +11,7 @@ from peers import Connection, Peer, Play, listening
 from session_calls import body, document
 
 from invoicing_async import AuthenticationError, HmacAuth, RetryPolicy, Session
+from invoicing_async.events import ClockCorrected
 
 KEY = "the-right-key"
 WINDOW = 60.0
@@ -62,6 +63,21 @@ async def test_a_clock_that_is_off_costs_one_refusal_and_no_call(ahead: float) -
             assert await session.call(document(), body) == b"fine"
     assert len(seen) == 5
     assert all(abs(off) < 2 for off in seen[1:])
+
+
+@pytest.mark.asyncio
+async def test_a_correction_is_told_once_when_it_begins() -> None:
+    """With the call whose refusal showed it; not for every answer after that."""
+    told: list[ClockCorrected] = []
+    clock = Clock()
+    async with listening(service([], ahead=HOUR, clock=clock)) as peer, session_to(peer, clock) as session:
+        session.on_event = lambda event: told.append(event) if isinstance(event, ClockCorrected) else None
+        for _ in range(5):
+            assert await session.call(document(), body) == b"fine"
+        [begun] = told
+        assert abs(begun.offset - HOUR) < 2
+        assert (begun.before, begun.status, begun.operation) == (0.0, 401, "document")
+        assert begun.call_id > 0
 
 
 @pytest.mark.asyncio

@@ -23,7 +23,7 @@ ROOT = "__init__"
 
 FLOORS = {
     "command line": ("cli",),
-    "what people do with a run": ("repair",),
+    "settings, ids, reports and repair: input and output for people": ("tools",),
     "durable runs": ("runs",),
     "features": ("documents", "invoices", "drafts", "sandbox"),
     "one verb": ("session",),
@@ -36,16 +36,16 @@ FLOORS = {
 
 ROOMS = {
     "_core": {"_core", "clock"},
-    "_files": {"_files", "reports"},
     "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
     "runs": {"_durable", "runs"},
+    "tools": {"ids", "repair", "reports", "settings"},
     "cli": {"cli", "__main__"},
 }
 """The rooms that are more than the package, or the module, of their name."""
 
 NAMES = (
-    "_einvoices", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox", "repair",
+    "_einvoices", "_files", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox",
 )  # fmt: skip
 """The rooms that are one package or module."""
 

@@ -19,7 +19,7 @@ import pytest
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._files.pdf import PdfValidator
 from invoicing_async.cli import serving
-from invoicing_async.cli.input import drafts
+from invoicing_async.drafts import example_draft
 from invoicing_async.sandbox import Faults, Sandbox, SandboxSettings
 
 SECRETS = (
@@ -89,7 +89,7 @@ def write_ids(path: Path, count: int) -> Path:
 
 
 def write_drafts(path: Path, count: int) -> Path:
-    path.write_text("".join(dump_draft(drafts.example(number)) + "\n" for number in range(count)))
+    path.write_text("".join(dump_draft(example_draft(number)) + "\n" for number in range(count)))
     return path
 
 

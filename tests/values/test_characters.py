@@ -13,11 +13,10 @@ from invoicing_async import HmacAuth, OAuthClientCredentials, StaticToken
 from invoicing_async._einvoices.encode import dump_draft
 from invoicing_async._einvoices.rules import canonical_key, faults, key_faults
 from invoicing_async._values.characters import unseen
-from invoicing_async.cli.exits import CommandError
-from invoicing_async.cli.input.settings import load
 from invoicing_async.drafts import read_jsonl
 from invoicing_async.models import InvoiceDraft, InvoiceLine
 from invoicing_async.runs import DraftConflictError, Intake, InvoiceRun
+from invoicing_async.settings import Settings, SettingsError
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 ORDER = "ĐƠN HÀNG-01"
@@ -163,7 +162,7 @@ def test_the_command_line_names_the_variable_and_never_its_value(name: str, stuc
     file = tmp_path / "env"
     file.write_text(f'{variable}="{SECRET}{stuck}"\n' if stuck != "\n" else f"{variable}='\u2060{SECRET}'\n")
     without = {each: value for each, value in environ.items() if each != variable}
-    for found in (load(None, environ | {variable: SECRET + stuck}), load(file, without)):
-        with pytest.raises(CommandError, match=rf"{variable} .*U\+") as caught:
+    for found in (Settings.load(None, environ | {variable: SECRET + stuck}), Settings.load(file, without)):
+        with pytest.raises(SettingsError, match=rf"{variable} .*U\+") as caught:
             found.partner()
         assert SECRET not in str(caught.value)

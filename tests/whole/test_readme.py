@@ -48,6 +48,20 @@ async def test_the_session_of_a_company_downloads(tmp_path: Path) -> None:
     assert saved.path.read_bytes().startswith(b"%PDF-")
 
 
+@pytest.mark.asyncio
+async def test_a_page_and_a_readiness_probe_share_the_session_of_the_batches() -> None:
+    """The document comes whole through a view with a deadline of its own, and the session says that it is ready."""
+    sandbox, (order,) = Sandbox(), demo_orders(1)
+    auth = HmacAuth(**sandbox.credentials.partner())
+    async with (
+        serve(sandbox, base_path="/api/v1") as base_url,
+        example("month_end_session")(base_url, auth) as session,
+    ):
+        body = await example("invoice_for_a_page")(session, order)
+        assert await example("ready")(session)
+    assert body.startswith(b"%PDF-")
+
+
 @pytest.mark.parametrize("command", ["invoicing-async demo", "pytest"])
 def test_each_promise_is_one_line(command: str) -> None:
     """One line of one shell block does it, and makes its own virtual environment."""

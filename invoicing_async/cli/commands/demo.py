@@ -13,22 +13,22 @@ from attrs import evolve, frozen
 from ...auth import HmacAuth, OAuthClientCredentials
 from ...clock import RealClock
 from ...documents import OrderDocuments
+from ...drafts import example_draft
 from ...errors import InvoicingError
 from ...invoices import AsyncInvoices
 from ...models import InvoiceDraft
 from ...policies import Limits, RetryPolicy
 from ...polling import Poller
+from ...reports import DOWNLOADS, SUBMISSIONS, download_row
 from ...sandbox import Faults, Sandbox, SandboxSettings, demo_orders
 from ...session import Session
 from ..exits import CommandError, Exit
-from ..input.drafts import example
 from ..input.options import FLAG, Common
 from ..serving import served
 from ..stop import CountedInput, Stop, listening
 from ..summary import BatchSummary
 from ..terminal.output import Count, Output
 from ..terminal.progress import Bar, live
-from ..terminal.rows import DOWNLOADS, SUBMISSIONS, download_row
 from .invoices import Settling
 
 __all__ = ["Script", "demo"]
@@ -80,7 +80,7 @@ class Script:
 
 
 def _draft(number: int) -> InvoiceDraft:
-    draft = example(number)
+    draft = example_draft(number)
     lines = tuple(
         evolve(line, quantity=Decimal(number), amount=line.price * number - (line.discount_amount or 0))
         for line in draft.lines

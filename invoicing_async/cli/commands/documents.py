@@ -11,18 +11,18 @@ from cyclopts import App
 
 from ... import Layout
 from ...documents import OrderDocuments
+from ...reports import DOWNLOADS, download_row
 from ...runs import DocumentRun
+from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
 from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile
-from ..input.settings import Settings
 from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
 from ..summary import BatchSummary, carry_out
 from ..terminal.output import Output
 from ..terminal.progress import Bar, live
-from ..terminal.rows import DOWNLOADS, download_row
 
 __all__ = ["app"]
 
@@ -136,7 +136,7 @@ async def _download_durably(context: RunContext, order: _Order, id_source: IdSou
     check_form(order.ids, id_source)
 
     async def work(run: DocumentRun, summary: DocumentSummary) -> None:
-        await _agree(run, order)
+        _agree(run, order)
         with open_ids(order.ids, id_source, summary.stop) as found:
             await take_ids(run, summary, found.items, found.about)
         await download_run(run, summary, verify=verify)
@@ -147,24 +147,20 @@ async def _download_durably(context: RunContext, order: _Order, id_source: IdSou
         layout=order.layout.pattern,
         served_name=order.served_name,
         durable=order.durable,
+        on_existing=order.on_existing,
     )
     return await carry_out_run(context, opening, DocumentSummary, work)
 
 
-async def _agree(run: DocumentRun, order: _Order) -> None:
-    """Keep the options in a new run; an old one has its own. Raises `CommandError` for a contradiction."""
-    recorded = run.ledger.settings
-    if "on_existing" not in recorded:
-        await run.ledger.update_settings({**recorded, "on_existing": order.on_existing})
-        recorded = run.ledger.settings
+def _agree(run: DocumentRun, order: _Order) -> None:
+    """Raise `CommandError` for an option, other than its default, that contradicts what the run was begun with."""
     given = {
         "layout": (order.layout.pattern, PLAIN),
         "served_name": (order.served_name, False),
         "durable": (order.durable, False),
         "on_existing": (order.on_existing, "keep"),
     }
-    for name, (value, default) in given.items():
-        if value not in {default, recorded[name]}:
-            option = "--" + name.replace("_", "-")
-            text = f"{option}: this run was begun with {recorded[name]!r}, which holds for all of it"
-            raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")
+    differing = run.differing({name: value for name, (value, default) in given.items() if value != default})
+    for name, recorded in differing.items():
+        text = f"--{name.replace('_', '-')}: this run was begun with {recorded!r}, which holds for all of it"
+        raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -12,25 +13,35 @@ from uuid import UUID
 from attrs import define, field
 from cyclopts import App, Parameter
 
-from ...drafts import dump_draft
+from ...drafts import Drafts, Format, dump_draft, example_csv, example_draft
 from ...errors import SubmissionInDoubtError
 from ...invoices import AsyncInvoices, SubmitOutcome
 from ...models import InDoubt, InvoiceDraft, Submitted, Unsettled
 from ...polling import Poller
+from ...reports import (
+    SUBMISSIONS,
+    WAITS,
+    Row,
+    bad_draft_row,
+    refused_by_authority,
+    repeated_draft_row,
+    request_row,
+    submission_row,
+)
 from ...runs import InvoiceRun
+from ...settings import Settings
 from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
-from ..input.drafts import DRAFTS_HELP, Drafts, Format, Reading, example, example_csv, read_drafts
+from ..input.drafts import DRAFTS_HELP, Reading, read_drafts
 from ..input.exports import AskedExport, ExportFormat
-from ..input.ids import SOURCE, Ids, open_ids, until_none
+from ..input.ids import SOURCE, Ids, open_ids
 from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Seconds
-from ..input.settings import Settings
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
+from ..stop import until_none
 from ..summary import BatchSummary, carry_out, reason, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
-from ..terminal.rows import SUBMISSIONS, WAITS, Row, refused_by_authority, request_row, submission_row
 
 __all__ = ["Settling", "app"]
 
@@ -107,7 +118,7 @@ async def submit(
 
     async def work(batch: BatchSummary) -> None:
         batch.source.taken += len(found.bad) + len(found.repeated)
-        for row in [bad.row() for bad in found.bad] + found.repeated_rows():
+        for row in [*map(bad_draft_row, found.bad), *starmap(repeated_draft_row, found.repeated)]:
             await batch.add(row)
         await _submit(batch, settings, pace, found, poller if wait else None)
 
@@ -117,7 +128,7 @@ async def submit(
 def _refuse(found: Drafts, output: Output) -> int:
     faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
-        output.line(bad.row())
+        output.line(bad_draft_row(bad))
     for fault in faults:
         output.err.print(plain(fault), markup=False, soft_wrap=True)
     if found.head:
@@ -343,5 +354,5 @@ def show_example(
         output.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
         return Exit.DONE
     for number in range(1, count + 1):
-        output.out.print(dump_draft(example(number)), markup=False, soft_wrap=True)
+        output.out.print(dump_draft(example_draft(number)), markup=False, soft_wrap=True)
     return Exit.DONE

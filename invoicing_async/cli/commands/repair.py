@@ -18,6 +18,7 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
+from ...reports import REFRESHES, item_row, refresh_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit
@@ -26,7 +27,6 @@ from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
-from ..terminal.rows import REFRESHES, item_row, refresh_row
 from .resolve import KEY, resolve, standing
 
 __all__ = ["add_to"]

@@ -22,16 +22,16 @@ from ...repair import (
     read_answers,
     settle,
 )
+from ...reports import item_row
 from ...runs import InvoiceRun, State
+from ...settings import Settings, SettingsError
 from ..durable import entered
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, opened
 from ..input.options import FLAG, Common, RateOptions, RunFile
-from ..input.settings import Settings
 from ..run_summary import command
 from ..summary import words
 from ..terminal.output import Count, Output, plain
-from ..terminal.rows import item_row
 
 __all__ = ["KEY", "resolve", "standing"]
 
@@ -158,6 +158,8 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Resol
         raise CommandError("; ".join(fault.message for fault in error.faults), hint=hint) from None
     except ResolutionTooEarlyError as error:
         raise CommandError(f"nothing was changed: {error} ({ceil(error.remaining)} s left)", hint=error.hint) from None
+    except SettingsError:
+        raise
     except ValueError as error:
         raise CommandError(str(error)) from None
     if not output.json:
@@ -201,7 +203,7 @@ async def _asking(context: _Resolving) -> AsyncIterator[AsyncInvoices | None]:
         return
     try:
         session = settings.invoices(pace)
-    except CommandError as error:
+    except SettingsError as error:
         error.hint = f"{error.hint} Or take the ids as they are, with --unverified.".strip()
         raise
     async with session:

@@ -7,6 +7,12 @@ from typing import Any
 
 from attrs import frozen
 
+from ...reports import (
+    DOCUMENT_ITEMS,
+    INVOICE_ITEMS,
+    RowType,
+    utc_time,
+)
 from ...runs import (
     Authority,
     Holder,
@@ -18,12 +24,7 @@ from ...runs import (
 )
 from ..run_summary import command, many_doubts
 from ..summary import words
-from ..terminal.rows import (
-    DOCUMENT_ITEMS,
-    INVOICE_ITEMS,
-    RowType,
-)
-from ..terminal.times import local_time, utc_time
+from ..terminal.times import local_time
 
 __all__ = ["RunView"]
 

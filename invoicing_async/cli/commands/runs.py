@@ -15,6 +15,12 @@ from cyclopts import App, Parameter
 from ... import Layout
 from ...polling import Poller
 from ...repair import lateness
+from ...reports import (
+    CHECKS,
+    Row,
+    check_row,
+    item_row,
+)
 from ...runs import (
     DocumentRun,
     DocumentState,
@@ -34,12 +40,6 @@ from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, w
 from ..terminal.output import Count, Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
-from ..terminal.rows import (
-    CHECKS,
-    Row,
-    check_row,
-    item_row,
-)
 from . import repair
 from .run_view import RunView
 

@@ -9,10 +9,10 @@ from attrs import frozen
 
 from ...auth import HmacAuth, Signature
 from ...clock import RealClock
+from ...settings import DOCUMENTS, Settings
 from ...transport import path as quoted
 from ..exits import CommandError, Exit
 from ..input.options import Common
-from ..input.settings import DOCUMENTS, Settings
 from ..terminal.output import Output, plain
 
 __all__ = ["mask", "sign"]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from attrs import asdict, evolve, frozen
 
+from ...invoices import ExportFormat
 from ...runs import ExportTo, export_layout
 from ..exits import CommandError, checked
 
 __all__ = ["AskedExport", "ExportFormat"]
-
-ExportFormat: TypeAlias = Literal["pdf", "xml"]
 
 
 @frozen(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +9,12 @@ from attrs import field, frozen
 from cyclopts import Group, Parameter
 
 from ...policies import Limits, RetryPolicy
+from ..exits import CommandError, checked
+from ..logs import LOG, begin_logging
 
 if TYPE_CHECKING:
     from ...runs import RunPace
-    from .settings import Settings
+    from ...settings import Settings
 
 __all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "Seconds"]
 
@@ -58,12 +59,39 @@ class Common:
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
     debug: Annotated[bool, FLAG, Parameter(help="Show tracebacks.")] = False
+    verbose: Annotated[
+        int,
+        Parameter(
+            name=("--verbose", "-v"),
+            count=True,
+            negative="",
+            show_default=False,
+            help="Log retries, pauses and failures to stderr; -vv every attempt (or INVOICING_LOG=LEVEL[:FILE]).",
+        ),
+    ] = 0
 
     def settings(self) -> Settings:
-        """Gather the settings. Raises `CommandError` as `load` does."""
-        from .settings import load
+        """Gather the settings, and log as they say.
 
-        return load(self.env_file, os.environ, proxy=self.proxy, ca_file=self.ca_file)
+        Raises `SettingsError` as `Settings.load` does, `CommandError` for a wrong option.
+
+        A proxy's password among the arguments of a process is there for everybody to see, and refused.
+        """
+        from ...settings import PROXY, Settings, trust_only  # help is shown without what a session needs
+        from ...transport import has_credential, proxy_fault
+
+        if self.proxy and has_credential(self.proxy):
+            raise CommandError(
+                "--proxy must hold no user or password: everybody on this machine sees the arguments of a process",
+                hint=f"Set {PROXY} or HTTPS_PROXY in the environment, or {PROXY} in the file of --env-file, instead.",
+            )
+        if self.proxy and (fault := proxy_fault(self.proxy)):
+            raise CommandError(f"--proxy {fault}")
+        file = self.ca_file
+        ca = None if file is None else checked(lambda: trust_only(file), "--ca-file")
+        settings = Settings.load(self.env_file, proxy=self.proxy, ca=ca)
+        begin_logging(self.verbose, settings.values.get(LOG))
+        return settings
 
     @property
     def again(self) -> tuple[str, ...]:

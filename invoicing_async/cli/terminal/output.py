@@ -14,10 +14,10 @@ from attrs import frozen
 from rich.console import Console
 from rich.text import Text
 
-from ...errors import ApiError
+from ...errors import hints_of
 from ..input.options import Common
 
-__all__ = ["Count", "Output", "hints", "plain", "print_error", "readable", "silence_stdout", "stderr"]
+__all__ = ["Count", "Output", "plain", "print_error", "readable", "silence_stdout", "stderr"]
 
 
 def readable() -> None:
@@ -115,7 +115,7 @@ class Output:
             from rich.traceback import Traceback
 
             self.err.print(Traceback.from_exception(type(error), error, error.__traceback__))
-        self.problem(str(error) or type(error).__name__, *hints(error))
+        self.problem(str(error) or type(error).__name__, *hints_of(error))
 
     def amiss(self, text: str) -> None:
         """Show one line of what did not end well: beside the summary or, where that is not shown, on stderr."""
@@ -127,14 +127,6 @@ class Output:
     def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
         print_error(self.err, message, *hints)
-
-
-def hints(error: Exception) -> tuple[str, ...]:
-    """Return what to do about an error: what the service says of it, if it does, and what we say."""
-    said, ours = getattr(error, "hint", ""), getattr(type(error), "hint", "")
-    if not isinstance(error, ApiError) or said == ours:
-        return (said,)
-    return (ours,) if said in str(error) else (f"The service says: {said}", ours)
 
 
 def print_error(console: Console, message: str, *hints: str) -> None:

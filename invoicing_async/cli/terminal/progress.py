@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from attrs import define, field
 from rich.console import Console, RenderableType
@@ -32,6 +33,21 @@ BAR, BESIDE = 24, 70
 
 
 @define
+class Pause:
+    """Since when calls wait, and when the next one is tried: epoch seconds, None where that is not known."""
+
+    since: float
+    next_try: float | None = None
+    is_trying: bool = False
+
+    def words(self, now: float) -> str:
+        """Return it in words."""
+        left = None if self.next_try is None else self.next_try - now
+        soon = f", next try in {left:.0f} s" if left is not None and left >= 1 else ""
+        return f"paused since {local_time(self.since, short=True)}{', trying now' if self.is_trying else soon}"
+
+
+@define
 class Health:
     """The state of the service as its answers tell it; a few failures among successes do not change it."""
 
@@ -39,6 +55,8 @@ class Health:
     since: float | None = None
     words: str = ""
     limited_at: float = field(default=float("-inf"))
+    paused: dict[tuple[str, str], Pause] = field(factory=dict)
+    """By operation and store: the calls that wait because the service is down."""
 
     def failed(self, error: Exception, now: float) -> None:
         """Note a failed attempt at `now` epoch seconds."""
@@ -55,8 +73,29 @@ class Health:
         """Note that the service answered: with success, or with a refusal that is no outage."""
         self.failures, self.since = 0, None
 
+    def tried(self, operation: str) -> None:
+        """Note that an attempt of an operation failed: when the next one is, nobody has said."""
+        for (name, _), pause in self.paused.items():
+            if name == operation and pause.is_trying:
+                pause.is_trying, pause.next_try = False, None
+
+    def lane(self, event: Event, now: float) -> None:
+        """Note that the calls of an operation wait, are tried, or go on again."""
+        about: Any = event
+        match type(event).__name__:
+            case "Paused":
+                begun = self.paused.get((about.operation, about.store), Pause(now))
+                self.paused[about.operation, about.store] = Pause(begun.since, now + about.next_probe)
+            case "Probing" if found := self.paused.get((about.operation, about.store)):
+                found.is_trying = True
+            case "Resumed":
+                self.paused.pop((about.operation, about.store), None)
+                self.answered()
+
     def state(self, now: float) -> tuple[str, str]:
         """Return the state in words, and its colour."""
+        if self.paused:
+            return min(self.paused.values(), key=lambda pause: pause.since).words(now), "yellow"
         if self.since is not None and self.failures >= PATIENCE:
             return f"{self.words} since {local_time(self.since, short=True)}", "yellow"
         if now - self.limited_at < LIMITED_FOR:
@@ -81,10 +120,11 @@ class Monitor:
                 self.retries += 1
             case AttemptFailed(error=error):
                 self.health.failed(error, self.clock.now())
+                self.health.tried(event.operation)
             case RequestSucceeded() | OperationPolled():
                 self.health.answered()
             case _:
-                return
+                self.health.lane(event, self.clock.now())
 
     def state(self) -> tuple[str, str]:
         """Return the service's state in words, and its colour."""

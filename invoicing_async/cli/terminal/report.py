@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from ...reports import Report
+from ...reports import Report, RowType
 from ..exits import CommandError
-from .rows import RowType
 
-__all__ = ["Report", "opened_report"]
+__all__ = ["opened_report"]
 
 
 @asynccontextmanager

@@ -1,17 +1,12 @@
-"""How moments and durations are written, for programs and for people."""
+"""How moments and durations are written for people."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["duration", "local_time", "utc_time"]
+__all__ = ["duration", "local_time"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
-
-
-def utc_time(seconds: float | None) -> str | None:
-    """Return a moment, in epoch seconds, as ISO 8601 in UTC, as JSON lines and reports have it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def local_time(seconds: float | None, *, short: bool = False) -> str:

@@ -1,19 +1,4 @@
-"""Whether a file is a list of ids as it stands, or a table or records in which `--column` or `--field` finds them.
-
-| the name ends in | the first line | what it is |
-|---|---|---|
-| .csv, .tsv, .tab | several columns | a table |
-| | one cell that must be an id: a UUID, or digits where the next line has digits and all else alike | ids |
-| | any other cell | a table of one column |
-| .jsonl, .ndjson, .json | an object | records |
-| | a text or a whole number | ids in JSON |
-| | anything else | neither |
-| anything else, and stdin | an object that has fields | records |
-| | anything else | ids |
-
-A header that passes for an id is asked for like one. So what may be a header is none, and who means it as an id says so
-by giving the file on stdin, which has no ending.
-"""
+"""Whether a file is a list of ids as it stands, or a table or records; `invoicing_async.ids` has the table."""
 
 from __future__ import annotations
 
@@ -22,11 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import PurePath
-from shlex import quote
 from typing import Any
 
-from ...drafts import Head, Numbered, head_of
-from ..exits import CommandError
+from ..drafts import Head, Numbered, head_of
+from ._lines import InputError
 
 __all__ = ["Form", "form_of", "looked_at"]
 
@@ -49,7 +33,7 @@ class Form(Enum):
 def looked_at(numbered: Iterator[tuple[int, str]], name: str) -> tuple[Form, list[tuple[int, str]]]:
     """Read as many lines of a file as it takes to know what it is; return its form and these lines.
 
-    Raises `CommandError` as `form_of` does.
+    Raises `InputError` as `form_of` does.
     """
     read: list[tuple[int, str]] = []
     # A stream may be slow: only for a table is the second line waited for.
@@ -65,7 +49,7 @@ def looked_at(numbered: Iterator[tuple[int, str]], name: str) -> tuple[Form, lis
 def form_of(name: str, lines: Sequence[str]) -> Form:
     """Return how a file of this name holds its ids that begins with these lines, none of them blank.
 
-    Raises `CommandError` for one that is no list of ids: it names the columns or fields and says what to write.
+    Raises `InputError` for one that is no list of ids: it names the columns or fields and says what to write.
     """
     if not lines:
         return Form.PLAIN
@@ -80,8 +64,8 @@ def form_of(name: str, lines: Sequence[str]) -> Form:
             return Form.JSON
         if lines[0].lstrip()[0] in "[{":
             hint = "Write one record a line, or one id a line, as `jq -c '.[]'` does."
-            raise CommandError(f"{name} line 1: a list or record that is not in one line", hint=hint)
-        raise CommandError(f"{name} line 1: neither a record nor an id in JSON", hint=_as_list(name))
+            raise InputError(f"{name} line 1: a list or record that is not in one line", hint=hint)
+        raise InputError(f"{name} line 1: neither a record nor an id in JSON", may_be_list=True)
     elif isinstance(found := _json(lines[0]), dict) and found:
         raise _has_fields(name, found)
     return Form.PLAIN
@@ -94,17 +78,16 @@ def _ending(name: str) -> str:
 def _refuse_table(name: str, lines: Sequence[str]) -> None:
     head = head_of(Numbered(lines))
     if not isinstance(head, Head):
-        raise CommandError(f"{name}: {head.message}", hint=_as_list(name))
+        raise InputError(f"{name}: {head.message}", may_be_list=True)
     names = [cell for cell in head.names if cell]
     if len(head.names) > 1 or not names:
-        hint = f"Say which one has the ids: --column {quote(names[0])}" if names else _as_list(name)
-        raise CommandError(f"{name} is a table; its columns: {_listed(names)}", hint=hint)
+        picks = names[0] if names else None
+        raise InputError(f"{name} is a table; its columns: {_listed(names)}", column=picks, may_be_list=not names)
     # An id cannot be the column's name: a UUID, or digits where the next line has digits and all else alike.
     first, second = names[0], lines[1].strip().strip('"') if len(lines) > 1 else ""
     alike = _DIGITS.search(first) is not None and _DIGITS.sub("0", first) == _DIGITS.sub("0", second)
     if head.line > 1 or not (_UUID.fullmatch(first) or alike):
-        hint = f"Write --column {quote(names[0])}. If that is an id and not the column's name: {_as_list(name)}"
-        raise CommandError(f"{name} is a table; its column: {_listed(names)}", hint=hint)
+        raise InputError(f"{name} is a table; its column: {_listed(names)}", column=first, may_be_list=True)
 
 
 def _json(line: str) -> Any:
@@ -114,14 +97,9 @@ def _json(line: str) -> Any:
         return None
 
 
-def _has_fields(name: str, record: dict[str, Any]) -> CommandError:
+def _has_fields(name: str, record: dict[str, Any]) -> InputError:
     fields = list(record)
-    hint = f"Say which one has the ids: --field {quote(fields[0])}" if fields else ""
-    return CommandError(f"{name} has records; their fields: {_listed(fields)}", hint=hint)
-
-
-def _as_list(name: str) -> str:
-    return f"For ids alone, one a line, end its name in .txt, or give - < {quote(name)}"
+    return InputError(f"{name} has records; their fields: {_listed(fields)}", field=next(iter(fields), None))
 
 
 def _listed(names: Iterable[str]) -> str:

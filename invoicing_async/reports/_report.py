@@ -1,12 +1,4 @@
-"""Reports: rows as CSV or JSON, by the file's ending, written as they come and put in place whole at the end.
-
-A CSV report is for spreadsheets: it begins with a byte order mark, and no cell of it is run as a formula.
-
-    async with Report("result.csv", ("order_id", "outcome")) as report:
-        async for outcome in ...:
-            await report.add({"order_id": outcome.order_id, "outcome": type(outcome).__name__})
-        await report.publish()
-"""
+"""Rows as CSV or JSON, written as they come and put in place whole at the end."""
 
 from __future__ import annotations
 
@@ -17,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
-from ._files.publish import Destination, OnExisting
-from ._files.writer import DiskWriter, Spool
-from ._values.cells import BOM, csv_line
+from .._files.publish import Destination, OnExisting
+from .._files.writer import DiskWriter, Spool
+from .._values.cells import BOM, csv_line
 
 __all__ = ["Report"]
 

@@ -1,45 +1,70 @@
-"""Settings and credentials from the environment, or from a file of `NAME=VALUE` lines; never from an argument.
-
-Every point that the services' documents leave open is a variable here, so that live keys need no patch.
-"""
+"""The variables of both services, and the sessions that they describe."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from os import PathLike
 from pathlib import Path
 from ssl import SSLContext, SSLError, create_default_context
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, evolve, field, fields_dict, frozen
 
-from ...auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
-from ...drafts import WireNames
-from ...invoices import AsyncInvoices, Endpoints
-from ...policies import Limits, RetryPolicy, Timeouts
-from ...session import Session
-from ...transport import has_credential, proxy_fault, proxy_for
-from ..exits import CommandError, checked
+from ..auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
+from ..drafts import WireNames
+from ..invoices import AsyncInvoices, Endpoints
+from ..policies import Limits, RetryPolicy, Timeouts
+from ..session import Session
+from ..transport import proxy_fault, proxy_for
 
 if TYPE_CHECKING:
-    from ...transport import AiohttpTransport
+    from ..transport import AiohttpTransport
 
-__all__ = ["DOCUMENTS", "ENV_FILE", "INVOICES", "Network", "Pace", "Service", "Settings", "Variable", "load"]
+__all__ = [
+    "CA_FILE",
+    "DOCUMENTS",
+    "ENV_FILE",
+    "INVOICES",
+    "LOG",
+    "PROXY",
+    "Network",
+    "Pace",
+    "Service",
+    "Settings",
+    "SettingsError",
+    "Variable",
+    "trust_only",
+]
 
 T = TypeVar("T")
-ENV_FILE = "INVOICING_ENV_FILE"
 PREFIX = "INVOICING_"
+ENV_FILE = "INVOICING_ENV_FILE"
+"""The variable that names the file of settings."""
 PROXY = "INVOICING_PROXY"
+"""The variable with the URL of the proxy, its user and password included."""
+LOG = "INVOICING_LOG"
+"""The variable that says what is logged: a level, and a file after a colon."""
 CA_FILE = "INVOICING_CA_FILE"
+"""The variable that names the PEM file of the authorities that are trusted."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _YES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
+class SettingsError(ValueError):
+    """A setting is missing or wrong; `hint` says what to do. It names variables and never shows the value of one."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 @frozen(kw_only=True)
 class Variable:
-    """One setting. `instead` names the variable that makes this one unnecessary."""
+    """One setting: the end of its name, and what it means. `instead` names the one that makes it unnecessary."""
 
     name: str
     meaning: str
@@ -116,7 +141,7 @@ class Network:
 
     def transport(self, timeouts: Timeouts | None = None) -> AiohttpTransport:
         """Make a transport. Raises `ValueError` for a proxy of the environment that is none."""
-        from ...transport import AiohttpTransport
+        from ..transport import AiohttpTransport
 
         return AiohttpTransport(proxy=self.proxy, ssl=self.ca, trust_env=True, timeouts=timeouts)
 
@@ -125,27 +150,62 @@ class Network:
         return proxy_for(url, self.proxy)
 
     def check(self) -> None:
-        """Raise `CommandError` for a proxy that is none, where it was asked for or in the environment."""
+        """Raise `SettingsError` for a proxy that is none, where it was asked for or in the environment."""
         if self.proxy is not None and (fault := proxy_fault(self.proxy)):
-            raise CommandError(f"{PROXY} {fault}")
+            raise SettingsError(f"{PROXY} {fault}")
         try:
             proxy_for("https://", None)
         except ValueError as error:
             if self.proxy is None:
-                raise CommandError(f"a proxy in the environment is wrong: {error}") from None
+                raise SettingsError(f"a proxy in the environment is wrong: {error}") from None
 
 
 @frozen
 class Settings:
-    """The variables that are set; a real one goes before one of the file. Nothing of it has a repr."""
+    """The variables that are set, and the sessions that they describe. No value has a repr.
+
+    `load` finds them; `values` may also be given, by their whole names.
+    """
 
     values: Mapping[str, str] = field(repr=False)
     network: Network = Network()
+
+    @classmethod
+    def load(
+        cls,
+        env_file: str | PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        proxy: str | None = None,
+        ca: SSLContext | None = None,
+    ) -> Self:
+        """Gather the variables of the environment, and of the file that is given or that `INVOICING_ENV_FILE` names.
+
+        The file has lines `NAME=VALUE`; a variable of the environment goes before one of the file. `environ` is
+        `os.environ` by default. `proxy` and `ca` go before `INVOICING_PROXY` and `INVOICING_CA_FILE`.
+
+        Raises `SettingsError` for a file that cannot be read; it never shows a line of it. Whether the services'
+        variables are there and right is judged when a session is made.
+        """
+        environ = os.environ if environ is None else environ
+        file = env_file or environ.get(ENV_FILE)
+        ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        values = {**(_read(Path(file)) if file else {}), **ours}
+        if ca is None and (authorities := values.get(CA_FILE)):
+            try:
+                ca = trust_only(authorities)
+            except SettingsError as error:
+                raise SettingsError(f"{CA_FILE}: {error}") from None
+        return cls(values, Network(proxy or values.get(PROXY) or None, ca))
 
     def get(self, service: Service, name: str) -> str | None:
         """Return a variable's value; None if it is not set. An empty one counts only where it means something."""
         value = self.values.get(service.prefix + name)
         return value if value or (value is not None and name == "SIGNATURE_PREFIX") else None
+
+    def uses(self, service: Service) -> bool:
+        """Tell whether any variable of the service is set."""
+        return any(self.get(service, variable.name) is not None for variable in service.variables)
 
     def missing(self, service: Service) -> tuple[str, ...]:
         """Name the variables that the service needs and that are not set."""
@@ -160,25 +220,25 @@ class Settings:
     def unknown(self) -> tuple[str, ...]:
         """Name the variables that look like ours and are not: most likely misspelled."""
         known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
-        known |= {ENV_FILE, PROXY, CA_FILE}
+        known |= {ENV_FILE, PROXY, CA_FILE, LOG}
         return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:
-        """Return the base URL. Raises `CommandError` if it is not one; its value is not shown: it may be anything."""
+        """Return the base URL. Raises `SettingsError` if it is not one; its value is not shown: it may be anything."""
         value = self.get(service, "BASE_URL") or ""
         if urlsplit(value).scheme not in {"http", "https"}:
-            raise CommandError(f"{service.prefix}BASE_URL must be an absolute http or https URL")
+            raise SettingsError(f"{service.prefix}BASE_URL must be an absolute http or https URL")
         return value
 
     def partner(self) -> HmacAuth:
-        """Return the partner signature. Raises `CommandError` naming what is missing or wrong."""
+        """Return the partner signature. Raises `SettingsError` naming what is missing or wrong."""
         self._check(DOCUMENTS)
         names = ("PARTNER_CLIENT_ID", "SECRET_KEY", "STORE_CLIENT_ID", "STORE_TOKEN")
         given: dict[str, Any] = {name.lower(): self.get(DOCUMENTS, name) for name in names}
         return _built(lambda: HmacAuth(**given, rules=self._rules()), DOCUMENTS)
 
     def client(self) -> Auth:
-        """Return the bearer token or the client of service B. Raises `CommandError` as `partner` does."""
+        """Return the bearer token or the client of service B. Raises `SettingsError` as `partner` does."""
         self._check(INVOICES)
         token = self.get(INVOICES, "TOKEN")
         if token is not None:
@@ -190,11 +250,11 @@ class Settings:
         return _built(lambda: OAuthClientCredentials(**given), INVOICES)
 
     def names(self) -> WireNames:
-        """Return the JSON names of service B. Raises `CommandError` for one that is not known."""
+        """Return the JSON names of service B. Raises `SettingsError` for one that is not known."""
         return _built(lambda: WireNames(**self._fields("NAMES", WireNames())), INVOICES)
 
     def endpoints(self) -> Endpoints:
-        """Return the paths of service B. Raises `CommandError` for one that is not known."""
+        """Return the paths of service B. Raises `SettingsError` for one that is not known."""
         return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), INVOICES)
 
     def documents(self, pace: Pace | None = None, **options: Any) -> Session:
@@ -213,19 +273,21 @@ class Settings:
         url = self.base_url(service)
         self.network.check()
         if pace is not None:
-            options["limits"] = checked(lambda: pace.limits, "pace")
-            options["retry"] = checked(lambda: pace.retry, "pace")
+            try:
+                options |= {"limits": pace.limits, "retry": pace.retry}
+            except ValueError as error:
+                raise SettingsError(f"pace: {error}") from None
         return _built(lambda: Session(url, auth=auth, transport=self.network.transport, **options), service)
 
     def _check(self, service: Service) -> None:
         for variable in service.variables:
             if fault := credential_fault(self.get(service, variable.name) or ""):
-                raise CommandError(f"{service.name(variable)} {fault}", hint="Write it again, without that.")
+                raise SettingsError(f"{service.name(variable)} {fault}", hint="Write it again, without that.")
         missing = self.missing(service)
         if missing:
-            raise CommandError(
+            raise SettingsError(
                 f"not set: {', '.join(missing)}",
-                hint="Set it in the environment or in the file of --env-file; see `invoicing-async doctor`.",
+                hint="Set it in the environment or in the file of settings (--env-file); see `invoicing-async doctor`.",
             )
 
     def _rules(self) -> SigningRules:
@@ -239,7 +301,7 @@ class Settings:
     def _switch(self, name: str) -> bool:
         value = self.get(DOCUMENTS, name) or "false"
         if value.lower() not in _YES:
-            raise CommandError(f"{DOCUMENTS.prefix}{name} must be true or false")
+            raise SettingsError(f"{DOCUMENTS.prefix}{name} must be true or false")
         return _YES[value.lower()]
 
     def _fields(self, name: str, default: AttrsInstance) -> dict[str, Any]:
@@ -249,7 +311,7 @@ class Settings:
         for part in filter(str.strip, (self.get(INVOICES, name) or "").split(",")):
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals or key not in known:
-                raise CommandError(f"{INVOICES.prefix}{name}: {key!r} is none of {', '.join(known)}")
+                raise SettingsError(f"{INVOICES.prefix}{name}: {key!r} is none of {', '.join(known)}")
             given[key] = _YES.get(value.lower(), value) if isinstance(known[key].default, bool) else value
         return given
 
@@ -257,58 +319,37 @@ class Settings:
 def _built(make: Callable[[], T], service: Service) -> T:
     try:
         return make()
+    except SettingsError:
+        raise
     except ValueError as error:
-        raise CommandError(f"a setting of {service.prefix}… is wrong: {error}") from error
+        raise SettingsError(f"a setting of {service.prefix}… is wrong: {error}") from error
 
 
-def load(
-    env_file: Path | None, environ: Mapping[str, str], *, proxy: str | None = None, ca_file: Path | None = None
-) -> Settings:
-    """Gather the settings. Raises `CommandError` for a file that cannot be read; it never shows a line of it.
+def trust_only(file: str | PathLike[str]) -> SSLContext:
+    """Return the context that trusts the certificates of a PEM file, and no others.
 
-    `proxy` and `ca_file` are what an option gave: a proxy's password among the arguments of a process is there for
-    everybody to see, and refused.
+    Raises `SettingsError` for a file that cannot be read or holds no certificate.
     """
-    if proxy and has_credential(proxy):
-        proxy = None  # no traceback's locals hold it
-        raise CommandError(
-            "--proxy must hold no user or password: everybody on this machine sees the arguments of a process",
-            hint=f"Set {PROXY} or HTTPS_PROXY in the environment, or {PROXY} in the file of --env-file, instead.",
-        )
-    if proxy and (fault := proxy_fault(proxy)):
-        raise CommandError(f"--proxy {fault}")
-    named = environ.get(ENV_FILE)
-    file = env_file or (Path(named) if named else None)
-    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
-    values = {**(_read(file) if file else {}), **ours}
-    return Settings(values, Network(proxy or values.get(PROXY) or None, _authorities(ca_file, values.get(CA_FILE))))
-
-
-def _authorities(option: Path | None, variable: str | None) -> SSLContext | None:
-    """Make the context that trusts the certificates of a file, and no others; None where no file is named."""
-    file, source = (option, "--ca-file") if option else (Path(variable), CA_FILE) if variable else (None, "")
-    if file is None:
-        return None
     try:
         return create_default_context(cafile=file)
     except (OSError, ValueError) as error:  # what ssl raises for a file that holds no certificate is an OSError too
         reason = "holds no certificate in PEM form" if isinstance(error, SSLError) else error
-        raise CommandError(f"{source}: {file}: {getattr(reason, 'strerror', None) or reason}") from None
+        raise SettingsError(f"{file}: {getattr(reason, 'strerror', None) or reason}") from None
 
 
 def _read(file: Path) -> dict[str, str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise CommandError(f"cannot read the settings of {file}: {error.strerror or error}") from None
+        raise SettingsError(f"cannot read the settings of {file}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise CommandError(f"the settings of {file} are not UTF-8 text") from None
+        raise SettingsError(f"the settings of {file} are not UTF-8 text") from None
     values: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         if line and not line.startswith("#"):
             if (found := _LINE.fullmatch(line)) is None:
                 # The line itself is not shown: it may hold a secret.
-                raise CommandError(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
+                raise SettingsError(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
             values[found[1]] = _unquoted(found[2])
     return values
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invoicing_async.reports import Report, _Json
+from invoicing_async.reports._report import Report, _Json
 
 COLUMNS = ("order_id", "outcome", "error")
 

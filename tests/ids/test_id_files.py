@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served import Cli
 
 from invoicing_async._values.table import BOM
-from invoicing_async.cli.exits import CommandError, Exit
-from invoicing_async.cli.input import ids
-from invoicing_async.cli.input.id_files import NAMES, form_of
-from invoicing_async.cli.input.options import IdSource
-from invoicing_async.sandbox import Sandbox
+from invoicing_async.ids import InputError, read_ids
+from invoicing_async.ids._forms import NAMES, form_of
 
 FIRST, SECOND = "d0e11047-acaf-468f-a325-3d2f5964f5ff", "0197F3A1-7e1c-7cc3-98a5-7e4b9d6c1a20"
 ANY = ["ids", "ids.txt", "ids.list", "-", "/dev/fd/63", ".csv", "orders.csv.txt"]
@@ -29,13 +23,12 @@ DRESSES = [*product(["", BOM], ["\n", "\r\n", "\r", "\n\n"], ["", '"'])]
 
 
 def read(name: str, text: str) -> list[str]:
-    return list(ids.picked(io.BytesIO(text.encode()), name, IdSource()))
+    return list(read_ids(io.BytesIO(text.encode()), name=name))
 
 
 def refused(name: str, text: str) -> tuple[str, str]:
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(InputError) as caught:
         read(name, text)
-    assert caught.value.code is Exit.USAGE
     return str(caught.value), caught.value.hint
 
 
@@ -50,8 +43,8 @@ def test_a_table_is_refused_with_its_columns(name: str, delimiter: str) -> None:
         text = mark + above + head + end + row + end
         said, hint = refused(name, text)
         assert said == f"{name} is a table; its columns: order_id, total, Người mua"
-        assert hint == "Say which one has the ids: --column order_id"
-        assert list(ids.picked(io.BytesIO(text.encode()), name, IdSource(column="order_id"))) == [FIRST]
+        assert hint == "Give column='order_id'."
+        assert list(read_ids(io.BytesIO(text.encode()), name=name, column="order_id")) == [FIRST]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -62,9 +55,8 @@ def test_a_column_with_a_name_is_refused_with_it(head: str, name: str) -> None:
         text = mark + "".join(f"{quote}{cell}{quote}{end}" for cell in (head, *rows))
         said, hint = refused(name, text)
         assert said == f"{name} is a table; its column: {head}"
-        assert hint.startswith("Write --column ")
-        assert hint.endswith(f"or give - < {name}" if " " not in name else f"or give - < '{name}'")
-        assert list(ids.picked(io.BytesIO(text.encode()), name, IdSource(column=head))) == rows
+        assert hint == f"Give column={head!r}, or a name that ends in .txt, for ids alone, one a line."
+        assert list(read_ids(io.BytesIO(text.encode()), name=name, column=head)) == rows
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -89,12 +81,12 @@ def test_a_column_without_a_name_is_ids(rows: list[str], name: str) -> None:
 @pytest.mark.parametrize(
     "rows", [[FIRST + ",", SECOND + ","], ["INV-7", "OTHER-8"], ["a8f3k2", "9zk2m1"], ["INV-7"], ["sep=,", FIRST]]
 )
-def test_what_may_be_a_table_is_refused_and_taken_from_stdin(rows: list[str]) -> None:
+def test_what_may_be_a_table_is_refused_and_taken_as_ids_under_another_name(rows: list[str]) -> None:
     """Where nobody can tell, the hint says how to have it taken as it stands; done so, it is."""
     text = "".join(f"{row}\n" for row in rows)
     said, hint = refused("ids.csv", text)
     assert "is a table" in said
-    assert "--column" in hint
+    assert hint.startswith("Give column=")
     assert read("-", text) == rows
 
 
@@ -105,7 +97,7 @@ def test_records_are_refused_with_their_fields(name: str) -> None:
     for text in (f"{one_line}\n{{}}\n", f"{BOM}  {one_line}", f"\n\n{one_line}\n"):
         said, hint = refused(name, text)
         assert said == f"{name} has records; their fields: order_id, total"
-        assert hint == "Say which one has the ids: --field order_id"
+        assert hint == "Give field='order_id'."
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -115,7 +107,7 @@ def test_ids_in_json_are_ids(name: str) -> None:
     text = "".join(json.dumps(text) + "\n" for text in given_[:-1]) + "12\n"
     assert read(name, text) == given_
     for bad in ("{}", "null", "true", "1.5", '""', "x"):
-        with pytest.raises(CommandError, match="line 5: "):
+        with pytest.raises(InputError, match="line 5: "):
             read(name, text + bad)
 
 
@@ -165,7 +157,7 @@ def test_a_line_of_any_kind_is_judged(line: str) -> None:
     for name in ("ids.csv", "ids.jsonl", "ids"):
         try:
             form_of(name, [line, line])
-        except CommandError:
+        except InputError:
             continue
 
 
@@ -179,28 +171,5 @@ def test_a_stream_waits_for_no_more_than_it_needs() -> None:
             taken.append(line.decode())
             return line
 
-    numbered = ids.picked(Slow(b"A-1\nA-2\nA-3\n"), "-", IdSource())
+    numbered = read_ids(Slow(b"A-1\nA-2\nA-3\n"), name="-")
     assert (next(numbered), taken) == ("A-1", ["A-1\n"])
-
-
-@pytest.mark.parametrize("more", [(), ("--run", "m.db")])
-@pytest.mark.parametrize(("name", "option"), [("ids.csv", "--column"), ("ids.jsonl", "--field")])
-def test_the_commands_ask_for_nothing_and_exit_with_two(
-    services: Callable[..., Sandbox], cli: Cli, name: str, option: str, more: tuple[str, ...]
-) -> None:
-    """Documents and waits alike; with the option that the error names, the same file is taken."""
-    sandbox = services()
-    rows = [f"order-{number}" for number in range(3)]
-    table = "".join(f"{row},5\n" for row in ("id", *rows))
-    text = table if option == "--column" else "".join(json.dumps({"id": row}) + "\n" for row in rows)
-    Path(name).write_text(text)
-    download = ("documents", "download", name, "--to", "out", *more)
-    code, _, err = cli(*download)
-    assert (code, sandbox.calls("document")) == (Exit.USAGE, 0)
-    assert f"{option} id" in err
-    assert not Path("m.db").exists()
-    assert cli(*download, option, "id")[0] == Exit.DONE
-    assert sandbox.calls("document") == 3
-    code, _, err = cli("invoices", "wait", "--from", name)
-    assert (code, sandbox.calls("status")) == (Exit.USAGE, 0)
-    assert f"{option} id" in err

@@ -1,18 +1,16 @@
-"""One outcome as one flat row: the columns and values that JSON lines, reports and tables share."""
+"""One outcome as one flat row: the values that JSON lines, reports and tables share."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from datetime import UTC, datetime
 
-from attrs import frozen
-
-from ...documents import DownloadOutcome
-from ...errors import ApiError, InvoicingError, SubmissionInDoubtError
-from ...invoices import SubmitOutcome
-from ...models import (
+from ..documents import DownloadOutcome
+from ..drafts import BadDraft
+from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
+from ..invoices import SubmitOutcome
+from ..models import (
     AuthorityStatus,
     Deferred,
     Duplicate,
@@ -29,19 +27,11 @@ from ...models import (
     Submitted,
     Unsettled,
 )
-from ...runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
-from .times import utc_time
+from ..runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
+from ._row_types import FILE, SAID, Row
 
 __all__ = [
-    "CHECKS",
-    "DOCUMENT_ITEMS",
-    "DOWNLOADS",
-    "INVOICE_ITEMS",
-    "REFRESHES",
-    "SUBMISSIONS",
-    "WAITS",
-    "Row",
-    "RowType",
+    "bad_draft_row",
     "check_row",
     "document_row",
     "download_row",
@@ -49,134 +39,11 @@ __all__ = [
     "item_row",
     "refresh_row",
     "refused_by_authority",
+    "repeated_draft_row",
     "request_row",
     "submission_row",
+    "utc_time",
 ]
-
-Row: TypeAlias = dict[str, Any]
-
-
-@frozen(kw_only=True)
-class RowType:
-    """The rows of one sort of batch: their columns, and the outcomes in the order and the words of the summary.
-
-    `name` is the column that names an item; the outcomes in `good` leave nothing to be done.
-    """
-
-    title: str
-    name: str
-    columns: tuple[str, ...]
-    outcomes: Mapping[str, str]
-    good: frozenset[str]
-
-    def style(self, outcome: str) -> str:
-        """Return the colour in which an outcome is counted."""
-        return "green" if outcome in self.good else "" if outcome in {"planned", "in_flight"} else "yellow"
-
-
-_FILE = ("path", "size", "sha256")
-_ERROR = ("error", "code", "hint", "attempts")
-_SAID = ("http_status", "request_ids", "answer")
-"""What a submission in doubt was answered: the status, the request ids that the answer names, and its head."""
-
-DOWNLOADS = RowType(
-    title="Order documents",
-    name="order_id",
-    columns=("order_id", "outcome", *_FILE, "request_id", *_ERROR),
-    outcomes={
-        "saved": "whole PDFs, proved and published",
-        "skipped": "there before, whole; not asked for again",
-        "deferred": "the order is not eligible yet (ORDER_021)",
-        "failed": "no document; the error says why",
-        "recorded": "saved by this run before; not looked at (--no-verify)",
-        "duplicate": "stood in the input before",
-        "not_started": "the batch ended first",
-    },
-    good=frozenset({"saved", "skipped", "recorded", "duplicate"}),
-)
-
-_INVOICE = ("request_id", "status", "invoice_id", "authority_status", "lookup_code", "serial_number", *_ERROR)
-_STATES = {
-    "submitted": "taken by the service, not final yet",
-    "success": "the invoice was made",
-    "failed": "the service could not make the invoice",
-}
-
-_UNSETTLED = {
-    "rejected": "refused; no invoice was made",
-    "invalid": "breaks the documented limits; not sent",
-    "not_sent": "never left or was refused for now; safe to send again",
-    "in_doubt": "may have been made: settle it before it is sent again",
-}
-_PLANNED = {"planned": "taken in; nothing of it was sent"}
-
-SUBMISSIONS = RowType(
-    title="E-invoices",
-    name="key",
-    columns=("key", "line", "outcome", *_INVOICE, *_SAID, "body_sha256", "sent_at", *_FILE),
-    outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
-    good=frozenset({"submitted", "success", "duplicate"}),
-)
-
-_ITEM = ("key", "state", "request_id", "invoice_id", *_FILE, "code", "error", "attempt", "sent_at", "updated")
-
-DOCUMENT_ITEMS = RowType(
-    title="Order documents",
-    name="key",
-    columns=_ITEM,
-    outcomes={
-        "planned": "not asked for yet, or to be fetched anew",
-        "saved": "whole PDFs, proved and published",
-        "skipped": "there before it was asked for, whole",
-        "deferred": "the order is not eligible yet (ORDER_021)",
-        "failed": "no document; the error says why",
-    },
-    good=frozenset({"saved", "skipped"}),
-)
-
-INVOICE_ITEMS = RowType(
-    title="E-invoices",
-    name="key",
-    columns=(*_ITEM, "authority_status", "lookup_code", "serial_number", *_SAID, "payload_sha256"),
-    outcomes={
-        **_PLANNED,
-        "in_flight": "on its way at this moment, in the process that holds the run",
-        "not_sent": _UNSETTLED["not_sent"],
-        **_STATES,
-        "rejected": _UNSETTLED["rejected"],
-        "in_doubt": _UNSETTLED["in_doubt"],
-        "invalid": _UNSETTLED["invalid"],
-    },
-    good=frozenset({"submitted", "success"}),
-)
-
-CHECKS = RowType(
-    title="Files of the run",
-    name="key",
-    columns=("key", "outcome", "path", "error"),
-    outcomes={
-        "whole": "size and hash are as recorded",
-        "missing": "recorded, and not there",
-        "broken": "there, and not what was recorded",
-    },
-    good=frozenset({"whole"}),
-)
-
-REFRESHES = RowType(
-    title="E-invoices at the tax authority",
-    name="key",
-    columns=("key", "outcome", *_INVOICE),
-    outcomes={"refreshed": "asked for again", "unknown": "could not be asked for; as recorded before"},
-    good=frozenset({"refreshed"}),
-)
-
-WAITS = RowType(
-    title="E-invoice requests",
-    name="request_id",
-    columns=("request_id", "outcome", *_INVOICE[1:]),
-    outcomes={**_STATES, "duplicate": "stood in the input before"},
-    good=frozenset({"success", "duplicate"}),
-)
 
 
 def _parts(of: object, *names: str) -> Row:
@@ -184,7 +51,7 @@ def _parts(of: object, *names: str) -> Row:
 
 
 def download_row(outcome: DownloadOutcome) -> Row:
-    """Return a download's outcome."""
+    """Return what became of one order id; `size` is in bytes, `request_id` the service's own id of a refused call."""
     match outcome:
         case Saved(order_id, document) | Skipped(order_id, document):
             return {
@@ -204,7 +71,10 @@ def download_row(outcome: DownloadOutcome) -> Row:
 
 
 def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
-    """Return a submission's outcome; a request that was terminal at once stands as what it ended in."""
+    """Return what became of one draft; a request that was terminal at once stands as what it ended in.
+
+    `line` is where the draft stands in its file. `sent_at` is ISO 8601 in UTC.
+    """
     row: Row = {"key": outcome.draft.key, "line": line}
     match outcome:
         case Submitted(_, request):
@@ -227,8 +97,19 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
             return row | {"outcome": named[type(outcome)], **_error(error)}
 
 
+def bad_draft_row(draft: BadDraft) -> Row:
+    """Return a draft of a file that cannot be sent; each of its `faults` has line, column, path and message."""
+    faults = [_parts(fault, "line", "column", "path", "message") for fault in draft.faults]
+    return {"key": draft.key, "line": draft.line, "outcome": "invalid", "error": draft.error, "faults": faults}
+
+
+def repeated_draft_row(key: str, line: int) -> Row:
+    """Return a key that came again in a file with the same content, on this line."""
+    return {"key": key, "line": line, "outcome": "duplicate"}
+
+
 def request_row(request: InvoiceRequest | Unsettled) -> Row:
-    """Return a request's state; one whose wait ended first is `submitted`, with the reason as its error."""
+    """Return what became of one request; one whose wait ended first is `submitted`, with the reason as its error."""
     ends: dict[object, str] = {RequestStatus.SUCCESS: "success", RequestStatus.FAILED: "failed"}
     row: Row = {
         "request_id": request.request_id,
@@ -251,7 +132,7 @@ def request_row(request: InvoiceRequest | Unsettled) -> Row:
 
 
 def refused_by_authority(row: Row) -> bool:
-    """Tell whether an invoice was made and does not stand with the tax authority."""
+    """Tell whether a row is of an invoice that was made and that the tax authority refuses."""
     return AuthorityStatus.refuses(row.get("authority_status"))
 
 
@@ -269,7 +150,7 @@ def item_row(item: Item, *, held: bool = False) -> Row:
     return {
         "key": item.key,
         "state": apparent_state(item.state, held=held),
-        **_parts(item, "request_id", "invoice_id", *_FILE),
+        **_parts(item, "request_id", "invoice_id", *FILE),
         **_why(item),
         "attempt": item.attempt,
         "sent_at": utc_time(item.sent_at),
@@ -290,7 +171,7 @@ def _answer(item: Item) -> Row:
         return {}
     row = _last_word(item)
     return {
-        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number", *_SAID)},
+        **{name: row.get(name) for name in ("authority_status", "lookup_code", "serial_number", *SAID)},
         "payload_sha256": item.payload_sha256,
     }
 
@@ -309,7 +190,7 @@ def document_row(item: Item) -> Row:
     return {
         "order_id": item.key,
         "outcome": "not_started" if item.state == DocumentState.PLANNED else item.state,
-        **_parts(item, *_FILE, "request_id", "error", "code"),
+        **_parts(item, *FILE, "request_id", "error", "code"),
         "attempts": item.attempt,
     }
 
@@ -325,7 +206,7 @@ def invoice_row(item: Item, *, line: int | None = None) -> Row:
         **_why(item),
         "attempts": item.attempt,
         "sent_at": utc_time(item.sent_at),
-        **_parts(item, *_FILE),
+        **_parts(item, *FILE),
     }
 
 
@@ -345,3 +226,8 @@ def check_row(checked: Checked) -> Row:
     fault = checked.fault
     outcome = "whole" if fault is None else "missing" if fault == gone else "broken"
     return {"key": checked.key, "outcome": outcome, "path": str(checked.path), "error": fault}
+
+
+def utc_time(seconds: float | None) -> str | None:
+    """Return a moment, in epoch seconds, as ISO 8601 in UTC to the millisecond, as rows have it; None for None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,57 @@
+"""Reports: outcomes as flat rows, and rows as CSV or JSON, by the file's ending, put in place whole at the end.
+
+A CSV report is for spreadsheets: it begins with a byte order mark, and no cell of it is run as a formula.
+
+    async with Report("result.csv", DOWNLOADS.columns) as report:
+        async for outcome in documents.download_many(order_ids, "invoices"):
+            await report.add(download_row(outcome))
+        await report.publish()
+
+`download_row`, `submission_row` and `request_row` make a row of an outcome, `bad_draft_row` and `repeated_draft_row` of
+a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an item of a run, `check_row` and
+`refresh_row` of what its repair came to. The `RowType` of each has its columns and what the outcomes mean.
+"""
+
+from __future__ import annotations
+
+from ._report import Report
+from ._row_types import CHECKS, DOCUMENT_ITEMS, DOWNLOADS, INVOICE_ITEMS, REFRESHES, SUBMISSIONS, WAITS, Row, RowType
+from ._rows import (
+    bad_draft_row,
+    check_row,
+    document_row,
+    download_row,
+    invoice_row,
+    item_row,
+    refresh_row,
+    refused_by_authority,
+    repeated_draft_row,
+    request_row,
+    submission_row,
+    utc_time,
+)
+
+__all__ = [
+    "CHECKS",
+    "DOCUMENT_ITEMS",
+    "DOWNLOADS",
+    "INVOICE_ITEMS",
+    "REFRESHES",
+    "SUBMISSIONS",
+    "WAITS",
+    "Report",
+    "Row",
+    "RowType",
+    "bad_draft_row",
+    "check_row",
+    "document_row",
+    "download_row",
+    "invoice_row",
+    "item_row",
+    "refresh_row",
+    "refused_by_authority",
+    "repeated_draft_row",
+    "request_row",
+    "submission_row",
+    "utc_time",
+]
