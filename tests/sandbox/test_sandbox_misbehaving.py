@@ -21,6 +21,7 @@ from invoicing_async import (
     InvoiceRequest,
     Limits,
     OrderDocuments,
+    OutagePolicy,
     Poller,
     Rejected,
     RetryPolicy,
@@ -90,6 +91,7 @@ async def opened(way: str, text: str, *, auth: Any = None, **faults: Any) -> Asy
         "auth": auth or HmacAuth(**sandbox.credentials.partner()),
         "retry": RetryPolicy(attempts=12, first=0.05, ceiling=0.3),
         "limits": Limits(concurrency=6, stop_after=None),
+        "outage": OutagePolicy(probe=0.05, ceiling=0.2),
         "timeouts": Timeouts(read=0.3),
         "clock": clock,
     }

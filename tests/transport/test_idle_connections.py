@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from peers import OK, Connection, Peer, Play, listening, run_eagerly
 
-from invoicing_async import RetryPolicy, Session, StaticToken, Timeouts
+from invoicing_async import Limits, RetryPolicy, Session, StaticToken, Timeouts
 from invoicing_async._core.http import Repeat, Request, Response
 from invoicing_async.errors import TransportError
 from invoicing_async.events import AttemptFailed, Event, RetryScheduled
@@ -73,7 +73,14 @@ async def idle(
     """A session with so many idle connections, and the peer at their other end."""
     async with (
         listening(play) as peer,
-        Session(peer.url, auth=StaticToken("t"), retry=retry, timeouts=Timeouts(), on_event=heard) as session,
+        Session(
+            peer.url,
+            auth=StaticToken("t"),
+            retry=retry,
+            timeouts=Timeouts(),
+            limits=Limits(adaptive=False),
+            on_event=heard,
+        ) as session,
     ):
         await asyncio.gather(*(session.call(CALL, read) for _ in range(count)))
         assert peer.connections == len(peer.requests) == count
