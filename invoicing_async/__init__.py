@@ -35,11 +35,13 @@ if TYPE_CHECKING:
         ProtocolError,
         RateLimitError,
         ResolutionTooEarlyError,
+        ServiceDownError,
         ServiceUnavailableError,
         SessionError,
         SubmissionInDoubtError,
         TransportError,
     )
+    from .health import Health, LaneHealth, LaneState
     from .invoices import AsyncInvoices, Endpoints, SubmitOutcome
     from .models import (
         AuthorityStatus,
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
         Unsettled,
         VatRate,
     )
-    from .policies import Limits, RetryPolicy, Timeouts
+    from .policies import Limits, OutagePolicy, RetryPolicy, Timeouts
     from .polling import Poller
     from .session import Session
 
@@ -91,6 +93,7 @@ __all__ = [
     "Endpoints",
     "ExportError",
     "Failed",
+    "Health",
     "HmacAuth",
     "InDoubt",
     "IncompleteDocumentError",
@@ -101,6 +104,8 @@ __all__ = [
     "InvoiceLine",
     "InvoiceRequest",
     "InvoicingError",
+    "LaneHealth",
+    "LaneState",
     "Layout",
     "Limits",
     "NotSent",
@@ -110,6 +115,7 @@ __all__ = [
     "OpenDocument",
     "OrderDocuments",
     "OrderStatusError",
+    "OutagePolicy",
     "OversizedDocumentError",
     "PaymentMethod",
     "PermissionDeniedError",
@@ -123,6 +129,7 @@ __all__ = [
     "RetryPolicy",
     "Saved",
     "SavedDocument",
+    "ServiceDownError",
     "ServiceUnavailableError",
     "Session",
     "SessionError",
@@ -151,15 +158,17 @@ _NAMES = {
         "ApiError AuthenticationError BatchStoppedError DeadlineError DraftError ExportError "
         "IncompleteDocumentError InterruptedDocumentError InvoicingError OrderStatusError "
         "OversizedDocumentError PermissionDeniedError PollTimeoutError ProtocolError RateLimitError "
-        "ResolutionTooEarlyError ServiceUnavailableError SessionError SubmissionInDoubtError TransportError"
+        "ResolutionTooEarlyError ServiceDownError ServiceUnavailableError SessionError SubmissionInDoubtError "
+        "TransportError"
     ),
+    "health": "Health LaneHealth LaneState",
     "invoices": "AsyncInvoices Endpoints SubmitOutcome",
     "models": (
         "AuthorityStatus Consumer Deferred Duplicate Failed InDoubt Invalid InvoiceData InvoiceDraft "
         "InvoiceLine InvoiceRequest NotSent NotStarted PaymentMethod Rejected RequestStatus Saved "
         "SavedDocument Skipped Submitted SubmitToTax Unsettled VatRate"
     ),
-    "policies": "Limits RetryPolicy Timeouts",
+    "policies": "Limits OutagePolicy RetryPolicy Timeouts",
     "polling": "Poller",
     "session": "Session",
 }

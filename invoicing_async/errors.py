@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
-from attrs import field, frozen
-
+from ._values.attempts import Attempt, Fault
 from ._values.skew import skew_words
 from ._values.text import bounded
 
@@ -20,8 +19,8 @@ __all__ = [
     "ApiError", "Attempt", "AuthenticationError", "BatchStoppedError", "DeadlineError", "DraftError", "ExportError",
     "Fault", "IncompleteDocumentError", "InterruptedDocumentError", "InvoicingError", "OrderStatusError",
     "OversizedDocumentError", "PermissionDeniedError", "PollTimeoutError", "ProtocolError", "RateLimitError",
-    "ResolutionTooEarlyError", "ServiceUnavailableError", "SessionError", "SubmissionInDoubtError",
-    "TransportError",
+    "ResolutionTooEarlyError", "ServiceDownError", "ServiceUnavailableError", "SessionError",
+    "SubmissionInDoubtError", "TransportError",
 ]  # fmt: skip
 
 Sent = Literal["no", "unknown"]
@@ -29,36 +28,6 @@ Sent = Literal["no", "unknown"]
 
 HEAD_LIMIT = 200
 """Bytes of an unexpected body that an error keeps for its reader."""
-
-
-@frozen(kw_only=True)
-class Attempt:
-    """One failed attempt of a call.
-
-    `number` counts from 1, `at` is epoch seconds, `elapsed` and `waited` (the backoff that followed, 0 after
-    the last attempt) are seconds. `error` is the error's text in one line of 2,000 characters at most; it never
-    holds a secret.
-    """
-
-    number: int
-    at: float
-    elapsed: float
-    error: str = field(converter=bounded)
-    status: int | None = None
-    code: str | None = None
-    request_id: str | None = None
-    waited: float = 0.0
-
-
-@frozen
-class Fault:
-    """One fault of a draft: `path` as in `lines[0].price`, and what is wrong there with its limit."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 def _rebuild(cls: type[InvoicingError], args: tuple[Any, ...], state: dict[str, Any]) -> InvoicingError:
@@ -122,7 +91,7 @@ class TransportError(InvoicingError):
 
 
 class DeadlineError(TransportError):
-    """The whole-call deadline of `RetryPolicy.deadline` ended the call during an attempt."""
+    """The whole-call deadline of `RetryPolicy.deadline` ended the call; the message says what it did then."""
 
     hint = "Raise RetryPolicy.deadline, or look at `attempts` for what took the time."
 
@@ -218,6 +187,25 @@ class ServiceUnavailableError(ApiError):
     """
 
     hint = "Temporary; it was retried as the policy says. Try again later."
+
+
+class ServiceDownError(ServiceUnavailableError):
+    """The service is down, as other calls of the same kind found out, so that this one was not sent.
+
+    Or it asked to wait (Retry-After) for longer than the call may. `since` is when that began, in epoch seconds, and
+    `next_probe` in how many seconds one attempt is made again.
+    """
+
+    sent: Sent = "no"
+    hint = "Try again after `next_probe` seconds; with OutagePolicy(wait=True) a call waits by itself."
+
+    def __init__(self, message: str = "", *, since: float, next_probe: float) -> None:
+        super().__init__(message, status=503)
+        self.since = since
+        self.next_probe = next_probe
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class RateLimitError(ApiError):

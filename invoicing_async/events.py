@@ -12,10 +12,14 @@ __all__ = [
     "AttemptFailed",
     "DocumentSaved",
     "Event",
+    "LimitChanged",
     "Observer",
     "OperationPolled",
+    "Paused",
+    "Probing",
     "RequestStarted",
     "RequestSucceeded",
+    "Resumed",
     "RetryScheduled",
     "UnknownStatus",
 ]
@@ -86,8 +90,53 @@ class UnknownStatus:
     status: str
 
 
+@frozen(kw_only=True)
+class Paused:
+    """The service is down: calls of this operation wait. The first probe goes out in `next_probe` seconds."""
+
+    operation: str
+    store: str
+    next_probe: float
+
+
+@frozen(kw_only=True)
+class Probing:
+    """One attempt is made to find out whether the service is still down."""
+
+    operation: str
+    store: str
+
+
+@frozen(kw_only=True)
+class Resumed:
+    """The service answers again, after `paused` seconds: calls go on, few at first."""
+
+    operation: str
+    store: str
+    paused: float
+
+
+@frozen(kw_only=True)
+class LimitChanged:
+    """From now on `concurrency` calls of this operation may be under way at once."""
+
+    operation: str
+    store: str
+    concurrency: int
+
+
 Event: TypeAlias = (
-    RequestStarted | RequestSucceeded | AttemptFailed | RetryScheduled | DocumentSaved | OperationPolled | UnknownStatus
+    RequestStarted
+    | RequestSucceeded
+    | AttemptFailed
+    | RetryScheduled
+    | DocumentSaved
+    | OperationPolled
+    | UnknownStatus
+    | Paused
+    | Probing
+    | Resumed
+    | LimitChanged
 )
 
 Observer: TypeAlias = Callable[[Event], None]

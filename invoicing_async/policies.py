@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from ._values.validators import count, not_negative, optional, positive
+from ._values.validators import count, flag, not_negative, optional, positive
 
-__all__ = ["Limits", "RetryPolicy", "Timeouts"]
+__all__ = ["Limits", "OutagePolicy", "RetryPolicy", "Timeouts"]
 
 
 @frozen(kw_only=True)
@@ -15,8 +15,9 @@ class RetryPolicy:
 
     `attempts` counts the first one. The wait before attempt n + 1 is drawn evenly from 0 to
     min(`ceiling`, `first` * 2 ** (n - 1)) seconds (full jitter). A Retry-After longer than that is obeyed, also
-    beyond `ceiling`. `deadline` limits the whole call, attempts and waits together, but not the queue of the session's
-    own limits; None for no such limit. A wait that would end after it is not begun: the error is raised at once.
+    beyond `ceiling`. `deadline` bounds the whole call: its wait for a place in the session's limits, its
+    attempts and the waits between; None for no bound. In a batch it stands still while an item waits for its place, and
+    while the service is down. A wait that would end after the deadline is not begun: the error is raised at once.
     """
 
     attempts: int = field(default=5, validator=count)
@@ -56,11 +57,32 @@ class Limits:
 
     `concurrency` calls at most are between their first byte and the end of their body, not counting large documents of
     `OrderDocuments.open` while their readers ask for no more; `per_second` attempts at most begin in a second, evenly
-    spaced; None for no such limit. A batch ends when its first `stop_after` items
-    went wrong for the same cause with no success between, for which it begins with a few; None to go on
-    whatever comes.
+    spaced; None for no such limit. After a quiet time `burst` of them may begin at once. A batch ends when its first
+    `stop_after` items went wrong for the same cause with no success between, for which it begins with a few; None to
+    go on whatever comes. With `adaptive`, the number of calls under way begins low and follows what the service can
+    do, from its refusals and its latency, up to `concurrency`; without, it is `concurrency` at all times.
     """
 
     concurrency: int = field(default=32, validator=count)
     per_second: float | None = field(default=None, validator=optional(positive))
     stop_after: int | None = field(default=5, validator=optional(count))
+    adaptive: bool = field(default=True, validator=flag)
+    burst: int = field(default=1, validator=count)
+
+
+@frozen(kw_only=True)
+class OutagePolicy:
+    """What the calls of one kind do while the service is down.
+
+    After `after` failures for the service's sake (SYS_DEP_503, 429, a gateway's 502, 503 or 504, no connection) with no
+    answer between, calls pause. The first probe goes out about `probe` seconds later, the next ones at twice the
+    distance each, up to `ceiling` seconds; the first answer ends the pause. A batch waits for that, and ends after
+    `patience` seconds of it with what is left not started. A call outside a batch raises `ServiceDownError` at once;
+    with `wait` it waits too, until its deadline.
+    """
+
+    after: int = field(default=20, validator=count)
+    probe: float = field(default=1.0, validator=positive)
+    ceiling: float = field(default=4.0, validator=positive)
+    patience: float = field(default=3600.0, validator=positive)
+    wait: bool = field(default=False, validator=flag)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import vtime

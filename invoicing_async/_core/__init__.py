@@ -14,6 +14,7 @@
 - `error_bodies`: How much of an answer's body is read when it is no success: what an error envelope may need, and no
   more.
 - `exact_json`: JSON read exactly: numbers as decimals, no name twice, no NaN.
+- `fair`: Turns between several, each with a line of its own: pure, without a clock or a loop.
 - `hold`: What an answer that is read on after its call has hold of, and for how long: the inside of `Session.open`.
 - `http`: Requests, responses and transports as this library uses them; quoting of paths.
 - `order_ids`: What an order id may be given as: text, a UUID or a whole number, as a database gives it; inside it is

@@ -33,32 +33,38 @@ class Admission:
         self.preparing = FifoSemaphore(limits.concurrency // PREPARING)
         """Those who may prepare while they wait for a place."""
         self._can_prepare = limits.concurrency > WIDE and limits.per_second is None
-        self._rate = RateLimiter(limits.per_second) if limits.per_second else None
+        self._rate = RateLimiter(limits.per_second, limits.burst) if limits.per_second else None
         self._turn = FifoSemaphore(1)
         self._clock = clock
+
+    @property
+    def ahead(self) -> int:
+        """How many may wait for a place and prepare meanwhile."""
+        return self.preparing.free if self._can_prepare else 0
 
     def try_acquire(self) -> bool:
         """Take a place if nothing has to be waited for, and tell whether it was so."""
         return self._rate is None and self.places.try_acquire()
 
-    async def acquire(self, prepare: Callable[[], Awaitable[None]] | None = None) -> bool:
+    async def acquire(self, prepare: Callable[[], Awaitable[None]] | None = None, *, owner: str = "") -> bool:
         """Wait for a place and for the turn in the rate limit, and tell whether `prepare` was awaited meanwhile.
 
-        It is if all of many places are taken and a place is all that is waited for: few at a time, next in line. What
-        it records as begun waits for its first byte, and a crash leaves it in doubt.
+        Several owners take turns in both, however many wait for each. `prepare` is awaited if all of many places are
+        taken and a place is all that is waited for: few at a time, next in line. What it records as begun waits for its
+        first byte, and a crash leaves it in doubt.
         """
         if prepare is not None and self._can_prepare and not self.places.free:
             await self.preparing.acquire()
             try:
                 await prepare()
-                await self.places.acquire()
+                await self.places.acquire(owner)
             finally:
                 self.preparing.release()
             return True
-        await self.places.acquire()
+        await self.places.acquire(owner)
         try:
             if self._rate is not None:
-                await self._wait_for_turn(self._rate)
+                await self._wait_for_turn(self._rate, owner)
         except BaseException:
             self.places.release()
             raise
@@ -68,10 +74,10 @@ class Admission:
         """Return the place."""
         self.places.release()
 
-    async def _wait_for_turn(self, rate: RateLimiter) -> None:
+    async def _wait_for_turn(self, rate: RateLimiter, owner: str) -> None:
         """Wait for the turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
         clock = self._clock
-        await self._turn.acquire()
+        await self._turn.acquire(owner)
         try:
             now = clock.monotonic()
             wait = rate.wait(now)

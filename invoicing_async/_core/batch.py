@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
@@ -22,7 +22,7 @@ from .ramp import Cause, Ramp, Streak, Verdict
 from .semaphore import FifoSemaphore
 from .tasks import current, started
 
-__all__ = ["Careful", "checked_places", "in_batch", "map_concurrently"]
+__all__ = ["Careful", "checked_places", "in_batch", "map_concurrently", "until_end"]
 
 Outcome = TypeVar("Outcome")
 
@@ -31,7 +31,7 @@ BACKING_OFF = 8
 """Times the concurrency of a batch that may back off while others use their places."""
 
 
-_working: ContextVar[bool] = ContextVar("invoicing_async_batch", default=False)
+_working: ContextVar[_Batch[Any, Any] | None] = ContextVar("invoicing_async_batch", default=None)
 
 
 @frozen
@@ -92,7 +92,14 @@ def checked_places(concurrency: int | None, default: int) -> int:
 
 def in_batch() -> bool:
     """Tell whether a batch's work runs here: a `sleep` may take longer then, since it waits for a place at its end."""
-    return _working.get()
+    return _working.get() is not None
+
+
+async def until_end() -> None:
+    """Let the batch whose work runs here do everything else first. Its many waiting items are not waited for."""
+    batch = _working.get()
+    if batch is not None:
+        await batch.until_end()
 
 
 class _Batch(Generic[Item, Outcome]):
@@ -125,6 +132,8 @@ class _Batch(Generic[Item, Outcome]):
         """Workers at most: one for each place, and one for each item that backs off without a place."""
         self._backing_off: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
+        self._last: list[asyncio.Future[None]] = []
+        """Items that wait until everything else is done."""
 
     async def rest(self) -> AsyncGenerator[Outcome]:
         """Yield what was not begun, then raise what ended the batch."""
@@ -163,6 +172,7 @@ class _Batch(Generic[Item, Outcome]):
         error = None if worker.cancelled() else worker.exception()
         if error is not None:
             self._end(error)
+        self._begin_last()
         self._tell()
 
     def _tell(self) -> None:
@@ -179,7 +189,7 @@ class _Batch(Generic[Item, Outcome]):
                 other.cancel()
 
     async def _worked(self) -> None:
-        _working.set(True)
+        _working.set(self)
         while not self._source.ended:
             if len(self.workers) > self._most:
                 # At once, not when the loop calls `_ended`: others that finish in the same step must not leave as well.
@@ -230,18 +240,55 @@ class _Batch(Generic[Item, Outcome]):
 
     async def _back_off(self, seconds: float) -> None:
         """Wait between two attempts of an item while another item uses its place."""
+        if self._is_crowded:
+            worker = current()
+            self._backing_off.add(worker)
+            try:
+                await self._sleep(seconds)
+            finally:
+                self._backing_off.discard(worker)
+            return
+        await self._give_way(self._sleep(seconds))
+
+    async def until_end(self) -> None:
+        """Wait until every item that is read has finished or waits here too; not at all where too many wait."""
+        if self._is_crowded:
+            return
+        end = asyncio.get_running_loop().create_future()
+        self._last.append(end)
+        try:
+            await self._give_way(self._awaited_end(end))
+        finally:
+            if end in self._last:
+                self._last.remove(end)
+
+    async def _awaited_end(self, end: asyncio.Future[None]) -> None:
+        self._begin_last()
+        await end
+
+    def _begin_last(self) -> None:
+        if self._last and self._source.ended and len(self.workers) <= len(self._last):
+            last, self._last = self._last, []
+            for end in last:
+                if not end.done():
+                    end.set_result(None)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """True if so many wait without a place already that another one keeps its own."""
+        return self._most - self._concurrency >= self._ramp.places * BACKING_OFF
+
+    async def _give_way(self, wait: Awaitable[None]) -> None:
+        """Wait while another item uses this one's place."""
         worker = current()
         self._backing_off.add(worker)
         try:
-            if self._most - self._concurrency >= self._ramp.places * BACKING_OFF:
-                await self._sleep(seconds)
-                return
             self._most += 1
             self.places.release()
             if len(self.workers) < self._most:
                 self.spawn()
             try:
-                await self._sleep(seconds)
+                await wait
             finally:
                 self._most -= 1
             await self.places.acquire()

@@ -7,7 +7,9 @@ taken without an await, as nearly every one of a batch's is, and one given back 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Hashable
+
+from .fair import FairQueue
 
 __all__ = ["FifoSemaphore"]
 
@@ -19,7 +21,7 @@ class FifoSemaphore:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: FairQueue[Hashable, asyncio.Future[None]] = FairQueue()
 
     @property
     def free(self) -> int:
@@ -33,13 +35,13 @@ class FifoSemaphore:
         self._free -= 1
         return True
 
-    async def acquire(self) -> None:
-        """Take a place, waiting for one if need be."""
+    async def acquire(self, owner: Hashable = None) -> None:
+        """Take a place, waiting for one if need be; several owners take turns, however many wait for each."""
         if self._free > 0:
             self._free -= 1
             return
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        self._waiters.push(owner, waiter)
         try:
             await waiter
         except BaseException:
@@ -51,7 +53,7 @@ class FifoSemaphore:
     def release(self) -> None:
         """Return a place: to the first that waits, else to the free ones."""
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(None)
                 return

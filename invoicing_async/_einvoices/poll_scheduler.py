@@ -28,8 +28,10 @@ LATE = 1.0
 class Scheduler:
     """Polls each watched operation until it is terminal. `fatal` tells which errors every other poll would meet too.
 
-    `sleep` waits until the next poll is due; its `SessionError` ends every wait. Several watchers of one operation
-    share its polls: the most eager schedule places the next, and each has its own timeout and budget of errors.
+    `sleep` waits until the next poll is due; its `SessionError` ends every wait. `stood_still` says for how many
+    seconds the service was down so far: polls wait by themselves then, and no wait's time goes on. Several watchers of
+    one operation share its polls: the most eager schedule places the next, and each has its own timeout and budget of
+    errors.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Scheduler:
         fatal: Callable[[Exception], bool],
         on_answer: Callable[[InvoiceRequest, int], None],
         sleep: Callable[[float], Awaitable[None]] | None = None,
+        stood_still: Callable[[], float] = float,
     ) -> None:
         self._poll = poll
         self._clock = clock
@@ -48,6 +51,7 @@ class Scheduler:
         self._fatal = fatal
         self._on_answer = on_answer
         self._sleep = sleep or clock.sleep
+        self._stood_still = stood_still
         self._operations = Operations()
         self._active = 0
         self._timer: asyncio.Task[None] | None = None
@@ -64,16 +68,17 @@ class Scheduler:
         unless the schedule sees to that itself.
         """
         now = self._clock.monotonic()
+        age_now = self._age_now(now)
         operation = self._operations.get(request_id)
         if operation is None:
-            operation = self._operations[request_id] = Operation(request_id, now)
+            operation = self._operations[request_id] = Operation(request_id, age_now)
         elif operation.is_watched_by(watcher):
             return False
-        watch = operation.add(watcher, now)
+        watch = operation.add(watcher, age_now)
         if operation.task is not None:
             return True  # the poll that runs is its first
         floor = max(0.0, operation.not_before - now)
-        wait = operation.next_wait(now, chance=self._clock.random, floor=floor, watches=(watch,))
+        wait = operation.next_wait(age_now, chance=self._clock.random, floor=floor, watches=(watch,))
         if wait is None:
             self._operations.remove_unwatched(operation)
             return True
@@ -144,7 +149,7 @@ class Scheduler:
                     self._set_timer(due, now)
                 return None
             if now - operation.due > LATE:
-                operation.give_up_late(now)
+                operation.give_up_late(self._age_now(now))
                 self._operations.remove_unwatched(operation)
             if operation.watches:
                 return operation
@@ -190,25 +195,31 @@ class Scheduler:
         operation.errors, operation.said = 0, None
         self._on_answer(answer, operation.polls)
         now = self._clock.monotonic()
-        age, done = now - operation.begun, answer.terminal
+        age_now = self._age_now(now)
+        age, done = age_now - operation.begun, answer.terminal
         operation.watches[0].watcher.schedule.learn(operation.last_new, age, done=done)
         if done:
             self._operations.end(operation, answer)
             return
         operation.status, operation.last_new = answer.status, age
-        self._place_again(operation, now, operation.next_wait(now, chance=self._clock.random))
+        self._place_again(operation, now, operation.next_wait(age_now, chance=self._clock.random))
 
     def _failed(self, operation: Operation, error: Exception) -> None:
         if self._fatal(error):
             self._end_all(error)
             return
         now, chance = self._clock.monotonic(), self._clock.random
-        pause = operation.failed(error, now, chance=chance)
+        age_now = self._age_now(now)
+        pause = operation.failed(error, age_now, chance=chance)
         if pause is None:
             self._operations.end(operation, error)
             return
-        wait = operation.next_wait(now, chance=chance, floor=pause.floor, least=pause.least)
+        wait = operation.next_wait(age_now, chance=chance, floor=pause.floor, least=pause.least)
         self._place_again(operation, now, wait)
+
+    def _age_now(self, now: float) -> float:
+        """Return the time by which the waits are as old as they count."""
+        return now - self._stood_still()
 
     def _place_again(self, operation: Operation, now: float, wait: float | None) -> None:
         """Place the next poll, or remove what nobody waits for any more."""

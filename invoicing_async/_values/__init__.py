@@ -2,6 +2,7 @@
 
 - `adaptive_polling`: When to ask again, learned: where the next poll of an operation repays itself, from the polls
   before.
+- `attempts`: What errors carry: the history of a call, and the faults of a draft.
 - `cells`: Text in the cells of a CSV file that a spreadsheet opens: no cell is run as a formula, and each reads back
   as it was.
 - `characters`: Characters that nobody sees, and where a text has one: keys, ids, codes, addresses and secrets must

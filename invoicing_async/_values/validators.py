@@ -23,6 +23,7 @@ __all__ = [
     "count",
     "factor",
     "finite",
+    "flag",
     "header_text",
     "not_negative",
     "optional",
@@ -69,6 +70,7 @@ factor = _must_be("a finite number of 1 or more", lambda value: _is_finite(value
 share = _must_be("a finite number from 0 to 1", lambda value: _is_finite(value) and 0 <= value <= 1)
 count = _must_be("a whole number of 1 or more", lambda value: _is_whole(value) and value >= 1)
 whole = _must_be("a whole number of 0 or more", lambda value: _is_whole(value) and value >= 0)
+flag = _must_be("True or False", lambda value: isinstance(value, bool))
 printable = _must_be(
     "printable text that is not empty", lambda value: isinstance(value, str) and value != "" and value.isprintable()
 )

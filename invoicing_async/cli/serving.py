@@ -1,4 +1,4 @@
-"""Both services in miniature on real ports of this machine, for `sandbox` and `demo`."""
+"""The sandbox on real ports of this machine, for `sandbox` and `demo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from attrs import frozen
 
 from ..sandbox import Sandbox
-from ..transport import serve
 from .exits import CommandError
 from .input.settings import DOCUMENTS, INVOICES
 
@@ -31,8 +30,8 @@ async def served(
     sandbox: Sandbox, *, host: str = "127.0.0.1", documents_port: int = 0, invoices_port: int = 0
 ) -> AsyncIterator[Served]:
     """Serve both services while the block runs; port 0 takes a free one. Raises `CommandError` for a taken port."""
-    documents = serve(sandbox, base_path=DOCUMENTS_PATH, host=host, port=documents_port)
-    invoices = serve(sandbox, base_path=INVOICES_PATH, host=host, port=invoices_port)
+    documents = sandbox.serve(base_path=DOCUMENTS_PATH, host=host, port=documents_port)
+    invoices = sandbox.serve(base_path=INVOICES_PATH, host=host, port=invoices_port)
     async with AsyncExitStack() as stack:
         try:
             where = Served(await stack.enter_async_context(documents), await stack.enter_async_context(invoices))

@@ -25,7 +25,10 @@ from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
 from ..session import Session, Sleep
 
-__all__ = ["Calls", "Endpoints"]
+__all__ = ["STATUS", "Calls", "Endpoints"]
+
+STATUS = "invoice_status"
+"""The operation of a poll."""
 
 _JSON = {"Accept": "application/json"}
 
@@ -102,15 +105,23 @@ class Calls:
     def status(
         self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None
     ) -> Coroutine[Any, Any, InvoiceRequest]:
-        """Ask once what became of a request; `seconds` bound a poll, which is not repeated by itself."""
+        """Ask once what became of a request; `seconds` bound a poll, which is not repeated by itself.
+
+        A poll waits while the service is down.
+        """
         request = Request(
             method=self._endpoints.status_method,
             path=self._endpoints.status.format(request_id),
             headers=_JSON,
-            operation="invoice_status",
+            operation=STATUS,
         )
         retry = retry if seconds is None else _one_poll(seconds)
-        return self.session.call(request, partial(self._read, request_id=request_id), retry=retry)
+        read = partial(self._read, request_id=request_id)
+        return self.session.call(request, read, retry=retry, patient=seconds is not None)
+
+    def stood_still(self) -> float:
+        """Return for how many seconds polls could not be made so far: no wait's time goes on meanwhile."""
+        return self.session.governor.gate("", STATUS, self.session.store).stood_still()
 
     def exportation(self, invoice_id: str, kind: str) -> Request:
         """Return the request for the link of a document."""

@@ -56,6 +56,7 @@ class AsyncInvoices(Feature):
             concurrency=session.limits.concurrency,
             fatal=session.ends_batch,
             on_answer=PollObserver(session).on_answer,
+            stood_still=self._calls.stood_still,
             sleep=session.sleep,
         )
 

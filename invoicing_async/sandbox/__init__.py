@@ -1,18 +1,19 @@
-"""The two services of the README in miniature: a `Transport` that answers as they do, and fails as it is told.
+"""The two services of the README as a local stand-in: a `Transport` that answers as they do, and fails as it is told.
 
-Used in-process without a socket, or served on a port with `_transport.server.serve`. It has its own mind: it verifies
-what arrives with `_core.signing.verify` and knows nothing of the session. Every answer is drawn from the seed and the
-ids in the request, so the same requests get the same answers in any order and at any concurrency. Service A is
-in `sandbox.orders`, service B in `sandbox.einvoices`, what they share in `sandbox._world`, the answers of a
-script in `sandbox._answers`.
+Used in-process without a socket, or served on a port with `Sandbox.serve`. It shares no code with
+the session: it verifies what arrives with `_core.signing.verify`. Every answer is drawn from the seed and the ids in
+the request, so the same requests get the same answers in any order and at any concurrency. Service A is in
+`sandbox._orders`, service B in `sandbox._einvoices`, what they share in `sandbox._shared`, the answers of a script in
+`sandbox._answers`. Faults that come and go are values, in `sandbox._service_faults` and `sandbox._wire_faults`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from ssl import SSLContext
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
@@ -38,32 +39,55 @@ from ._answers import (
     Unavailable,
 )
 from ._einvoices import Created, Einvoices
+from ._faults import FAULT_KINDS, Fault, InFlight, SampledFault
+from ._injection import InjectedFaults, ServiceClock
 from ._orders import Orders
-from ._world import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, World
+from ._port import listening
+from ._routes import Endpoint, endpoints
+from ._service_faults import Capacity, ClockSkew, NeverDone, Outage, Random503, StoreRate, TooManyRequests
+from ._shared import ALLOWED_SUBSTATUSES, Call, Dice, Faults, Operation, SandboxCredentials, SandboxSettings, Shared
+from ._wire_faults import ConnectionReset, Drip, GatewayTimeout, LostAnswer, Silence, Truncation, UnendedBody
 
 __all__ = [
     "ALLOWED_SUBSTATUSES",
+    "FAULT_KINDS",
     "Answer",
+    "Capacity",
+    "ClockSkew",
+    "ConnectionReset",
     "Created",
+    "Drip",
     "DropBeforeAnswer",
     "Endless",
+    "Fault",
     "Faults",
+    "GatewayTimeout",
     "Genuine",
     "Hang",
     "JsonUnder200",
     "LogEntry",
+    "LostAnswer",
+    "NeverDone",
     "NotEligible",
     "NotPdf",
     "Operation",
+    "Outage",
+    "Random503",
     "RateLimited",
     "Reset",
+    "SampledFault",
     "Sandbox",
     "SandboxCredentials",
     "SandboxSettings",
     "Scripted",
+    "Silence",
     "Slow",
+    "StoreRate",
+    "TooManyRequests",
     "Truncated",
+    "Truncation",
     "Unavailable",
+    "UnendedBody",
     "demo_orders",
 ]
 
@@ -105,85 +129,45 @@ def demo_orders(n: int, *, seed: int = 0) -> tuple[str, ...]:
 
 
 @frozen
-class _Endpoint:
-    """One operation: where it is, who may call it, what a stranger is told, what it does."""
-
-    operation: Operation
-    method: str
-    pattern: re.Pattern[str]
-    objection: Callable[[Call], str]
-    refuse: Callable[[Call], Reply]
-    handle: Callable[[Call], Reply]
-
-
-def _endpoints(orders: Orders, invoices: Einvoices) -> tuple[_Endpoint, ...]:
-    at = re.compile
-    bearer = (invoices.objection, invoices.refuse)
-    return (
-        _Endpoint(
-            Operation.DOCUMENT,
-            "POST",
-            at(r"/partner/stores/orders/([^/]+)/documents/invoice"),
-            orders.objection,
-            orders.refuse,
-            orders.document,
-        ),
-        _Endpoint(
-            Operation.TOKEN,
-            "POST",
-            at(r"/v2/oauth/token"),
-            invoices.client_objection,
-            invoices.refuse_client,
-            invoices.token,
-        ),
-        _Endpoint(Operation.SUBMIT, "POST", at(r"/v2/ob/invoices"), *bearer, invoices.submit),
-        _Endpoint(Operation.STATUS, "POST", at(r"/v2/ob/invoices/by-request-id/([^/]+)"), *bearer, invoices.status),
-        _Endpoint(Operation.EXPORT, "POST", at(r"/v2/ob/invoices/([^/]+)/export"), *bearer, invoices.export),
-        _Endpoint(
-            Operation.FILE,
-            "GET",
-            at(r"(?:/.*)?/files/([^/]+)\.(pdf|xml)"),
-            invoices.file_objection,
-            invoices.refuse_file,
-            invoices.file,
-        ),
-    )
-
-
-@frozen
 class _Stage:
-    """The services behind one scripted answer."""
+    """What one scripted answer may use of the services."""
 
-    world: World
+    shared: Shared
     call: Call
     handle: Callable[[Call], Reply]
 
     @property
     def clock(self) -> Clock:
-        return self.world.clock
+        return self.shared.clock
 
     def genuine(self) -> Reply:
         return self.handle(self.call)
 
     def unavailable(self, status: int | None = None) -> Reply:
-        return self.world.unavailable(self.call, status)
+        return self.shared.unavailable(self.call, status)
 
     def not_eligible(self, status: int | None = None) -> Reply:
-        return self.world.not_eligible(self.call, status)
+        return self.shared.not_eligible(self.call, status)
 
     def rate_limited(self, retry_after: str | None) -> Reply:
-        return self.world.rate_limited(self.call, retry_after)
+        return self.shared.rate_limited(self.call, retry_after)
 
 
 class Sandbox:
-    """Both services as one `Transport`.
+    """Both services as one `Transport`, which `inject` makes misbehave.
 
+    `faults` are what befalls certain ids, `inject` faults that are in force for certain times; see `Sandbox.inject`.
     `log` holds the latest requests, `counts` how many there were of each (operation, status), `in_flight` how
     many are between arrival and the end of their body, `peak` the most there were. One event loop at a time.
     """
 
     def __init__(
-        self, settings: SandboxSettings | None = None, *, faults: Faults | None = None, clock: Clock | None = None
+        self,
+        settings: SandboxSettings | None = None,
+        *,
+        faults: Faults | None = None,
+        inject: Iterable[Fault] = (),
+        clock: Clock | None = None,
     ) -> None:
         self.settings = settings or SandboxSettings()
         self.clock: Clock = clock or RealClock()
@@ -191,10 +175,13 @@ class Sandbox:
         self.counts: Counter[tuple[Operation, int | None]] = Counter()
         self.in_flight = 0
         self.peak = 0
-        self._world = World(self.settings, faults or Faults(), self.clock, Dice(self.settings.seed))
-        self._einvoices = Einvoices(self._world)
-        self._endpoints = _endpoints(Orders(self._world), self._einvoices)
+        self._injected = InjectedFaults()
+        service_clock = ServiceClock(self.clock, self._injected.skew)
+        self._shared = Shared(self.settings, faults or Faults(), service_clock, Dice(self.settings.seed))
+        self._einvoices = Einvoices(self._shared)
+        self._endpoints = endpoints(Orders(self._shared), self._einvoices)
         self._scripts: dict[str, deque[Scripted]] = {}
+        self.inject(*inject)
 
     def __repr__(self) -> str:
         return f"Sandbox(seed={self.settings.seed}, {self.counts.total()} requests)"
@@ -202,7 +189,7 @@ class Sandbox:
     @property
     def faults(self) -> Faults:
         """What goes wrong."""
-        return self._world.faults
+        return self._shared.faults
 
     @property
     def credentials(self) -> SandboxCredentials:
@@ -230,31 +217,70 @@ class Sandbox:
         """Refuse every token issued so far, as a service that restarted would."""
         self._einvoices.revoke()
 
+    def inject(self, *faults: Fault) -> None:
+        """Put these faults in force from now, in the place of all that were; none ends them.
+
+        A call meets them in this order, the first one first: one that answers keeps it from the others and from the
+        service. Raises `ValueError` for the same fault twice.
+        """
+        self._injected.put(faults, self._shared)
+
+    @property
+    def injected(self) -> Mapping[Fault, Counter[str]]:
+        """What each fault in force did so far, how often; its class says what it counts."""
+        return self._injected.counts
+
     @asynccontextmanager
     async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
         """Answer one request. Raises `TransportError` where a fault says so."""
+        self._injected.connect()
         exchange.leave()
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
-            yield await self._answer(request)
+            with ExitStack() as ended:
+                yield await self._answer(request, ended)
         finally:
             self.in_flight -= 1
 
     async def close(self) -> None:
         """Nothing is held open."""
 
-    async def _answer(self, request: Request) -> Response:
+    @asynccontextmanager
+    async def serve(
+        self, *, base_path: str = "", host: str = "127.0.0.1", port: int = 0, ssl: SSLContext | None = None
+    ) -> AsyncIterator[str]:
+        """Serve both services on a real port while the block runs, and return its base URL; port 0 takes a free one.
+
+        Faults are real on it: what is reset ends with a TCP reset, what is truncated with a closed connection, and
+        while connections are refused nobody listens. Raises `OSError` for a port that is taken.
+        """
+        async with listening(self, self._injected, base_path=base_path, host=host, port=port, ssl=ssl) as url:
+            yield url
+
+    async def _answer(self, request: Request, ended: ExitStack) -> Response:
         call, handle = self._received(request)
+        flight = InFlight(call, self.clock.monotonic(), ended)
         status: int | None = None
         try:
-            answer = await self._next_scripted(call).play(_Stage(self._world, call, handle))
-            status = answer.status
+            reply = await self._injected.answer(flight, partial(self._genuine, call, handle))
+            self._injected.connect(sent=True)
+            status = reply.status
         finally:
             self._note(call, status)
         if self.settings.latency:
             await self.clock.sleep(self.settings.latency)
-        return answer
+        return reply
+
+    async def _genuine(self, call: Call, handle: Callable[[Call], Reply]) -> Reply:
+        """Answer as the next of a script says, or as the services do."""
+        scripts = (self._scripts.get(key) for key in (call.path, call.subject, call.operation.value))
+        script = next(filter(None, scripts), None)
+        scripted: Scripted = script.popleft() if script else Genuine()
+        answer = await scripted.play(_Stage(self._shared, call, handle))
+        if isinstance(answer, Reply):
+            return answer
+        return Reply(status=answer.status, headers=answer.headers, stream=lambda _: answer.chunks())
 
     def _received(self, request: Request) -> tuple[Call, Callable[[Call], Reply]]:
         """Decide what is asked for and by whom, on arrival."""
@@ -267,29 +293,16 @@ class Sandbox:
                 call = evolve(call, operation=endpoint.operation, ids=ids)
                 call = evolve(call, objection=endpoint.objection(call))
                 return call, self._handler(endpoint, call)
-        return call, self._unknown
+        nothing = "There is nothing at this path"
+        return call, partial(self._shared.refused, status=404, code="SANDBOX_404", message=nothing)
 
-    def _handler(self, endpoint: _Endpoint, call: Call) -> Callable[[Call], Reply]:
+    def _handler(self, endpoint: Endpoint, call: Call) -> Callable[[Call], Reply]:
         if call.request.method != endpoint.method:
-            return self._wrong_method
+            return partial(self._shared.refused, status=405, code="SANDBOX_405", message="This path has another method")
         if call.media_type == "application/octet-stream":
-            return self._wrong_media
+            message = "application/octet-stream is never asked for"
+            return partial(self._shared.refused, status=415, code="SANDBOX_415", message=message)
         return endpoint.refuse if call.objection else endpoint.handle
-
-    def _unknown(self, call: Call) -> Reply:
-        return self._world.refused(call, 404, "SANDBOX_404", "There is nothing at this path")
-
-    def _wrong_method(self, call: Call) -> Reply:
-        return self._world.refused(call, 405, "SANDBOX_405", "This path has another method")
-
-    def _wrong_media(self, call: Call) -> Reply:
-        return self._world.refused(call, 415, "SANDBOX_415", "application/octet-stream is never asked for")
-
-    def _next_scripted(self, call: Call) -> Scripted:
-        for key in (call.path, call.subject, call.operation.value):
-            if script := self._scripts.get(key):
-                return script.popleft()
-        return Genuine()
 
     def _note(self, call: Call, status: int | None) -> None:
         self.counts[call.operation, status] += 1

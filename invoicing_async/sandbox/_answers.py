@@ -7,7 +7,8 @@ a port the same error cuts the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from attrs import Factory, evolve, field, frozen
@@ -18,7 +19,9 @@ from .._values.validators import count, not_negative
 from ..errors import ProtocolError, TransportError
 
 __all__ = [
+    "CHUNK",
     "Answer",
+    "CutError",
     "DropBeforeAnswer",
     "Endless",
     "Genuine",
@@ -34,6 +37,10 @@ __all__ = [
     "Stage",
     "Truncated",
     "Unavailable",
+    "broken_off",
+    "cut",
+    "endless",
+    "silence",
 ]
 
 CHUNK = 65_536
@@ -59,20 +66,20 @@ class Reply:
     stream: Stream = field(default=_whole, repr=False)
 
     def header(self, name: str) -> str | None:
-        """The first value of a header, by its name in any case; None if absent."""
+        """Return the first value of a header, by its name in any case; None if absent."""
         wanted = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == wanted), None)
 
     def arrived(self) -> bytes | None:
-        """None: a body in miniature comes piece by piece, so that every fault may break it."""
+        """Return None: the body arrives piece by piece, so that every fault may break it off."""
         return None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives. Raises `TransportError` where a fault breaks it off."""
+        """Return the body as it arrives. Raises `TransportError` where a fault breaks it off."""
         return self.stream(self.body)
 
     async def read(self, limit: int) -> bytes:
-        """The whole body. Raises `ProtocolError` beyond `limit` bytes."""
+        """Return the whole body. Raises `ProtocolError` beyond `limit` bytes."""
         parts: list[bytes] = []
         size = 0
         async for chunk in self.chunks():
@@ -97,7 +104,7 @@ class Stage(Protocol):
         """The clock that the services go by."""
 
     def genuine(self) -> Reply:
-        """Process the request as the service would, with all its effects, and give its answer."""
+        """Process the request as the service would, with all its effects, and return its answer."""
 
     def unavailable(self, status: int | None = None) -> Reply:
         """Return the SYS_DEP_503 answer."""
@@ -206,6 +213,10 @@ class Truncated:
         return evolve(whole, body=whole.body[: -self.missing])
 
 
+class CutError(TransportError):
+    """The connection is cut at once, by a TCP reset where there is a port; any other `TransportError` closes it."""
+
+
 @frozen(kw_only=True)
 class Reset:
     """The connection is cut.
@@ -219,13 +230,8 @@ class Reset:
     async def play(self, stage: Stage) -> Reply:
         """Raise at once, or answer with a body that raises."""
         if self.after is None:
-            raise TransportError("the sandbox cut the connection")
-        return evolve(stage.genuine(), stream=self._cut)
-
-    async def _cut(self, body: bytes) -> AsyncIterator[bytes]:
-        if self.after:
-            yield body[: self.after]
-        raise TransportError("the sandbox cut the connection within the body")
+            raise CutError("the sandbox cut the connection")
+        return broken_off(stage.genuine(), self.after, partial(cut, "the sandbox cut the connection within the body"))
 
 
 @frozen
@@ -246,14 +252,7 @@ class Endless:
 
     async def play(self, stage: Stage) -> Reply:
         """Answer without processing the request."""
-        return Reply(headers={"Content-Type": PDF}, body=b"%PDF-1.7\n", stream=self._endless)
-
-    async def _endless(self, body: bytes) -> AsyncIterator[bytes]:
-        yield body
-        filler = b"%" * self.chunk
-        while True:
-            await asyncio.sleep(0)
-            yield filler
+        return Reply(headers={"Content-Type": PDF}, body=b"%PDF-1.7\n", stream=partial(endless, size=self.chunk))
 
 
 @frozen
@@ -287,14 +286,39 @@ class Hang:
     async def play(self, stage: Stage) -> Reply:
         """Wait for ever, or answer with a body that does."""
         if self.after is None:
-            await _for_ever()
-        return evolve(stage.genuine(), stream=self._stuck)
-
-    async def _stuck(self, body: bytes) -> AsyncIterator[bytes]:
-        if self.after:
-            yield body[: self.after]
-        await _for_ever()
+            await silence()
+        return broken_off(stage.genuine(), self.after or 0, silence)
 
 
-async def _for_ever() -> None:
+def broken_off(whole: Reply, size: int, end: Callable[[], Awaitable[None]]) -> Reply:
+    """Return an answer that sends `size` bytes of its body, or all of a shorter one, and goes on with `end`."""
+
+    async def first_bytes(body: bytes) -> AsyncIterator[bytes]:
+        left = size
+        async for chunk in whole.stream(body):
+            if left > 0:
+                yield chunk[:left]
+            left -= len(chunk)
+            if left <= 0:
+                break
+        await end()
+
+    return evolve(whole, stream=first_bytes)
+
+
+async def cut(message: str) -> None:
+    """Raise `CutError`."""
+    raise CutError(message)
+
+
+async def silence() -> None:
+    """Wait until the caller gives up."""
     await asyncio.get_running_loop().create_future()
+
+
+async def endless(body: bytes, *, size: int) -> AsyncGenerator[bytes]:
+    """Yield a body and then comments of a PDF for ever, of `size` bytes each."""
+    yield body
+    while True:
+        await asyncio.sleep(0)
+        yield b"%" * size

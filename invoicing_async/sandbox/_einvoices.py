@@ -18,7 +18,7 @@ from ..models import AuthorityStatus, RequestStatus
 from . import _pdf_page
 from ._answers import Reply, reply
 from ._schema import Shape, line_amount, parse, total
-from ._world import Call, World, file_reply, iso, json_reply
+from ._shared import Call, Shared, file_reply, iso, json_reply
 
 __all__ = ["Created", "Einvoices"]
 
@@ -61,7 +61,7 @@ class _Progress:
 class Einvoices:
     """Service B: asynchronous e-invoices (README B)."""
 
-    world: World
+    shared: Shared
     created: dict[str, Created] = field(factory=dict, init=False)
     _progress: dict[str, _Progress] = field(factory=dict, init=False)
     _invoices: dict[str, _Progress] = field(factory=dict, init=False)
@@ -72,7 +72,7 @@ class Einvoices:
 
     @_shape.default
     def _make_shape(self) -> Shape:
-        settings = self.world.settings
+        settings = self.shared.settings
         return Shape(names=settings.names, extra=settings.extra_fields, nested=settings.nested_submit_to_tax)
 
     def objection(self, call: Call) -> str:
@@ -80,9 +80,9 @@ class Einvoices:
         scheme, _, token = (call.headers.get("authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             return "no bearer token"
-        if token == self.world.settings.credentials.token:
+        if token == self.shared.settings.credentials.token:
             return ""
-        return "" if self._tokens.get(token, 0.0) > self.world.clock.monotonic() else "the token is unknown or expired"
+        return "" if self._tokens.get(token, 0.0) > self.shared.clock.monotonic() else "the token is unknown or expired"
 
     def refuse(self, call: Call) -> Reply:
         """Answer a caller who was not accepted: the document gives no body (README B.1)."""
@@ -90,7 +90,7 @@ class Einvoices:
 
     def client_objection(self, call: Call) -> str:
         """Say why the client of a token request is not accepted; empty if it is."""
-        known = self.world.settings.credentials
+        known = self.shared.settings.credentials
         pair = f"{quote_plus(known.client_id)}:{quote_plus(known.client_secret)}"
         right = "Basic " + b64encode(pair.encode()).decode()
         return "" if call.headers.get("authorization") == right else "the client is not known"
@@ -101,25 +101,23 @@ class Einvoices:
 
     def token(self, call: Call) -> Reply:
         """Issue a token (README B.4); errors are those of RFC 6749 section 5.2."""
-        problem = self._token_problem(call)
+        settings, now = self.shared.settings, self.shared.clock.monotonic()
+        form = parse_qs(call.request.body.decode("utf-8", "replace"), keep_blank_values=True)
+        problem = ""
+        if call.media_type != "application/x-www-form-urlencoded" or any(len(values) > 1 for values in form.values()):
+            problem = "invalid_request"
+        elif form.get("grant_type") != ["client_credentials"]:
+            problem = "unsupported_grant_type"
+        elif form.get("tenant_connection_code") != [settings.credentials.tenant_connection_code]:
+            problem = "invalid_grant"
         if problem:
             return json_reply({"error": problem}, status=400)
-        settings, now = self.world.settings, self.world.clock.monotonic()
         self._issued += 1
-        token = "sbx_" + self.world.dice.digest("token", self._issued).hex()
+        token = "sbx_" + self.shared.dice.digest("token", self._issued).hex()
         self._tokens = {kept: until for kept, until in self._tokens.items() if until > now}
         self._tokens[token] = now + settings.token_lifetime
         lifetime = {"expires_in": int(settings.token_lifetime)} if settings.announce_lifetime else {}
         return json_reply({"access_token": token, "token_type": "Bearer", **lifetime})
-
-    def _token_problem(self, call: Call) -> str:
-        form = parse_qs(call.request.body.decode("utf-8", "replace"), keep_blank_values=True)
-        if call.media_type != "application/x-www-form-urlencoded" or any(len(values) > 1 for values in form.values()):
-            return "invalid_request"
-        if form.get("grant_type") != ["client_credentials"]:
-            return "unsupported_grant_type"
-        right = form.get("tenant_connection_code") == [self.world.settings.credentials.tenant_connection_code]
-        return "" if right else "invalid_grant"
 
     def revoke(self) -> None:
         """Forget every token that was issued."""
@@ -131,14 +129,14 @@ class Einvoices:
         if call.media_type != "application/json":
             faults = ("Content-Type: must be application/json", *faults)
         if faults:
-            return self.world.refused(call, 400, "VALIDATION_001", "The request is not valid", faults=faults)
+            return self.shared.refused(call, 400, "VALIDATION_001", "The request is not valid", faults=faults)
         progress = self._create(call)
-        if self.world.dice.chance("lost", progress.created.request_id) < self.world.faults.lost_share:
+        if self.shared.dice.chance("lost", progress.created.request_id) < self.shared.faults.lost_share:
             raise TransportError("the sandbox lost the answer")
         return self._state(progress, with_data=False)
 
     def _create(self, call: Call) -> _Progress:
-        dice, faults, body = self.world.dice, self.world.faults, call.request.body
+        dice, faults, body = self.shared.dice, self.shared.faults, call.request.body
         digest = sha256(body).digest()
         self._bodies[digest] += 1
         request_id = dice.uuid("request", digest, self._bodies[digest])
@@ -146,7 +144,7 @@ class Einvoices:
         created = Created(
             request_id=request_id,
             invoice_id=dice.uuid("invoice", request_id),
-            at=call.at,
+            at=self.shared.clock.now(),
             body=body,
             outcome=RequestStatus.FAILED if failed else RequestStatus.SUCCESS,
         )
@@ -156,25 +154,25 @@ class Einvoices:
         return progress
 
     def _planned(self, created: Created) -> _Progress:
-        dice, faults, request_id = self.world.dice, self.world.faults, created.request_id
+        dice, faults, request_id = self.shared.dice, self.shared.faults, created.request_id
         exports = dice.between(*faults.exports_until_done, "exports", request_id)
         if faults.seconds_until_done is None:
             polls = dice.between(*faults.polls_until_done, "polls", request_id)
             return _Progress(created, ready_at=float("-inf"), polls_left=polls, exports_left=exports)
         least, most = faults.seconds_until_done
-        ready_at = self.world.clock.monotonic() + least + (most - least) * dice.chance("seconds", request_id)
+        ready_at = self.shared.clock.monotonic() + least + (most - least) * dice.chance("seconds", request_id)
         return _Progress(created, ready_at=ready_at, polls_left=0, exports_left=exports)
 
     def status(self, call: Call) -> Reply:
         """Tell how far a request is (README B.2)."""
         progress = self._progress.get(call.subject)
         if progress is None:
-            return self.world.refused(call, 404, "REQUEST_404", "No such request", id=call.subject)
+            return self.shared.refused(call, 404, "REQUEST_404", "No such request", id=call.subject)
         progress.polls_left -= 1
         return self._state(progress, with_data=True)
 
     def _state(self, progress: _Progress, *, with_data: bool) -> Reply:
-        status = progress.status(self.world.clock.monotonic())
+        status = progress.status(self.shared.clock.monotonic())
         content: dict[str, Any] = {"request_id": progress.created.request_id, "status": status.value}
         if with_data and status is RequestStatus.SUCCESS:
             content["data"] = _data(progress.created)
@@ -184,27 +182,24 @@ class Einvoices:
         """Build a finished invoice's document and give its link (README B.3)."""
         form = parse_qs(call.request.query).get("format", [""])[0]
         if form not in {"pdf", "xml"}:
-            return self.world.refused(call, 400, "VALIDATION_001", "format must be pdf or xml")
+            return self.shared.refused(call, 400, "VALIDATION_001", "format must be pdf or xml")
         progress = self._finished(call.subject)
         if progress is None:
-            return self.world.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
+            return self.shared.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
         progress.exports_left -= 1
         if progress.exports_left >= 0:
             return json_reply({"download_url": "", "status": "BUILDING"})
-        return json_reply({"download_url": self._link(call, form), "status": "DONE"})
+        base = self.shared.settings.files_url or call.request.base_url or NOWHERE + self.shared.settings.base_path
+        link = f"{base}/files/{call.subject}.{form}?key={self._file_key(call.subject, form)}"
+        return json_reply({"download_url": link, "status": "DONE"})
 
     def _finished(self, invoice_id: str) -> _Progress | None:
         progress = self._invoices.get(invoice_id)
-        done = progress is not None and progress.status(self.world.clock.monotonic()) is RequestStatus.SUCCESS
+        done = progress is not None and progress.status(self.shared.clock.monotonic()) is RequestStatus.SUCCESS
         return progress if done else None
 
-    def _link(self, call: Call, form: str) -> str:
-        settings = self.world.settings
-        base = settings.files_url or call.request.base_url or NOWHERE + settings.base_path
-        return f"{base}/files/{call.subject}.{form}?key={self._file_key(call.subject, form)}"
-
     def _file_key(self, invoice_id: str, form: str) -> str:
-        return self.world.dice.digest("file", invoice_id, form).hex()[:32]
+        return self.shared.dice.digest("file", invoice_id, form).hex()[:32]
 
     def file_objection(self, call: Call) -> str:
         """Say why a download link is not accepted; empty if it is."""
@@ -213,20 +208,20 @@ class Einvoices:
 
     def refuse_file(self, call: Call) -> Reply:
         """Answer a link that was not given out."""
-        return self.world.refused(call, 403, "FILE_403", call.objection)
+        return self.shared.refused(call, 403, "FILE_403", call.objection)
 
     def file(self, call: Call) -> Reply:
         """Send the document behind a link."""
         progress = self._finished(call.subject)
         if progress is None:
-            return self.world.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
+            return self.shared.refused(call, 404, "INVOICE_404", "No such invoice", id=call.subject)
         form, created = call.ids[1], progress.created
         body = _pdf_page.render(_invoice_sheet(created)) if form == "pdf" else _invoice_xml(created)
         return file_reply(body, f"{created.invoice_id}.{form}", form)
 
 
 def _data(created: Created) -> dict[str, Any]:
-    """The invoice as service B shows it once it is made."""
+    """Return the invoice as service B shows it once it is made."""
     content = created.content
     invoice = content["invoice_data"]
     issued = iso(created.at)

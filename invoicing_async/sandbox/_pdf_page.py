@@ -28,7 +28,7 @@ _BLANK = "@" * (2 * NUMBER_LIMIT)
 _MARKS = (0x300, 0x36F)
 """The block of combining marks that NFKD sets apart from their letters."""
 INK = (33, 37, 41)
-PAPER = (255, 255, 255)
+WHITE = (255, 255, 255)
 BRAND = (22, 78, 99)
 SHADE = (236, 244, 247)
 PALE = (120, 130, 138)
@@ -56,7 +56,7 @@ class SheetLine:
 
 @frozen(kw_only=True, cache_hash=True)
 class Sheet:
-    """What stands on the page. Amounts are in `currency`; the total is the lines' sum plus `tax`."""
+    """What the page says. Amounts are in `currency`; the total is the lines' sum plus `tax`."""
 
     number: str
     issued: datetime
@@ -86,9 +86,16 @@ def render(sheet: Sheet, *, compress: bool = True) -> bytes:
     pdf.set_title("Invoice")
     pdf.set_auto_page_break(True, margin=25)
     pdf.add_page()
-    for draw in (_head, _parties, _table, _totals):
+    for draw in (_head, _parties, _table):
         draw(pdf, sheet)
-    _foot(pdf)
+    pdf.ln(4)
+    for name, value in (("Net", sheet.net), ("Tax", sheet.tax)):
+        _row(pdf, ("", "", name, money(value)), height=7)
+    pdf.set_font("Helvetica", "B", 11)
+    _row(pdf, ("", "", f"Total {sheet.currency}", money(_EXACT.add(sheet.net, sheet.tax))), height=10)
+    pdf.set_auto_page_break(False)
+    pdf.set_xy(15, -20)
+    _write(pdf, "Made by the invoicing-async sandbox. Not a tax document.", size=8, color=PALE)
     return bytes(pdf.output())
 
 
@@ -98,18 +105,15 @@ def stamp(sheet: Sheet, number: str) -> bytes:
     The number takes the place of a blank of the same length in an uncompressed page, so every offset in the
     file stays right.
     """
-    return _escaped(number).ljust(len(_BLANK)).encode("latin-1").join(_parts(sheet))
+    plain = "".join(char if char.isprintable() else "?" for char in _latin(number)[:NUMBER_LIMIT])
+    # As it stands inside a PDF string (ISO 32000-1, 7.3.4.2).
+    escaped = plain.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
+    return escaped.ljust(len(_BLANK)).encode("latin-1").join(_parts(sheet))
 
 
 @lru_cache(maxsize=KEPT_SHEETS)
 def _parts(sheet: Sheet) -> tuple[bytes, ...]:
     return tuple(render(evolve(sheet, number=_BLANK), compress=False).split(_BLANK.encode()))
-
-
-def _escaped(text: str) -> str:
-    """Write text as it stands inside a PDF string (ISO 32000-1, 7.3.4.2)."""
-    plain = "".join(char if char.isprintable() else "?" for char in _latin(text)[:NUMBER_LIMIT])
-    return plain.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
 
 
 def money(value: Decimal) -> str:
@@ -139,8 +143,8 @@ def _head(pdf: FPDF, sheet: Sheet) -> None:
     pdf.set_fill_color(*BRAND)
     pdf.rect(0, 0, pdf.w, 34, style="F")
     pdf.set_xy(15, 9)
-    _write(pdf, "INVOICE", size=24, bold=True, color=PAPER)
-    _write(pdf, sheet.number, size=10, color=PAPER)
+    _write(pdf, "INVOICE", size=24, bold=True, color=WHITE)
+    _write(pdf, sheet.number, size=10, color=WHITE)
     pdf.set_xy(15, 42)
     for name, value in (("Issued", f"{sheet.issued:%Y-%m-%d}"), *sheet.facts):
         _write(pdf, f"{name}: {value}", size=9, color=PALE)
@@ -162,21 +166,17 @@ def _parties(pdf: FPDF, sheet: Sheet) -> None:
 def _row(pdf: FPDF, texts: Iterable[str], *, height: float = 8, fill: bool = False) -> None:
     pdf.set_x(15)
     for text, (width, align) in zip(texts, COLUMNS, strict=True):
-        pdf.cell(width, height, _fitting(pdf, _latin(text), width), align=align, fill=fill)
+        fitting = _latin(text)
+        while fitting and pdf.get_string_width(fitting) > width - 2:
+            fitting = fitting[: int(len(fitting) * 0.9)]
+        pdf.cell(width, height, fitting, align=align, fill=fill)
     pdf.ln(height)
-
-
-def _fitting(pdf: FPDF, text: str, width: float) -> str:
-    room = width - 2
-    while text and pdf.get_string_width(text) > room:
-        text = text[: int(len(text) * 0.9)]
-    return text
 
 
 def _table(pdf: FPDF, sheet: Sheet) -> None:
     pdf.set_font("Helvetica", "B", 9)
     pdf.set_fill_color(*BRAND)
-    pdf.set_text_color(*PAPER)
+    pdf.set_text_color(*WHITE)
     _row(pdf, ("Description", "Quantity", f"Price ({sheet.currency})", f"Amount ({sheet.currency})"), fill=True)
     pdf.set_font("Helvetica", "", 9)
     pdf.set_fill_color(*SHADE)
@@ -184,17 +184,3 @@ def _table(pdf: FPDF, sheet: Sheet) -> None:
     for position, line in enumerate(sheet.lines):
         texts = (line.text, f"{line.quantity:,f}", money(line.price), money(line.amount))
         _row(pdf, texts, fill=position % 2 == 1)
-
-
-def _totals(pdf: FPDF, sheet: Sheet) -> None:
-    pdf.ln(4)
-    for name, value in (("Net", sheet.net), ("Tax", sheet.tax)):
-        _row(pdf, ("", "", name, money(value)), height=7)
-    pdf.set_font("Helvetica", "B", 11)
-    _row(pdf, ("", "", f"Total {sheet.currency}", money(_EXACT.add(sheet.net, sheet.tax))), height=10)
-
-
-def _foot(pdf: FPDF) -> None:
-    pdf.set_auto_page_break(False)
-    pdf.set_xy(15, -20)
-    _write(pdf, "Made by the invoicing-async sandbox. Not a tax document.", size=8, color=PALE)

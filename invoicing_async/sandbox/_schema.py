@@ -1,4 +1,4 @@
-"""The sandbox's own reading of README B.1: exact JSON and a strict check of the shape of a submission.
+"""Exact JSON, and a strict check of the shape of a submission by README B.1.
 
 Written apart from `_einvoices` and `_einvoices.rules`, so that the client and the sandbox cannot be wrong together.
 """
@@ -106,10 +106,6 @@ def _uuid(path: str, value: Any) -> Found:
         yield f"{path}: must be a UUID"
 
 
-def _anything(*_: Any) -> Found:
-    return iter(())
-
-
 def _list(item: Check, *, least: int = 0) -> Check:
     def check(path: str, value: Any) -> Found:
         if not isinstance(value, list):
@@ -123,7 +119,9 @@ def _list(item: Check, *, least: int = 0) -> Check:
     return check
 
 
-def _object(fields: Mapping[str, Check], *, required: frozenset[str] = frozenset()) -> Check:
+def _object(
+    fields: Mapping[str, Check], *, required: frozenset[str] = frozenset(), unchecked: frozenset[str] = frozenset()
+) -> Check:
     def check(path: str, value: Any) -> Found:
         if not isinstance(value, dict):
             yield f"{path or 'body'}: must be an object"
@@ -131,8 +129,10 @@ def _object(fields: Mapping[str, Check], *, required: frozenset[str] = frozenset
         where = f"{path}." if path else ""
         yield from (f"{where}{name}: is required" for name in sorted(required - value.keys()))
         for name, item in value.items():
-            known = fields.get(name)
-            yield from known(where + name, item) if known else iter((f"{where}{name}: is not a known field",))
+            if name in fields:
+                yield from fields[name](where + name, item)
+            elif name not in unchecked:
+                yield f"{where}{name}: is not a known field"
 
     return check
 
@@ -199,7 +199,6 @@ class Shape:
         tax = _object({names["emails"]: _list(_LONG), names["send_mail"]: _flag, names["automatic"]: _flag})
         submit = {"submit_to_tax_request": tax}
         fields = {
-            **dict.fromkeys(self.extra, _anything),
             "consumer": _CONSUMER,
             "invoice_template_id": _uuid,
             "invoice_lines": _list(_line(names["is_promotion"]), least=1),
@@ -209,6 +208,7 @@ class Shape:
         data = _object(
             {**fields, **submit} if self.nested else fields,
             required=frozenset({"invoice_template_id", "invoice_lines"}),
+            unchecked=self.extra,
         )
         body = {"invoice_data": data}
         return _object(body if self.nested else {**body, **submit}, required=frozenset({"invoice_data"}))

@@ -14,8 +14,10 @@ from .._core.envelope import http_date
 from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
-from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
+from .._governor.lane import Answer, Ticket
+from ..errors import ApiError, AuthenticationError, InvoicingError, Sent, TransportError
 from ..events import RequestStarted
+from ._answer import StaleIntentError, answer_of
 from ._error_answer import ErrorAnswer
 
 if TYPE_CHECKING:
@@ -29,12 +31,6 @@ SUCCESS_CLASS = 2
 """The first digit of a status that is no error."""
 
 UNAUTHORIZED = 401
-
-
-class StaleIntentError(TransportError):
-    """The intent to submit had grown too old before its first byte could be sent; it is recorded anew."""
-
-    hint = "This process was stopped, or its disk or the connecting took long; see Timeouts.intent."
 
 
 @frozen
@@ -57,6 +53,8 @@ class SingleAttempt(Generic[T]):
     credential: Mapping[str, str] = field(factory=dict, init=False)
     ready: bool = field(default=False, init=False)
     """True if its credential could be had."""
+    is_refused: bool = field(default=False, init=False)
+    """True if it failed for the service's sake."""
     is_refused_for_time: bool = field(default=False, init=False)
     """True if it was refused with a signature whose time was off or stale."""
     _signed_at: float = field(default=0.0, init=False)
@@ -64,6 +62,8 @@ class SingleAttempt(Generic[T]):
     """Seconds that its signature's time was ahead of this machine's clock."""
     _until: float = field(default=0.0, init=False)
     """When it ends at the latest, in monotonic seconds."""
+    _ticket: Ticket | None = field(default=None, init=False)
+    """Its turn in the lane, while it has one."""
     _has_place: bool = field(default=False, init=False)
     _is_prepared: bool = field(default=False, init=False)
     _is_told: bool = field(default=False, init=False)
@@ -80,7 +80,8 @@ class SingleAttempt(Generic[T]):
         self.begun = clock.monotonic()
         try:
             self.ready = not request.authorised or session.auth.ready(clock)
-            self._has_place = self.ready and session.admission.try_acquire()
+            self._ticket = call.gate.try_enter() if self.ready else None
+            self._has_place = self._ticket is not None and session.admission.try_acquire()
             if not self._has_place:
                 await self._acquire()
             now = clock.monotonic()
@@ -111,8 +112,10 @@ class SingleAttempt(Generic[T]):
                 raise self._timeout_error(timeout, exc, is_last=is_last)  # noqa: B904 - it brings its cause
         except BaseException as error:
             trim(error, handled)
+            self._leave_lane(error)
             await self.release()
             raise
+        self._leave_lane(None)
         if not call.keep:
             await self.release()
         return value
@@ -135,21 +138,53 @@ class SingleAttempt(Generic[T]):
                 self._has_place = False
                 self._call.session.admission.release()
 
+    def _leave_lane(self, error: BaseException | None) -> None:
+        """Tell the lane what the end of the attempt says of the service."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            return
+        if error is None:
+            self._call.gate.leave(ticket, Answer.SUCCESS)
+            return
+        answer = Answer.SILENT if self.exchange.stale else answer_of(error, has_head=self._answer is not None)
+        retry_after = error.retry_after if isinstance(error, ApiError) else None
+        self.is_refused = answer is Answer.REFUSED or answer is Answer.UNREACHABLE
+        self._call.gate.leave(ticket, answer, retry_after=retry_after)
+
     async def _acquire(self) -> None:
-        """Get the credential within the deadline, then a place; the deadline does not count that wait."""
+        """Get the credential and a place within the deadline, which stands still while a batch's item waits for one."""
         call = self._call
         session = call.session
         self.ready = False
         remaining = call.remaining()
         if remaining is not None and remaining <= 0:
-            raise call.deadline_error("no")
-        await call.within_deadline(self._get_credential())
+            raise call.deadline_error("no", f"before attempt {call.number}")
+        await call.within_deadline(self._get_credential(), "while it waited for its credential")
         begun = session.clock.monotonic()
-        # One that waited in line for too long begins with its place in hand.
-        prepare = None if call.before_send is None or call.stale else self._prepare
-        self._is_prepared = await session.admission.acquire(prepare)
-        self._has_place = True
-        call.extend_deadline(begun)
+        if call.patience is None:
+            await call.within_deadline(self._get_place(), f"while attempt {call.number} waited for its place")
+        else:
+            await self._get_place()
+            call.extend_deadline(begun)
+
+    async def _get_place(self) -> None:
+        """Wait for the turn in the lane, then for a place in the session's limits."""
+        call = self._call
+        admission, gate = call.session.admission, call.gate
+        while not self._has_place:
+            ticket = self._ticket = self._ticket or await call.turn()
+            # One that waited in line for too long begins with its place in hand.
+            prepare = None if call.before_send is None or call.stale else self._prepare
+            self._is_prepared = await admission.acquire(prepare, owner=call.session.store)
+            self._has_place = ticket.is_probe or not gate.lane.outage.is_stopped
+            if not self._has_place:
+                # The service went down meanwhile.
+                admission.release()
+                self._ticket = None
+                gate.leave(ticket, Answer.SILENT)
+                if self._is_prepared:
+                    raise StaleIntentError("the service went down before the first byte could leave", sent="no")
+        ticket.begun = call.session.clock.monotonic()
 
     async def _get_credential(self) -> None:
         session = self._call.session
@@ -245,7 +280,7 @@ class SingleAttempt(Generic[T]):
             return self._error_answer.error()
         sent: Sent = "unknown" if self.exchange.sent else "no"
         if is_last:
-            return call.deadline_error(sent)
+            return call.deadline_error(sent, f"during attempt {call.number}")
         seconds = call.session.timeouts.attempt
         spent = TransportError(f"no whole answer within the attempt timeout of {seconds:g} s", sent=sent)
         spent.__cause__ = exc

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import evolve
 
-from .._core.batch import in_batch
+from .._core.batch import in_batch, until_end
 from .._core.hold import Hold
 from .._core.http import Exchange, Repeat, Request, Response
 from .._core.tasks import Scope
-from ..errors import Attempt, DeadlineError, InvoicingError, Sent, SessionError
+from .._governor.lane import Ticket
+from ..errors import Attempt, DeadlineError, InvoicingError, Sent, ServiceDownError, SessionError
 from ..events import AttemptFailed, RequestSucceeded, RetryScheduled
 from ..policies import RetryPolicy
-from ._attempt import SingleAttempt, StaleIntentError
+from ._answer import StaleIntentError
+from ._attempt import SingleAttempt
 from ._retries import Retries
 
 if TYPE_CHECKING:
@@ -26,25 +28,35 @@ T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 """Waits so many seconds. A batch passes its own, which gives its place to another item meanwhile."""
 
+FAILING = 5
+"""Calls that fail with no answer between, from which on it is the service's trouble and not theirs."""
+
 
 class Call(Generic[T]):
     """One call with its attempts: what lasts from one of them to the next."""
 
     __slots__ = (
+        "_answers",
+        "_answers_before",
         "_error",
         "_history",
+        "_is_refused",
+        "_is_second",
         "_kept",
         "_retries",
         "_sleep",
         "_started",
         "before_send",
+        "gate",
         "guarded",
         "keep",
         "on_send",
+        "patience",
         "policy",
         "read",
         "request",
         "session",
+        "spared",
         "stale",
         "stop_at",
     )
@@ -60,6 +72,7 @@ class Call(Generic[T]):
         before_send: Callable[[], Awaitable[None]] | None = None,
         on_send: Callable[[], None] | None = None,
         keep: bool = False,
+        patient: bool = False,
     ) -> None:
         self.session = session
         self.request = request
@@ -70,6 +83,14 @@ class Call(Generic[T]):
         self.keep = keep
         self.stale = 0
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
+        self.spared = 0
+        """Attempts that failed for the service's sake and do not count: many calls did, with no answer between."""
+        self.gate = session.governor.gate(request.base_url, request.operation, session.store)
+        self.patience: float | None = session.outage.patience if patient or in_batch() else None
+        """Seconds of a pause that it waits through with its deadline standing still, None for none."""
+        self._answers = -1
+        self._answers_before = self.gate.lane.answers
+        self._is_second = self._is_refused = False
         self._kept: SingleAttempt[T] | None = None
         self._history: tuple[Attempt, ...] = ()
         self._error: InvoicingError | None = None
@@ -130,9 +151,23 @@ class Call(Generic[T]):
         if self._kept is not None:
             await self._kept.release()
 
-    def deadline_error(self, sent: Sent) -> DeadlineError:
-        """Return the error of a call whose deadline has come."""
-        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call", sent=sent)
+    async def turn(self) -> Ticket:
+        """Wait for the turn in the lane. Raises `ServiceDownError` if the service is down, or for too long."""
+        gate, policy = self.gate, self.session.outage
+        try:
+            if self.patience is not None:
+                return await gate.enter(self.patience)
+            left = self.remaining()
+            if left is not None and gate.hold_left() >= left:
+                raise gate.error(self.session.clock.monotonic())
+            return await gate.enter(policy.patience if policy.wait else None)
+        except ServiceDownError as error:
+            error.__cause__ = self._error
+            raise
+
+    def deadline_error(self, sent: Sent, during: str) -> DeadlineError:
+        """Return the error of a call whose deadline came `during` something."""
+        late = DeadlineError(f"the deadline of {self.policy.deadline:g} s ended the call {during}", sent=sent)
         late.__cause__ = self._error
         return late
 
@@ -141,7 +176,7 @@ class Call(Generic[T]):
         if self.stop_at is not None:
             self.stop_at += max(0.0, self.session.clock.monotonic() - since)
 
-    async def within_deadline(self, wait: Awaitable[None]) -> None:
+    async def within_deadline(self, wait: Awaitable[None], during: str) -> None:
         """Await something before or between attempts, but not beyond the deadline."""
         timeout = self.session.clock.timeout(self.remaining())
         try:
@@ -150,7 +185,7 @@ class Call(Generic[T]):
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise self.deadline_error("no") from self._error
+            raise self.deadline_error("no", during) from self._error
 
     def remaining(self) -> float | None:
         """Return the seconds to the deadline, None if there is none."""
@@ -160,10 +195,15 @@ class Call(Generic[T]):
         """Return the next attempt and the wait before it, None to check the credential; raise if there is none."""
         self.stale += isinstance(error, StaleIntentError) or last.exchange.stale
         self._record(last, error)
+        self._is_refused = last.is_refused
+        if self._is_refused:
+            self._spare()
         retries = self._retries = self._retries or Retries(self)
         fresh, intended, delay = last.exchange.fresh, last.intended, None
         if not retries.checks(last, error):
             delay = await retries.delay(last, error)
+            if self._is_refused and not in_batch() and not self.gate.lane.budget.take(self.session.clock.monotonic()):
+                raise error
             fresh, intended = last.exchange.stale, None
             self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
             operation, path, number = self.request.operation, self.request.path, len(self._history)
@@ -173,15 +213,41 @@ class Call(Generic[T]):
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():
-            begun = self.session.clock.monotonic()
+            clock, budget = self.session.clock, self.gate.lane.budget
+            begun = clock.monotonic()
             await self._sleep(seconds)
+            while self._is_refused and not budget.take(clock.monotonic()):
+                await self._sleep(budget.wait(clock.monotonic()))
             self.extend_deadline(begun + seconds)
             return
         try:
-            await self.within_deadline(self._sleep(seconds))
+            await self.within_deadline(self._sleep(seconds), f"in the wait before attempt {self.number}")
         except DeadlineError as error:
             self._record(None, error)
             raise
+
+    async def waits_for_end(self) -> bool:
+        """Wait for the end of the batch, where an item that failed for the service's sake is tried once more.
+
+        False if it is no batch, if that was so before, or if nobody had an answer meanwhile.
+        """
+        if self._is_second or not in_batch() or self.gate.lane.answers == self._answers_before:
+            return False
+        self._is_second = True
+        await self._sleep(0.0)
+        await until_end()
+        deadline = self.policy.deadline
+        self.stop_at = None if deadline is None else self.session.clock.monotonic() + deadline
+        return True
+
+    def _spare(self) -> None:
+        """Count the attempt against the call only if the lane answered since the one before, or few calls failed."""
+        lane = self.gate.lane
+        is_same = self._answers == lane.answers
+        lane.failing += not is_same
+        self._answers = lane.answers
+        if is_same and self.patience is not None and lane.is_known and lane.failing >= FAILING:
+            self.spared += 1
 
     def _cut_off(self, attempt: SingleAttempt[T], error: SessionError) -> None:
         """Let the error of a call that its session's end cut off say whether its request may have arrived."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tenacity import AsyncRetrying, RetryCallState
 
 from ..errors import AuthenticationError, InvoicingError
-from ._attempt import SingleAttempt, StaleIntentError
+from ._answer import StaleIntentError
+from ._attempt import SingleAttempt
 from ._retry import Failure
 
 if TYPE_CHECKING:
@@ -62,12 +63,17 @@ class Retries:
             policy=call.policy,
             made=self._made,
             stale=call.stale,
+            spared=call.spared,
             at_once=isinstance(error, StaleIntentError) or last.exchange.stale,
             ready=last.ready,
             left=call.remaining(),
+            patient=call.patience is not None,
         )
         if not failure.repeatable:
             raise error
+        if failure.counted >= call.policy.attempts and last.is_refused and await call.waits_for_end():
+            call.spared += failure.counted
+            return 0.0
         retrying, state = self._tenacity = self._tenacity or self._new()
         state.set_exception((type(error), error, error.__traceback__))
         delay: Any = await retrying.iter(state)

@@ -143,15 +143,15 @@ class TestDownloadMany:
     async def test_backing_off_holds_no_place(self, tmp_path: Path) -> None:
         """With one place for all, nine documents are saved while the first waits half a minute."""
         clock = FakeClock(auto=False)
-        sandbox = made(RateLimited(retry_after="30"), clock=clock)
+        sandbox = made(Unavailable(), clock=clock)
         async with (
-            client(sandbox, limits=Limits(concurrency=1)) as documents,
+            client(sandbox, limits=Limits(concurrency=1), first=60.0) as documents,
             aclosing(documents.download_many(demo_orders(10), tmp_path)) as outcomes,
         ):
             found = [await anext(outcomes) for _ in range(9)]
             assert kinds(found) == {"Saved": 9}
-            assert clock.slept == [30.0]
-            clock.advance(30.0)
+            assert clock.slept == [15.0]
+            clock.advance(15.0)
             last = await anext(outcomes)
         assert isinstance(last, Saved)
         assert (last.order_id, last.document.attempts) == (demo_orders(10)[0], 2)

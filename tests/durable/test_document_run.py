@@ -64,7 +64,7 @@ from invoicing_async.sandbox import (
 async def test_every_id_is_saved_once_and_accounted_for(tmp_path: Path) -> None:
     """Ids taken in, outcomes given, states recorded and files on disk agree; a duplicate counts once."""
     service = sandbox(not_eligible=frozenset(ORDERS[:2]), unavailable={ORDERS[3]: 1})
-    service.script(ORDERS[2], [DropBeforeAnswer()] * 9)
+    service.script(ORDERS[2], [DropBeforeAnswer()] * 40)
     async with document_run(tmp_path, service) as (run, found):
         intake = await run.add([*ORDERS, ORDERS[5], ORDERS[5]])
         assert intake == Intake(given=14, added=12, known=0, duplicates=2)
@@ -158,7 +158,7 @@ async def test_what_was_deferred_or_failed_is_tried_again(tmp_path: Path) -> Non
     """The next run asks for it again, and only for it."""
     service = sandbox()
     service.script(ORDERS[0], [NotEligible()])
-    service.script(ORDERS[1], [Unavailable()] * 2)
+    service.script(ORDERS[1], [Unavailable()] * 4)  # two attempts, and two once more at the end
     async with document_run(tmp_path, service, retry=RetryPolicy(attempts=2)) as (run, found):
         await run.add(ORDERS[:4])
         first = await listed(run.download(found))
@@ -167,7 +167,7 @@ async def test_what_was_deferred_or_failed_is_tried_again(tmp_path: Path) -> Non
         assert isinstance(failed.error, ServiceUnavailableError)
         item = await run.ledger.get(ORDERS[1])
         assert item is not None
-        assert (item.code, item.attempt) == ("SYS_DEP_503", 2)
+        assert (item.code, item.attempt) == ("SYS_DEP_503", 4)
         second = await listed(run.download(found))
         assert kinds(second) == {"Skipped": 2, "Saved": 2}
         assert await counted(run) == {"saved": 4}

@@ -95,7 +95,7 @@ async def test_a_run_submits_and_settles_every_draft(tmp_path: Path) -> None:
 async def test_what_is_given_is_what_is_recorded(tmp_path: Path) -> None:
     """An item of `submit` has the state, attempt, ids and error that the file has."""
     plans = {
-        "A-1": ["busy", "new"], "A-2": ["refused"], "A-3": ["unsent"] * 3, "A-4": ["lost"], "A-5": ["gateway"],
+        "A-1": ["busy", "new"], "A-2": ["refused"], "A-3": ["unsent"] * 6, "A-4": ["lost"], "A-5": ["gateway"],
         "A-6": ["success"],
     }  # fmt: skip
     async with invoice_run(tmp_path, Service(plans)) as (run, found):
@@ -200,7 +200,7 @@ async def test_a_lost_answer_is_in_doubt_and_never_sent_again(tmp_path: Path, lo
 @pytest.mark.asyncio
 async def test_a_draft_that_never_left_is_sent_by_the_next_run(tmp_path: Path) -> None:
     """When the attempts are spent without a byte sent it is not_sent, with the reason."""
-    service = Service({"A-1": ["unsent"] * 3, "A-2": ["busy"] * 3})
+    service = Service({"A-1": ["unsent"] * 6, "A-2": ["busy"] * 6})  # three attempts, and three once more at the end
     async with invoice_run(tmp_path, service) as (run, found):
         await listed(run.run(found))
         assert await counted(run) == {"success": 4, "not_sent": 2}
@@ -452,7 +452,10 @@ async def test_a_submission_that_is_cancelled_before_its_first_byte_was_not_sent
 
     service.received = hang
     keys = [f"A-{number}" for number in range(1, concurrency + 2)]
-    async with invoice_run(tmp_path, service, keys, concurrency=concurrency, stop_after=None) as (run, found):
+    async with invoice_run(tmp_path, service, keys, concurrency=concurrency, stop_after=None, adaptive=False) as (
+        run,
+        found,
+    ):
         task = asyncio.create_task(listed(run.submit(found, concurrency=concurrency + 1)))
         sending = concurrency + (in_line == "not_sent")
         while len(reached) < concurrency or (await run.ledger.counts())["sending"] != sending:  # noqa: ASYNC110 - only the file tells

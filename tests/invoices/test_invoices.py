@@ -333,7 +333,7 @@ class TestExport:
             settings = SandboxSettings(files_url=elsewhere)
             faults = Faults(polls_until_done=(1, 1), exports_until_done=(0, 0))
             async with on_a_port(settings=settings, faults=faults) as (invoices, sandbox):
-                files._world, files._einvoices = sandbox._world, sandbox._einvoices
+                files._shared, files._einvoices = sandbox._shared, sandbox._einvoices
                 files._endpoints = sandbox._endpoints
                 number = await self.finished(invoices)
                 saved = await invoices.export(number, tmp_path, poller=STEADY)

@@ -29,6 +29,7 @@ from invoicing_async.errors import (
     InvoicingError,
     ProtocolError,
     RateLimitError,
+    ServiceDownError,
     ServiceUnavailableError,
     SessionError,
     SubmissionInDoubtError,
@@ -71,7 +72,10 @@ def every_class() -> Iterator[type[InvoicingError]]:
 
 
 def instances(kind: type[InvoicingError]) -> Iterator[InvoicingError]:
-    if issubclass(kind, ApiError):
+    if kind is ServiceDownError:
+        # No answer: nothing was sent.
+        yield kind("no", since=0.0, next_probe=1.0)
+    elif issubclass(kind, ApiError):
         for status in range(200, 600):
             yield kind("no", status=status)
             yield kind("no", status=status, code="CODE_1")

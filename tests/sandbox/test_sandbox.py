@@ -16,10 +16,9 @@ from fakes import START, FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import signing_vectors
-from sandbox_requests import BASE, ask, made, submission
+from sandbox_requests import BASE, ORDER, ask, made, signed, submission
 
-from invoicing_async._core import signing
-from invoicing_async._core.http import Exchange, Request, Response, path
+from invoicing_async._core.http import Exchange, Request, Response
 from invoicing_async._core.signing import SigningRules
 from invoicing_async._files import pdf
 from invoicing_async.errors import ProtocolError, TransportError
@@ -47,26 +46,6 @@ from invoicing_async.sandbox import (
     _pdf_page,
     demo_orders,
 )
-
-ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
-
-
-def signed(
-    sandbox: Sandbox, order_id: str = ORDER, *, ms: int | None = None, signed_as: str = "", **changed: str
-) -> Request:
-    """Build service A's request by hand; keywords replace a header's value."""
-    known = sandbox.credentials
-    moment = int(sandbox.clock.now() * 1000) if ms is None else ms
-    headers = {
-        "x-partner-client-id": known.partner_client_id,
-        "x-store-client-id": known.store_client_id,
-        "x-store-token": known.store_token,
-        "x-timestamp": str(moment),
-    } | {name.replace("_", "-"): value for name, value in changed.items() if name != "x_signature"}
-    target = path("partner", "stores", "orders", order_id, "documents", "invoice")
-    signed = signing.sign(known.secret_key, "POST", signed_as or target, headers=headers.items(), body=b"")
-    signature = changed.get("x_signature", "sha256=" + signed.digest)
-    return Request(method="POST", path=target, base_url=BASE, headers={**headers, "X-Signature": signature})
 
 
 async def collect(response: Response, into: list[bytes]) -> None:

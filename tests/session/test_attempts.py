@@ -263,7 +263,7 @@ class TestAttempts:
     async def test_while_all_of_many_places_are_taken_it_is_done_next_in_line_for_one(self) -> None:
         """Few do so at a time, and none of them holds a place with it."""
         clock = FakeClock(auto=False)
-        async with scripted(FINE, clock=clock, limits=Limits(concurrency=40)) as session:
+        async with scripted(FINE, clock=clock, limits=Limits(concurrency=40, adaptive=False)) as session:
             held = [session.admission.try_acquire() for _ in range(40)]
             told: list[str] = []
 

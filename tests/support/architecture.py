@@ -28,7 +28,7 @@ FLOORS = {
     "features": ("documents", "invoices", "drafts", "sandbox"),
     "one verb": ("session",),
     "credentials": ("auth",),
-    "network, files, e-invoices": ("transport", "_files", "_einvoices"),
+    "network, files, e-invoices, load": ("transport", "_files", "_einvoices", "_governor"),
     "core": ("_core",),
     "values": ("values",),
 }
@@ -37,7 +37,7 @@ FLOORS = {
 ROOMS = {
     "_core": {"_core", "clock"},
     "_files": {"_files", "reports"},
-    "values": {"_values", "errors", "events", "models", "policies", "polling"},
+    "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
     "runs": {"_durable", "runs"},
     "cli": {"cli", "__main__"},
@@ -45,7 +45,7 @@ ROOMS = {
 """The rooms that are more than the package, or the module, of their name."""
 
 NAMES = (
-    "_einvoices", "auth", "session", "documents", "invoices", "drafts", "sandbox", "repair",
+    "_einvoices", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox", "repair",
 )  # fmt: skip
 """The rooms that are one package or module."""
 

@@ -260,6 +260,7 @@ async def invoices(
     names: WireNames | None = None,
     base: str = BASE,
     stop_after: int | None = 5,
+    adaptive: bool = True,
     **options: Any,
 ) -> AsyncIterator[AsyncInvoices]:
     session = Session(
@@ -268,7 +269,7 @@ async def invoices(
         transport=service if base == BASE else None,
         clock=clock or FakeClock(),
         retry=RetryPolicy(attempts=attempts, first=1),
-        limits=Limits(concurrency=concurrency, stop_after=stop_after),
+        limits=Limits(concurrency=concurrency, stop_after=stop_after, adaptive=adaptive),
         **options,
     )
     async with session:

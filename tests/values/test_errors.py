@@ -32,6 +32,7 @@ from invoicing_async.errors import (
     ProtocolError,
     RateLimitError,
     ResolutionTooEarlyError,
+    ServiceDownError,
     ServiceUnavailableError,
     SessionError,
     SubmissionInDoubtError,
@@ -68,6 +69,7 @@ EVERY: tuple[InvoicingError, ...] = (
     SubmissionInDoubtError("said", key="k", body_sha256="00", sent_at=1.5),
     ExportError("said", invoice_id="i-1"),
     ResolutionTooEarlyError("said", remaining=2.5),
+    ServiceDownError("said", since=1.7e9, next_probe=2.5),
     BatchStoppedError("said", count=5),
     DraftError((Fault("lines[0].price", "is required"),), key="k"),
 )

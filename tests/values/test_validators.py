@@ -14,7 +14,7 @@ from invoicing_async._einvoices.shape import WireNames
 from invoicing_async._values.adaptive_polling import AdaptiveSchedule
 from invoicing_async._values.validators import at_least_one
 from invoicing_async.auth import HmacAuth, OAuthClientCredentials, StaticToken
-from invoicing_async.policies import Limits, RetryPolicy, Timeouts
+from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from invoicing_async.polling import AdaptivePoller, Poller
 from invoicing_async.sandbox import Faults, SandboxSettings
 from invoicing_async.sandbox._answers import Endless, Slow, Truncated
@@ -29,6 +29,7 @@ PRINTABLE = "must be printable text that is not empty"
 HEADER = "must be text of printable ASCII characters without spaces"
 SECRET = "must be text"
 RANGE = "must be (least, most) with 0 <= least <= most"
+FLAG = "must be True or False"
 OPTIONAL = " or None"
 
 SETTINGS: Mapping[Callable[..., Any], Mapping[str, str]] = {
@@ -38,7 +39,13 @@ SETTINGS: Mapping[Callable[..., Any], Mapping[str, str]] = {
     Timeouts: {
         "connect": POSITIVE, "read": POSITIVE, "attempt": POSITIVE, "floor": NOT_NEGATIVE, "intent": POSITIVE,
     },
-    Limits: {"concurrency": COUNT, "per_second": POSITIVE + OPTIONAL, "stop_after": COUNT + OPTIONAL},
+    Limits: {
+        "concurrency": COUNT, "per_second": POSITIVE + OPTIONAL, "stop_after": COUNT + OPTIONAL, "adaptive": FLAG,
+        "burst": COUNT,
+    },
+    OutagePolicy: {
+        "after": COUNT, "probe": POSITIVE, "ceiling": POSITIVE, "patience": POSITIVE, "wait": FLAG,
+    },
     Poller: {
         "first": POSITIVE, "factor": FACTOR, "ceiling": POSITIVE, "jitter": SHARE, "timeout": POSITIVE + OPTIONAL,
         "poll_timeout": POSITIVE, "errors": WHOLE, "error_time": NOT_NEGATIVE, "not_found_grace": NOT_NEGATIVE,
@@ -102,7 +109,9 @@ NOTHING: frozenset[str] = frozenset()
 AT_LEAST_ONE = frozenset({POSITIVE, NOT_NEGATIVE, FACTOR})
 WHOLES = frozenset({COUNT, WHOLE})
 ODD: list[tuple[object, frozenset[str]]] = [
-    *((value, NOTHING) for value in (True, False, float("nan"), float("inf"), float("-inf"), -1, -1e-9, -(10**400))),
+    (True, frozenset({FLAG})),
+    (False, frozenset({FLAG})),
+    *((value, NOTHING) for value in (float("nan"), float("inf"), float("-inf"), -1, -1e-9, -(10**400))),
     *((value, NOTHING) for value in (Decimal(1), Decimal("NaN"), Fraction(1, 2), 1j, Indexed(), object, b"1", [1])),
     (-0.0, frozenset({NOT_NEGATIVE, SHARE})),
     (0.0, frozenset({NOT_NEGATIVE, SHARE})),

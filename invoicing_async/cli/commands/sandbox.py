@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from inspect import getdoc
 from typing import Annotated
 
-from ...sandbox import Faults, Sandbox, SandboxSettings
+from cyclopts import Parameter
+
+from ...sandbox import FAULT_KINDS, Fault, Faults, Sandbox, SandboxSettings
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common
 from ..serving import served, variables
@@ -12,6 +16,27 @@ from ..stop import Stop, listening
 from ..terminal.output import Output
 
 __all__ = ["sandbox"]
+
+_FAULTS = "\n\n".join(
+    [
+        "Make the services misbehave: KIND[:VALUE][,NAME=VALUE...]. Of several, a call meets the first one first.",
+        *(f"{made.example}: {(getdoc(made) or '').partition('.')[0]}." for made in FAULT_KINDS.values()),
+        "Every kind takes start, length and every (seconds: from when, for how long, again after) and operation.",
+        "Those that hit single calls take share, seed, first (tries of one request) and times (calls in all).",
+    ]
+)
+
+
+def _misbehaving(box: Sandbox, faults: Iterable[str]) -> Sandbox:
+    """Put the faults in force. Raises `CommandError` naming the one that is wrong, its field and the limit."""
+    made: list[Fault] = []
+    for text in faults:
+        try:
+            made.append(Fault.parse(text))
+            box.inject(*made)
+        except ValueError as error:
+            raise CommandError(f"--fault {text!r}: {error}") from None
+    return box
 
 
 async def sandbox(
@@ -27,6 +52,7 @@ async def sandbox(
     failed_share: float = 0.1,
     lost_share: float = 0.0,
     quick: Annotated[bool, FLAG] = False,
+    fault: Annotated[list[str] | None, Parameter(negative="", help=_FAULTS)] = None,
 ) -> int:
     """Serve both services in miniature until Ctrl-C; their settings are printed, for a shell or --env-file.
 
@@ -39,7 +65,7 @@ async def sandbox(
     host
         The address to listen on.
     seed
-        What the faults are drawn from: with the same one, the same id meets the same fate again.
+        What the faults are drawn from: with the same one, the same id gets the same answers again.
     latency
         Seconds that every answer takes.
     unavailable_share
@@ -69,7 +95,7 @@ async def sandbox(
     except ValueError as error:
         raise CommandError(str(error)) from None
     stop = Stop(lambda: None)
-    box = Sandbox(settings, faults=faults)
+    box = _misbehaving(Sandbox(settings, faults=faults), fault or ())
     with listening(stop):
         async with served(box, host=host, documents_port=documents_port, invoices_port=invoices_port) as where:
             for name, value in variables(box, where).items():
@@ -78,4 +104,7 @@ async def sandbox(
             output.err.print("\nBoth services are up; Ctrl-C ends them.", style="dim")
             await stop.wait()
     output.err.print(f"{box.counts.total():,} requests answered", style="dim")
+    for injected, counts in box.injected.items():
+        told = ", ".join(f"{what} {number:,}" for what, number in sorted(counts.items())) or "nothing"
+        output.err.print(f"{injected}: {told}", style="dim", markup=False, soft_wrap=True)
     return Exit.DONE

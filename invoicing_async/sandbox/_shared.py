@@ -27,7 +27,7 @@ __all__ = [
     "Operation",
     "SandboxCredentials",
     "SandboxSettings",
-    "World",
+    "Shared",
     "file_reply",
     "iso",
     "json_reply",
@@ -51,7 +51,10 @@ class Operation(StrEnum):
 
 @frozen(kw_only=True)
 class SandboxCredentials:
-    """Who may call. `partner()` builds an `HmacAuth`, `client()` an `OAuthClientCredentials`."""
+    """Who may call. `partner()` builds an `HmacAuth`, `client()` an `OAuthClientCredentials`.
+
+    `stores` are the tokens of further stores by their `store_client_id`.
+    """
 
     partner_client_id: str = "ptnr_sandbox"
     secret_key: str = field(default="sk_sandbox_not_a_secret", repr=False)
@@ -62,11 +65,22 @@ class SandboxCredentials:
     tenant_connection_code: str = "SANDBOX"
     token: str = field(default="sandbox-token-not-a-secret", repr=False)
     """A bearer token that never expires, for `StaticToken`."""
+    stores: Mapping[str, str] = field(factory=dict, repr=False, hash=False)
 
-    def partner(self) -> dict[str, Any]:
-        """Return the keyword arguments of `HmacAuth`."""
-        names = ("partner_client_id", "secret_key", "store_client_id", "store_token")
-        return {name: getattr(self, name) for name in names}
+    def partner(self, store_client_id: str = "") -> dict[str, Any]:
+        """Return the keyword arguments of `HmacAuth`. Raises `KeyError` for a store that is not known."""
+        store = store_client_id or self.store_client_id
+        return {
+            "partner_client_id": self.partner_client_id,
+            "secret_key": self.secret_key,
+            "store_client_id": store,
+            "store_token": self.tokens_of_stores[store],
+        }
+
+    @property
+    def tokens_of_stores(self) -> dict[str, str]:
+        """The token of every store by its `store_client_id`."""
+        return {**self.stores, self.store_client_id: self.store_token}
 
     def client(self) -> dict[str, Any]:
         """Return the keyword arguments of `OAuthClientCredentials`."""
@@ -195,7 +209,7 @@ class Call:
 
 
 @frozen
-class World:
+class Shared:
     """What both services share."""
 
     settings: SandboxSettings

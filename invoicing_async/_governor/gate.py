@@ -1,0 +1,231 @@
+"""Where attempts wait for their lane, in an event loop, and the lanes of one session.
+
+Whoever waits is served in order. There is a task only while somebody waits for a time to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from math import isfinite
+
+from attrs import define, field, frozen
+
+from .._core.clock import Clock
+from .._core.tasks import started
+from ..errors import ServiceDownError
+from ..events import Event, LimitChanged, Paused, Probing, Resumed
+from ..health import Health, LaneHealth
+from ..policies import Limits, OutagePolicy
+from .lane import Answer, Lane, LaneKey, Ticket
+
+__all__ = ["Gate", "Governor"]
+
+
+@frozen(eq=False)
+class _Waiter:
+    future: asyncio.Future[Ticket]
+    patience: float | None
+    """Seconds of a pause that it waits through, None if it waits for no service that is down."""
+
+    def is_spent(self, pause: float, *, is_down: bool) -> bool:
+        """Tell whether a pause of so many seconds is more than it waits for."""
+        return is_down if self.patience is None else pause >= self.patience
+
+
+@define(eq=False)
+class Gate:
+    """The lane of one kind of call, and who waits for it. Each ticket goes back once, by `leave`."""
+
+    key: LaneKey
+    lane: Lane
+    _most: int
+    """How many attempts may be sent at once whatever the lane allows: others wait, with their turn, for a place."""
+    _clock: Clock
+    _tell: Callable[[Event], None] | None
+    _on_answer: Callable[[], None]
+    _waiters: deque[_Waiter] = field(factory=deque)
+    _timer: asyncio.Task[None] | None = None
+    _timer_due: float = 0.0
+    _stood_still: float = 0.0
+
+    def try_enter(self) -> Ticket | None:
+        """Begin an attempt if nothing has to be waited for."""
+        if self._waiters:
+            return None
+        now = self._clock.monotonic()
+        return None if self.lane.wait(now) else self._begin(now)
+
+    async def enter(self, patience: float | None) -> Ticket:
+        """Wait for the turn in the lane.
+
+        `patience` are the seconds of a pause that are waited through, None for a call that does not wait while the
+        service is down. Raises `ServiceDownError` when the service is down for longer than that.
+        """
+        now = self._clock.monotonic()
+        if patience is None and self.lane.outage.is_stopped and (self._waiters or self.lane.wait(now)):
+            raise self.error(now)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), patience)
+        self._waiters.append(waiter)
+        self._pump()
+        try:
+            return await waiter.future
+        except BaseException:
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                # It got a turn that it will not use.
+                self.leave(waiter.future.result(), Answer.SILENT)
+            raise
+
+    def leave(self, ticket: Ticket, answer: Answer, *, retry_after: float | None = None) -> None:
+        """End an attempt."""
+        lane, clock = self.lane, self._clock
+        if not lane.is_known and answer is not Answer.SILENT and answer is not Answer.UNREACHABLE:
+            self._on_answer()
+        since, limit, now = lane.outage.since, min(lane.limit, self._most), clock.monotonic()
+        lane.end(ticket, answer, now, clock.random, retry_after=retry_after)
+        if since is not None and lane.outage.since is None:
+            self._stood_still += now - since
+        if self._tell is not None:
+            self._tell_changes(since, limit, now)
+        if self._waiters:
+            self._pump()
+
+    def hold_left(self) -> float:
+        """Return the seconds before an attempt may begin, by what is known."""
+        wait = self.lane.outage.wait(self._clock.monotonic())
+        return wait if isfinite(wait) else 0.0
+
+    def stood_still(self) -> float:
+        """Return for how many seconds the service was down in all: time that counts for nobody's patience of polls."""
+        since = self.lane.outage.since
+        return self._stood_still + (0.0 if since is None else self._clock.monotonic() - since)
+
+    def error(self, now: float) -> ServiceDownError:
+        """Return the error of a call that does not wait."""
+        since = self.lane.outage.paused_since(now)
+        epoch = self._clock.now() - (0.0 if since is None else now - since)
+        probe = self.hold_left()
+        text = f"the service is down since {now - (now if since is None else since):.0f} s; next try in {probe:.0f} s"
+        return ServiceDownError(text, since=epoch, next_probe=probe)
+
+    def health(self) -> LaneHealth:
+        """Return how the lane is doing."""
+        lane, now = self.lane, self._clock.monotonic()
+        since = lane.outage.paused_since(now)
+        return LaneHealth(
+            operation=self.key.operation,
+            store=self.key.store,
+            state=lane.state(now),
+            since=None if since is None else self._clock.now() - (now - since),
+            next_probe=None if since is None else self.hold_left(),
+            in_use=lane.in_use,
+            concurrency=min(lane.limit, self._most),
+        )
+
+    def close(self) -> None:
+        """End the waiting for a time to come."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin(self, now: float) -> Ticket:
+        ticket = self.lane.begin(now)
+        if ticket.is_probe and self._tell is not None:
+            self._tell(Probing(operation=self.key.operation, store=self.key.store))
+        return ticket
+
+    def _pump(self) -> None:
+        """Give turns to those who wait, in order, and see to it that nobody is forgotten."""
+        lane, waiters, now = self.lane, self._waiters, self._clock.monotonic()
+        while waiters:
+            wait = lane.wait(now)
+            if wait:
+                since = lane.outage.paused_since(now)
+                if since is not None:
+                    self._turn_away(now - since, now)
+                if waiters and isfinite(wait):
+                    self._wake_after(wait, now)
+                return
+            waiter = waiters.popleft()
+            if not waiter.future.done():
+                waiter.future.set_result(self._begin(now))
+
+    def _turn_away(self, lasting: float, now: float) -> None:
+        """End the wait of those whose patience is spent."""
+        is_down = self.lane.outage.is_stopped
+        spent = [waiter for waiter in self._waiters if waiter.is_spent(lasting, is_down=is_down)]
+        for waiter in spent:
+            self._waiters.remove(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(self.error(now))
+
+    def _wake_after(self, seconds: float, now: float) -> None:
+        if self._timer is not None and not self._timer.done() and self._timer_due <= now + seconds:
+            return
+        self.close()
+        self._timer_due = now + seconds
+        self._timer = started(self._woken(seconds))
+
+    async def _woken(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self._timer = None
+        self._pump()
+
+    def _tell_changes(self, since: float | None, limit: int, now: float) -> None:
+        assert self._tell is not None  # noqa: S101 - it was looked at; for the type checker
+        operation, store, outage = self.key.operation, self.key.store, self.lane.outage
+        if since is None and outage.since is not None:
+            self._tell(Paused(operation=operation, store=store, next_probe=self.hold_left()))
+        elif since is not None and outage.since is None:
+            self._tell(Resumed(operation=operation, store=store, paused=now - since))
+        if limit != min(self.lane.limit, self._most):
+            concurrency = min(self.lane.limit, self._most)
+            self._tell(LimitChanged(operation=operation, store=store, concurrency=concurrency))
+
+
+class Governor:
+    """The lanes of one session's service, each made by its first call.
+
+    `ahead` attempts more than `Limits.concurrency` have their turn: they prepare while they wait for a place.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        policy: OutagePolicy,
+        clock: Clock,
+        *,
+        ahead: int = 0,
+        tell: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._limits = limits
+        self._top = limits.concurrency + ahead
+        self._policy = policy
+        self._clock = clock
+        self._tell = tell
+        self._gates: dict[tuple[str, str, str], Gate] = {}
+        self._is_known = False
+
+    def gate(self, service: str, operation: str, store: str) -> Gate:
+        """Return the one gate of this kind of call; `service` is a base URL, empty for the session's own."""
+        gate = self._gates.get((service, operation, store))
+        if gate is None:
+            lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
+            key = LaneKey(service, operation, store)
+            gate = Gate(key, lane, self._limits.concurrency, self._clock, self._tell, self._answered)
+            self._gates[service, operation, store] = gate
+        return gate
+
+    def health(self) -> Health:
+        """Return how each lane is doing."""
+        return Health(lanes=tuple(gate.health() for gate in self._gates.values()))
+
+    def close(self) -> None:
+        """End every timer."""
+        for gate in self._gates.values():
+            gate.close()
+
+    def _answered(self) -> None:
+        self._is_known = True
+        for gate in self._gates.values():
+            gate.lane.is_known = True

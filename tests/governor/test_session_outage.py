@@ -1,0 +1,234 @@
+"""A session, its batches and its single calls while the service is down: in virtual time, on real lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import vtime
+from outages import LATENCY, Calls, Unsteady, governed
+from session_calls import BASE, CALL, body
+from vtime import VirtualClock
+
+from invoicing_async._core.http import Repeat, Request
+from invoicing_async.auth import HmacAuth, StaticToken
+from invoicing_async.errors import BatchStoppedError, DeadlineError, ServiceDownError, ServiceUnavailableError
+from invoicing_async.events import Event, LimitChanged, Paused, Probing, Resumed
+from invoicing_async.health import LaneState
+from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy
+from invoicing_async.session import Session
+
+WIDE = Limits(concurrency=64)
+
+
+def batch(service: Unsteady, many: int, **settings: Any) -> tuple[int, BaseException | None, list[Event]]:
+    """Run a batch, and return how many items failed, what ended it, and what was told."""
+    events: list[Event] = []
+
+    async def work() -> tuple[int, BaseException | None, list[Event]]:
+        async with governed(service, on_event=events.append, **{"limits": WIDE, **settings}) as session:
+            outcomes, error = await Calls(session).run(many)
+            assert len(outcomes) == many
+            return sum(failed is not None for _, failed in outcomes), error, events
+
+    return vtime.run(work())
+
+
+def of(events: list[Event], *kinds: type) -> list[str]:
+    return [type(event).__name__ for event in events if isinstance(event, kinds)]
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_an_outage_in_a_batch_fails_no_item(connects: bool) -> None:  # noqa: FBT001
+    """At most 64 requests and the probes go into it; it is told as one pause, with its probes and its end."""
+    service = Unsteady(down=(5.0, 65.0), connects=connects)
+    failed, error, events = batch(service, 10_000)
+    assert (failed, error) == (0, None)
+    assert service.in_outage <= 64 + 60 / 3.4 + 3
+    told = of(events, Paused, Probing, Resumed)
+    assert (told[0], told[-1], set(told[1:-1])) == ("Paused", "Resumed", {"Probing"})
+
+
+def test_the_rate_is_soon_what_it_was() -> None:
+    """Five seconds after the service is back, at the latest."""
+    service = Unsteady(down=(5.0, 65.0))
+    batch(service, 15_000)
+    before = sum(4 <= at < 5 for at in service.at)
+    assert sum(70 <= at < 71 for at in service.at) >= 0.95 * before
+
+
+def test_beyond_its_patience_a_batch_ends_with_what_is_left_not_begun() -> None:
+    """It can be resumed: nothing of what is left was sent."""
+    service = Unsteady(down=(5.0, 1e9))
+    failed, error, _ = batch(service, 8_000, outage=OutagePolicy(patience=60.0))
+    assert isinstance(error, ServiceDownError)
+    assert error.sent == "no"
+    assert failed > 1_000
+    assert max(service.at) <= 5 + 60 + 8
+
+
+def test_an_address_where_nobody_ever_answered_ends_a_batch_soon() -> None:
+    """It may be a wrong one: that is no outage to be waited for."""
+    service = Unsteady(down=(0.0, 1e9), connects=False)
+    failed, error, _ = batch(service, 1_000)
+    assert isinstance(error, BatchStoppedError)
+    assert (failed, max(service.at) < 120) == (1_000, True)
+
+
+def test_what_fails_by_itself_fails_and_stops_nobody() -> None:
+    """A few items that always meet SYS_DEP_503 are tried to the last attempt, and once more at the end."""
+    service = Unsteady(bad=frozenset({b"7", b"9"}))
+    failed, error, events = batch(service, 500, retry=RetryPolicy(attempts=3))
+    assert (failed, error, of(events, Paused)) == (2, None, [])
+    assert (service.by_path["/7"], service.by_path["/9"], service.sent) == (6, 6, 498 + 12)
+
+
+def test_an_item_that_had_bad_luck_is_saved_at_the_end() -> None:
+    """It had used up its attempts while others succeeded."""
+
+    class Unlucky(Unsteady):
+        async def answer(self, request: Request, exchange: Any) -> Any:
+            self.bad = frozenset({b"3"}) if self.by_path["/3"] <= 3 else frozenset()
+            return await super().answer(request, exchange)
+
+    service = Unlucky()
+    failed, error, _ = batch(service, 300, retry=RetryPolicy(attempts=3))
+    assert (failed, error, service.by_path["/3"]) == (0, None, 4)
+
+
+@pytest.mark.parametrize("capacity", [2, 8, 30])
+def test_a_small_service_is_found_out(capacity: int) -> None:
+    """Nothing fails, few calls are refused, and it is hardly slower than at the best concurrency."""
+    service = Unsteady(capacity=capacity)
+    failed, error, events = batch(service, 400 * capacity)
+    assert (failed, error) == (0, None)
+    assert service.sent <= 1.05 * 400 * capacity
+    assert max(service.at) <= 1.10 * 400 * LATENCY + 1
+    assert [event.concurrency for event in events if isinstance(event, LimitChanged)][-1] <= 2 * capacity + 1
+
+
+def test_a_retry_after_is_the_lanes() -> None:
+    """Nobody sends before it, whoever it was said to; then all goes on."""
+    service = Unsteady(down=(1.0, 1.5), retry_after="600")
+    failed, error, _ = batch(service, 2_000)
+    assert (failed, error) == (0, None)
+    later = [at for at in service.at if at > 1.5]
+    assert min(later) >= 601.0
+    assert service.in_outage <= 64
+
+
+async def down(session: Session) -> None:
+    """Let the lane of `CALL` pause: one success, then more failures than it takes."""
+    await session.call(CALL, body)
+    await asyncio.sleep(1.0)
+    results = await asyncio.gather(
+        *(session.call(CALL, body, retry=RetryPolicy(attempts=3)) for _ in range(20)), return_exceptions=True
+    )
+    assert {type(result) for result in results} <= {ServiceUnavailableError, ServiceDownError}
+    assert session.health().lanes[0].state is LaneState.PAUSED
+
+
+def test_a_single_call_fails_at_once_while_the_service_is_down() -> None:
+    """Its error says since when, and when the next attempt is made; the call that comes then is that attempt."""
+    service = Unsteady(down=(0.5, 30.0))
+
+    async def work() -> None:
+        async with governed(service) as session:
+            await down(session)
+            sent, now = service.sent, asyncio.get_running_loop().time()
+            with pytest.raises(ServiceDownError, match=r"^the service is down since \d s; next try in \d s$") as caught:
+                await session.call(CALL, body)
+            assert (service.sent, asyncio.get_running_loop().time(), caught.value.sent) == (sent, now, "no")
+            assert not session.health().ready
+            await asyncio.sleep(caught.value.next_probe)
+            with pytest.raises((ServiceUnavailableError, ServiceDownError)):
+                await session.call(CALL, body)
+            assert service.sent == sent + 1
+            await asyncio.sleep(30.0)
+            assert await session.call(CALL, body) == b"fine"
+            assert session.health().ready
+
+    vtime.run(work())
+
+
+def test_a_single_call_that_is_told_to_waits() -> None:
+    """To the end of the outage, or until its deadline would come first: by the policy of the session or of a view."""
+    service = Unsteady(down=(0.5, 30.0))
+
+    async def work() -> None:
+        async with governed(service) as session:
+            await down(session)
+            hurried = session.with_options(outage=OutagePolicy(wait=True), retry=RetryPolicy(deadline=5.0))
+            with pytest.raises((ServiceDownError, DeadlineError)):
+                await hurried.call(CALL, body)
+            patient = session.with_options(outage=OutagePolicy(wait=True), retry=RetryPolicy(attempts=50))
+            assert await patient.call(CALL, body) == b"fine"
+            assert 30.0 <= asyncio.get_running_loop().time() < 60.0
+
+    vtime.run(work())
+
+
+def test_a_submission_that_waits_is_sent_once() -> None:
+    """What refused a connection, or answered SYS_DEP_503, has not taken it; then it is taken once."""
+    service = Unsteady(down=(5.0, 25.0), connects=False)
+
+    async def work() -> None:
+        async with governed(service, limits=WIDE) as session:
+
+            class Submissions(Calls):
+                async def tried(self, item: bytes, sleep: Any) -> tuple[bytes, Exception | None]:
+                    request = Request(
+                        method="POST", path=f"/{item.decode()}", body=item, operation="c", repeat=Repeat.IF_NOT_SENT
+                    )
+                    await session.call(request, body, sleep=sleep)
+                    return item, None
+
+            outcomes, error = await Submissions(session).run(8_000)
+            assert (len(outcomes), error, len(service.done), set(service.done.values())) == (8_000, None, 8_000, {1})
+
+    vtime.run(work())
+
+
+def test_a_view_shares_all_but_its_settings() -> None:
+    """It is usable as long as its session is, and is neither entered nor closed."""
+
+    async def work() -> None:
+        async with governed(Unsteady()) as session:
+            view = session.with_options(retry=RetryPolicy(attempts=1))
+            assert (view.retry.attempts, view.timeouts, view.governor) == (1, session.timeouts, session.governor)
+            assert await view.call(CALL, body) == b"fine"
+            for misuse in (view.__aenter__, view.close):
+                with pytest.raises(RuntimeError, match="neither entered nor closed"):
+                    await misuse()
+        with pytest.raises(RuntimeError, match="closed"):
+            await view.call(CALL, body)
+
+    vtime.run(work())
+
+
+def test_stores_that_share_a_session_have_equal_shares() -> None:
+    """Of its places and of its rate, whoever asks for more at once; within a tenth."""
+    service = Unsteady()
+
+    def of_store(name: str) -> HmacAuth:
+        return HmacAuth(partner_client_id="p", secret_key="k", store_client_id=name, store_token="t")
+
+    async def work() -> None:
+        limits = Limits(concurrency=8, per_second=50.0, burst=5)
+        async with Session(
+            BASE, auth=StaticToken("t"), clock=VirtualClock(), transport=service, limits=limits
+        ) as session:
+            views = {name: session.with_options(auth=of_store(name), retry=RetryPolicy(deadline=None)) for name in "ab"}
+            waiting = {"a": 200, "b": 40}
+            calls = [
+                asyncio.ensure_future(views[name].call(Request(method="POST", path=f"/{name}", operation="test"), body))
+                for name, many in waiting.items()
+                for _ in range(many)
+            ]
+            await asyncio.gather(*calls[200:])
+            assert service.by_path["/a"] <= 44 + limits.burst
+            await asyncio.gather(*calls)
+            assert {lane.store for lane in session.health().lanes} == {"a", "b"}
+
+    vtime.run(work())
