@@ -41,6 +41,22 @@ class Group(NamedTuple):
 GROUPS = {
     "signing": Group(("_core/signing.py",), ("core/test_signing.py",)),
     "clocks": Group(("_core/clock_offset.py",), ("core/test_clock_offset.py",)),
+    "governor": Group(
+        (
+            "_governor/budget.py",
+            "_governor/concurrency.py",
+            "_governor/lane.py",
+            "_governor/outage.py",
+            "_core/fair.py",
+            "_core/rate_limiter.py",
+        ),
+        (
+            "governor/test_outage_rules.py",
+            "governor/test_concurrency_rules.py",
+            "governor/test_lane_properties.py",
+            "core/test_rate_limiter.py",
+        ),
+    ),
     "polling": Group(("_values/adaptive_polling.py",), ("values/test_adaptive_polling.py", "values/test_polling.py")),
     "naming": Group(("_files/names.py", "_files/disposition.py"), ("files/test_names.py",)),
     "pdf": Group(("_files/pdf.py",), ("files/test_pdf.py", "files/test_pdf_producers.py")),
