@@ -57,7 +57,15 @@ GROUPS = {
             "core/test_rate_limiter.py",
         ),
     ),
-    "polling": Group(("_values/adaptive_polling.py",), ("values/test_adaptive_polling.py", "values/test_polling.py")),
+    "polling": Group(
+        ("_values/adaptive_polling.py",),
+        (
+            "values/test_adaptive_estimate.py",
+            "values/test_adaptive_polling.py::test_a_ceiling_below_the_floor_is_named",
+            "values/test_adaptive_polling.py::test_the_plan_is_the_minimum_that_trying_every_next_poll_finds",
+            "values/test_adaptive_polling.py::test_ends_that_no_prior_expects_at_every_age_at_once_do_not_break_it",
+        ),
+    ),
     "naming": Group(("_files/names.py", "_files/disposition.py"), ("files/test_names.py",)),
     "pdf": Group(("_files/pdf.py",), ("files/test_pdf.py", "files/test_pdf_producers.py")),
     "run states": Group(("_durable/states.py",), ("durable/test_states.py",), runs_at_import=True),

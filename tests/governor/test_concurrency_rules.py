@@ -280,18 +280,12 @@ class TestRefusals:
 
 
 def test_the_best_latency_follows_a_faster_service_by_half_and_a_slower_one_by_a_tenth() -> None:
+    """A quarter above it is no longer the best of anything."""
     limit = ConcurrencyLimit(BEGIN)
-    for number in range(8 + 16):
-        limit.succeed(0.05, float(number), busy=True)
-    assert limit._best == pytest.approx(log(0.05))
-    for _ in range(16):
-        limit.succeed(0.04, 1.0, busy=True)
-    assert limit._best == pytest.approx((log(0.05) + log(0.04)) / 2)
-    before = limit._best
-    for _ in range(16):
-        limit.succeed(exp(before) * 1.2, 1.0, busy=True)
-    assert limit._best == pytest.approx(before + 0.1 * log(1.2))
-    before = limit._best
-    for _ in range(16):
-        limit.succeed(exp(before) * 1.3, 1.0, busy=True)
-    assert limit._best == pytest.approx(before)
+    answered(limit, 0.05, most=8 + 16)
+    best = log(0.05)
+    assert limit._best == pytest.approx(best)
+    for factor, moved in ((0.8, 0.5), (1.2, 0.1), (1.3, 0.0)):
+        answered(limit, exp(best) * factor, most=16)
+        best += moved * log(factor)
+        assert limit._best == pytest.approx(best)

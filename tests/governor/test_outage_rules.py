@@ -254,7 +254,8 @@ class TestLane:
         one = lane()
         for ticket in begun(one, 3):
             one.end(ticket, Answer.UNREACHABLE, 5.0, soonest)
-        assert (one.pauses, one.state(5.0), one.wait(5.0)) == (1, LaneState.PAUSED, pytest.approx(1.7))
+        assert (one.pauses, one.state(5.0)) == (1, LaneState.PAUSED)
+        assert one.wait(5.0) == pytest.approx(1.7)
         assert one.wait(6.7) == 0.0
         probe = one.begin(6.7)
         assert (probe.is_probe, probe.pauses, one.wait(6.7)) == (True, 1, inf)
@@ -382,7 +383,8 @@ class TestRate:
         rate = RateLimiter(4.0)
         assert rate.wait(10.0) == 0.0
         rate.take(10.0, 10.0)
-        assert (rate.wait(10.0), rate.wait(10.2), rate.wait(11.0)) == (0.25, pytest.approx(0.05), 0.0)
+        assert (rate.wait(10.0), rate.wait(11.0)) == (0.25, 0.0)
+        assert rate.wait(10.2) == pytest.approx(0.05)
 
     def test_a_burst_may_begin_at_once_after_a_quiet_time(self) -> None:
         rate = RateLimiter(4.0, 3)
