@@ -81,6 +81,7 @@ def test_what_is_no_object_is_no_answer(text: bytes) -> None:
         with pytest.raises(ProtocolError, match="not a JSON object") as caught:
             decode(text)
         assert caught.value.head == text[:200]
+        assert caught.value.status == (200 if decode is decode_request else None)
     with pytest.raises(ProtocolError):
         decode_request(text, request_id=ID)
 
@@ -108,6 +109,7 @@ def refused(answer: bytes | object, *, asked: str | None = None, status: int = 2
         ({"success": 0, "request_id": ID, "status": "NEW"}, "the answer is an error envelope"),
         ({"request_id": ID, "error": {"code": "E1"}}, "the answer gives no status and speaks of an error"),
         ({"status": "NEW"}, "the answer's request_id must be a UUID (8-4-4-4-12 hex digits)"),
+        ({"request_id": ID, "status": ["NEW"]}, "the answer's status must be text that is not empty"),
         ({"request_id": ID, "status": 200}, "the answer's status must be text that is not empty"),
     ],
 )
@@ -138,6 +140,13 @@ def test_the_ids_of_an_answer_that_cannot_be_used_are_kept() -> None:
     escaped = f'[1, {{"request\\u005fid": "R-7", "x": "{ID}"}}]'.encode()
     assert refused(escaped).request_ids == ("R-7", ID)
     assert refused(escaped[4:-1]).request_ids == ("R-7", ID)
+
+
+def test_an_answer_alone_in_a_list_is_quoted_as_any_other() -> None:
+    words = [{"message": "queue is full"}]
+    assert refused(words).message.endswith("hex digits): queue is full")
+    with pytest.raises(ProtocolError, match=r"not empty: queue is full\Z"):
+        decode_export(body(words))
 
 
 @pytest.mark.parametrize("asked", [None, ID])

@@ -132,6 +132,11 @@ def test_a_required_text_must_be_there(path: str, limit: int, build: Callable[[A
     assert found(build(None)) == {path: "is required"}
 
 
+@pytest.mark.parametrize(("key", "end"), [(" A-1", "begin"), ("A-1\xa0", "end")])
+def test_a_key_has_no_blank_at_either_end(key: str, end: str) -> None:
+    assert found(evolve(DRAFT, key=key))["key"].startswith(f"must not {end} with a blank: U+")
+
+
 @pytest.mark.parametrize("character", ["\n", "\x00", "\x1f", "\x7f", "\x9f"])
 def test_a_key_has_no_control_character(character: str) -> None:
     (message,) = found(evolve(DRAFT, key=f"A{character}1")).values()

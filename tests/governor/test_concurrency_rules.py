@@ -172,7 +172,23 @@ class TestCrowding:
         found = course(limit, queueing(2), 8, now=11.1)
         assert found[:5] == pytest.approx([12.0, 8.0, 16 / 3, 32 / 9, 64 / 27])
         assert all(later < before for before, later in pairwise(found[:5]))
-        assert 2.0 <= found[-1] <= 4.0
+        assert found[5:7] == pytest.approx([128 / 81, 3.0])
+
+    def test_it_goes_on_down_below_two_places(self) -> None:
+        limit = ConcurrencyLimit(3)
+        answered(limit, 0.05, most=3 + 16)
+        assert course(limit, queueing(0.5), 2) == pytest.approx([3.0, 2.0, 4 / 3])
+
+    def test_it_goes_no_further_down_than_to_a_latency_that_is_known_as_the_best(self) -> None:
+        """Which stays the best one."""
+        limit = ConcurrencyLimit(TOP)
+        assert course(limit, queueing(16), 3, now=1.0) == [8.0, 16.0, 32.0, pytest.approx(24.0)]
+        answered(limit, 0.3, now=12.0)
+        assert limit.limit == pytest.approx(16.0)
+        answered(limit, 0.055, now=12.5)
+        assert limit.limit > 16.0
+        assert limit._best is not None
+        assert limit._best < log(0.055)
 
     def test_one_place_is_the_least(self) -> None:
         limit = ConcurrencyLimit(2)
@@ -266,7 +282,24 @@ class TestRefusals:
         course(limit, steady, 3)
         limit.crowd(5, 2.0)
         assert (limit.limit, limit.places) == (5.0, 5)
+        assert course(limit, steady, 1, now=3.9)[-1] == pytest.approx(5 * 4 / 3)
         assert max(course(limit, steady, 12, now=3.9)) < TOP
+
+    def test_after_refusals_a_moderate_latency_is_not_looked_into(self) -> None:
+        """They said what is too much; without them it is."""
+        limits = []
+        for is_refused in (True, False):
+            limit = ConcurrencyLimit(TOP if is_refused else 4)
+            if is_refused:
+                refused(limit)
+                answered(limit, 0.05, most=24)
+            limit.top = TOP
+            course(limit, queueing(4), 1)
+            answered(limit, queueing(4)(limit.limit), most=60)
+            before = limit.limit
+            answered(limit, 0.05 * 1.4, now=20.0)
+            limits.append(limit.limit > before)
+        assert limits == [True, False]
 
     def test_an_outage_forgets_a_trial_and_restores_what_a_cut_took(self) -> None:
         cut, grown = ConcurrencyLimit(TOP), ConcurrencyLimit(TOP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 
 import pytest
 
@@ -156,7 +156,7 @@ class TestOutage:
         outage.hold(5.0, 1.0)
         assert (outage.wait(2.0), outage.state(2.0), outage.paused_since(2.0)) == (4.0, LaneState.PAUSED, 1.0)
         assert (outage.is_stopped, outage.is_calm) == (False, False)
-        assert (outage.wait(6.0), outage.state(6.0), outage.paused_since(6.0)) == (0.0, LaneState.RESUMING, None)
+        assert (outage.state(6.0), outage.paused_since(6.0), outage.wait(6.0)) == (LaneState.RESUMING, None, 0.0)
         assert outage.places == 1
 
     def test_a_later_retry_after_prolongs_the_hold_and_never_shortens_it(self) -> None:
@@ -166,8 +166,8 @@ class TestOutage:
         assert outage.wait(2.0) == 4.0
         outage.hold(9.0, 3.0)
         assert (outage.wait(3.0), outage.paused_since(4.0)) == (9.0, 1.0)
-        outage.hold(3.0, 20.0)
-        assert outage.paused_since(21.0) == 20.0
+        outage.hold(0.5, 12.0)
+        assert (outage.wait(12.25), outage.paused_since(12.25)) == (0.25, 12.0)
 
     def test_a_retry_after_lasts_no_longer_than_the_patience(self) -> None:
         outage = Outage(POLICY)
@@ -236,6 +236,14 @@ class TestLane:
         one.end(one.begin(0.0), answer, 0.1, middle)
         assert (one.answers, one.budget.tokens, one.in_use) == (answers, tokens, 0)
         assert one.failing == (0 if answers else 4)
+        one.end(one.begin(0.2), answer, 0.3, middle)
+        assert one.answers == 2 * answers
+
+    def test_the_share_of_failures_falls_with_each_answer(self) -> None:
+        one = lane()
+        for answer in (Answer.REFUSED, Answer.ALIVE, Answer.SUCCESS):
+            one.end(one.begin(0.0), answer, 0.1, middle)
+        assert one.outage.share == pytest.approx(1 / MEMORY * (1 - 1 / MEMORY) ** 2)
 
     @pytest.mark.parametrize("answer", [Answer.REFUSED, Answer.UNREACHABLE])
     def test_each_failure_closes_a_place_down_to_one(self, answer: Answer) -> None:
@@ -260,7 +268,18 @@ class TestLane:
         probe = one.begin(6.7)
         assert (probe.is_probe, probe.pauses, one.wait(6.7)) == (True, 1, inf)
         one.end(probe, Answer.ALIVE, 6.8, soonest)
-        assert (one.state(6.8), one.allowed) == (LaneState.RESUMING, 1)
+        assert (one.state(6.8), one.allowed, one.limit) == (LaneState.RESUMING, 1, BEGIN)
+
+    def test_a_probe_that_fails_is_followed_by_one_twice_as_far_and_a_pause_by_another(self) -> None:
+        one = lane()
+        for ticket in begun(one, 3):
+            one.end(ticket, Answer.UNREACHABLE, 5.0, soonest)
+        one.end(one.begin(6.7), Answer.REFUSED, 6.7, soonest)
+        assert one.wait(6.7) == pytest.approx(0.85 * 4.0)
+        one.end(one.begin(10.2), Answer.SUCCESS, 10.2, soonest)
+        for _ in range(2):
+            one.end(one.begin(11.0), Answer.REFUSED, 11.0, soonest)
+        assert (one.pauses, one.state(11.0)) == (2, LaneState.PAUSED)
 
     def test_a_probe_that_is_cancelled_makes_way_for_another(self) -> None:
         one = lane()
@@ -308,6 +327,7 @@ class TestLane:
             for ticket in tickets:
                 one.end(ticket, Answer.SUCCESS, number + 0.05, middle)
         assert one.limit > BEGIN
+        assert one.concurrency._best == pytest.approx(log(0.05))
 
     def test_a_pause_that_is_ended_by_what_was_begun_before_it_was_a_crowd(self) -> None:
         """The service went on with what it had and refused the rest: no more than those go there."""
@@ -318,6 +338,8 @@ class TestLane:
         assert one.pauses == 1
         one.end(tickets[3], Answer.SUCCESS, 1.5, middle)
         assert (one.state(1.5), one.limit) == (LaneState.RESUMING, 5)
+        one.end(tickets[4], Answer.SUCCESS, 1.6, middle)
+        assert one.limit == 5
 
 
 class TestRetryBudget:
