@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from math import exp, log
+from math import ceil, exp, log
 
 import pytest
 
@@ -137,6 +137,23 @@ class TestGrowth:
         answered(limit, queueing(8)(12), now=7.6)
         assert limit.limit == pytest.approx(16.0)
 
+    def test_latencies_that_vary_take_more_answers_and_more_still_once_a_queue_was_met(self) -> None:
+        """Ten times the latency now and then: 30, and then 80 answers for a variance of one."""
+
+        def varied(limit: ConcurrencyLimit, middle: float, now: float) -> int:
+            before, count = limit.limit, 0
+            while limit.limit == before:
+                count += 1
+                limit.succeed(middle * 10 ** (0.5 if count % 2 else -0.5), now, busy=True)
+            return count
+
+        limit, variance = ConcurrencyLimit(32), (log(10) / 2) ** 2
+        assert varied(limit, 0.05, 1.0) == 8 + ceil(30 * variance)
+        assert varied(limit, 0.05, 1.0) == 16 + ceil(30 * variance)
+        slow = ConcurrencyLimit(TOP)
+        course(slow, queueing(8), 2, now=1.0)
+        assert varied(slow, queueing(8)(12), 3.0) == 16 + ceil(80 * variance)
+
     def test_an_answer_without_a_measurable_time_is_no_error(self) -> None:
         limit = ConcurrencyLimit(TOP)
         answered(limit, 0.0)
@@ -213,6 +230,22 @@ class TestRefusals:
             limit.succeed(0.05, 1.0, busy=True)
         assert refused(limit) == 6
 
+    def test_what_is_expected_of_refusals_and_what_chance_adds_are_no_reason(self) -> None:
+        """Of 59 attempts a quarter and half as much again, two deviations, a tenth and three."""
+        limit = ConcurrencyLimit(TOP)
+        limit._ambient = 0.25
+        for _ in range(20):
+            limit.succeed(0.05, 1.0, busy=True)
+        assert refused(limit) == 39
+
+    def test_two_places_are_halved_and_one_is_not(self) -> None:
+        """Where it cannot be fewer, what is refused is expected, up to half of all."""
+        two, one = ConcurrencyLimit(2), ConcurrencyLimit(1)
+        refused(two)
+        assert two.limit == 1.0
+        assert refused(one, most=50) == 50
+        assert one._ambient == 0.5
+
     def test_refusals_that_stop_with_half_the_limit_were_for_the_limit(self) -> None:
         """It stays, and what was refused is not tried again for two seconds."""
         limit = ConcurrencyLimit(TOP)
@@ -233,7 +266,8 @@ class TestRefusals:
         assert limit.limit == 16.0
         refused(limit)
         assert limit.limit == 8.0
-        assert max(course(limit, steady, 4, now=2.0)) < 16.0
+        assert course(limit, steady, 3, now=2.0) == pytest.approx([8.0, 32 / 3, 128 / 9, (128 / 9 + 16) / 2])
+        assert answered(limit, 0.05, now=2.9) == 2000
 
     def test_what_was_refused_is_left_alone_for_longer_each_time(self) -> None:
         """Two seconds, then four."""
