@@ -223,3 +223,20 @@ def test_the_lowest_line_is_found_as_by_looking_at_all() -> None:
             expected = min(lines, key=lambda line: line[1] - line[0] * x)
             assert height == pytest.approx(expected[1] - expected[0] * x)
             assert found_age == expected[0]
+
+
+@pytest.mark.parametrize(("ahead", "is_taken"), [(9.9, False), (10.1, True)])
+def test_the_long_memory_begins_again_as_a_copy_of_the_short_one(ahead: float, is_taken: bool) -> None:  # noqa: FBT001
+    """Where that one foretold better by a log likelihood of ten; what it learns then is its own."""
+    model = AdaptiveSchedule()
+    for start, end, done in polled(2, 9):
+        model.observe(model._edges[start], model._edges[end], done=done)
+    long, short = model._estimates
+    long.scores, short.scores = [0.0, -5.0, -5.0], [-50.0, ahead, -50.0]
+    model._news = module._News()
+    model._replan()
+    assert long.memory != short.memory
+    for name in ("exposed", "ended", "hazard", "smooth", "scores"):
+        of_long, of_short = getattr(long, name), getattr(short, name)
+        assert (of_long == of_short) is is_taken
+        assert of_long is not of_short
