@@ -35,6 +35,7 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         f"{_LIMIT}_refused_too_often__mutmut_30",
         f"{_LIMIT}refuse__mutmut_9",
         "_values.adaptive_polling.xǁ_Estimateǁ_take__mutmut_18",
+        "_values.adaptive_polling.xǁAdaptiveScheduleǁ_replan__mutmut_21",
         "_governor.outage.xǁOutageǁfail__mutmut_10",
         "_governor.outage.xǁOutageǁwait__mutmut_4",
         "_governor.outage.xǁOutageǁwait__mutmut_18",
@@ -91,6 +92,7 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         "_values.adaptive_polling.xǁ_Estimateǁ_expect__mutmut_11",
     ),
     "a codec's name in capitals is the same codec": (
+        "_files.disposition.x_content_disposition__mutmut_19",
         f"{_NAMES}digest_of__mutmut_7",
         f"{_NAMES}_cut__mutmut_12",
         f"{_NAMES}_cut__mutmut_16",
@@ -99,6 +101,8 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         *(f"{_NAMES}child__mutmut_{number}" for number in (1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)),
     ),
     "the same path, made slower; what it leaves behind is memory in Python 3.12 alone": (f"{_NAMES}parsed__mutmut_4",),
+    "the letter X is never encoded": ("_files.disposition.x_content_disposition__mutmut_33",),
+    "what has no charset is as good as nothing": ("_files.disposition.x_from_content_disposition__mutmut_24",),
     "a piece without an equals sign names nothing": ("_files.disposition.x_from_content_disposition__mutmut_4",),
     "a short cut: the function below says the same of it": (
         f"{_DECODE}_request__mutmut_55",
@@ -113,6 +117,9 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
             f"_values.adaptive_polling.xǁ_Estimateǁlearn__mutmut_{number}"
             for number in (19, 22, 23, 34, 37, 38, 55, 59, 60)
         ),
+        *(f"_values.adaptive_polling.xǁ_Estimateǁ_expect__mutmut_{number}" for number in (39, 43, 58, 64)),
+        *(f"_values.adaptive_polling.x__smoothed__mutmut_{number}" for number in (10, 13, 14, 22, 25, 34)),
+        *(f"_values.adaptive_polling.xǁAdaptiveScheduleǁ_replan__mutmut_{number}" for number in (9, 12, 13, 29, 31)),
         *(f"_values.adaptive_polling.x__likelihood__mutmut_{number}" for number in (10, 13, 14)),
     ),
     "one second is nothing, and neither is 0: no correction follows from either": (

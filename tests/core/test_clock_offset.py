@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._core.clock_offset import EXPLAINS, FURTHEST, NOTHING, ClockOffset
+from invoicing_async._core.clock_offset import EXPLAINS, FURTHEST, NOTHING, ClockOffset, Interval
 
 NOW = 1_790_000_000.0
 
@@ -123,6 +123,12 @@ def test_more_than_a_second_and_no_more_than_a_day_is_corrected(ahead: float, ap
     clock.observe(NOW + ahead, sent=NOW, received=NOW)
     assert clock.refused(NOW + ahead, signed_for=NOW - 900)
     assert clock.applied == applied
+
+
+def test_two_answers_that_meet_in_one_moment_agree_on_it() -> None:
+    """They contradict each other only where nothing lies between."""
+    assert Interval(-3.0, -2.0).narrowed(Interval(-2.0, -1.0), drift=0.0) == Interval(-2.0, -2.0)
+    assert Interval(-3.0, -2.0).narrowed(Interval(-1.9, -1.0), drift=0.0) == Interval(-1.9, -1.0)
 
 
 @pytest.mark.parametrize(("ahead", "is_tried"), [(3595.0, True), (3596.0, False), (3604.0, False), (3605.0, True)])

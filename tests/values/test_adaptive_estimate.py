@@ -102,7 +102,7 @@ def polled(seed: int, operations: int) -> list[Seen]:
         end = round(rng.gauss(150, 12)) if rng.random() < 0.7 else round(rng.gauss(265, 12))
         at = 0
         while at < end:
-            later = min(at + rng.randint(20, 90), BINS)
+            later = min(at + 30 * rng.randint(1, 3), BINS)
             found.append((at, later, later >= end))
             at = later
     return found
