@@ -382,12 +382,12 @@ class TestRetryBudget:
 class TestTurns:
     def test_owners_take_turns_and_each_keeps_its_order(self) -> None:
         queue = FairQueue[str, int]()
-        assert not queue
+        assert not queue.lines
         for owner, item in (("a", 1), ("a", 2), ("a", 3), ("b", 4), ("c", 5), ("b", 6)):
             queue.push(owner, item)
-        assert queue
+        assert queue.lines
         assert [queue.pop() for _ in range(6)] == [1, 4, 5, 2, 6, 3]
-        assert not queue
+        assert not queue.lines
         with pytest.raises(IndexError):
             queue.pop()
 
