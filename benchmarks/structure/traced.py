@@ -69,8 +69,17 @@ class Recorder:
     @asynccontextmanager
     async def send(self, request: Any, exchange: Any) -> AsyncIterator[Any]:
         self.notes.append([])
-        async with self.sandbox.send(request, exchange) as response:
+        answering = self.sandbox.send(request, exchange)
+        # What the other side does in between, the library's own functions included, is no call of the item's.
+        sys.setprofile(None)
+        try:
+            response = await answering.__aenter__()
+        finally:
+            sys.setprofile(self._note)
+        try:
             yield response
+        finally:
+            await answering.__aexit__(None, None, None)
 
     async def close(self) -> None:
         await self.sandbox.close()

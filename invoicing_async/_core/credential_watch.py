@@ -19,22 +19,22 @@ ENOUGH = 2
 class CredentialWatch:
     """The health of one credential, shared by all calls of a session."""
 
-    _failed: int = field(default=0, init=False)
+    failures: int = field(default=0, init=False)
+    """Checks that failed since the last success."""
     _denied: bool = field(default=False, init=False)
 
     @property
     def refused(self) -> bool:
         """True if the next call would be refused too."""
-        return self._denied or self._failed >= ENOUGH
+        return self._denied or self.failures >= ENOUGH
 
     def accepted(self) -> None:
         """Record that a call succeeded."""
-        if self._failed:
-            self._failed = 0
+        self.failures = 0
 
     def failed(self) -> None:
         """Record that a call was refused and so was its check."""
-        self._failed += 1
+        self.failures += 1
 
     def denied(self) -> None:
         """Record that no credential can be had: who issues them refused."""

@@ -15,30 +15,28 @@ Item = TypeVar("Item")
 class FairQueue(Generic[Owner, Item]):
     """Lines that take turns: one item of each owner in order, whoever has how many. Within a line, first come first."""
 
-    __slots__ = ("_lines", "_turns")
+    __slots__ = ("_turns", "lines")
 
     def __init__(self) -> None:
-        self._lines: dict[Owner, deque[Item]] = {}
+        self.lines: dict[Owner, deque[Item]] = {}
+        """What each owner has in line; no owner without anything."""
         self._turns: deque[Owner] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._lines)
 
     def push(self, owner: Owner, item: Item) -> None:
         """Put an item at the end of its owner's line; a line that begins has its turn after all others."""
-        line = self._lines.get(owner)
+        line = self.lines.get(owner)
         if line is None:
-            line = self._lines[owner] = deque()
+            line = self.lines[owner] = deque()
             self._turns.append(owner)
         line.append(item)
 
     def pop(self) -> Item:
         """Take the next item. Raises `IndexError` if there is none."""
         owner = self._turns.popleft()
-        line = self._lines[owner]
+        line = self.lines[owner]
         item = line.popleft()
         if line:
             self._turns.append(owner)
         else:
-            del self._lines[owner]
+            del self.lines[owner]
         return item

@@ -52,7 +52,7 @@ class FifoSemaphore:
 
     def release(self) -> None:
         """Return a place: to the first that waits, else to the free ones."""
-        while self._waiters:
+        while self._waiters.lines:
             waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(None)

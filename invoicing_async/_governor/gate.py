@@ -60,10 +60,10 @@ class Gate:
 
     def try_enter(self) -> Ticket | None:
         """Begin an attempt if nothing has to be waited for."""
-        if self._waiters:
+        lane = self.lane
+        if self._waiters or not lane.outage.is_calm or lane.in_use >= lane.limit:
             return None
-        now = self._clock.monotonic()
-        return None if self.lane.wait(now) else self._begin(now)
+        return lane.begin(self._clock.monotonic())
 
     async def enter(self, patience: float | None) -> Ticket:
         """Wait for the turn in the lane.
@@ -143,7 +143,7 @@ class Gate:
         return ticket
 
     def _pump(self) -> None:
-        """Give turns to those who wait, in order, and see to it that nobody is forgotten."""
+        """Let those who wait have their turns, in order, and see to it that nobody is forgotten."""
         lane, waiters, now = self.lane, self._waiters, self._clock.monotonic()
         while waiters:
             wait = lane.wait(now)

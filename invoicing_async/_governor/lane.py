@@ -41,16 +41,15 @@ class Answer(Enum):
     """Nothing: the attempt ended before it was sent, or was cancelled."""
 
 
+@define(eq=False)
 class Ticket:
     """An attempt that is under way."""
 
-    __slots__ = ("begun", "is_busy", "is_probe", "pauses")
-
-    def __init__(self, begun: float, pauses: int, is_busy: bool, is_probe: bool) -> None:  # noqa: FBT001 - one caller
-        self.begun = begun
-        self.pauses = pauses
-        self.is_busy = is_busy
-        self.is_probe = is_probe
+    begun: float
+    pauses: int
+    """The lane's pauses before it."""
+    is_busy: bool
+    is_probe: bool
 
 
 @define
@@ -131,7 +130,8 @@ class Lane:
         if retry_after:
             self.outage.hold(retry_after, now)
         if answer is Answer.SUCCESS:
-            self.budget.refund()
+            if self.budget.tokens < self.budget.capacity:
+                self.budget.refund()
             self._answered(ticket, now)
         elif answer is Answer.ALIVE:
             self._answered(ticket, now)

@@ -47,6 +47,8 @@ class SingleAttempt(Generic[T]):
 
     _call: Call[T]
     exchange: Exchange
+    place: Place
+    """Its turn in the lane, and its place in the session's limits."""
     intended: Moment | None = None
     begun: float | None = field(default=None, init=False)
     """When it began, None before that and once its failure is in the history."""
@@ -65,11 +67,6 @@ class SingleAttempt(Generic[T]):
     """True if `on_send` was called."""
     _answer: AbstractAsyncContextManager[Response] | None = field(default=None, init=False)
     _error_answer: ErrorAnswer | None = field(default=None, init=False)
-    place: Place = field(init=False)
-
-    @place.default
-    def _new_place(self) -> Place:
-        return Place(self._call)
 
     async def result(self) -> T:
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""

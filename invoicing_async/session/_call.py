@@ -19,6 +19,7 @@ from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
 from ._deadline import Deadline
 from ._log import LAST_CALL, logger
+from ._place import Place
 from ._retries import Retries
 from ._telling import tell_attempt_failed, tell_failed, tell_retry, tell_succeeded
 
@@ -98,7 +99,8 @@ class Call(Generic[T]):
         self.sleep = sleep or session.clock.sleep
         self.policy = retry or session.retry
         self.started = session.clock.monotonic()
-        self.deadline = Deadline(self.policy.deadline, session.clock)
+        seconds = self.policy.deadline
+        self.deadline = Deadline(seconds, None if seconds is None else self.started + seconds, session.clock)
 
     async def run(self) -> T:
         """Make attempts until one succeeds; raise the error of the last."""
@@ -106,7 +108,7 @@ class Call(Generic[T]):
         # What is drained may still need a token.
         session.check_usable(draining=not request.authorised)
         LAST_CALL.set(None)
-        attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts))
+        attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts), Place(self))
         try:
             with Scope(session.lifetime, request.operation or request.path):
                 while True:
@@ -124,7 +126,8 @@ class Call(Generic[T]):
         if self.keep:
             self._kept = attempt
         if request.authorised:
-            session.credentials.accepted()
+            if session.credentials.failures:
+                session.credentials.accepted()
             if session.clock_offset.futile is not None:
                 session.clock_offset.accepted()
         if self.is_heard:
@@ -175,7 +178,8 @@ class Call(Generic[T]):
             at_once = isinstance(error, StaleIntentError) or last.exchange.stale
             tell_retry(self, error, delay or 0.0, check=check, at_once=at_once)
         self.session.check_usable(draining=True)  # a call whose own reader closed the session was not ended by that
-        return SingleAttempt(self, Exchange(timeouts=self.session.timeouts, fresh=fresh), intended), delay
+        exchange = Exchange(timeouts=self.session.timeouts, fresh=fresh)
+        return SingleAttempt(self, exchange, Place(self), intended), delay
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():

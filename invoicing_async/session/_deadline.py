@@ -14,17 +14,14 @@ __all__ = ["Deadline"]
 
 @define(eq=False)
 class Deadline:
-    """`seconds` from now, or from when it was restarted, by the clock's monotonic seconds; None for no deadline."""
+    """`seconds` from the beginning, or from when it was restarted; None for no deadline."""
 
     seconds: float | None
+    at: float | None
+    """When it comes, in the clock's monotonic seconds; None for never."""
     _clock: Clock
-    at: float | None = field(init=False)
-    """When it comes, None for never."""
     cause: InvoicingError | None = field(default=None, init=False)
     """The last failure of the call, which its error is to name."""
-
-    def __attrs_post_init__(self) -> None:
-        self.restart()
 
     def restart(self) -> None:
         """Let it begin anew."""

@@ -70,4 +70,4 @@ class Place:
         """Release the place in the session's limits."""
         if self._is_held:
             self._is_held = False
-            self._call.session.admission.release()
+            self._call.session.admission.places.release()

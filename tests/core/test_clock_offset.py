@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._core.clock_offset import FURTHEST, ClockOffset
+from invoicing_async._core.clock_offset import EXPLAINS, FURTHEST, NOTHING, ClockOffset, Interval
 
 NOW = 1_790_000_000.0
 
@@ -101,6 +102,41 @@ def test_what_is_further_off_than_a_day_is_not_corrected() -> None:
     clock = ClockOffset()
     answered(clock, ahead=-NOW, signed_for=NOW)
     assert clock.applied == 0
+
+
+@pytest.mark.parametrize(("away", "is_explained"), [(0.0, False), (4.9, False), (5.0, True), (5.1, True)])
+def test_a_refusal_is_explained_from_five_seconds_on(away: float, is_explained: bool) -> None:  # noqa: FBT001
+    """Between the signature's time and the middle of the second that the `Date` names, either way."""
+    assert EXPLAINS == 5.0
+    for signed_for in (NOW + 0.5 + away, NOW + 0.5 - away):
+        clock = ClockOffset()
+        assert clock.refused(NOW, signed_for=signed_for) is is_explained
+        assert clock.futile is None
+
+
+@pytest.mark.parametrize(
+    ("ahead", "applied"),
+    [(NOTHING, 0.0), (NOTHING + 1, NOTHING + 1), (FURTHEST, FURTHEST), (FURTHEST + 1, 0.0)],
+)
+def test_more_than_a_second_and_no_more_than_a_day_is_corrected(ahead: float, applied: float) -> None:
+    clock = ClockOffset()
+    clock.observe(NOW + ahead, sent=NOW, received=NOW)
+    assert clock.refused(NOW + ahead, signed_for=NOW - 900)
+    assert clock.applied == applied
+
+
+def test_two_answers_that_meet_in_one_moment_agree_on_it() -> None:
+    """They contradict each other only where nothing lies between."""
+    assert Interval(-3.0, -2.0).narrowed(Interval(-2.0, -1.0), drift=0.0) == Interval(-2.0, -2.0)
+    assert Interval(-3.0, -2.0).narrowed(Interval(-1.9, -1.0), drift=0.0) == Interval(-1.9, -1.0)
+
+
+@pytest.mark.parametrize(("ahead", "is_tried"), [(3595.0, True), (3596.0, False), (3604.0, False), (3605.0, True)])
+def test_a_correction_that_is_five_seconds_from_the_one_in_vain_is_another(ahead: float, is_tried: bool) -> None:  # noqa: FBT001
+    clock = ClockOffset()
+    clock.futile = 3600.0
+    clock.observe(NOW + ahead, sent=NOW, received=NOW)
+    assert clock.refused(NOW + ahead, signed_for=NOW) is is_tried
 
 
 @given(

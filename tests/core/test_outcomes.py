@@ -17,7 +17,17 @@ from invoicing_async._core.envelope import error_from
 from invoicing_async._core.http import Repeat
 from invoicing_async._core.outcomes import OUTCOMES, Fate, Shape, fate, may_repeat, outcome, table
 from invoicing_async._einvoices.decode import decode_request
-from invoicing_async.errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtError, TransportError
+from invoicing_async.errors import (
+    ApiError,
+    IncompleteDocumentError,
+    InterruptedDocumentError,
+    InvoicingError,
+    OversizedDocumentError,
+    ProtocolError,
+    SessionError,
+    SubmissionInDoubtError,
+    TransportError,
+)
 
 ID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 STATUSES = range(200, 600)
@@ -242,3 +252,40 @@ def test_what_may_always_be_repeated_is_after_what_another_time_may_mend(status:
     assert may_repeat(ApiError(status=status, code="ANY"), Repeat.ALWAYS) is (status in well)
     assert may_repeat(ApiError(status=status, code="SYS_DEP_503"), Repeat.ALWAYS)
     assert may_repeat(ApiError(status=status, code="ORDER_021"), Repeat.ALWAYS) is (status == 429)
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (TransportError("refused", sent="no"), Fate.NOT_SENT),
+        (SessionError("closed"), Fate.NOT_SENT),
+        (TransportError("silence", sent="unknown"), Fate.IN_DOUBT),
+        (ProtocolError("nonsense"), Fate.IN_DOUBT),
+    ],
+    ids=str,
+)
+def test_only_what_provably_never_left_was_not_sent(error: InvoicingError, meaning: Fate) -> None:
+    """A failure before the first byte made no invoice; silence after it may have."""
+    assert fate(error) is meaning
+
+
+@pytest.mark.parametrize(
+    ("error", "harmless", "harmful"),
+    [
+        (TransportError("refused", sent="no"), True, True),
+        (TransportError("silence", sent="unknown"), True, False),
+        (IncompleteDocumentError("half a document"), True, False),
+        (InterruptedDocumentError("cut in the middle"), True, False),
+        (OversizedDocumentError("beyond max_bytes"), False, False),
+        (ProtocolError("nonsense"), False, False),
+        (SubmissionInDoubtError("may exist"), False, False),
+        (ValueError("of a caller's own"), False, False),
+    ],
+    ids=str,
+)
+def test_what_failed_without_an_answer_is_repeated_where_that_does_no_harm(
+    error: BaseException, *, harmless: bool, harmful: bool
+) -> None:
+    """A submission goes again only if its first byte never left; a document beyond `max_bytes` never."""
+    assert may_repeat(error, Repeat.ALWAYS) is harmless
+    assert may_repeat(error, Repeat.IF_NOT_SENT) is harmful

@@ -89,6 +89,21 @@ def test_every_refusal_says_why() -> None:
     assert all(refusal.why for refusal in refusals)
 
 
+@pytest.mark.parametrize(
+    ("state", "event", "why"),
+    [
+        (State.PLANNED, Event.LOST, "it is not being sent"),
+        (State.IN_DOUBT, Event.ACCEPTED_NEW, "it is not being sent"),
+        (State.PLANNED, Event.POLL_SUCCESS, "the service is not working on it"),
+        (State.SENDING, Event.RESOLVED_CREATED, "it is not in doubt"),
+    ],
+)
+def test_a_refusal_is_said_to_a_person_in_plain_words(state: State, event: Event, why: str) -> None:
+    """The event, the state and the reason, and nothing else."""
+    with pytest.raises(ValueError, match=rf"\A'{event}' is refused for an item that is '{state}': {why}\Z"):
+        next_state(state, event)
+
+
 def test_sending_begins_only_where_nothing_can_exist() -> None:
     starts = {state for state in State if isinstance(TABLE[state, Event.INTENT], State)}
     assert starts == set(SENDABLE)

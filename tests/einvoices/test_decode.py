@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_drafts import ID, JSON, QUICK, body
 
+from invoicing_async._core.envelope import WORD_LENGTH
 from invoicing_async._einvoices.decode import Export, Token, decode_export, decode_request, decode_token
 from invoicing_async.errors import (
     ProtocolError,
@@ -80,8 +81,153 @@ def test_what_is_no_object_is_no_answer(text: bytes) -> None:
         with pytest.raises(ProtocolError, match="not a JSON object") as caught:
             decode(text)
         assert caught.value.head == text[:200]
+        assert caught.value.status == (200 if decode is decode_request else None)
     with pytest.raises(ProtocolError):
         decode_request(text, request_id=ID)
+
+
+def refused(answer: bytes | object, *, asked: str | None = None, status: int = 200) -> ProtocolError:
+    """The error that an answer becomes."""
+    text = answer if isinstance(answer, bytes) else body(answer)
+    with pytest.raises(ProtocolError) as caught:
+        decode_request(text, request_id=asked, status=status)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([], "the answer is not a JSON object"),
+        (b"{", "the answer is not a JSON object"),
+        ([{"request_id": ID}, {"request_id": OTHER}], "the answer is not a JSON object"),
+        (
+            f'{{"request_id":"{ID}","status":"NEW","status":"FAILED"}}'.encode(),
+            "the answer is not a JSON object (it says 'status' twice, and not the same)",
+        ),
+        ({"success": False, "request_id": ID, "status": "NEW"}, "the answer is an error envelope"),
+        ({"success": "0", "request_id": ID, "status": "NEW"}, "the answer is an error envelope"),
+        ({"success": 0, "request_id": ID, "status": "NEW"}, "the answer is an error envelope"),
+        ({"request_id": ID, "error": {"code": "E1"}}, "the answer gives no status and speaks of an error"),
+        ({"status": "NEW"}, "the answer's request_id must be a UUID (8-4-4-4-12 hex digits)"),
+        ({"request_id": ID, "status": ["NEW"]}, "the answer's status must be text that is not empty"),
+        ({"request_id": ID, "status": 200}, "the answer's status must be text that is not empty"),
+    ],
+)
+def test_an_answer_that_is_none_is_refused_in_so_many_words(answer: bytes | object, message: str) -> None:
+    """With its HTTP status, whatever it was."""
+    error = refused(answer, status=202)
+    assert error.message.partition(": ")[0] == message
+    assert error.status == 202
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"request_id": OTHER}, "the answer is that of another request_id"),
+        ({"request_id": 5}, "the answer's request_id must be a UUID (8-4-4-4-12 hex digits)"),
+        ({"data": {}}, "the answer's data must be an object whose id is a UUID (8-4-4-4-12 hex digits)"),
+    ],
+)
+def test_a_status_answer_that_is_none_is_refused_in_so_many_words(answer: object, message: str) -> None:
+    assert refused(answer, asked=ID).message == message
+
+
+def test_the_ids_of_an_answer_that_cannot_be_used_are_kept() -> None:
+    """From where they stand in it, and not from what else has their form."""
+    assert refused([{"request_id": ID}, {"request_id": OTHER}]).request_ids == (ID, OTHER)
+    assert refused({"status": "NEW", "requestId": ID}).request_ids == (ID,)
+    # As it was read: a field that is escaped in the text.
+    escaped = f'[1, {{"request\\u005fid": "R-7", "x": "{ID}"}}]'.encode()
+    assert refused(escaped).request_ids == ("R-7", ID)
+    assert refused(escaped[4:-1]).request_ids == ("R-7", ID)
+
+
+def test_an_answer_alone_in_a_list_is_quoted_as_any_other() -> None:
+    words = [{"message": "queue is full"}]
+    assert refused(words).message.endswith("hex digits): queue is full")
+    with pytest.raises(ProtocolError, match=r"not empty: queue is full\Z"):
+        decode_export(body(words))
+
+
+@pytest.mark.parametrize("asked", [None, ID])
+def test_an_answer_may_stand_alone_in_a_list(asked: str | None) -> None:
+    request = decode_request(body([{"request_id": ID, "status": "SUCCESS", "data": DATA}]), request_id=asked)
+    assert (request.request_id, request.status) == (ID, RequestStatus.SUCCESS)
+
+
+@pytest.mark.parametrize("said", [" success ", "Success", "SUCCESS"])
+def test_a_status_is_read_in_any_case(said: str) -> None:
+    assert decode_request(body({"request_id": ID, "status": said})).status is RequestStatus.SUCCESS
+
+
+def test_a_long_unknown_status_is_cut_to_a_word() -> None:
+    """One that nobody knows is shown, so it is bounded."""
+    assert len(decode_request(body({"request_id": ID, "status": "Q" * 5000})).status) <= WORD_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "status"),
+    [
+        ({}, {"request_id": ID, "status": "FAILED"}, RequestStatus.FAILED),
+        ({"status": "NEW"}, {"request_id": ID, "status": "FAILED", "id": OTHER}, RequestStatus.NEW),
+        ({"request_id": ID}, {"request_id": ID, "status": "FAILED", "id": OTHER}, RequestStatus.SUCCESS),
+        ({}, {"request_id": ID, "id": OTHER}, RequestStatus.SUCCESS),
+    ],
+)
+def test_a_status_answer_is_that_within_only_if_the_status_is_there_too(
+    outer: dict[str, Any], inner: dict[str, Any], status: RequestStatus
+) -> None:
+    """Otherwise `data` is the invoice, which may name its request as well."""
+    request = decode_request(body({**outer, "data": inner}), request_id=ID)
+    assert request.status is status
+    assert (request.data is None) is (status is RequestStatus.FAILED)
+
+
+def test_a_submission_that_names_its_request_is_not_looked_for_within() -> None:
+    """The outer request id counts, and so does the outer status."""
+    answer = {"request_id": ID, "status": "NEW", "data": {"request_id": OTHER, "status": "FAILED"}}
+    request = decode_request(body(answer))
+    assert (request.request_id, request.status) == (ID, RequestStatus.NEW)
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ({"request_id": ID, "status": "NEW", "error": "none so far"}, None),
+        ({"request_id": ID, "status": "NEW", "errors": ["a warning"]}, None),
+        ({"error": {"code": "E1"}}, ID),
+    ],
+)
+def test_an_answer_that_gives_a_status_or_was_asked_for_may_speak_of_an_error(
+    answer: object, asked: str | None
+) -> None:
+    """Only a submission without a status is put in doubt by that."""
+    assert decode_request(body(answer), request_id=asked).status is RequestStatus.NEW
+
+
+@pytest.mark.parametrize("asked", [None, ID])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"request_id": ID, "status": "failed", "message": "no buyer", "code": "E7"},
+        {"success": True, "message": "no buyer", "data": {"request_id": ID, "status": "FAILED", "code": "E7"}},
+        {"success": True, "message": "no buyer", "code": "E7", "data": {"request_id": ID, "status": "FAILED"}},
+    ],
+)
+def test_a_failure_says_why_from_either_place(answer: dict[str, Any], asked: str | None) -> None:
+    failed = decode_request(body(answer), request_id=asked)
+    assert (failed.status, failed.reason, failed.code) == (RequestStatus.FAILED, "no buyer", "E7")
+
+
+@pytest.mark.parametrize("status", ["NEW", "SUCCESS", "QUEUED"])
+def test_what_has_not_failed_has_neither_reason_nor_code(status: str) -> None:
+    request = decode_request(body({"request_id": ID, "status": status, "message": "ok", "code": "OK"}))
+    assert (request.reason, request.code) == (None, None)
+
+
+def test_a_failure_without_a_word_has_no_reason() -> None:
+    request = decode_request(body({"request_id": ID, "status": "FAILED"}))
+    assert (request.reason, request.code) == (None, None)
 
 
 DATA = {
@@ -187,8 +333,15 @@ def test_a_done_export_may_lack_its_link_for_a_moment(url: object) -> None:
 
 @pytest.mark.parametrize("status", [None, 5, "", ["DONE"]])
 def test_an_export_needs_a_status(status: object) -> None:
-    with pytest.raises(ProtocolError, match="status must be text"):
+    with pytest.raises(ProtocolError, match=r"\Athe export's status must be text that is not empty\Z"):
         decode_export(body({"status": status, "download_url": "https://h/a"}))
+
+
+def test_an_export_without_a_status_keeps_the_ids_that_it_names() -> None:
+    """As they were read, be their field escaped in the text."""
+    with pytest.raises(ProtocolError) as caught:
+        decode_export(f'{{"request\\u005fid": "R-7", "x": "{ID}"}}'.encode())
+    assert (caught.value.request_ids, caught.value.status) == (("R-7", ID), None)
 
 
 @pytest.mark.parametrize(
@@ -221,5 +374,6 @@ def test_a_token_answer_without_a_token_shows_nothing_of_itself(text: bytes) -> 
     with pytest.raises(ProtocolError) as caught:
         decode_token(text)
     error = caught.value
+    assert error.message == "the token answer must be a JSON object with an access_token that fits a header"
     assert (error.head, error.__cause__, error.__context__) == (b"", None, None)
     assert "s3cret" not in f"{error!r} {error.__dict__}"

@@ -132,6 +132,11 @@ def test_a_required_text_must_be_there(path: str, limit: int, build: Callable[[A
     assert found(build(None)) == {path: "is required"}
 
 
+@pytest.mark.parametrize(("key", "end"), [(" A-1", "begin"), ("A-1\xa0", "end")])
+def test_a_key_has_no_blank_at_either_end(key: str, end: str) -> None:
+    assert found(evolve(DRAFT, key=key))["key"].startswith(f"must not {end} with a blank: U+")
+
+
 @pytest.mark.parametrize("character", ["\n", "\x00", "\x1f", "\x7f", "\x9f"])
 def test_a_key_has_no_control_character(character: str) -> None:
     (message,) = found(evolve(DRAFT, key=f"A{character}1")).values()
@@ -218,6 +223,68 @@ def test_amount_is_price_times_quantity_less_discount(
     draft = with_line(price=price, quantity=quantity, discount_amount=discount, amount=amount)
     message = f"must be price * quantity - discount_amount = {expected}, got {amount}"
     assert found(draft) == {"lines[0].amount": message}
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "is_rounded"),
+    [
+        ("33", "1", True),
+        ("34", "1", False),
+        ("33.3", "1", True),
+        ("33.33", "1", True),
+        ("33.34", "1", False),
+        ("33.3", "0.01", False),
+        ("33.33", "0.01", True),
+        ("30", "10", True),
+        ("40", "10", False),
+        ("35", "5", True),
+        ("34", "5", False),
+        ("33", "5", True),
+        ("100", "500", False),
+        ("0", "500", True),
+    ],
+)
+def test_an_amount_may_be_rounded_to_the_unit_or_to_a_finer_place(amount: str, unit: str, *, is_rounded: bool) -> None:
+    """Of 3 * 11.1111 + 0.0003: a multiple of the unit, or with more digits, each nearest to it."""
+    exact = Decimal("33.3336")
+    assert rules.rounds_to(exact, Decimal(amount), Decimal(unit)) is is_rounded
+    assert rules.rounds_to(-exact, -Decimal(amount), Decimal(unit)) is is_rounded
+
+
+@pytest.mark.parametrize("half", ["0.5", "1.5", "-0.5", "2.5"])
+def test_a_half_is_rounded_either_way(half: str) -> None:
+    """Nobody documents which; what is more than half away is wrong."""
+    exact = Decimal(half)
+    one = Decimal(1)
+    assert [rules.rounds_to(exact, exact + away, one) for away in map(Decimal, ("-0.5", "0.5", "-1.5", "1.5"))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_the_amount_of_a_line_is_judged_by_the_setting() -> None:
+    """A rounded one is a fault without it, which says what setting would take it; a wrong one is a fault with it."""
+    rounded, wrong = with_line(price="11.1112", amount=Decimal("33.3")), with_line(price="11.1112", amount=Decimal(35))
+    said = "must be price * quantity - discount_amount = 33.3336, got"
+    assert found(rounded) == {
+        "lines[0].amount": f"{said} 33.3; rounded amounts are taken with the setting rounding=0.1"
+    }
+    assert found(rounded, rounding=Decimal(1)) == {}
+    assert found(wrong) == {"lines[0].amount": f"{said} 35"}
+    assert found(wrong, rounding=Decimal(1)) == {"lines[0].amount": f"{said} 35 (more than rounding=1 allows)"}
+    assert found(wrong, rounding=rules.JUDGED) == {}
+    rules.check(rounded, rounding=Decimal(1))
+    with pytest.raises(DraftError):
+        rules.check(rounded)
+
+
+def test_a_whole_amount_asks_for_the_setting_of_one() -> None:
+    """A zero at its end is no sign that it was rounded to tens."""
+    draft = with_line(price="10.01", quantity=1, amount=Decimal(10))
+    (message,) = found(draft).values()
+    assert message.endswith("rounding=1")
 
 
 @QUICK
@@ -458,3 +525,30 @@ def test_whatever_the_fields_hold_there_is_an_answer_and_no_exception(data: st.D
         assert fault.path
         assert fault.message
         assert len(fault.message) < 400
+
+
+def test_the_setting_of_rounding_is_a_positive_amount() -> None:
+    """None and what was judged before pass as they are; an int becomes a `Decimal`."""
+    assert rules.rounding_unit(None) is None
+    assert rules.rounding_unit(rules.JUDGED) is rules.JUDGED
+    assert rules.rounding_unit(Decimal("0.01")) == Decimal("0.01")
+    assert type(rules.rounding_unit(1)) is Decimal
+    wrong_kind: list[Any] = [True, 0.5, "1"]
+    for value in wrong_kind:
+        with pytest.raises(ValueError, match=rf"\Aunit must be a Decimal, .* not {type(value).__name__}\Z"):
+            rules.rounding_unit(value, "unit")
+    for value in (0, -1, Decimal("NaN"), Decimal("-Infinity"), Decimal("1E+30")):
+        with pytest.raises(ValueError, match=r"\Arounding must be a positive amount of at most 30 digits\Z"):
+            rules.rounding_unit(value)
+
+
+def test_a_uuid_is_taken_in_either_case_and_nothing_else_is() -> None:
+    assert rules.canonical_uuid(TEMPLATE.upper(), "template") == TEMPLATE
+    with pytest.raises(ValueError, match=r"\Atemplate must be a UUID \(8-4-4-4-12 hex digits\), got 'x'\Z"):
+        rules.canonical_uuid("x", "template")
+
+
+def test_keys_that_nobody_can_tell_apart_are_one_key() -> None:
+    """A letter and its mark, or the letter that has it."""
+    assert rules.canonical_key("A-1") == "A-1"
+    assert rules.canonical_key("HO\u0301A") == rules.canonical_key("H\xd3A") == "H\xd3A"

@@ -100,6 +100,13 @@ def test_no_prefix_of_a_linearised_document_is_whole() -> None:
     assert fault_of(first) == f"cut off after {len(first)} bytes of the {len(LINEARISED)} that its own head states"
 
 
+def test_two_bytes_of_white_space_at_a_linearised_documents_end_may_be_stripped() -> None:
+    """A CR and a LF; a third missing byte is more than that."""
+    assert fault_of(linearised(len(LINEARISED) + 2)) is None
+    stated = f"cut off after {len(LINEARISED)} bytes of the {len(LINEARISED) + 3} that its own head states"
+    assert fault_of(linearised(len(LINEARISED) + 3)) == stated
+
+
 def test_a_linearised_document_that_was_updated_may_be_longer_than_it_states() -> None:
     assert fault_of(with_trailer(LINEARISED, b" /Prev 9 ")) is None
 
@@ -122,6 +129,8 @@ def test_a_linearisation_without_a_greater_length_says_nothing(dictionary: bytes
         (b"<html>", "starts with b'<html>' instead of %PDF-"),
         (b"<html><body>" + b"x" * 90, "starts with b'<html><body>xxxxxxxxxxxx'… instead of %PDF-"),
         (b'{"success": false}', "starts with b'{\"success\": false}' instead of %PDF-"),
+        (b"<!DOCTYPE html>1234567890", "starts with b'<!DOCTYPE html>123456789'… instead of %PDF-"),
+        (b"<!DOCTYPE html>123456789", "starts with b'<!DOCTYPE html>123456789' instead of %PDF-"),
         (b"%PD", "starts with b'%PD' instead of %PDF-"),
         (b"\xef\xbb\xbf", "starts with b'\\xef\\xbb\\xbf' instead of %PDF-"),
         (b"\x1b" + WHOLE, f"starts with {(bytes([27]) + WHOLE)[:24]!r}… instead of %PDF-"),
@@ -184,6 +193,22 @@ def test_what_may_be_a_revision_cut_off_is_kept_only_where_the_end_is_proved(beh
     assert "no end" in str(fault_of(body))
     assert fault_of(body, content_length=len(body)) is None
     assert fault_of(body, framed=True) is None
+    assert in_pieces(body, 9).fault(framed=True) is None
+
+
+@pytest.mark.parametrize("behind", [b"startxref\nsoon", b"startxref\nstartxref\n", b"startxref%" * 3])
+def test_the_last_startxref_that_has_an_offset_counts_where_the_end_is_proved(behind: bytes) -> None:
+    """What a producer's comment says behind it does not make a whole document a broken one."""
+    body = WHOLE + behind
+    assert fault_of(body, content_length=len(body)) is None
+    assert fault_of(body) == "no startxref with an offset before %%EOF"
+
+
+def test_a_long_document_with_more_filler_than_the_window_is_whole() -> None:
+    """The filler is counted over the whole body, and the document before it is longer than that."""
+    body = WHOLE[:9] + b"%" + b"c" * 20_000 + b"\n" + WHOLE[9:] + bytes(TAIL_WINDOW + 1)
+    assert fault_of(body) is None
+    assert in_pieces(body, 1000).fault() is None
 
 
 def test_startxref_must_stand_in_its_window() -> None:
@@ -258,7 +283,9 @@ def test_memory_does_not_grow_with_the_body() -> None:
     checker.feed(b"startxref\n9\n%%EOF")
     assert checker.fault() is None
     assert checker.size == (64 << 20) + 26
-    assert len(checker._start) + len(checker._tail) + len(checker._filler) <= HEAD_WINDOW + 2 * TAIL_WINDOW
+    assert len(checker._start) == HEAD_WINDOW
+    assert len(checker._tail) <= TAIL_WINDOW
+    assert len(checker._filler) <= TAIL_WINDOW
 
 
 def test_an_empty_piece_changes_nothing() -> None:

@@ -164,7 +164,7 @@ def test_equal_stores_have_equal_shares(waiting: list[int]) -> None:
         for number in range(many):
             queue.push(store, store * 1_000 + number)
     had = Counter[int]()
-    while queue and max(had.values(), default=0) < min(waiting):
+    while queue.lines and max(had.values(), default=0) < min(waiting):
         had[queue.pop() // 1_000] += 1
     assert max(had.values()) - min(had[store] for store in range(len(waiting))) <= 1
 
@@ -174,14 +174,14 @@ def test_a_line_keeps_its_order(steps: list[tuple[int, bool]]) -> None:
     """Each store's own come out in the order in which they went in, and none is lost."""
     queue, put, got = FairQueue[int, tuple[int, int]](), Counter[int](), Counter[int]()
     for store, is_pop in steps:
-        if is_pop and queue:
+        if is_pop and queue.lines:
             owner, number = queue.pop()
             assert number == got[owner]
             got[owner] += 1
         elif not is_pop:
             queue.push(store, (store, put[store]))
             put[store] += 1
-    while queue:
+    while queue.lines:
         got[queue.pop()[0]] += 1
     assert got == put
 
