@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._einvoices.shape import WireNames
     from ._files.layout import Layout
     from ._files.publish import OnExisting
-    from .auth import Auth, HmacAuth, OAuthClientCredentials, StaticToken
+    from .auth import Auth, HmacAuth, OAuthClientCredentials, ProvidedAuth, StaticToken
     from .documents import DownloadOutcome, OpenDocument, OrderDocuments
     from .errors import (
         ApiError,
@@ -122,6 +122,7 @@ __all__ = [
     "PollTimeoutError",
     "Poller",
     "ProtocolError",
+    "ProvidedAuth",
     "RateLimitError",
     "Rejected",
     "RequestStatus",
@@ -152,7 +153,7 @@ _NAMES = {
     "_files.layout": "Layout",
     "_core.signing": "SigningRules",
     "_einvoices.shape": "WireNames",
-    "auth": "Auth HmacAuth OAuthClientCredentials StaticToken",
+    "auth": "Auth HmacAuth OAuthClientCredentials ProvidedAuth StaticToken",
     "documents": "DownloadOutcome OpenDocument OrderDocuments",
     "errors": (
         "ApiError AuthenticationError BatchStoppedError DeadlineError DraftError ExportError "
