@@ -39,14 +39,14 @@ SOURCE = {
     "lines of a function, p90": Limit(25, 25),
     "lines of a function, most": Limit(45),
     "modules over 400 lines": Limit(0),
-    "classes over 200 lines": Limit(2, 0),
+    "classes over 200 lines": Limit(0),
     'docstrings that begin "Give"': Limit(0),
 }
 CALLS = {
-    "an order id to a file": Limit(100, 89),
-    "a draft to its request id, durable": Limit(111),
-    "a poll, not done yet": Limit(58),
-    "a status polled and recorded, durable": Limit(135),
+    "an order id to a file": Limit(90, 89),
+    "a draft to its request id, durable": Limit(99),
+    "a poll, not done yet": Limit(51),
+    "a status polled and recorded, durable": Limit(120),
 }
 BEFORE = {
     "private functions, %": "46",

@@ -11,6 +11,7 @@
   them.
 - `poll_errors`: What the failure of a poll means for the wait: one table and pure functions.
 - `poll_scheduler`: One scheduler for any number of operations that are awaited: a heap of due times and one timer.
+- `poll_timer`: The timer of the scheduler of polls, and its tasks that were cancelled and have not ended yet.
 - `rules`: The limits of README B.1, as a table and pure functions: every fault of a draft at once, each with its
   path.
 - `schedules`: What the scheduler of polls asks of those who wait: their schedule, and to take what came of it.

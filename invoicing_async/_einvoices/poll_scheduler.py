@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from .._core.clock import Clock
 from .._core.tasks import started
-from ..errors import SessionError
 from ..models import InvoiceRequest
 from .operation import Operation, Operations
+from .poll_timer import Ending, Timer
 from .schedules import Result, Schedule, Watcher
 
 __all__ = ["Result", "Schedule", "Scheduler", "Watcher"]
@@ -49,13 +49,11 @@ class Scheduler:
         self._concurrency = concurrency
         self._fatal = fatal
         self._on_answer = on_answer
-        self._sleep = sleep or clock.sleep
         self._age_now = age_now or clock.monotonic
         self._operations = Operations()
         self._active = 0
-        self._timer: asyncio.Task[None] | None = None
-        self._timer_due = 0.0
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._ending = Ending()
+        self._timer = Timer(sleep or clock.sleep, self._ending, on_time=self._pump, on_end=self._end_all)
 
     def __len__(self) -> int:
         return len(self._operations)
@@ -101,7 +99,7 @@ class Scheduler:
             return
         operation.leave(watcher)
         if self._operations.remove_unwatched(operation) and operation.task is not None:
-            self._end(operation.task)
+            self._ending.end(operation.task)
 
     async def unwatch_all(self, watcher: Watcher) -> None:
         """Stop watching everything a watcher watches."""
@@ -112,16 +110,10 @@ class Scheduler:
 
     async def settle(self) -> None:
         """Wait until cancelled polls have ended, and the timer if nothing is watched any more."""
-        if not self._operations and self._timer is not None:
-            self._end(self._timer)
-            self._timer = None
-        while self._leaving:
-            await asyncio.wait(self._leaving)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        if not self._operations and self._timer.task is not None:
+            self._timer.stop()
+        while self._ending:
+            await asyncio.wait(self._ending)
 
     def _pump(self) -> None:
         """Start the polls that are due, and the timer for the next."""
@@ -145,29 +137,13 @@ class Scheduler:
             operation, due = self._operations.take_due(now)
             if operation is None:
                 if due is not None:
-                    self._set_timer(due, now)
+                    self._timer.set(due, now)
                 return None
             if now - operation.due > LATE:
                 operation.give_up_late(self._age_now())
                 self._operations.remove_unwatched(operation)
             if operation.watches:
                 return operation
-
-    def _set_timer(self, due: float, now: float) -> None:
-        if self._timer is not None:
-            if self._timer_due <= due:
-                return  # one that fires early only looks again; it need not be replaced
-            self._end(self._timer)
-        self._timer_due = due
-        self._timer = started(self._tick(due - now))
-
-    async def _tick(self, seconds: float) -> None:
-        try:
-            await self._sleep(seconds)
-        except SessionError as error:
-            self._end_all(error)
-        self._timer = None
-        self._pump()
 
     async def _work(self, operation: Operation) -> None:
         """Poll an operation, and after it others that are due: a task for each poll would cost as much as its JSON."""
@@ -223,11 +199,11 @@ class Scheduler:
             return
         self._operations.place(operation, now + wait)
         if self._active < self._concurrency:
-            self._set_timer(operation.due, now)
+            self._timer.set(operation.due, now)
 
     def _end_all(self, error: Exception) -> None:
         """End every wait, and the polls under way, by what the next poll would meet too."""
         for operation in list(self._operations.values()):
             self._operations.end(operation, error)
             if operation.task is not None:
-                self._end(operation.task)
+                self._ending.end(operation.task)

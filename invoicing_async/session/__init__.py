@@ -7,9 +7,13 @@ anew, reads anew and writes anew.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_answer`: What the end of an attempt says of the service.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
+- `_carrier`: What carries the requests of a session: what it was given, or what it makes and closes itself.
 - `_deadline`: When one call ends at the latest.
 - `_error_answer`: An answer that is an error by its status.
+- `_intent`: The intent of an attempt to send what must not be sent unnoticed, and how old it may be.
+- `_life`: The life of a session: whether it may be used, what is under way in it, and how that ends.
 - `_place`: What an attempt has before its first byte: the turn in its lane, and a place.
+- `_resources`: What a session holds for its features, such as the threads that write files, and closes with itself.
 - `_retries`: What a call does once an attempt has failed.
 - `_retry`: What follows from a failed attempt, decided without I/O.
 - `_setbacks`: What failures for the service's sake mean for one call.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from .._core.clock import ClockTimeout
 from .._core.envelope import http_date
@@ -15,15 +15,15 @@ from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
 from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
-from ._answer import StaleIntentError
 from ._error_answer import ErrorAnswer
+from ._intent import Intent
 from ._place import Place
 from ._telling import tell_correction, tell_started
 
 if TYPE_CHECKING:
     from ._call import Call
 
-__all__ = ["SingleAttempt", "StaleIntentError"]
+__all__ = ["SingleAttempt"]
 
 T = TypeVar("T")
 
@@ -31,14 +31,6 @@ SUCCESS_CLASS = 2
 """The first digit of a status that is no error."""
 
 UNAUTHORIZED = 401
-
-
-@frozen
-class Moment:
-    """One moment on both clocks."""
-
-    monotonic: float
-    epoch: float
 
 
 @define(eq=False)
@@ -49,7 +41,8 @@ class SingleAttempt(Generic[T]):
     exchange: Exchange
     place: Place
     """Its turn in the lane, and its place in the session's limits."""
-    intended: Moment | None = None
+    intent: Intent | None
+    """What precedes its first byte, None if that is not guarded."""
     begun: float | None = field(default=None, init=False)
     """When it began, None before that and once its failure is in the history."""
     credential: Mapping[str, str] = field(factory=dict, init=False)
@@ -62,21 +55,17 @@ class SingleAttempt(Generic[T]):
     """Seconds that its signature's time was ahead of this machine's clock."""
     _until: float = field(default=0.0, init=False)
     """When it ends at the latest, in monotonic seconds."""
-    _is_prepared: bool = field(default=False, init=False)
-    _is_told: bool = field(default=False, init=False)
-    """True if `on_send` was called."""
     _answer: AbstractAsyncContextManager[Response] | None = field(default=None, init=False)
     _error_answer: ErrorAnswer | None = field(default=None, init=False)
 
     async def result(self) -> T:
         """Take a place, send, check and read: one coroutine, since every one costs at every step of a wait."""
         call = self._call
-        session, request = call.session, call.request
-        clock = session.clock
+        session, clock, intent = call.session, call.session.clock, self.intent
         handled = sys.exception()
         self.begun = clock.monotonic()
         try:
-            self.ready = not request.authorised or session.auth.ready(clock)
+            self.ready = not call.request.authorised or session.auth.ready(clock)
             if not (self.ready and self.place.try_acquire()):
                 await self._acquire()
             now = clock.monotonic()
@@ -87,18 +76,19 @@ class SingleAttempt(Generic[T]):
             timeout = clock.timeout(limit)
             try:
                 async with timeout:
-                    if call.before_send is not None and not self._is_prepared:
-                        await self._prepare()
+                    if intent is not None and call.before_send is not None and not intent.is_prepared:
+                        await intent.prepare()
                     answer = session.transport.send(self._signed(), self.exchange)
                     try:
                         response = await answer.__aenter__()
                     except BaseException as exc:
                         # A transport that is none of ours may not have said that the first byte was sent.
-                        if self.exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no"):
-                            self._tell_sent()
+                        left = self.exchange.sent or (isinstance(exc, InvoicingError) and exc.sent != "no")
+                        if left and intent is not None:
+                            intent.tell()
                         raise
-                    if call.on_send is not None and not self._is_told:
-                        self._tell_sent()  # no transport of ours was there to say so
+                    if intent is not None and not intent.is_told:
+                        intent.tell()  # no transport of ours was there to say so
                     self._answer = answer
                     call.status = response.status
                     if response.status // 100 != SUCCESS_CLASS or session.clock_offset.applied:
@@ -151,10 +141,12 @@ class SingleAttempt(Generic[T]):
         call.queued += session.clock.monotonic() - begun
 
     async def _get_place(self) -> None:
-        call = self._call
+        call, intent = self._call, self.intent
         # One that waited in line for too long begins with its place in hand.
-        prepare = None if call.before_send is None or call.stale else self._prepare
-        self._is_prepared = await self.place.acquire(prepare)
+        if intent is None or call.before_send is None or call.stale:
+            await self.place.acquire(None)
+        else:
+            intent.is_prepared = await self.place.acquire(intent.prepare)
 
     async def _get_credential(self) -> None:
         session = self._call.session
@@ -170,37 +162,14 @@ class SingleAttempt(Generic[T]):
             session.credentials.given()
         self.ready = True
 
-    async def _prepare(self) -> None:
-        """Await `before_send`, noting when: what it records is at least as young."""
-        if self.intended is None:
-            clock = self._call.session.clock
-            self.intended = Moment(clock.monotonic(), clock.now())
-        if self._call.before_send is not None:
-            await self._call.before_send()
-
-    def _check_intent(self) -> None:
-        """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
-        session, deadline, intended = self._call.session, self.exchange.deadline, self.intended
-        late = deadline is not None and session.clock.monotonic() > deadline
-        # A machine that slept counts no monotonic seconds meanwhile.
-        if late or (intended is not None and session.clock.now() > intended.epoch + session.timeouts.intent):
-            raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
-        self._tell_sent()
-
-    def _tell_sent(self) -> None:
-        if not self._is_told:
-            self._is_told = True
-            if self._call.on_send is not None:
-                self._call.on_send()
-
     def _signed(self) -> Request:
         """Return what is sent, and let its first byte be judged if it must not be late."""
-        call, exchange = self._call, self.exchange
+        call, exchange, intent = self._call, self.exchange, self.intent
         session, request = call.session, call.request
-        if call.guarded:
-            exchange.on_send, exchange.deadline = self._check_intent, self._until
-            if self.intended is not None:
-                exchange.deadline = min(self._until, self.intended.monotonic + session.timeouts.intent)
+        if intent is not None:
+            exchange.on_send, exchange.deadline = intent.check, self._until
+            if intent.begun is not None:
+                exchange.deadline = min(self._until, intent.begun.monotonic + session.timeouts.intent)
         if call.is_heard:
             tell_started(call)
         if not request.authorised:

@@ -18,6 +18,7 @@ from ..policies import RetryPolicy
 from ._answer import StaleIntentError
 from ._attempt import SingleAttempt
 from ._deadline import Deadline
+from ._intent import Intent
 from ._log import LAST_CALL, logger
 from ._place import Place
 from ._retries import Retries
@@ -108,9 +109,10 @@ class Call(Generic[T]):
         # What is drained may still need a token.
         session.check_usable(draining=not request.authorised)
         LAST_CALL.set(None)
-        attempt = SingleAttempt(self, Exchange(timeouts=session.timeouts), Place(self))
+        exchange = Exchange(timeouts=session.timeouts)
+        attempt = SingleAttempt(self, exchange, Place(self), Intent(self, exchange) if self.guarded else None)
         try:
-            with Scope(session.lifetime, request.operation or request.path):
+            with Scope(session.life.lifetime, request.operation or request.path):
                 while True:
                     try:
                         value = await attempt.result()
@@ -168,18 +170,20 @@ class Call(Generic[T]):
         self.stale += isinstance(error, StaleIntentError) or last.exchange.stale
         self._record(last, error)
         retries = self._retries = self._retries or Retries(self)
-        fresh, intended, delay = last.exchange.fresh, last.intended, None
+        fresh, delay = last.exchange.fresh, None
+        begun = None if last.intent is None else last.intent.begun
         check = retries.checks(last, error)
         if check is None:
             delay = await retries.delay(last, error)
-            fresh, intended = last.exchange.stale, None
+            fresh, begun = last.exchange.stale, None
             self._history = (*self._history[:-1], evolve(self._history[-1], waited=delay))
         if self.session.hears(logging.INFO):
             at_once = isinstance(error, StaleIntentError) or last.exchange.stale
             tell_retry(self, error, delay or 0.0, check=check, at_once=at_once)
         self.session.check_usable(draining=True)  # a call whose own reader closed the session was not ended by that
         exchange = Exchange(timeouts=self.session.timeouts, fresh=fresh)
-        return SingleAttempt(self, exchange, Place(self), intended), delay
+        intent = Intent(self, exchange, begun) if self.guarded else None
+        return SingleAttempt(self, exchange, Place(self), intent), delay
 
     async def _wait(self, seconds: float) -> None:
         if in_batch():

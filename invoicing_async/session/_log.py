@@ -14,7 +14,7 @@ from attrs import fields, frozen
 from .._core.secrecy import Hidden
 from .._values.text import one_line
 
-__all__ = ["LAST_CALL", "NOBODY", "ROWS", "Row", "last_call", "log_event", "logger", "row_of"]
+__all__ = ["LAST_CALL", "NOBODY", "ROWS", "ObserverErrors", "Row", "last_call", "log_event", "logger", "row_of"]
 
 logger = logging.getLogger("invoicing_async")
 logger.addHandler(logging.NullHandler())
@@ -86,6 +86,21 @@ def log_event(event: Any) -> None:
             said = {field.name: _plain(getattr(event, field.name)) for field in fields(type(event))}
             named = {f"{name}_" if name in TAKEN else name: value for name, value in said.items()}
             logger.log(row.level, row.words, said, extra={"event": type(event).__name__, **named})
+
+
+class ObserverErrors:
+    """What the observer of a session raised, logged once of each kind."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[type[BaseException], type[Any]]] = set()
+
+    def log(self, error: BaseException, event: Any) -> None:
+        """Log it, unless an error of this kind at an event of that kind was logged before."""
+        kind = type(error), type(event)
+        if kind not in self._logged:
+            self._logged.add(kind)
+            names = kind[0].__name__, kind[1].__name__
+            logger.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=error)
 
 
 def row_of(event: Any) -> Row:

@@ -5,59 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
-from enum import Enum
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
-
-from attrs import define
 
 from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
 from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
-from .._core.hold import Hold
 from .._core.http import Request, Response, Transport
-from .._core.tasks import Lifetime, Scope
+from .._core.tasks import Scope
 from .._einvoices.links import checked_base_url
 from .._governor.gate import Governor
 from ..auth import Auth
-from ..errors import AuthenticationError, ProtocolError, ServiceDownError, SessionError, TransportError
+from ..errors import AuthenticationError, ServiceDownError, SessionError
 from ..events import Event, Observer
 from ..health import Health
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._call import Call, Sleep
-from ._log import log_event, logger
+from ._carrier import Carrier
+from ._life import Kept, Life, State
+from ._log import ObserverErrors, log_event, logger
+from ._resources import Resource, Resources
 
 __all__ = ["Resource", "Session"]
 
 T = TypeVar("T")
-
-
-class Resource(Protocol):
-    """Something a session holds for its features and closes with itself."""
-
-    async def close(self) -> None: ...
-
-
 R = TypeVar("R", bound=Resource)
-
-
-class _State(Enum):
-    NEW = "not open yet: enter it with `async with`"
-    OPEN = "open"
-    DRAINING = "closing: it takes no more calls"
-    CLOSED = "closed"
-
-
-@define
-class _Life:
-    """What a session and its views have in common, once and for all."""
-
-    state: _State = _State.NEW
-    loop: asyncio.AbstractEventLoop | None = None
 
 
 class Session:
@@ -94,11 +69,12 @@ class Session:
         self.outage = outage or OutagePolicy()
         self.clock: Clock = clock or RealClock()
         self.on_event = on_event
-        self._given_transport = transport
+        self._carrier = Carrier(transport, self.clock)
         self.transport: Transport
         """What carries its requests, once it is open."""
-        self._closes_transport = False
-        self._life = _Life()
+        self.life = Life()
+        self.check_usable = self.life.check_usable
+        """Raises `SessionError` unless the session is open, or `draining=True` too, and this is its event loop."""
         self.is_view = False
         self.admission = Admission(self.limits, self.clock)
         self.store = _store_of(auth)
@@ -106,13 +82,11 @@ class Session:
         self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=self.tell)
         self.credentials = CredentialWatch()
         self.clock_offset = ClockOffset()
-        self._resources: dict[type[Any], Any] = {}
-        self.lifetime = Lifetime()
-        self._kept: set[Call[Any]] = set()
-        self._logged_observer_errors: set[tuple[type[BaseException], type[Any]]] = set()
+        self._resources = Resources(self.check_usable)
+        self._observer_errors = ObserverErrors()
 
     def __repr__(self) -> str:
-        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self._life.state.name.lower()})"
+        return f"Session({self.base_url!r}, auth={type(self.auth).__name__}, {self.life.state.name.lower()})"
 
     def with_options(
         self,
@@ -132,33 +106,19 @@ class Session:
         self.check_usable()
         view = copy(self)
         view.is_view = True
-        view.retry, view.timeouts = retry or self.retry, timeouts or self.timeouts
-        view.outage = outage or self.outage
+        view.retry, view.timeouts, view.outage = retry or self.retry, timeouts or self.timeouts, outage or self.outage
         if auth is not None:
             view.auth, view.store, view.credentials = auth, _store_of(auth), CredentialWatch()
         return view
 
     async def __aenter__(self) -> Self:
         self._refuse_view()
-        if self._life.state is not _State.NEW:
-            raise SessionError(f"this session was {self._life.state.name.lower()} before; make a new one")
-        self._life.loop = asyncio.get_running_loop()
-        given = self._given_transport
-        if given is None:
-            from .._transport.client import AiohttpTransport  # only who goes there waits for its import
-
-            # It has the time-outs of each call, which may be a view's.
-            self.transport, self._closes_transport = AiohttpTransport(clock=self.clock), True
-        elif hasattr(given, "send") and not isinstance(given, type):
-            self.transport = cast("Transport", given)
-        else:
-            self.transport, self._closes_transport = cast("Callable[[], Transport]", given)(), True
-        self._life.state = _State.OPEN
+        self.life.check_new()
+        self.transport = self._carrier.open()
+        self.life.begin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self, *, drain: float = 0.0) -> tuple[str, ...]:
@@ -169,74 +129,36 @@ class Session:
         returned. A submission that is ended so may have been made: it is in doubt. Closing once more cuts a drain
         short, and otherwise does nothing. Raises `SessionError` in another event loop than the session's.
         """
-        if self._life.state not in {_State.OPEN, _State.DRAINING}:
-            self._life.state = _State.CLOSED
+        life = self.life
+        if life.state not in {State.OPEN, State.DRAINING}:
+            life.state = State.CLOSED
             return ()
         self._refuse_view()
-        self._check_loop()
-        if drain > 0 and self._life.state is _State.OPEN and not await self._drain(drain):
+        life.check_loop()
+        if drain > 0 and life.state is State.OPEN and not await life.drain(self.clock.timeout(drain)):
             return ()
-        self._life.state = _State.CLOSED
-        cut = tuple(scope.call for scope in self.lifetime.under_way() if scope.call)
-        cut += tuple(call.request.operation for call in self._kept)
-        try:
+        cut = life.close()
+        async with AsyncExitStack() as afterwards:
+            afterwards.push_async_callback(self._carrier.close)
+            afterwards.push_async_callback(self._resources.close)
             self.governor.close()
-            await self.lifetime.end()
-            # Answers that are still open are cut; those of a given transport are their owner's.
-            for call in tuple(self._kept) if self._closes_transport else ():
-                await call.release()
-        finally:
-            try:
-                resources, self._resources = self._resources, {}
-                for resource in reversed(resources.values()):
-                    await resource.close()
-            finally:
-                if self._closes_transport:
-                    await self.transport.close()
+            # Answers that a given transport keeps open are its owner's.
+            await life.end(cut_answers=self._carrier.is_own)
         return cut
-
-    async def _drain(self, seconds: float) -> bool:
-        """Wait until the calls under way have ended or the time is over; false if another task closed the session."""
-        self._life.state = _State.DRAINING
-        for scope in self.lifetime.under_way():
-            if not scope.call:
-                scope.end()
-        timeout = self.clock.timeout(seconds)
-        try:
-            async with timeout:
-                await self.lifetime.emptied(lambda: self._kept or self.lifetime.under_way())
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-        return self._life.state is _State.DRAINING
 
     def resource(self, kind: type[R]) -> R:
         """Return the one `kind` of this session, made at first use and closed with the session."""
-        held: R | None = self._resources.get(kind)
-        if held is None:
-            self.check_usable()
-            held = self._resources[kind] = kind()
+        held: R = self._resources[kind]
         return held
-
-    def check_usable(self, *, draining: bool = False) -> None:
-        """Raise `SessionError` unless the session is open, or `draining` too, and this is its event loop."""
-        if self._life.state is not _State.OPEN and not (draining and self._life.state is _State.DRAINING):
-            raise SessionError(f"the session is {self._life.state.value}")
-        if asyncio.get_running_loop() is not self._life.loop:
-            self._check_loop()
 
     def _refuse_view(self) -> None:
         if self.is_view:
             raise SessionError("a view of a session is neither entered nor closed: it ends with the session")
 
-    def _check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._life.loop:
-            raise SessionError("the session belongs to another event loop; make one for each loop")
-
     async def sleep(self, seconds: float) -> None:
         """Wait by the session's clock. Raises `SessionError` when the session is closed meanwhile."""
         self.check_usable()
-        with Scope(self.lifetime):
+        with Scope(self.life.lifetime):
             await self.clock.sleep(seconds)
 
     def call(
@@ -277,30 +199,15 @@ class Session:
         Nothing is retried once the block has begun. The block holds a place in the concurrency limit, and what is left
         of the attempt's time bounds it.
         """
-        async with self.hold(request, read) as (value, hold), hold.reading():
+        async with self.life.keeping(Call(self, request, read, keep=True)) as (value, hold), hold.reading():
             yield value
 
-    @asynccontextmanager
-    async def hold(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> AsyncIterator[tuple[T, Hold]]:
+    def hold(self, request: Request, read: Callable[[Response], Awaitable[T]]) -> Kept[T]:
         """Do as `open`, but hold no place in the concurrency limit except inside `Hold.reading`.
 
         For a body that is passed on to somebody who may be slow.
         """
-        call = Call(self, request, read, keep=True)
-        hold: Hold | None = None
-        self._kept.add(call)
-        try:
-            value = await call.run()
-            hold = call.hold()
-            yield value, hold
-        except (ProtocolError, TransportError) as exc:
-            if self._life.state is not _State.CLOSED:
-                raise
-            raise SessionError("the session was closed meanwhile") from exc
-        finally:
-            self._kept.discard(call)
-            self.lifetime.tell_left()
-            await (call if hold is None else hold).release()
+        return self.life.keeping(Call(self, request, read, keep=True))
 
     def hears(self, level: int = logging.DEBUG) -> bool:
         """Tell whether somebody listens: the observer, or the log at this level. What nobody hears is not made."""
@@ -309,17 +216,12 @@ class Session:
     def tell(self, event: Event) -> None:
         """Pass an event to the log and to the observer. What the latter raises is logged once of each kind."""
         log_event(event)
-        if self.on_event is None:
-            return
         try:
-            self.on_event(event)
+            if self.on_event is not None:
+                self.on_event(event)
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - none of it is about the call
             # A cancellation comes at an await, and here is none: this one is of something the observer looked at.
-            kind = type(exc), type(event)
-            if kind not in self._logged_observer_errors:
-                self._logged_observer_errors.add(kind)
-                names = kind[0].__name__, kind[1].__name__
-                logger.error("on_event raised %s when told of %s; the call goes on", *names, exc_info=exc)
+            self._observer_errors.log(exc, event)
 
     def ends_batch(self, error: BaseException) -> bool:
         """Tell whether the next call would meet `error` too: the session is closed or its credential refused.

@@ -223,7 +223,7 @@ class TestClosing:
             return getattr(end, "error", None)
 
         task = asyncio.create_task(waited())
-        await until(lambda: invoices._scheduler._timer is not None)
+        await until(lambda: invoices._scheduler._timer.task is not None)
         await asyncio.sleep(0)
         await session.close()
         [found] = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 2)

@@ -1,0 +1,61 @@
+"""The intent of an attempt to send what must not be sent unnoticed, and how old it may be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+
+from .._core.http import Exchange
+from ._answer import StaleIntentError
+
+if TYPE_CHECKING:
+    from ._call import Call
+
+__all__ = ["Intent", "Moment"]
+
+
+@frozen
+class Moment:
+    """One moment on both clocks."""
+
+    monotonic: float
+    epoch: float
+
+
+@define(eq=False)
+class Intent:
+    """What precedes the first byte of a guarded call's attempt: `before_send`, its age, and `on_send`."""
+
+    _call: Call[Any]
+    _exchange: Exchange
+    begun: Moment | None = None
+    """When `before_send` was awaited first: what it records is at least as young. None before that."""
+    is_prepared: bool = field(default=False, init=False)
+    """True if `before_send` was awaited for this attempt."""
+    is_told: bool = field(default=False, init=False)
+    """True if `on_send` was called."""
+
+    async def prepare(self) -> None:
+        """Await `before_send`, noting when."""
+        if self.begun is None:
+            clock = self._call.session.clock
+            self.begun = Moment(clock.monotonic(), clock.now())
+        if self._call.before_send is not None:
+            await self._call.before_send()
+
+    def check(self) -> None:
+        """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
+        session, deadline, begun = self._call.session, self._exchange.deadline, self.begun
+        late = deadline is not None and session.clock.monotonic() > deadline
+        # A machine that slept counts no monotonic seconds meanwhile.
+        if late or (begun is not None and session.clock.now() > begun.epoch + session.timeouts.intent):
+            raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
+        self.tell()
+
+    def tell(self) -> None:
+        """Call `on_send`, once."""
+        if not self.is_told:
+            self.is_told = True
+            if self._call.on_send is not None:
+                self._call.on_send()
