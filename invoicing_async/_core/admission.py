@@ -64,7 +64,16 @@ class Admission:
         await self.places.acquire(owner)
         try:
             if self._rate is not None:
-                await self._wait_for_turn(self._rate, owner)
+                await self._turn.acquire(owner)
+                try:
+                    now = self._clock.monotonic()
+                    wait = self._rate.wait(now)
+                    if wait > 0:
+                        await self._clock.sleep(wait)
+                    # Taken when it has come: who gives up leaves none unused.
+                    self._rate.take(now + wait, self._clock.monotonic())
+                finally:
+                    self._turn.release()
         except BaseException:
             self.places.release()
             raise
@@ -73,16 +82,3 @@ class Admission:
     def release(self) -> None:
         """Return the place."""
         self.places.release()
-
-    async def _wait_for_turn(self, rate: RateLimiter, owner: str) -> None:
-        """Wait for the turn in the rate limit. It is taken when it has come: who gives up leaves none unused."""
-        clock = self._clock
-        await self._turn.acquire(owner)
-        try:
-            now = clock.monotonic()
-            wait = rate.wait(now)
-            if wait > 0:
-                await clock.sleep(wait)
-            rate.take(now + wait, clock.monotonic())
-        finally:
-            self._turn.release()

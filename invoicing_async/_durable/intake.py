@@ -62,8 +62,19 @@ class DraftImport:
         self._known = _known(transaction, [draft.key for draft in drafts])
         self._new, self._corrected = [], []
         for draft in drafts:
-            self._classify(draft)
+            there, met = self._known.get(draft.key), draft.key in self._met
             self._met.add(draft.key)
+            if there is None:
+                self._last += 1
+                self._append(self._new, self._last, draft)
+                self.counted["added"] += 1
+            elif not met and there.accepts(draft):
+                self._append(self._corrected, there.seq, draft)
+                self.counted["known"] += 1
+            elif there.payload_sha256 != draft.payload_sha256:
+                self.conflicts[draft.key] = None
+            else:
+                self.counted["duplicates" if met else "known"] += 1
         new, corrected = self._new, self._corrected
         now = transaction.now()
         rows = [(seq, draft.key, draft.payload_sha256, now) for seq, draft in new]
@@ -76,20 +87,6 @@ class DraftImport:
             transaction.execute("UPDATE drafts SET payload = ? WHERE seq = ?", (draft.payload, seq))
         wrong = [(seq, draft.error) for seq, draft in new + corrected if draft.error is not None]
         change_items(transaction, [Change(ref=seq, event=Event.FOUND_INVALID, error=error) for seq, error in wrong])
-
-    def _classify(self, draft: NewDraft) -> None:
-        there, met = self._known.get(draft.key), draft.key in self._met
-        if there is None:
-            self._last += 1
-            self._append(self._new, self._last, draft)
-            self.counted["added"] += 1
-        elif not met and there.accepts(draft):
-            self._append(self._corrected, there.seq, draft)
-            self.counted["known"] += 1
-        elif there.payload_sha256 != draft.payload_sha256:
-            self.conflicts[draft.key] = None
-        else:
-            self.counted["duplicates" if met else "known"] += 1
 
     def _append(self, among: list[tuple[int, NewDraft]], seq: int, draft: NewDraft) -> None:
         among.append((seq, draft))
@@ -130,26 +127,22 @@ def take_ids(transaction: Transaction) -> Intake:
             "WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.key = staged.key) GROUP BY key ORDER BY min(seq)"
         ).rowcount
     else:
-        added = _take_first(transaction)
+        # The staged ids become the items, then the index: kept up in random order it takes ten times as long.
+        transaction.execute("DROP TABLE items")
+        transaction.execute("ALTER TABLE staged RENAME TO items")
+        transaction.execute(ITEMS.format(name="staged"))
+        try:
+            transaction.execute(UNIQUE)
+        except sqlite3.IntegrityError:  # there are duplicates
+            _note_duplicates(transaction, "items")
+            transaction.execute(DELETE_LATER)
+            transaction.execute(UNIQUE)
+        transaction.execute(BY_STATE)
+        added = int(transaction.one("SELECT count(*) FROM items"))
     duplicates = transaction.one("SELECT coalesce(sum(times), 0) FROM duplicates")
     unstage(transaction)
     transaction.counts[DocumentState.PLANNED.value] += added
     return Intake(given=given, added=added, known=given - added - duplicates, duplicates=duplicates)
-
-
-def _take_first(transaction: Transaction) -> int:
-    """Make the staged ids the items, then index: an index kept up in random order takes ten times as long."""
-    transaction.execute("DROP TABLE items")
-    transaction.execute("ALTER TABLE staged RENAME TO items")
-    transaction.execute(ITEMS.format(name="staged"))
-    try:
-        transaction.execute(UNIQUE)
-    except sqlite3.IntegrityError:  # there are duplicates
-        _note_duplicates(transaction, "items")
-        transaction.execute(DELETE_LATER)
-        transaction.execute(UNIQUE)
-    transaction.execute(BY_STATE)
-    return int(transaction.one("SELECT count(*) FROM items"))
 
 
 def _note_duplicates(transaction: Transaction, table: str) -> None:

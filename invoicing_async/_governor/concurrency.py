@@ -115,7 +115,9 @@ class Window:
         """True if there are enough answers for how much they vary."""
         if self.answers < self.wanted:
             return False
-        return self.answers >= min(MOST, self.precision * self._variance)
+        mean = self._sum / self.answers
+        variance = max(0.0, self._squares / self.answers - mean * mean)
+        return self.answers >= min(MOST, self.precision * variance)
 
     @property
     def latency(self) -> float:
@@ -131,11 +133,6 @@ class Window:
     def was_busy(self) -> bool:
         """True if half of the places were taken when many of them began: only then did the limit matter."""
         return 3 * self.busy >= self.answers
-
-    @property
-    def _variance(self) -> float:
-        mean = self._sum / self.answers
-        return max(0.0, self._squares / self.answers - mean * mean)
 
 
 @define
@@ -189,8 +186,23 @@ class ConcurrencyLimit:
         window.refused += 1
         answers = window.refused + window.heard
         expected = self._ambient * answers
-        if window.refused >= FEW + SPARSE * answers + 1.5 * expected + 2 * sqrt(expected):
-            self._refused_too_often(now)
+        if window.refused < FEW + SPARSE * answers + 1.5 * expected + 2 * sqrt(expected):
+            return
+        trial = self._trial
+        if trial is not None and trial.kind is _Kind.CUT:
+            if answers >= TELLING:
+                self._judge_cut(trial, now)
+            return
+        self._is_fast = False
+        if trial is not None and trial.kind is _Kind.UP:
+            # The limit before was not refused.
+            self._forbid(now)
+            self._trial = None
+            self._set(trial.limit)
+        elif self.limit >= 2:  # noqa: PLR2004 - one place cannot be halved
+            self._begin_trial(_Trial(_Kind.CUT, self.limit, 0.0), self.limit / 2)
+        else:
+            self._expect(window.share)
 
     def crowd(self, places: int, now: float) -> None:
         """Hear that the service refused all but so many attempts, which it went on to do."""
@@ -215,23 +227,6 @@ class ConcurrencyLimit:
     def _begin_trial(self, trial: _Trial, limit: float) -> None:
         self._trial = trial
         self._set(limit)
-
-    def _refused_too_often(self, now: float) -> None:
-        trial = self._trial
-        if trial is None or trial.kind is not _Kind.CUT:
-            self._is_fast = False
-            if trial is not None and trial.kind is _Kind.UP:
-                # The limit before was not refused.
-                self._forbid(now)
-                self._trial = None
-                self._set(trial.limit)
-                return
-            if self.limit >= 2:  # noqa: PLR2004 - one place cannot be halved
-                self._begin_trial(_Trial(_Kind.CUT, self.limit, 0.0), self.limit / 2)
-                return
-            self._expect(self._window.share)
-        elif self._window.refused + self._window.heard >= TELLING:
-            self._judge_cut(trial, now)
 
     def _judge_cut(self, trial: _Trial, now: float) -> None:
         share = self._window.share
@@ -273,7 +268,12 @@ class ConcurrencyLimit:
         if trial is not None and trial.kind is _Kind.DOWN:
             self._judge_down(trial, followed)
         elif trial is not None and followed >= QUEUEING:
-            self._judge_up(trial, now)
+            latency, self._is_fast = window.latency, False
+            best = trial.latency if self._best is None else min(self._best, trial.latency)
+            capacity = self.limit * exp(best - latency)
+            self._set(min(self.limit, max(trial.limit, ROOM * capacity)))
+            self._check_at = max(self._check_at, now + CHECK)
+            self._grow_at, self._grow_after = now + self._grow_after, min(LAST_RETRY, 2 * self._grow_after)
         else:
             if trial is not None:
                 self._is_verified, self._grow_after = True, FIRST_RETRY
@@ -294,14 +294,6 @@ class ConcurrencyLimit:
             best = self._best = latency
         crowded, its_latency = trial.first or (trial.limit, trial.latency)
         self._set(min(crowded, max(self.limit, ROOM * crowded * exp(best - its_latency))))
-
-    def _judge_up(self, trial: _Trial, now: float) -> None:
-        latency, self._is_fast = self._window.latency, False
-        best = trial.latency if self._best is None else min(self._best, trial.latency)
-        capacity = self.limit * exp(best - latency)
-        self._set(min(self.limit, max(trial.limit, ROOM * capacity)))
-        self._check_at = max(self._check_at, now + CHECK)
-        self._grow_at, self._grow_after = now + self._grow_after, min(LAST_RETRY, 2 * self._grow_after)
 
     def _improve(self, latency: float, *, is_free: bool) -> None:
         """Take the latency for the best one if it is, or if a trial showed that it is not for a queue."""

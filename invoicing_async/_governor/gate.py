@@ -143,29 +143,24 @@ class Gate:
         return ticket
 
     def _pump(self) -> None:
-        """Let those who wait have their turns, in order, and see to it that nobody is forgotten."""
+        """Let those who wait have their turns, in order, and end the wait of those whose patience is spent."""
         lane, waiters, now = self.lane, self._waiters, self._clock.monotonic()
         while waiters:
             wait = lane.wait(now)
             if wait:
                 since = lane.outage.paused_since(now)
                 if since is not None:
-                    self._turn_away(now - since, now)
+                    is_down = lane.outage.is_stopped
+                    for waiter in [each for each in waiters if each.is_spent(now - since, is_down=is_down)]:
+                        waiters.remove(waiter)
+                        if not waiter.future.done():
+                            waiter.future.set_exception(self.error(now))
                 if waiters and isfinite(wait):
                     self._wake_after(wait, now)
                 return
             waiter = waiters.popleft()
             if not waiter.future.done():
                 waiter.future.set_result(self._begin(now))
-
-    def _turn_away(self, lasting: float, now: float) -> None:
-        """End the wait of those whose patience is spent."""
-        is_down = self.lane.outage.is_stopped
-        spent = [waiter for waiter in self._waiters if waiter.is_spent(lasting, is_down=is_down)]
-        for waiter in spent:
-            self._waiters.remove(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(self.error(now))
 
     def _wake_after(self, seconds: float, now: float) -> None:
         if self._timer is not None and not self._timer.done() and self._timer_due <= now + seconds:
@@ -221,18 +216,15 @@ class Governor:
         gate = self._gates.get((service, operation, store))
         if gate is None:
             if service and len(self._gates) >= MANY:
-                self._forget_idle()
+                # Links lead to any number of hosts: let go of the lanes of which nothing is known that matters.
+                for name, there in list(self._gates.items()):
+                    if name[0] and there.is_idle:
+                        del self._gates[name]
             lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
             key = LaneKey(service, operation, store)
             gate = Gate(key, lane, self._limits.concurrency, self._clock, self._tell, self._answered)
             self._gates[service, operation, store] = gate
         return gate
-
-    def _forget_idle(self) -> None:
-        """Let go of the lanes of other hosts of which nothing is known that matters: links lead to any number."""
-        for name, gate in list(self._gates.items()):
-            if name[0] and gate.is_idle:
-                del self._gates[name]
 
     def health(self) -> Health:
         """Return how each lane is doing."""

@@ -93,7 +93,8 @@ class AiohttpTransport:
         self._clock = clock or RealClock()
         self._timeouts = self._session_timeouts = timeouts
         self._time_limits = ExchangeTimeouts.of(timeouts or Timeouts(), self._clock)
-        ssl = ssl or (_authorities() if trust_env else None)
+        if not ssl and trust_env and any(os.environ.get(name) for name in CA_VARIABLES):
+            ssl = create_default_context()
         self._given = session
         is_ours = session is None and connector is None
         self._connector = Connector(ssl, self._time_limits.unacknowledged, self._clock) if is_ours else None
@@ -153,11 +154,6 @@ def _fault(proxy: str | None, headers: Mapping[str, Any] | None, max_header: int
     except ValueError as error:
         return str(error)
     return None
-
-
-def _authorities() -> SSLContext | None:
-    """Make a context that trusts what the environment names; None where it names nothing."""
-    return create_default_context() if any(os.environ.get(name) for name in CA_VARIABLES) else None
 
 
 def _merged(headers: Mapping[str, str], others: Mapping[str, str]) -> CIMultiDict[str]:

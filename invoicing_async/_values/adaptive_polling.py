@@ -123,7 +123,14 @@ class _Estimate:
                 min(_SURE, (event + more) / (risk + more / prior))
                 for event, risk, prior in zip(events, risked, _PRIOR, strict=True)
             ]
-        self.smooth = _smoothed(events, risked)
+        # At each width of smoothing: smoothed events over smoothed risk.
+        more = _PLAN_WEIGHT * _STEP
+        events = [event + more for event in events]
+        risked = [risk + more / prior for risk, prior in zip(risked, _PRIOR, strict=True)]
+        self.smooth = [
+            [min(_SURE, event / risk) for event, risk in zip(_blur(events, reach), _blur(risked, reach), strict=True)]
+            for reach in _REACHES
+        ]
 
     def restart(self, other: _Estimate) -> None:
         """Replace what was learned by a copy of what the other one learned."""
@@ -155,17 +162,6 @@ class _Estimate:
             for kept, event, s, a, rest in zip(self.exposed, events, within, alive, beyond, strict=False)
         ]
         return events, risked
-
-
-def _smoothed(events: Sequence[float], risked: Sequence[float]) -> list[list[float]]:
-    """The hazard at each width of smoothing: smoothed events over smoothed risk."""
-    more = _PLAN_WEIGHT * _STEP
-    events = [event + more for event in events]
-    risked = [risk + more / prior for risk, prior in zip(risked, _PRIOR, strict=True)]
-    return [
-        [min(_SURE, event / risk) for event, risk in zip(_blur(events, reach), _blur(risked, reach), strict=True)]
-        for reach in _REACHES
-    ]
 
 
 @define

@@ -91,21 +91,16 @@ def _awaited(command: Coroutine[Any, Any, Any]) -> Any:
     """Run a command in a loop. Raises `KeyboardInterrupt` for one that was ended at once."""
     import asyncio
 
+    make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if find_spec("uvloop") is not None:  # the extra `speed`
+        import uvloop
+
+        make_loop = uvloop.new_event_loop
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
             return runner.run(command)
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Take uvloop when it is there (extra `speed`)."""
-    if find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _told(error: Exception, code: Exit, tokens: Sequence[str]) -> int:

@@ -18,7 +18,15 @@ def explain(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str,
     """Return what is wrong with a command line in one line, and what to do."""
     chain, path, _ = app.parse_commands(tokens)
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        message = _unknown_command(error.unused_tokens[0], path[-1], app)
+        word = error.unused_tokens[0]
+        if word.startswith("-"):
+            near = _near(word, (name for name in path[-1] if name.startswith("-")))
+            message = f"Unknown option: {word}.{near or ' The options of a command stand behind it.'}"
+        else:
+            commands = [*_commands(path[-1])]
+            of_groups = (f"{group} {name}" for group in _commands(app) for name in _commands(app[group]))
+            near = _near(word, commands) or _near(word, of_groups)
+            message = f'Unknown command "{word}".{near} Available commands: {", ".join(commands)}.'
     elif not (message := _unknown_option(tokens, path[-1])):
         message = str(error)
         if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
@@ -27,17 +35,6 @@ def explain(error: CycloptsError, app: App, tokens: Sequence[str]) -> tuple[str,
     if dashed := next((token for token in tokens if token.startswith(LONG_DASHES)), None):
         return message, f"{dashed} begins with a long dash: write --{dashed.lstrip(''.join(LONG_DASHES) + '-')}"
     return message, f"`{' '.join(('invoicing-async', *chain, '--help'))}` shows what there is."
-
-
-def _unknown_command(word: str, at: App, app: App) -> str:
-    """Say what is near a word where a command must be: a command, an option, or a command of another group."""
-    if word.startswith("-"):
-        near = _near(word, (name for name in at if name.startswith("-")))
-        return f"Unknown option: {word}.{near or ' The options of a command stand behind it.'}"
-    commands = [*_commands(at)]
-    of_groups = (f"{group} {name}" for group in _commands(app) for name in _commands(app[group]))
-    near = _near(word, commands) or _near(word, of_groups)
-    return f'Unknown command "{word}".{near} Available commands: {", ".join(commands)}.'
 
 
 def _unknown_option(tokens: Sequence[str], at: App) -> str:

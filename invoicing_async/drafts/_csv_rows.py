@@ -25,8 +25,18 @@ def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
         return
     table.numbers.points_may_group = head.delimiter != ","
     header = [_column(name) for name in head.names]
-    yield Record(head.line, faults=tuple(_header_faults(header, head.line)))
+    for column in filter(None, dict.fromkeys(header)):
+        shown = column[:SHOWN]
+        if header.count(column) > 1:
+            faults.append(LineFault("", "stands twice in the row of column names", head.line, shown))
+        if not _is_known(column):
+            near = get_close_matches(column.lower(), sorted(COLUMNS), 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            faults.append(LineFault("", f"is not a column that is known here{meant}", head.line, shown))
     missing = frozenset(REQUIRED) - set(header)
+    absent = (column for column in REQUIRED if column in missing)
+    faults += [LineFault("", "is required and is not among the columns", head.line, column) for column in absent]
+    yield Record(head.line, faults=tuple(faults))
     for group in _groups(_rows(source, head, header, table)):
         yield _grouped(group, missing, table)
     yield Record(head.line, faults=table.numbers.fault(head.line))
@@ -38,20 +48,6 @@ def _column(name: str) -> str:
     if lower.startswith(EXTRA):
         return EXTRA + name[len(EXTRA) :]
     return lower if lower in COLUMNS else name
-
-
-def _header_faults(header: list[str], line: int) -> Iterator[LineFault]:
-    for column in filter(None, dict.fromkeys(header)):
-        shown = column[:SHOWN]
-        if header.count(column) > 1:
-            yield LineFault("", "stands twice in the row of column names", line, shown)
-        if not _is_known(column):
-            near = get_close_matches(column.lower(), sorted(COLUMNS), 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            yield LineFault("", f"is not a column that is known here{meant}", line, shown)
-    for column in REQUIRED:
-        if column not in header:
-            yield LineFault("", "is required and is not among the columns", line, column)
 
 
 def _is_known(column: str) -> bool:

@@ -50,13 +50,9 @@ def _read(source: str | PathLike[str] | BinaryIO, name: str, column: str | None,
         elif field is not None:
             yield from _from_lines(lines(file, name), partial(_in_json, field=field), name)
         else:
-            yield from _from_list(lines(file, name), name)
-
-
-def _from_list(numbered: Iterator[tuple[int, str]], name: str) -> Iterator[str]:
-    """Yield the ids of a list. Raises `InputError` for what is no list: a table, or records."""
-    form, read = looked_at(numbered, name)
-    return _from_lines(chain(read, numbered), _PICKS[form], name)
+            numbered = lines(file, name)
+            form, read = looked_at(numbered, name)
+            yield from _from_lines(chain(read, numbered), _PICKS[form], name)
 
 
 def _from_lines(numbered: Iterable[tuple[int, str]], pick: Callable[[str, str], str], name: str) -> Iterator[str]:

@@ -279,7 +279,19 @@ class Sandbox:
             self._injected.connect(sent=True)
             status = reply.status
         finally:
-            self._note(call, status)
+            self.counts[call.operation, status] += 1
+            entry = LogEntry(
+                at=call.at,
+                operation=call.operation,
+                method=call.request.method,
+                path=call.path,
+                status=status,
+                verified=not call.objection,
+                credentials=tuple(name for name in CREDENTIAL_HEADERS if name in call.headers),
+                timestamp=call.headers.get("x-timestamp"),
+                signature=call.headers.get("x-signature"),
+            )
+            self.log.append(entry)
         if self.settings.latency:
             await self.clock.sleep(self.settings.latency)
         return reply
@@ -315,18 +327,3 @@ class Sandbox:
             message = "application/octet-stream is never asked for"
             return partial(self._shared.refused, status=415, code="SANDBOX_415", message=message)
         return endpoint.refuse if call.objection else endpoint.handle
-
-    def _note(self, call: Call, status: int | None) -> None:
-        self.counts[call.operation, status] += 1
-        entry = LogEntry(
-            at=call.at,
-            operation=call.operation,
-            method=call.request.method,
-            path=call.path,
-            status=status,
-            verified=not call.objection,
-            credentials=tuple(name for name in CREDENTIAL_HEADERS if name in call.headers),
-            timestamp=call.headers.get("x-timestamp"),
-            signature=call.headers.get("x-signature"),
-        )
-        self.log.append(entry)

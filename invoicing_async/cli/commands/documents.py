@@ -136,7 +136,17 @@ async def _download_durably(context: RunContext, order: _Order, id_source: IdSou
     check_form(order.ids, id_source)
 
     async def work(run: DocumentRun, summary: DocumentSummary) -> None:
-        _agree(run, order)
+        given = {
+            "layout": (order.layout.pattern, PLAIN),
+            "served_name": (order.served_name, False),
+            "durable": (order.durable, False),
+            "on_existing": (order.on_existing, "keep"),
+        }
+        # Only what is not the default was asked for, and may contradict what the run was begun with.
+        differing = run.differing({name: value for name, (value, default) in given.items() if value != default})
+        for name, recorded in differing.items():
+            text = f"--{name.replace('_', '-')}: this run was begun with {recorded!r}, which holds for all of it"
+            raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")
         with open_ids(order.ids, id_source, summary.stop) as found:
             await take_ids(run, summary, found.items, found.about)
         await download_run(run, summary, verify=verify)
@@ -150,17 +160,3 @@ async def _download_durably(context: RunContext, order: _Order, id_source: IdSou
         on_existing=order.on_existing,
     )
     return await carry_out_run(context, opening, DocumentSummary, work)
-
-
-def _agree(run: DocumentRun, order: _Order) -> None:
-    """Raise `CommandError` for an option, other than its default, that contradicts what the run was begun with."""
-    given = {
-        "layout": (order.layout.pattern, PLAIN),
-        "served_name": (order.served_name, False),
-        "durable": (order.durable, False),
-        "on_existing": (order.on_existing, "keep"),
-    }
-    differing = run.differing({name: value for name, (value, default) in given.items() if value != default})
-    for name, recorded in differing.items():
-        text = f"--{name.replace('_', '-')}: this run was begun with {recorded!r}, which holds for all of it"
-        raise CommandError(text, hint="`runs resume FILE` goes elsewhere with --to and --layout.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -68,7 +68,13 @@ async def retry(
         else:
             items = await retry_rejected(run, code)
             if not items:
-                raise CommandError(await _none_rejected(run, code))
+                counts: Counter[str] = Counter()
+                async with aclosing(run.ledger.items((State.REJECTED,))) as rejected:
+                    async for item in rejected:
+                        counts[item.code or "none"] += 1
+                there = ", ".join(f"{each} ({number:,})" for each, number in counts.most_common())
+                other = f"nothing was rejected with {' or '.join(code)}; the codes there are: {there}"
+                raise CommandError(other if counts else "nothing in this run is rejected")
     for item in items:
         output.line(item_row(item))
         if not output.json:
@@ -76,18 +82,6 @@ async def retry(
     if not output.json:
         output.say(f"\n {len(items):,} to be sent again\n\n Next\n   {command('runs', 'resume', file)}")
     return Exit.DONE
-
-
-async def _none_rejected(run: InvoiceRun, codes: Iterable[str]) -> str:
-    """Say why there is nothing to be tried again: what codes there are."""
-    counts: Counter[str] = Counter()
-    async with aclosing(run.ledger.items((State.REJECTED,))) as items:
-        async for item in items:
-            counts[item.code or "none"] += 1
-    if not counts:
-        return "nothing in this run is rejected"
-    there = ", ".join(f"{code} ({number:,})" for code, number in counts.most_common())
-    return f"nothing was rejected with {' or '.join(codes)}; the codes there are: {there}"
 
 
 async def export(
