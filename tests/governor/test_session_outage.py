@@ -50,6 +50,7 @@ def test_an_outage_in_a_batch_fails_no_item(connects: bool) -> None:  # noqa: FB
     assert told == ["Paused", "Probing"] * (len(told) // 2) + ["Resumed"]
 
 
+@pytest.mark.slow
 def test_the_rate_is_soon_what_it_was() -> None:
     """Five seconds after the service is back, at the latest."""
     service = Unsteady(down=(5.0, 65.0))
@@ -97,7 +98,7 @@ def test_an_item_that_had_bad_luck_is_saved_at_the_end() -> None:
     assert (failed, error, service.by_path["/3"]) == (0, None, 4)
 
 
-@pytest.mark.parametrize("capacity", [2, 8, 30])
+@pytest.mark.parametrize("capacity", [2, 8, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_small_service_is_found_out(capacity: int) -> None:
     """Nothing fails, few calls are refused, and it is hardly slower than at the best concurrency."""
     service = Unsteady(capacity=capacity)

@@ -37,7 +37,7 @@ from invoicing_async.sandbox import Fault, Faults, Operation, Sandbox, demo_orde
 
 ORDERS = demo_orders(12)
 BASE_PATH = "/api/v1"
-WAYS = pytest.mark.parametrize("way", ["in-process", "port"])
+WAYS = pytest.mark.parametrize("way", ["in-process", pytest.param("port", marks=pytest.mark.slow)])
 
 DOWNLOADS = (
     "truncate:0,first=1",

@@ -47,7 +47,7 @@ def worked(folder: Path, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("how", ["direct", "watched"])
+@pytest.mark.parametrize("how", ["direct", pytest.param("watched", marks=pytest.mark.slow)])
 def test_the_library_shows_no_secret_anywhere(tmp_path: Path, how: str) -> None:
     """Through successes, refusals, time-outs, cuts, doubts, runs, exports and proxies: in no place is one."""
     told = worked(tmp_path, how)
@@ -97,6 +97,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tup
         yield sandbox, {**os.environ, **variables, **log}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_commands_show_no_secret_anywhere(tmp_path: Path, environment: tuple[Sandbox, dict[str, str]]) -> None:
     """Run files, reports, sheets, both streams, the log and the command line of each, at the most that can be asked."""
