@@ -19,7 +19,7 @@ from invoicing_async import InvoicingError, Limits, RetryPolicy, Session, Static
 from invoicing_async.transport import Repeat, Request, Response
 
 SHORT = bool(os.environ.get("INVOICING_SHORT"))
-CALLS = 20_000 if SHORT else 1_000_000
+CALLS = 8_000 if SHORT else 1_000_000
 WARM = CALLS // 4
 """Calls after which what is kept on purpose (a pool, caches, the allocator's arenas) is there."""
 
