@@ -46,8 +46,7 @@ class RetryBudget:
 
     def refund(self) -> None:
         """Hear of a success."""
-        if self.tokens < self.capacity:
-            self.tokens = min(self.capacity, self.tokens + REFUND)
+        self.tokens = min(self.capacity, self.tokens + REFUND)
 
     def _fill(self, now: float) -> None:
         if self._filled is not None and now > self._filled:
