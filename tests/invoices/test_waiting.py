@@ -434,7 +434,7 @@ class TestWaitMany:
 
             async def ids() -> AsyncIterator[str]:
                 nonlocal held
-                for number in range(5_000):
+                for number in range(10_000):
                     yield str(UUID(int=number))
                 held, _ = tracemalloc.get_traced_memory()
                 ready.set()
@@ -447,7 +447,7 @@ class TestWaitMany:
             tracemalloc.stop()
             consumer.cancel()
             await asyncio.wait([consumer])
-        assert (held - begun) / 5_000 < 600
+        assert (held - begun) / 10_000 < 600  # about 555, of which the buckets of the set of ids are a fixed share
 
 
 class Forgetful(list[Request]):
