@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shell closes the streams")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(sys.platform == "win32", reason="a shell closes the streams"),
+]
 
 SETTINGS = {
     "BASE_URL": "http://127.0.0.1:9",

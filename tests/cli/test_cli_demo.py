@@ -90,6 +90,7 @@ def test_a_demo_unlike_its_script_is_found() -> None:
     assert wrong == [orders[0], orders[7], "k", "14 without an outcome"]
 
 
+@pytest.mark.process
 def test_the_sandbox_prints_settings_and_serves_until_stopped(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,7 @@ def test_nobody_need_hear_the_version(buffered: str) -> None:
     [("--help",), (), ("documents", "--help"), ("documents", "download", "--help"), ("runs", "resume", "--help")],
     ids=" ".join,
 )
+@pytest.mark.process
 def test_help_needs_no_network(tokens: tuple[str, ...]) -> None:
     """Help is shown without aiohttp; that of all commands without a single one of them."""
     code, out, modules = told(*tokens)
@@ -82,6 +83,7 @@ def test_help_needs_no_network(tokens: tuple[str, ...]) -> None:
         assert not modules & {f"invoicing_async.cli.commands.{name}" for name in COMMANDS}
 
 
+@pytest.mark.process
 def test_a_signature_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is sent, so nothing that could send is loaded."""
     for name, value in {"base_url": "https://host/api/v1", **SandboxCredentials().partner()}.items():

@@ -41,6 +41,7 @@ def test_the_help_lists_every_kind_with_an_example(capsys: pytest.CaptureFixture
     assert [kind for kind, made in FAULT_KINDS.items() if made.example not in shown] == []
 
 
+@pytest.mark.process
 def test_faults_are_in_force_and_what_they_did_is_told_at_the_end(tmp_path: Path) -> None:
     """The documents are all there in spite of them."""
     file = tmp_path / "env"

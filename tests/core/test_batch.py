@@ -10,8 +10,9 @@ from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import pytest
+from examples import examples
 from fakes import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._core import batch_source as batch_module
@@ -152,7 +153,7 @@ async def test_outcomes_come_as_they_finish_not_as_they_were_read() -> None:
     rests=st.lists(st.integers(0, 2), min_size=1, max_size=8),
     is_async=st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 async def test_every_item_ends_in_exactly_one_outcome(
     items: list[int], concurrency: int, waits: list[int], rests: list[int], *, is_async: bool
 ) -> None:

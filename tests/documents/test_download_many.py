@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from examples import examples
 from fakes import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from order_documents import BROKEN, FINAL, client, gathered, kinds, made, names, own_tasks, refusal
 
@@ -227,7 +228,7 @@ class TestDownloadMany:
         concurrency=st.integers(1, 6),
         durable=st.booleans(),
     )
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     async def test_every_id_ends_in_exactly_one_outcome(
         self, ids: list[str], faults: dict[str, list[tuple[Scripted, Any]]], concurrency: int, *, durable: bool
     ) -> None:

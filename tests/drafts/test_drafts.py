@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._einvoices.encode import dump_draft
@@ -224,7 +225,7 @@ DRAFTS = st.builds(
 @given(
     st.lists(DRAFTS, min_size=1, max_size=4, unique_by=lambda draft: draft.key), st.sampled_from(",;"), st.booleans()
 )
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_what_is_written_as_csv_is_read_as_it_was(drafts: list[InvoiceDraft], delimiter: str, bom: bool) -> None:  # noqa: FBT001 - drawn
     """Any drafts, with either delimiter, in bytes, with and without a byte order mark."""
     data = (("\ufeff" if bom else "") + table_of(drafts, delimiter)).encode()
@@ -232,7 +233,7 @@ def test_what_is_written_as_csv_is_read_as_it_was(drafts: list[InvoiceDraft], de
 
 
 @given(st.lists(st.binary(max_size=40) | st.just(HEAD.encode()) | st.just(ROW.encode()), max_size=6))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_bytes_whatever_raise_anything_else(lines: list[bytes]) -> None:
     """A file is drafts or it is a `DraftsFileError`; every fault of it has a line."""
     for reader in (read_csv, read_jsonl):

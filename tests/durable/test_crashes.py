@@ -8,8 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from examples import examples
 from fakes import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from run_services import (
     CREATING,
@@ -138,7 +139,7 @@ async def test_a_crash_after_every_prefix_of_the_journal_ends_in_the_same_place(
     share=st.floats(0, 1),
     arrived=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_a_crash_anywhere_in_any_run_ends_in_the_same_place(
     *, steps: list[list[str]], concurrency: int, share: float, arrived: bool
 ) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from examples import examples
 from fakes import START, FakeClock
 from forked import python
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import INVOICES, Item, draft, names
 
@@ -203,7 +204,7 @@ async def replayed(ledger: SqliteReader) -> dict[str, State]:
     return {item.key: replay([entry.event for entry in await ledger.history(item.seq)]) for item in await ledger.rows()}
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(min_value=0, max_value=2**32), st.integers(min_value=1, max_value=40))
 def test_the_journal_replayed_gives_every_row_s_state(
     tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int
@@ -222,7 +223,7 @@ def test_the_journal_replayed_gives_every_row_s_state(
     asyncio.run(run())
 
 
-@settings(max_examples=4, deadline=None)
+@examples(4)
 @given(st.integers(min_value=0, max_value=2**32))
 def test_a_crash_after_every_prefix_of_the_journal_ends_in_the_same_place(
     tmp_path_factory: pytest.TempPathFactory, seed: int

@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from attrs import astuple
+from examples import examples
 from fakes import START, FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import DOCUMENTS, INVOICES, Item, documents, draft
 
@@ -249,7 +250,7 @@ DRAFTS = st.lists(
 
 
 @given(st.lists(DRAFTS, max_size=4), st.sampled_from([2, 3, 256]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_drafts_taken_in_together_are_what_they_are_one_by_one(commands: list[list[NewDraft]], together: int) -> None:
     """However many are written by one statement."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._durable.drafts import _restored
@@ -43,7 +44,7 @@ DRAFTS = st.builds(
 
 
 @given(DRAFTS)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_what_is_read_from_the_file_is_what_the_strict_reader_reads(found: InvoiceDraft) -> None:
     """The quick way of `_restored` and the strict one of `load_draft` agree to the last digit and type."""
     payload = dump_draft(found)

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from examples import examples
 from fakes import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from run_services import (
     KEYS,
@@ -54,7 +55,7 @@ def test_changes_that_share_a_commit_do_what_they_do_alone() -> None:
     """Items, journal, counts and answers are the same, whatever is refused among them."""
 
     @given(st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=20))
-    @settings(max_examples=40, deadline=None)
+    @examples(40)
     def check(drawn: list[list[tuple[int, Event, bool, str | None, str | None]]]) -> None:
         changes = [
             [

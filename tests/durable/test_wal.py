@@ -148,6 +148,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.process
 def test_what_a_kill_leaves_is_never_taken_for_damage(tmp_path: Path) -> None:
     """Killed at any moment, with checkpoints among them and readers beside it, a run goes on."""
     random = Random(8)

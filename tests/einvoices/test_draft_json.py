@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 from attrs import evolve
+from examples import examples
 from fakes import FakeResponse, FakeTransport
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async import AsyncInvoices, Invalid, Session, StaticToken, WireNames
@@ -24,7 +25,7 @@ from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentM
 from invoicing_async.runs import InvoiceRun, State
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
-QUICK = settings(max_examples=200, deadline=None)
+QUICK = examples(200)
 LINE = InvoiceLine(name="Lamp", unit="piece", price="12345.67", quantity=3)
 DRAFT = InvoiceDraft(key="A-1", invoice_template_id=TEMPLATE, lines=[LINE])
 OTHER = WireNames(

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 from attrs import AttrsInstance, fields_dict
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._einvoices import checks, rules
@@ -18,7 +19,7 @@ from invoicing_async.models import Consumer, InvoiceDraft, InvoiceLine, PaymentM
 
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 T = TypeVar("T", bound=AttrsInstance)
-QUICK = settings(max_examples=150, deadline=None, derandomize=True)
+QUICK = examples(150, derandomize=True)
 
 
 def evolve(value: T, **changes: Any) -> T:

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._einvoices.spreadsheet import addresses, code_fault, formula_fault, number, vat_rate
@@ -20,7 +21,7 @@ from invoicing_async.models import InvoiceDraft, VatRate
 TEMPLATE = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 HEAD = "key,invoice_template_id,name,unit,price,quantity"
 ROW = f"A-1,{TEMPLATE},Lamp,piece,12.50,2"
-QUICK = settings(max_examples=400, deadline=None)
+QUICK = examples(400)
 
 
 def read(text: str | bytes, **options: Any) -> list[InvoiceDraft]:

@@ -130,6 +130,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.process
 def test_two_processes_leave_one_file_for_each_id(tmp_path: Path) -> None:
     """Whoever comes second keeps what the first one made; together they made each once."""
     (tmp_path / "7.pdf").write_bytes(b"broken")

@@ -7,7 +7,8 @@ import json
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._values.table import BOM
@@ -135,7 +136,7 @@ def test_an_empty_file_has_no_ids(name: str, text: str) -> None:
 
 
 @given(st.sampled_from(ANY), st.lists(st.sampled_from(["order_id", "a,b", "a;b", "[1]", "{A-1}", "{}", "x|y", FIRST])))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_other_file_and_stdin_are_taken_as_they_stand(name: str, rows: list[str]) -> None:
     """An id may hold a comma, stand in braces, or look like a word."""
     assert read(name, "".join(f"{row}\n" for row in rows)) == rows

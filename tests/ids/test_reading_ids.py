@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._einvoices.spreadsheet import code_fault
@@ -31,7 +32,7 @@ ID = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_si
     st.booleans(),
     st.sampled_from(["", " ", "\t", "\xa0"]),
 )
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_a_list_is_read_whatever_ends_its_lines(
     given_: list[str],
     end: str,

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 
 from attrs import evolve
-from hypothesis import settings
+from examples import examples
 from hypothesis import strategies as st
 
 from invoicing_async.models import (
@@ -18,7 +18,7 @@ from invoicing_async.models import (
     VatRate,
 )
 
-QUICK = settings(max_examples=100, deadline=None, derandomize=True)
+QUICK = examples(100, derandomize=True)
 ID = "3fa85f64-5717-4562-b3fc-2c963f66afa6"
 
 LINE = InvoiceLine(name="Cà phê", unit="ly", price=Decimal("50000.00"), quantity=Decimal("1E+2"))

@@ -6,7 +6,8 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async import HmacAuth, OAuthClientCredentials, StaticToken
@@ -65,14 +66,14 @@ LETTERS = st.text(st.characters(categories=["L", "N", "P", "S"], codec="utf-8"),
 
 
 @given(LETTERS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_letters_digits_and_signs_are_a_key(text: str) -> None:
     """Whatever the script; the few letters without a glyph apart."""
     assert bool(key_faults(text)) is (unseen(text) is not None)
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_what_is_seen_does_not_depend_on_the_form(text: str) -> None:
     """Composed or decomposed, a key is one key, and its canonical form is its own canonical form."""
     forms = {canonical_key(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")}
