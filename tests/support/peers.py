@@ -88,7 +88,9 @@ async def listening(
             connection.writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(serve(Connection(reader, writer))))
+        task = asyncio.create_task(serve(Connection(reader, writer)))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     if listener is None:
         server = await asyncio.start_server(accept, host, port, ssl=ssl)
@@ -99,10 +101,11 @@ async def listening(
         yield peer
     finally:
         server.close()
-        for task in tasks:
+        left = list(tasks)
+        for task in left:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if left:
+            await asyncio.wait(left)
         await server.wait_closed()
 
 
