@@ -15,7 +15,7 @@ from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
-from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged
+from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged, work_of
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
@@ -133,9 +133,9 @@ class DocumentRun:
         """
         return await self.ledger.add_ids(texts(order_ids))
 
-    async def verify(self, disk: DiskWriter) -> AsyncGenerator[Checked]:
+    async def verify(self, documents: OrderDocuments) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
-        async with aclosing(self._verified(disk)) as verified:
+        async with aclosing(self._verified(work_of(documents).disk)) as verified:
             async for item, fault in verified:
                 yield Checked(item.key, recorded_path(item), fault)
 
@@ -157,8 +157,8 @@ class DocumentRun:
         fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
         does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
         """
-        places = documents.places(concurrency)
-        failed: set[str] = set()
+        work, failed = work_of(documents), set[str]()
+        places = work.places(concurrency)
 
         def judge(outcome: DownloadOutcome) -> Cause | Verdict:
             if isinstance(outcome, Failed) and outcome.order_id in failed:
@@ -171,7 +171,7 @@ class DocumentRun:
                 failed.add(item.key)
             return await self._fetched(saver, item, sleep)
 
-        saver = await documents.saver(
+        saver = await work.saver(
             self.folder,
             on_existing=self.on_existing,
             durable=self.durable,
@@ -180,12 +180,12 @@ class DocumentRun:
             day=self.day,
         )
         if verify:
-            async with aclosing(self._verified(documents.disk)) as verified:
+            async with aclosing(self._verified(work.disk)) as verified:
                 async for item, fault in verified:
                     if fault is None:
                         yield Skipped(item.key, saved_document(item))
         async with aclosing(page_items(self.ledger.pending, self._stop)) as items:
-            outcomes = documents.each(
+            outcomes = work.each(
                 items,
                 fetched,
                 concurrency=places,

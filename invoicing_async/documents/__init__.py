@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._client import OrderDocuments
+from ._client import OrderDocuments, work_of
 from ._opening import OpenDocument
 from ._saving import BatchSaver, DownloadOutcome, judged
 
-__all__ = ["BatchSaver", "DownloadOutcome", "OpenDocument", "OrderDocuments", "judged"]
+__all__ = ["BatchSaver", "DownloadOutcome", "OpenDocument", "OrderDocuments", "judged", "work_of"]

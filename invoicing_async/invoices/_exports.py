@@ -22,7 +22,7 @@ from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
 from .._files.publish import Destination
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
-from ..session import Session, Sleep
+from ..session import Internals, Sleep
 
 __all__ = ["KINDS", "ExportFormat", "Exporting"]
 
@@ -65,7 +65,7 @@ class Exporting:
     `sleep` is how it waits, between attempts too.
     """
 
-    session: Session
+    session: Internals
     invoice_id: str
     format: str
     request: Request
