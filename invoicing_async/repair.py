@@ -43,7 +43,8 @@ from ._files.publish import Destination
 from ._files.writer import DiskWriter
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
-from .invoices import AsyncInvoices, work_of
+from .invoices import AsyncInvoices
+from .invoices._client import work_of
 from .models import InvoiceRequest
 from .runs import ExportTo, Intake, InvoiceRun, Item, LedgerReader, State
 from .session import Sleep

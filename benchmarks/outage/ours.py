@@ -28,7 +28,7 @@ from invoicing_async.auth import StaticToken
 from invoicing_async.clock import RealClock
 from invoicing_async.errors import BatchStoppedError, InvoicingError, TransportError
 from invoicing_async.models import InvoiceRequest, Saved, Submitted
-from invoicing_async.session import internals_of
+from invoicing_async.session._session import internals_of
 from invoicing_async.transport import Exchange, Request
 
 BASE = "http://service.test/api"

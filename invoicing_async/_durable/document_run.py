@@ -15,7 +15,9 @@ from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
-from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged, work_of
+from ..documents import DownloadOutcome, OrderDocuments
+from ..documents._client import work_of
+from ..documents._saving import BatchSaver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files

@@ -12,7 +12,8 @@ from attrs import evolve, frozen
 from .._einvoices.poll_scheduler import Schedule
 from .._files.publish import OnExisting
 from ..errors import InvoicingError
-from ..invoices import AsyncInvoices, work_of
+from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..session import Sleep
 from .items import absolute_path, current_item, error_line, filter_by_file, page_items
 from .protocol import Ledger

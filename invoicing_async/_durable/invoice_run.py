@@ -13,7 +13,8 @@ from typing import Self
 from .._core.clock import Clock
 from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.rules import canonical_key, check
-from ..invoices import AsyncInvoices, work_of
+from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..models import InvoiceDraft
 from .claims import Claims
 from .doubts import Doubts, Reconcile

@@ -11,7 +11,8 @@ from attrs import evolve, frozen
 
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
-from ..invoices import AsyncInvoices, work_of
+from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..models import RequestStatus, Unsettled
 from ..session import Sleep
 from .answers import End, result_text

@@ -14,7 +14,8 @@ from .._core.batch import checked_places
 from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
-from ..invoices import AsyncInvoices, Fate, fate, work_of
+from ..invoices import AsyncInvoices, Fate, fate
+from ..invoices._client import work_of
 from ..models import InvoiceRequest
 from ..session import Sleep
 from .answers import ACCEPTED, result_text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ._client import OrderDocuments, work_of
+from ._client import OrderDocuments
 from ._opening import OpenDocument
-from ._saving import BatchSaver, DownloadOutcome, judged
+from ._saving import DownloadOutcome
 
-__all__ = ["BatchSaver", "DownloadOutcome", "OpenDocument", "OrderDocuments", "judged", "work_of"]
+__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments"]

@@ -17,7 +17,8 @@ from .._files.names import file_name, safe_name
 from .._files.publish import OnExisting
 from .._values.digest_set import DigestSet
 from ..models import NotStarted, SavedDocument
-from ..session import Session, internals_of
+from ..session import Session
+from ..session._session import internals_of
 from ._opening import OpenDocument, Whole
 from ._saving import PLAIN, DownloadOutcome, invoice_request, judged, served_filename
 from ._work import DocumentWork

@@ -27,7 +27,8 @@ from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
 from ..models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
-from ..session import LAST_CALL, Internals, Sleep
+from ..session import LAST_CALL, Sleep
+from ..session._internals import Internals
 
 __all__ = [
     "PLAIN",

@@ -15,7 +15,9 @@ from .._files.tempfile import prepare_folder
 from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
 from .._values.validators import at_least_one
-from ..session import WIDE, Feature, Internals
+from ..session import WIDE
+from ..session._feature import Feature
+from ..session._internals import Internals
 from ._saving import BatchSaver, Fetching, SaveOptions
 
 __all__ = ["DocumentWork"]

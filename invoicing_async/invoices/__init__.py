@@ -5,8 +5,8 @@ from __future__ import annotations
 from .._core.outcomes import Fate, fate
 from .._einvoices.shape import WireNames
 from ._calls import Endpoints
-from ._client import AsyncInvoices, work_of
+from ._client import AsyncInvoices
 from ._exports import ExportFormat
 from ._submissions import SubmitOutcome
 
-__all__ = ["AsyncInvoices", "Endpoints", "ExportFormat", "Fate", "SubmitOutcome", "WireNames", "fate", "work_of"]
+__all__ = ["AsyncInvoices", "Endpoints", "ExportFormat", "Fate", "SubmitOutcome", "WireNames", "fate"]

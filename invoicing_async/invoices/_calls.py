@@ -25,7 +25,8 @@ from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtE
 from ..events import SubmissionInDoubt
 from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
-from ..session import Internals, Sleep, last_call
+from ..session import Sleep, last_call
+from ..session._internals import Internals
 
 __all__ = ["STATUS", "Calls", "Endpoints"]
 

@@ -15,7 +15,8 @@ from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
 from ..policies import RetryPolicy
-from ..session import Session, internals_of
+from ..session import Session
+from ..session._session import internals_of
 from ._calls import Endpoints
 from ._kept import MAX_BYTES
 from ._submissions import Submissions, SubmitOutcome, judge_outcome

@@ -14,7 +14,8 @@ from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
-from ..session import LAST_CALL, Internals, last_call
+from ..session import LAST_CALL, last_call
+from ..session._internals import Internals
 
 __all__ = ["AnyUuid", "Collector", "PollObserver", "Single", "checked_uuid"]
 

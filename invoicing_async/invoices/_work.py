@@ -15,7 +15,9 @@ from .._files.names import file_name, parsed
 from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter
 from ..models import InvoiceRequest, SavedDocument
-from ..session import Feature, Internals, Sleep
+from ..session import Sleep
+from ..session._feature import Feature
+from ..session._internals import Internals
 from ._calls import Calls, Endpoints
 from ._exports import KINDS, Exporting
 from ._kept import beside, kept_document, saved_export

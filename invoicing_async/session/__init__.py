@@ -1,7 +1,7 @@
 """Calls of a service: authorise, send, check, read, and repeat all of that as the policy says.
 
 `Session.call(request, read)` is the only way to a service. `read` runs inside the attempt, so that a retry signs
-anew, reads anew and writes anew.
+anew, reads anew and writes anew. What a feature of this library has beside that is had from `_session.internals_of`.
 
 - `_session`: A place to call one service from.
 - `_internals`: What a session is inside: what its calls and its features work with, and its users do not see.
@@ -30,24 +30,19 @@ from .._core.admission import WIDE
 from .._core.outcomes import may_repeat
 from ._answer import StaleIntentError
 from ._call import Sleep
-from ._feature import Feature
-from ._internals import Internals
 from ._log import LAST_CALL, last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
-from ._session import Session, internals_of
+from ._session import Session
 
 __all__ = [
     "CHECKS",
     "LAST_CALL",
     "RENEWALS",
     "WIDE",
-    "Feature",
-    "Internals",
     "Session",
     "Sleep",
     "StaleIntentError",
-    "internals_of",
     "last_call",
     "may_repeat",
 ]

@@ -9,7 +9,8 @@ from ..auth import OAuthClientCredentials, StaticToken
 from ..clock import RealClock
 from ..errors import InvoicingError, hints_of
 from ..policies import RetryPolicy, Timeouts
-from ..session import Session, internals_of
+from ..session import Session
+from ..session._session import internals_of
 from ..transport import Exchange, Request
 from ._checks import Finding
 from ._settings import DOCUMENTS, INVOICES, Service, Settings, SettingsError

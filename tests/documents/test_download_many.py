@@ -21,7 +21,7 @@ from order_documents import BROKEN, FINAL, client, gathered, kinds, made, names,
 
 from invoicing_async._files.names import temp_name
 from invoicing_async._files.pdf import fault_of
-from invoicing_async.documents import work_of
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     AuthenticationError,
     OrderStatusError,

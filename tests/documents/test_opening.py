@@ -31,7 +31,8 @@ from peers import Connection, Peer, listening
 from invoicing_async._files.pdf import fault_of
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import StaticToken
-from invoicing_async.documents import OrderDocuments, work_of
+from invoicing_async.documents import OrderDocuments
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     IncompleteDocumentError,
     InterruptedDocumentError,

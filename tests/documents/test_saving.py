@@ -23,7 +23,7 @@ from invoicing_async._files.publish import OnExisting
 from invoicing_async._files.tempfile import probe
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async._transport.server import serve
-from invoicing_async.documents import work_of
+from invoicing_async.documents._client import work_of
 from invoicing_async.models import NotStarted, Saved
 from invoicing_async.sandbox import (
     Sandbox,

@@ -32,7 +32,8 @@ from run_services import (
 
 from invoicing_async import OnExisting
 from invoicing_async._files.pdf import fault_of
-from invoicing_async.documents import DownloadOutcome, work_of
+from invoicing_async.documents import DownloadOutcome
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     AuthenticationError,
     ServiceUnavailableError,

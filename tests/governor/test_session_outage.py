@@ -17,7 +17,8 @@ from invoicing_async.errors import BatchStoppedError, DeadlineError, ServiceDown
 from invoicing_async.events import Event, LimitChanged, Paused, Probing, Resumed
 from invoicing_async.health import LaneState
 from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy
-from invoicing_async.session import Session, internals_of
+from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 WIDE = Limits(concurrency=64)
 

@@ -42,8 +42,9 @@ from invoicing_async.errors import (
     SessionError,
     SubmissionInDoubtError,
 )
-from invoicing_async.invoices import SubmitOutcome, WireNames, work_of
+from invoicing_async.invoices import SubmitOutcome, WireNames
 from invoicing_async.invoices._calls import Endpoints
+from invoicing_async.invoices._client import work_of
 from invoicing_async.models import InDoubt, Invalid, InvoiceRequest, NotSent, Rejected, Submitted
 from invoicing_async.sandbox import (
     Answer,

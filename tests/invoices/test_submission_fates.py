@@ -35,7 +35,8 @@ from invoicing_async.errors import (
     SubmissionInDoubtError,
     TransportError,
 )
-from invoicing_async.invoices import Fate, fate, work_of
+from invoicing_async.invoices import Fate, fate
+from invoicing_async.invoices._client import work_of
 from invoicing_async.policies import Timeouts
 
 DRAFT = InvoiceDraft(

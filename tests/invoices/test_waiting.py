@@ -33,7 +33,7 @@ from invoicing_async.errors import (
     TransportError,
 )
 from invoicing_async.events import Event, OperationPolled, UnknownStatus
-from invoicing_async.invoices import work_of
+from invoicing_async.invoices._client import work_of
 from invoicing_async.invoices._waiting import Single
 from invoicing_async.models import InvoiceRequest, Unsettled
 from invoicing_async.sandbox import (

@@ -61,7 +61,8 @@ from invoicing_async.sandbox import (
     SandboxSettings,
     Unavailable,
 )
-from invoicing_async.session import Session, internals_of, may_repeat
+from invoicing_async.session import Session, may_repeat
+from invoicing_async.session._session import internals_of
 
 
 @pytest.mark.parametrize(

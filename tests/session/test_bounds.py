@@ -56,7 +56,8 @@ from invoicing_async.sandbox import (
     SandboxSettings,
     Unavailable,
 )
-from invoicing_async.session import CHECKS, Session, internals_of
+from invoicing_async.session import CHECKS, Session
+from invoicing_async.session._session import internals_of
 
 
 def hanging() -> Callable[[Request], Awaitable[FakeResponse]]:

@@ -12,7 +12,7 @@ from session_calls import body, document
 
 from invoicing_async import AuthenticationError, HmacAuth, RetryPolicy, Session
 from invoicing_async.events import ClockCorrected
-from invoicing_async.session import internals_of
+from invoicing_async.session._session import internals_of
 
 KEY = "the-right-key"
 WINDOW = 60.0

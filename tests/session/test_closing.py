@@ -24,12 +24,13 @@ from invoicing_async._files.publish import Destination
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError, ProtocolError, SessionError, SubmissionInDoubtError, TransportError
-from invoicing_async.invoices import work_of
+from invoicing_async.invoices._client import work_of
 from invoicing_async.models import InDoubt, NotSent, NotStarted
 from invoicing_async.policies import Limits
 from invoicing_async.polling import Poller
 from invoicing_async.runs import InvoiceRun
-from invoicing_async.session import Session, internals_of
+from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 pytestmark = pytest.mark.asyncio
 

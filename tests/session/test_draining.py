@@ -17,7 +17,7 @@ from invoicing_async.auth import OAuthClientCredentials
 from invoicing_async.models import NotStarted, Saved
 from invoicing_async.policies import Limits
 from invoicing_async.sandbox import Sandbox, SandboxSettings, demo_orders
-from invoicing_async.session import internals_of
+from invoicing_async.session._session import internals_of
 
 pytestmark = pytest.mark.asyncio
 TOKEN = FakeResponse(

@@ -28,8 +28,9 @@ from invoicing_async.events import (
     UnknownStatus,
 )
 from invoicing_async.policies import Limits, RetryPolicy
-from invoicing_async.session import Internals, internals_of
+from invoicing_async.session._internals import Internals
 from invoicing_async.session._log import ROWS, TAKEN, log_event, logger, row_of
+from invoicing_async.session._session import internals_of
 
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and hasattr(kind, "__attrs_attrs__")]
 

@@ -28,7 +28,8 @@ from invoicing_async.sandbox import (
     Truncated,
     Unavailable,
 )
-from invoicing_async.session import Session, internals_of
+from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 
 class Holder:

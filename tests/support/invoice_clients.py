@@ -22,7 +22,7 @@ from invoicing_async import (
     StaticToken,
 )
 from invoicing_async._transport.server import serve
-from invoicing_async.invoices import work_of
+from invoicing_async.invoices._client import work_of
 from invoicing_async.sandbox import (
     Answer,
     Faults,

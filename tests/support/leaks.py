@@ -10,7 +10,9 @@ from typing import Any
 from places import TESTS
 
 from invoicing_async._transport.client import AiohttpTransport
-from invoicing_async.session import Internals, Session, internals_of
+from invoicing_async.session import Session
+from invoicing_async.session._internals import Internals
+from invoicing_async.session._session import internals_of
 
 
 def shown(error: BaseException) -> str:

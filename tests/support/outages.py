@@ -19,7 +19,9 @@ from invoicing_async._core.http import Exchange, Request
 from invoicing_async._core.ramp import Cause, Verdict
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import InvoicingError, TransportError
-from invoicing_async.session import Feature, Session, Sleep, internals_of
+from invoicing_async.session import Session, Sleep
+from invoicing_async.session._feature import Feature
+from invoicing_async.session._session import internals_of
 
 LATENCY = 0.05
 

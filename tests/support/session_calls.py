@@ -21,7 +21,8 @@ from invoicing_async.policies import RetryPolicy
 from invoicing_async.sandbox import (
     Sandbox,
 )
-from invoicing_async.session import Session, internals_of
+from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 BASE = "https://service.test/api/v1"
 ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"

@@ -10,7 +10,7 @@ from readme_blocks import blocks, example
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
 from invoicing_async._transport.server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
-from invoicing_async.session import internals_of
+from invoicing_async.session._session import internals_of
 
 README = Path(__file__).parent.parent / "README.md"
 
