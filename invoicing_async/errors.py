@@ -87,7 +87,7 @@ class TransportError(InvoicingError):
 
     def __init__(self, message: str = "", *, sent: Sent = "unknown") -> None:
         super().__init__(message)
-        self.sent = sent
+        self.sent: Sent = sent
 
 
 class DeadlineError(TransportError):
@@ -107,7 +107,7 @@ class ApiError(InvoicingError):
     ahead of the answer's Date (below 0: behind), None if it has none; a refusal of what was signed says so.
     """
 
-    hint = "The service refused the call; its code and context say why."
+    hint: str = "The service refused the call; its code and context say why."
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class ApiError(InvoicingError):
         clock_ahead: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.answer = answer[:HEAD_LIMIT]
+        self.answer: bytes = answer[:HEAD_LIMIT]
         self.request_ids = request_ids
         self.submitted_before = submitted_before
         self.bare = bare
@@ -249,7 +249,8 @@ class ProtocolError(InvoicingError):
         request_ids: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
-        self.head = self.answer = head[:HEAD_LIMIT]
+        self.head: bytes = head[:HEAD_LIMIT]
+        self.answer: bytes = self.head
         self.status = status
         self.request_ids = request_ids
 
@@ -316,7 +317,7 @@ class SubmissionInDoubtError(InvoicingError):
         self.status = status
         self.code = code
         self.request_ids = request_ids
-        self.answer = answer[:HEAD_LIMIT]
+        self.answer: bytes = answer[:HEAD_LIMIT]
         self.key = key
         self.body_sha256 = body_sha256
         self.sent_at = sent_at
@@ -347,7 +348,8 @@ class BatchStoppedError(InvoicingError):
 
     def __init__(self, message: str = "", *, cause: Exception | None = None, count: int = 0) -> None:
         super().__init__(message)
-        self.cause = self.__cause__ = cause
+        self.cause = cause
+        self.__cause__: BaseException | None = cause
         self.count = count
 
     @classmethod
@@ -382,7 +384,7 @@ class DraftError(InvoicingError, ValueError):
         listed = "; ".join(str(fault) for fault in faults[: self.shown])
         more = f"; and {len(faults) - self.shown} more" if len(faults) > self.shown else ""
         super().__init__(f"{listed}{more}")
-        self.faults = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(faults)
         self.key = key
 
 

@@ -174,7 +174,11 @@ class InvoiceDraft:
         if wrong:
             raise DraftError(tuple(Fault(f"lines[{at}]", mistyped(lines[at], (InvoiceLine,))) for at in wrong))
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
 
 _DRAFT_TYPES = field_types(InvoiceDraft)
@@ -196,7 +200,11 @@ class InvoiceData:
     date_of_issue: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
 
 _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
@@ -217,7 +225,11 @@ class InvoiceRequest:
     code: str | None = None
     raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
     @property
     def terminal(self) -> bool:

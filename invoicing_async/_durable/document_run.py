@@ -42,12 +42,13 @@ class DocumentRun:
 
     def _placed(self) -> None:
         settings = self.ledger.settings
-        self.folder = Path(settings["folder"])
-        self.layout = Layout(settings["layout"])
-        self.day = date.fromisoformat(settings["day"])
+        self.folder: Path = Path(settings["folder"])
+        self.layout: Layout = Layout(settings["layout"])
+        self.day: date = date.fromisoformat(settings["day"])
         self.served_name: bool = settings["served_name"]
         self.durable: bool = settings["durable"]
-        self.on_existing = OnExisting(settings.get("on_existing", OnExisting.KEEP))  # runs of before have none
+        # Runs of before have no `on_existing`.
+        self.on_existing: OnExisting = OnExisting(settings.get("on_existing", OnExisting.KEEP))
 
     @classmethod
     @asynccontextmanager

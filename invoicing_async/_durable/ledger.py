@@ -51,9 +51,9 @@ class SqliteReader:
 
     def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
         self.path = path
-        self.kind = opened.kind
-        self.created = opened.created
-        self.late = opened.late
+        self.kind: RunKind = opened.kind
+        self.created: float = opened.created
+        self.late: float = opened.late
         self._settings = opened.settings
         self._worker = worker
 

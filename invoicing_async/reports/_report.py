@@ -27,7 +27,7 @@ class Report:
     """
 
     def __init__(self, path: str | PathLike[str], columns: Sequence[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         forms: Mapping[str, Callable[[Sequence[str]], _Form]] = {".csv": _Csv, ".json": _Json}
         if self.path.suffix.lower() not in forms:
             raise ValueError(f"the report must end in .csv or .json, got {path}")
