@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from ._values.attempts import Attempt, Fault
 from ._values.skew import skew_words
 from ._values.text import bounded
+
+if TYPE_CHECKING:
+    from .models import InvoiceRequest
 
 __all__ = [
     "ApiError", "Attempt", "AuthenticationError", "BatchStoppedError", "DeadlineError", "DraftError", "ExportError",
@@ -117,7 +120,7 @@ class ApiError(InvoicingError):
         code: str | None = None,
         request_id: str | None = None,
         hint: str | None = None,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, object] | None = None,
         retry_after: float | None = None,
         answer: bytes = b"",
         request_ids: tuple[str, ...] = (),
@@ -134,7 +137,7 @@ class ApiError(InvoicingError):
         self.status = status
         self.code = code
         self.request_id = request_id
-        self.context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
+        self.context: Mapping[str, object] = MappingProxyType(dict(context or {}))
         self.retry_after = retry_after
         if hint:
             self.hint = hint
@@ -283,7 +286,9 @@ class PollTimeoutError(InvoicingError):
 
     hint = "Wait again with the same request id; the operation was not disturbed."
 
-    def __init__(self, message: str = "", *, request_id: str = "", last: Any = None, polls: int = 0) -> None:
+    def __init__(
+        self, message: str = "", *, request_id: str = "", last: InvoiceRequest | None = None, polls: int = 0
+    ) -> None:
         super().__init__(message)
         self.request_id = request_id
         self.last = last

@@ -27,7 +27,7 @@ from ._values.checked import (
     unchecked,
 )
 from ._values.field_rules import FLAG, NUMBER, choice, field_types, other, text
-from .errors import DraftError, Fault
+from .errors import ApiError, DraftError, Fault, InvoicingError, OrderStatusError, SubmissionInDoubtError
 
 __all__ = [
     "AuthorityStatus", "Consumer", "Deferred", "Duplicate", "Failed", "InDoubt", "Invalid", "InvoiceData",
@@ -198,7 +198,7 @@ class InvoiceData:
     serial_number: str | None = None
     created_date: str | None = None
     date_of_issue: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, object] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return plain_state(self)
@@ -223,7 +223,7 @@ class InvoiceRequest:
     data: InvoiceData | None = None
     reason: str | None = None
     code: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, object] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return plain_state(self)
@@ -275,15 +275,19 @@ class Deferred:
     """The order is not eligible yet (ORDER_021); it may become so later."""
 
     order_id: str
-    error: Exception
+    error: OrderStatusError
 
 
 @frozen
 class Failed:
-    """The document could not be had; `error` says why and keeps the attempts."""
+    """The document could not be had; `error` says why.
+
+    An `InvoicingError` keeps the attempts; an `OSError` is trouble with the disk, a plain `ValueError` an id that is
+    none.
+    """
 
     order_id: str
-    error: Exception
+    error: InvoicingError | OSError | ValueError
 
 
 @frozen
@@ -321,7 +325,7 @@ class Rejected:
     """The service declared a refusal: no invoice was created."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: ApiError
 
 
 @frozen
@@ -329,7 +333,7 @@ class InDoubt:
     """The draft left and no usable answer came back: never send it again before it is settled."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: SubmissionInDoubtError
 
 
 @frozen
@@ -345,7 +349,7 @@ class Invalid:
     """The draft breaks the documented limits; nothing was sent."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: DraftError
 
 
 @frozen

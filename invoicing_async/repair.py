@@ -13,7 +13,6 @@ from errno import EEXIST
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any
 from unicodedata import normalize
 
 from attrs import frozen
@@ -94,7 +93,7 @@ class Finding:
         """What shows that it is another invoice; empty if nothing does."""
         return tuple(self.draft.differs(self.found))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Return what was found as one flat object."""
         data = self.request.data
         return {

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
 from .._core.order_ids import OrderId, texts
@@ -41,7 +41,7 @@ class DocumentRun:
         self._placed()
 
     def _placed(self) -> None:
-        settings = self.ledger.settings
+        settings: Mapping[str, Any] = self.ledger.settings
         self.folder: Path = Path(settings["folder"])
         self.layout: Layout = Layout(settings["layout"])
         self.day: date = date.fromisoformat(settings["day"])

@@ -96,6 +96,7 @@ class TestWait:
             sandbox.script(Operation.STATUS, [said("QUEUED")])
             with pytest.raises(PollTimeoutError) as caught:
                 await invoices.wait(request.request_id, poller=[1])
+        assert caught.value.last is not None
         assert caught.value.last.status == "QUEUED"
 
     async def test_retry_after_is_a_floor_for_the_next_poll(self) -> None:
