@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from ._values.attempts import Attempt, Fault
 from ._values.skew import skew_words
 from ._values.text import bounded
+
+if TYPE_CHECKING:
+    from .models import InvoiceRequest
 
 __all__ = [
     "ApiError", "Attempt", "AuthenticationError", "BatchStoppedError", "DeadlineError", "DraftError", "ExportError",
@@ -87,7 +90,7 @@ class TransportError(InvoicingError):
 
     def __init__(self, message: str = "", *, sent: Sent = "unknown") -> None:
         super().__init__(message)
-        self.sent = sent
+        self.sent: Sent = sent
 
 
 class DeadlineError(TransportError):
@@ -107,7 +110,7 @@ class ApiError(InvoicingError):
     ahead of the answer's Date (below 0: behind), None if it has none; a refusal of what was signed says so.
     """
 
-    hint = "The service refused the call; its code and context say why."
+    hint: str = "The service refused the call; its code and context say why."
 
     def __init__(
         self,
@@ -117,7 +120,7 @@ class ApiError(InvoicingError):
         code: str | None = None,
         request_id: str | None = None,
         hint: str | None = None,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, object] | None = None,
         retry_after: float | None = None,
         answer: bytes = b"",
         request_ids: tuple[str, ...] = (),
@@ -126,7 +129,7 @@ class ApiError(InvoicingError):
         clock_ahead: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.answer = answer[:HEAD_LIMIT]
+        self.answer: bytes = answer[:HEAD_LIMIT]
         self.request_ids = request_ids
         self.submitted_before = submitted_before
         self.bare = bare
@@ -134,7 +137,7 @@ class ApiError(InvoicingError):
         self.status = status
         self.code = code
         self.request_id = request_id
-        self.context: Mapping[str, Any] = MappingProxyType(dict(context or {}))
+        self.context: Mapping[str, object] = MappingProxyType(dict(context or {}))
         self.retry_after = retry_after
         if hint:
             self.hint = hint
@@ -249,7 +252,8 @@ class ProtocolError(InvoicingError):
         request_ids: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
-        self.head = self.answer = head[:HEAD_LIMIT]
+        self.head: bytes = head[:HEAD_LIMIT]
+        self.answer: bytes = self.head
         self.status = status
         self.request_ids = request_ids
 
@@ -282,7 +286,9 @@ class PollTimeoutError(InvoicingError):
 
     hint = "Wait again with the same request id; the operation was not disturbed."
 
-    def __init__(self, message: str = "", *, request_id: str = "", last: Any = None, polls: int = 0) -> None:
+    def __init__(
+        self, message: str = "", *, request_id: str = "", last: InvoiceRequest | None = None, polls: int = 0
+    ) -> None:
         super().__init__(message)
         self.request_id = request_id
         self.last = last
@@ -316,7 +322,7 @@ class SubmissionInDoubtError(InvoicingError):
         self.status = status
         self.code = code
         self.request_ids = request_ids
-        self.answer = answer[:HEAD_LIMIT]
+        self.answer: bytes = answer[:HEAD_LIMIT]
         self.key = key
         self.body_sha256 = body_sha256
         self.sent_at = sent_at
@@ -347,7 +353,8 @@ class BatchStoppedError(InvoicingError):
 
     def __init__(self, message: str = "", *, cause: Exception | None = None, count: int = 0) -> None:
         super().__init__(message)
-        self.cause = self.__cause__ = cause
+        self.cause = cause
+        self.__cause__: BaseException | None = cause
         self.count = count
 
     @classmethod
@@ -382,7 +389,7 @@ class DraftError(InvoicingError, ValueError):
         listed = "; ".join(str(fault) for fault in faults[: self.shown])
         more = f"; and {len(faults) - self.shown} more" if len(faults) > self.shown else ""
         super().__init__(f"{listed}{more}")
-        self.faults = tuple(faults)
+        self.faults: tuple[Fault, ...] = tuple(faults)
         self.key = key
 
 

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from .errors import InvoicingError
+
 __all__ = [
     "AttemptFailed",
     "CallEvent",
@@ -98,7 +100,7 @@ class AttemptFailed(CallEvent):
     operation: str
     path: str
     attempt: int
-    error: Exception
+    error: InvoicingError
     status: int | None = field(default=None, eq=False)
 
 

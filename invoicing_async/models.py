@@ -27,7 +27,7 @@ from ._values.checked import (
     unchecked,
 )
 from ._values.field_rules import FLAG, NUMBER, choice, field_types, other, text
-from .errors import DraftError, Fault
+from .errors import ApiError, DraftError, Fault, InvoicingError, OrderStatusError, SubmissionInDoubtError
 
 __all__ = [
     "AuthorityStatus", "Consumer", "Deferred", "Duplicate", "Failed", "InDoubt", "Invalid", "InvoiceData",
@@ -174,7 +174,11 @@ class InvoiceDraft:
         if wrong:
             raise DraftError(tuple(Fault(f"lines[{at}]", mistyped(lines[at], (InvoiceLine,))) for at in wrong))
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
 
 _DRAFT_TYPES = field_types(InvoiceDraft)
@@ -194,9 +198,13 @@ class InvoiceData:
     serial_number: str | None = None
     created_date: str | None = None
     date_of_issue: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, object] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
 
 _TERMINAL = frozenset({RequestStatus.SUCCESS, RequestStatus.FAILED})
@@ -215,9 +223,13 @@ class InvoiceRequest:
     data: InvoiceData | None = None
     reason: str | None = None
     code: str | None = None
-    raw: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
+    raw: Mapping[str, object] = field(factory=dict, converter=frozen_mapping, hash=False, repr=False)
 
-    __getstate__, __setstate__ = plain_state, restore
+    def __getstate__(self) -> dict[str, Any]:
+        return plain_state(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        restore(self, state)
 
     @property
     def terminal(self) -> bool:
@@ -263,15 +275,19 @@ class Deferred:
     """The order is not eligible yet (ORDER_021); it may become so later."""
 
     order_id: str
-    error: Exception
+    error: OrderStatusError
 
 
 @frozen
 class Failed:
-    """The document could not be had; `error` says why and keeps the attempts."""
+    """The document could not be had; `error` says why.
+
+    An `InvoicingError` keeps the attempts; an `OSError` is trouble with the disk, a plain `ValueError` an id that is
+    none.
+    """
 
     order_id: str
-    error: Exception
+    error: InvoicingError | OSError | ValueError
 
 
 @frozen
@@ -309,7 +325,7 @@ class Rejected:
     """The service declared a refusal: no invoice was created."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: ApiError
 
 
 @frozen
@@ -317,7 +333,7 @@ class InDoubt:
     """The draft left and no usable answer came back: never send it again before it is settled."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: SubmissionInDoubtError
 
 
 @frozen
@@ -333,7 +349,7 @@ class Invalid:
     """The draft breaks the documented limits; nothing was sent."""
 
     draft: InvoiceDraft
-    error: Exception
+    error: DraftError
 
 
 @frozen

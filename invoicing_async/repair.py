@@ -13,7 +13,6 @@ from errno import EEXIST
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any
 from unicodedata import normalize
 
 from attrs import frozen
@@ -44,6 +43,7 @@ from ._files.writer import DiskWriter
 from .drafts import LineFault
 from .errors import ApiError, AuthenticationError, InvoicingError, SessionError
 from .invoices import AsyncInvoices
+from .invoices._client import work_of
 from .models import InvoiceRequest
 from .runs import ExportTo, Intake, InvoiceRun, Item, LedgerReader, State
 from .session import Sleep
@@ -93,7 +93,7 @@ class Finding:
         """What shows that it is another invoice; empty if nothing does."""
         return tuple(self.draft.differs(self.found))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Return what was found as one flat object."""
         data = self.request.data
         return {
@@ -242,7 +242,7 @@ async def _found(invoices: AsyncInvoices, open_: list[_Pair]) -> dict[int, Findi
         return pair[1].seq, await _find(invoices, *pair)
 
     created = [pair for pair in open_ if pair[0].created]
-    outcomes = invoices.each(created, ask, on_not_started=lambda pair, error: (pair[1].seq, error))
+    outcomes = work_of(invoices).each(created, ask, on_not_started=lambda pair, error: (pair[1].seq, error))
     async with aclosing(outcomes):
         async for seq, outcome in outcomes:
             if isinstance(outcome, Finding):
@@ -342,7 +342,7 @@ async def export_again(
             poller=poller,
         )
     except InvoicingError as error:
-        if invoices.ends_batch(error):
+        if work_of(invoices).ends_batch(error):
             raise
         await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
         return False

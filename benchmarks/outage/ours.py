@@ -28,6 +28,7 @@ from invoicing_async.auth import StaticToken
 from invoicing_async.clock import RealClock
 from invoicing_async.errors import BatchStoppedError, InvoicingError, TransportError
 from invoicing_async.models import InvoiceRequest, Saved, Submitted
+from invoicing_async.session._session import internals_of
 from invoicing_async.transport import Exchange, Request
 
 BASE = "http://service.test/api"
@@ -141,13 +142,6 @@ class NoDisk:
         """Nothing is held open."""
 
 
-class Diskless(Session):
-    """A session whose documents are not written."""
-
-    def resource(self, kind: type[Any]) -> Any:
-        return super().resource(NoDisk if kind is DiskWriter else kind)
-
-
 class LoopClock(RealClock):
     """The session's door to the time of the loop; chance from a seed."""
 
@@ -160,10 +154,15 @@ class LoopClock(RealClock):
         return 1.7e9 + self.monotonic()
 
 
-def session(transport: Modelled, concurrency: int, *, seed: int = 1, **settings: Any) -> Diskless:
+def session(transport: Modelled, concurrency: int, *, seed: int = 1, **settings: Any) -> Session:
+    """A session whose documents are not written."""
     limits = Limits(concurrency=concurrency, **settings.pop("limits", {}))
     clock = LoopClock(seed)
-    return Diskless(BASE, auth=StaticToken("t"), transport=transport, clock=clock, limits=limits, **settings)
+    made = Session(BASE, auth=StaticToken("t"), transport=transport, clock=clock, limits=limits, **settings)
+    inside = internals_of(made)
+    held = inside.resource
+    inside.resource = lambda kind: held(NoDisk if kind is DiskWriter else kind)
+    return made
 
 
 def draft(number: int) -> InvoiceDraft:

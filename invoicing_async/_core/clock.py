@@ -7,6 +7,7 @@ import math
 import random
 import secrets
 import time
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -40,7 +41,7 @@ class Clock(Protocol):
     def random(self) -> float:
         """A number drawn evenly from [0, 1)."""
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Suspend this task."""
 
     def timeout(self, seconds: float | None) -> ClockTimeout:
@@ -58,10 +59,10 @@ waits for it; the others are for a body of some megabytes."""
 class RealClock:
     """The machine's clock and generator. One serves one event loop."""
 
-    now = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
-    random = staticmethod(random.random)
-    sleep = staticmethod(asyncio.sleep)
+    now: Callable[[], float] = staticmethod(time.time)
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+    random: Callable[[], float] = staticmethod(random.random)
+    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(asyncio.sleep)
 
     def __init__(self) -> None:
         self._timer: SharedTimer | None = None

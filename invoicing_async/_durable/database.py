@@ -133,7 +133,7 @@ def _write_ahead(connection: sqlite3.Connection, path: Path) -> None:
         raise RunFileError(f"{path}: {_LOCAL} (journal mode {mode!r})")
 
 
-def _create(path: Path, kind: RunKind | None, settings: Mapping[str, Any] | None, created: float) -> None:
+def _create(path: Path, kind: RunKind | None, settings: Mapping[str, object] | None, created: float) -> None:
     """Make a whole new file under another name and publish it: a file with the final name always has its header.
 
     Another process may do the same at this moment: the first one's is the file.
@@ -183,7 +183,7 @@ def _fill(path: Path, kind: RunKind, meta: Mapping[str, str]) -> None:
 def open_to_write(
     path: Path,
     kind: RunKind | None,
-    settings: Mapping[str, Any] | None,
+    settings: Mapping[str, object] | None,
     *,
     create: bool,
     clock: Clock,

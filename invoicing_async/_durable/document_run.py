@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
 from .._core.order_ids import OrderId, texts
@@ -15,7 +15,9 @@ from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
-from ..documents import BatchSaver, DownloadOutcome, OrderDocuments, judged
+from ..documents import DownloadOutcome, OrderDocuments
+from ..documents._client import work_of
+from ..documents._saving import BatchSaver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
@@ -39,13 +41,14 @@ class DocumentRun:
         self._placed()
 
     def _placed(self) -> None:
-        settings = self.ledger.settings
-        self.folder = Path(settings["folder"])
-        self.layout = Layout(settings["layout"])
-        self.day = date.fromisoformat(settings["day"])
+        settings: Mapping[str, Any] = self.ledger.settings
+        self.folder: Path = Path(settings["folder"])
+        self.layout: Layout = Layout(settings["layout"])
+        self.day: date = date.fromisoformat(settings["day"])
         self.served_name: bool = settings["served_name"]
         self.durable: bool = settings["durable"]
-        self.on_existing = OnExisting(settings.get("on_existing", OnExisting.KEEP))  # runs of before have none
+        # Runs of before have no `on_existing`.
+        self.on_existing: OnExisting = OnExisting(settings.get("on_existing", OnExisting.KEEP))
 
     @classmethod
     @asynccontextmanager
@@ -133,9 +136,9 @@ class DocumentRun:
         """
         return await self.ledger.add_ids(texts(order_ids))
 
-    async def verify(self, disk: DiskWriter) -> AsyncGenerator[Checked]:
+    async def verify(self, documents: OrderDocuments) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
-        async with aclosing(self._verified(disk)) as verified:
+        async with aclosing(self._verified(work_of(documents).disk)) as verified:
             async for item, fault in verified:
                 yield Checked(item.key, recorded_path(item), fault)
 
@@ -157,8 +160,8 @@ class DocumentRun:
         fetched anew and put in its place. Without, it is left out. Ends with `BatchStoppedError` as `download_many`
         does; what failed in an earlier command and fails again does not count, so that it never keeps the rest back.
         """
-        places = documents.places(concurrency)
-        failed: set[str] = set()
+        work, failed = work_of(documents), set[str]()
+        places = work.places(concurrency)
 
         def judge(outcome: DownloadOutcome) -> Cause | Verdict:
             if isinstance(outcome, Failed) and outcome.order_id in failed:
@@ -171,7 +174,7 @@ class DocumentRun:
                 failed.add(item.key)
             return await self._fetched(saver, item, sleep)
 
-        saver = await documents.saver(
+        saver = await work.saver(
             self.folder,
             on_existing=self.on_existing,
             durable=self.durable,
@@ -180,12 +183,12 @@ class DocumentRun:
             day=self.day,
         )
         if verify:
-            async with aclosing(self._verified(documents.disk)) as verified:
+            async with aclosing(self._verified(work.disk)) as verified:
                 async for item, fault in verified:
                     if fault is None:
                         yield Skipped(item.key, saved_document(item))
         async with aclosing(page_items(self.ledger.pending, self._stop)) as items:
-            outcomes = documents.each(
+            outcomes = work.each(
                 items,
                 fetched,
                 concurrency=places,

@@ -10,8 +10,10 @@ from pathlib import PurePosixPath
 from attrs import evolve, frozen
 
 from .._einvoices.poll_scheduler import Schedule
+from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..session import Sleep
 from .items import absolute_path, current_item, error_line, filter_by_file, page_items
 from .protocol import Ledger
@@ -37,33 +39,35 @@ class Exporting:
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Save what has no file yet; `also` yields items that finish meanwhile."""
         async with aclosing(self._without_file(also)) as items:
-            outcomes = self._invoices.each(items, self._exported, on_not_started=lambda item, _: item)
+            outcomes = work_of(self._invoices).each(items, self._exported, on_not_started=lambda item, _: item)
             async with aclosing(outcomes):
                 async for item in outcomes:
                     yield item
 
     async def _exported(self, item: Item, sleep: Sleep) -> Item:
-        invoices, to, number = self._invoices, self._to, item.invoice_id
+        work, to, number = work_of(self._invoices), self._to, item.invoice_id
         try:
             if number is None:
                 # A submission that was SUCCESS at once need not have named its invoice (README B.1).
-                found = await invoices.status(item.request_id) if item.request_id is not None else None
+                found = await self._invoices.status(item.request_id) if item.request_id is not None else None
                 if found is None or found.data is None:
                     raise RunFileError(f"the service named no invoice for {item.key!r}, so it cannot be exported")
                 number = found.data.id
-            saved = await invoices.export(
+            saved = await work.export(
                 number,
                 to.folder,
                 format=to.format,
                 name=export_name(evolve(item, invoice_id=number), to, created=self._ledger.created),
                 since=begun_at(item, self._ledger.created),
                 poller=self._poller,
+                on_existing=OnExisting.KEEP,
+                durable=False,
                 sleep=self._stop.sleep(sleep),
             )
         except StoppedError:
             pass  # its turn comes again
         except InvoicingError as error:
-            if invoices.ends_batch(error):
+            if work.ends_batch(error):
                 raise
             await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
         else:

@@ -45,7 +45,7 @@ class Log:
         """True once the file was found to be in order: only then may it be left as one file."""
         self.is_lost = False
         """True if the file was taken as it is though its log is gone or damaged."""
-        self.is_marked = False
+        self.is_marked: bool = False
         """True while the file itself says that there is a log, and holds all that an intent rests on."""
 
     def renew(self) -> None:

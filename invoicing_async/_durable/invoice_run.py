@@ -14,6 +14,7 @@ from .._core.clock import Clock
 from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.rules import canonical_key, check
 from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..models import InvoiceDraft
 from .claims import Claims
 from .doubts import Doubts, Reconcile
@@ -124,7 +125,9 @@ class InvoiceRun:
         with self._claims.at_work():
             await self.add([draft])
             submission = Submission(self.ledger, self._stop, self._claims, invoices)
-            return await submission.sent(await current_item(self.ledger, canonical_key(draft.key)), invoices.sleep)
+            return await submission.sent(
+                await current_item(self.ledger, canonical_key(draft.key)), work_of(invoices).sleep
+            )
 
     def settle(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, also: AsyncIterable[Item] | None = None

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from .._core.clock import Clock, RealClock
 from .._values.validators import at_least_one
@@ -51,9 +51,9 @@ class SqliteReader:
 
     def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
         self.path = path
-        self.kind = opened.kind
-        self.created = opened.created
-        self.late = opened.late
+        self.kind: RunKind = opened.kind
+        self.created: float = opened.created
+        self.late: float = opened.late
         self._settings = opened.settings
         self._worker = worker
 
@@ -69,7 +69,7 @@ class SqliteReader:
             await worker.stop()
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """What the run was begun with and keeps, as the caller gave it; it must hold no secret."""
         return self._settings
 
@@ -153,7 +153,7 @@ class SqliteLedger(SqliteReader):
         path: str | os.PathLike[str],
         *,
         kind: RunKind | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         create: bool = True,
         accept_lost_log: bool = False,
         clock: Clock | None = None,
@@ -187,7 +187,7 @@ class SqliteLedger(SqliteReader):
         finally:
             await worker.stop()
 
-    async def update_settings(self, settings: Mapping[str, Any]) -> None:
+    async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
         text = json_text(settings)
         await self._worker.run(partial(store_meta, name="settings", value=text))

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from attrs import evolve, frozen
 
@@ -23,7 +22,7 @@ __all__ = ["OpenedRun", "describe_run", "open_run"]
 @frozen
 class OpenedRun:
     kind: RunKind
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     created: float
     recovered: int
     late: float

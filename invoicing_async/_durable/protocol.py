@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from .records import Change, Intake, Item, JournalEntry, NewDraft
 from .states import DocumentState, Event, RunKind, State
@@ -30,7 +30,7 @@ class LedgerReader(Protocol):
         """Whether it is of documents or of e-invoices."""
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Mapping[str, object]:
         """What the run was begun with and keeps, as JSON can hold it; no secrets."""
 
     @property
@@ -87,7 +87,7 @@ class Ledger(LedgerReader, Protocol):
     def now(self) -> float:
         """Return the time by which everything is recorded, in epoch seconds."""
 
-    async def update_settings(self, settings: Mapping[str, Any]) -> None:
+    async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
 
     async def keep_late(self, late: float) -> None:

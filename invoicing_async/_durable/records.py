@@ -171,7 +171,7 @@ class JournalEntry:
     item: int
     event: Event
     at: float
-    detail: Mapping[str, Any]
+    detail: Mapping[str, object]
 
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:

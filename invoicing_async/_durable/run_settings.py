@@ -105,15 +105,16 @@ class RunSettings:
     export: ExportTo | None = None
 
     @classmethod
-    def read(cls, kept: Mapping[str, Any]) -> RunSettings:
+    def read(cls, kept: Mapping[str, object]) -> RunSettings:
         """Read what a run file holds, also one of an earlier version."""
-        export = kept.get("export")
+        held: Mapping[str, Any] = kept
+        export = held.get("export")
         return cls(
-            pace=RunPace(**_known(kept.get("pace", {}), RunPace)),
+            pace=RunPace(**_known(held.get("pace", {}), RunPace)),
             export=None if export is None else ExportTo(**{"layout": BEFORE, **_known(export, ExportTo)}),
         )
 
-    def written(self, kept: Mapping[str, Any]) -> dict[str, Any]:
+    def written(self, kept: Mapping[str, object]) -> dict[str, object]:
         """Return what the run file is to hold; what it holds beside these settings stays."""
         written = {**kept, "pace": _given(**asdict(self.pace))}
         if self.export is not None:

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
+from ..invoices._client import work_of
 from ..models import RequestStatus, Unsettled
 from ..session import Sleep
 from .answers import End, result_text
@@ -48,14 +49,14 @@ class Settlement:
             self._stop.until_stopped(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
         ) as ends:
             # Side by side, so that the ends of one moment share a commit.
-            recorded = self._invoices.each(
+            recorded = work_of(self._invoices).each(
                 ends, record, concurrency=MERGED, on_not_started=lambda end, _: (end, []), cancel=False
             )
             async with aclosing(recorded):
                 async for end, items in recorded:
                     for item in items:
                         yield item
-                    if isinstance(end, Unsettled) and self._invoices.ends_batch(end.error):
+                    if isinstance(end, Unsettled) and work_of(self._invoices).ends_batch(end.error):
                         raise end.error
 
     async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
@@ -91,7 +92,7 @@ class Settlement:
 
     async def refreshed(self) -> AsyncGenerator[Item]:
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
-            outcomes = self._invoices.each(
+            outcomes = work_of(self._invoices).each(
                 items, self._refreshed, on_not_started=lambda item, error: evolve(item, error=error_line(error))
             )
             async with aclosing(outcomes):
@@ -103,7 +104,7 @@ class Settlement:
             async with self._stop.interrupts():
                 now = await self._invoices.status(item.request_id or "")
         except InvoicingError as error:
-            if self._invoices.ends_batch(error):
+            if work_of(self._invoices).ends_batch(error):
                 raise
             return evolve(item, error=error_line(error))
         if now.status != RequestStatus.SUCCESS:

@@ -78,7 +78,7 @@ class AnswersError(InvoicingError, ValueError):
     shown: ClassVar[int] = 10
 
     def __init__(self, faults: Iterable[LineFault] = ()) -> None:
-        self.faults = tuple(faults)
+        self.faults: tuple[LineFault, ...] = tuple(faults)
         more = f"; and {len(self.faults) - self.shown:,} more" if len(self.faults) > self.shown else ""
         super().__init__("; ".join(map(str, self.faults[: self.shown])) + more)
 

@@ -15,6 +15,7 @@ from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
 from ..invoices import AsyncInvoices, Fate, fate
+from ..invoices._client import work_of
 from ..models import InvoiceRequest
 from ..session import Sleep
 from .answers import ACCEPTED, result_text
@@ -53,10 +54,11 @@ class Submission:
         self._ledger = ledger
         self._stop = stop
         self._claims = claims
-        self._invoices = invoices
+        self._invoices = work_of(invoices)
         self._number: int | None = None
         """This caller's number at the claims, None for one draft that was read just now."""
-        self._late = invoices.timeouts.intent + invoices.timeouts.attempt + MARGIN
+        timeouts = self._invoices.timeouts
+        self._late = timeouts.intent + timeouts.attempt + MARGIN
         self.under_way: dict[int, SubmittedItem] = {}
         self.failed: dict[int, InvoicingError] = {}
 

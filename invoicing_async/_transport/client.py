@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import lru_cache, partial
 from math import inf
 from ssl import SSLContext, create_default_context
@@ -115,7 +116,7 @@ class AiohttpTransport:
         if self._connector is not None and is_tested(aiohttp.__version__):
             self._pool = Pool(self._client, self._connector, _merged(own, more), max_header)
 
-    def send(self, request: Request, exchange: Exchange) -> PooledPost | ClientRequest:
+    def send(self, request: Request, exchange: Exchange) -> AbstractAsyncContextManager[Response]:
         """Send once; see `Transport.send`."""
         timeouts = exchange.timeouts
         if self._timeouts is None and timeouts is not None and timeouts is not self._session_timeouts:

@@ -67,7 +67,7 @@ class Numbered:
 
     def __init__(self, lines: Iterable[str | bytes]) -> None:
         self._lines = ended(lines)  # type: ignore[type-var] # each line is one or the other
-        self.number = 0
+        self.number: int = 0
         self.faults: list[LineFault] = []
 
     def __iter__(self) -> Iterator[str]:

@@ -45,7 +45,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """Where each command is, and what it does. A command's module is imported when it is the one that was given."""
 
-app = App(
+app: App = App(
     name="invoicing-async",
     help="Order invoices as PDFs and e-invoices by the batch: never lost, never sent twice, never half-written.",
     version=VERSION,

@@ -29,7 +29,7 @@ class DocumentSummary(RunSummary):
 
     shown = DOCUMENT_ITEMS
     reported = DOWNLOADS
-    lost = (DocumentState.DEFERRED, DocumentState.FAILED)
+    lost: tuple[str, ...] = (DocumentState.DEFERRED, DocumentState.FAILED)
     duplicates = 0
     """Ids of this command's input that stood in it before."""
 
@@ -70,7 +70,7 @@ class InvoiceSummary(RunSummary):
 
     shown = INVOICE_ITEMS
     reported = SUBMISSIONS
-    lost = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
+    lost: tuple[str, ...] = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
 
     def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
         super().__init__(ledger, context, stop, report)
@@ -79,9 +79,9 @@ class InvoiceSummary(RunSummary):
         self.waiting = False
         self.exporting = False
         self.exported = 0
-        self.without_file = 0
+        self.without_file: int = 0
         self.broken = 0
-        self.authority = Authority()
+        self.authority: Authority = Authority()
 
     def result(self, item: Item) -> Row:
         """Return an item as a row of the report."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
@@ -125,14 +125,14 @@ class RunSummary(Summary):
     """What the report's rows are like."""
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
-    go_on = "; go on with"
+    go_on: str = "; go on with"
 
     def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
         super().__init__(context.output, stop, report, context.resume)
         self.ledger = ledger
         self.context = context
-        self.title = f"{self.shown.title} of {context.file}"
-        self.items = 0
+        self.title: str = f"{self.shown.title} of {context.file}"
+        self.items: int = 0
         self.expected = 0
         self.given: list[str] = []
         """What became of the input, a line each."""
@@ -168,7 +168,7 @@ class RunSummary(Summary):
     async def refresh(self) -> None:
         """Read the counts."""
         counted = (await self.ledger.counts()).items()
-        self.counts = {apparent_state(state, held=True): number for state, number in counted}
+        self.counts: Mapping[str, int] = {apparent_state(state, held=True): number for state, number in counted}
 
     async def took(self, intake: Intake, what: str) -> None:
         """Note what became of an input."""

@@ -31,7 +31,7 @@ class Stop:
     """Whether to stop. `told` is called when it is first asked for."""
 
     def __init__(self, told: Callable[[], None]) -> None:
-        self.asked = False
+        self.asked: bool = False
         self._told = told
         self._then: list[Callable[[], None]] = []
 
@@ -137,8 +137,8 @@ class CountedInput:
 
     def __init__(self, stop: Stop) -> None:
         self.stop = stop
-        self.taken = 0
-        self.cut = False
+        self.taken: int = 0
+        self.cut: bool = False
 
     def items(self, source: Iterable[T] | AsyncIterable[T]) -> Iterator[T] | AsyncIterator[T]:
         """Return the input, counted, in its own kind of iteration."""

@@ -54,7 +54,7 @@ class Summary(ABC):
     title: str
     shown: RowType
     """The rows of the table."""
-    go_on = ""
+    go_on: str = ""
     """What is said before how to go on."""
     credential: AuthenticationError | None = None
     """The refusal of a credential that items met."""
@@ -64,10 +64,10 @@ class Summary(ABC):
         self.stop = stop
         self.report = report
         self.resume = resume
-        self.monitor = Monitor()
+        self.monitor: Monitor = Monitor()
         self.outcomes: Counter[str] = Counter()
         self.counts: Mapping[str, int] = self.outcomes
-        self.begun = _clock.monotonic()
+        self.begun: float = _clock.monotonic()
 
     @property
     def done(self) -> int:
@@ -205,7 +205,7 @@ class BatchSummary(Summary):
         self, row_type: RowType, output: Output, source: CountedInput, report: Report | None, resume: str = ""
     ) -> None:
         super().__init__(output, source.stop, report, resume)
-        self.title = row_type.title
+        self.title: str = row_type.title
         self.shown = row_type
         self.source = source
         self.lost: list[Row] = []
@@ -231,7 +231,7 @@ class BatchSummary(Summary):
     def note_error(self, error: BaseException) -> None:
         """Keep the refusal of a credential that an item met: it is told once, with what to do."""
         if isinstance(error, AuthenticationError):
-            self.credential = error
+            self.credential: AuthenticationError | None = error
 
     @property
     def stopped(self) -> bool:
@@ -282,7 +282,7 @@ class BatchSummary(Summary):
     async def interrupted(self) -> None:
         """Say how many items have no outcome."""
         if self.open:
-            self.go_on = f": {self.open:,} of {self.source.taken:,} items have no outcome"
+            self.go_on: str = f": {self.open:,} of {self.source.taken:,} items have no outcome"
         await super().interrupted()
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from ._client import OrderDocuments
 from ._opening import OpenDocument
-from ._saving import BatchSaver, DownloadOutcome, judged
+from ._saving import DownloadOutcome
 
-__all__ = ["BatchSaver", "DownloadOutcome", "OpenDocument", "OrderDocuments", "judged"]
+__all__ = ["DownloadOutcome", "OpenDocument", "OrderDocuments"]

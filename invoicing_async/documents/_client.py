@@ -4,41 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from os import PathLike
-from pathlib import Path
 
 from .._core.http import Response
 from .._core.order_ids import OrderId, as_text, texts
-from .._files.body import Body, DocumentReader
-from .._files.kinds import GENERIC, PDF_TYPES, Pdf
+from .._files.body import Body
+from .._files.kinds import GENERIC
 from .._files.layout import Layout
 from .._files.names import file_name, safe_name
 from .._files.publish import OnExisting
-from .._files.tempfile import prepare_folder
-from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
-from .._values.validators import at_least_one
 from ..models import NotStarted, SavedDocument
-from ..session import WIDE, Feature, Session
+from ..session import Session
+from ..session._session import internals_of
 from ._opening import OpenDocument, Whole
-from ._saving import PLAIN, BatchSaver, DownloadOutcome, Fetching, SaveOptions, invoice_request, judged, served_filename
+from ._saving import PLAIN, DownloadOutcome, invoice_request, judged, served_filename
+from ._work import DocumentWork
 
-__all__ = ["OrderDocuments"]
-
-AT_THE_DISK = 8
-"""To so many calls of a wide session one document more is under way: at the disk it holds no place of the session."""
-
+__all__ = ["OrderDocuments", "work_of"]
 
 MAX_BYTES = 256 * 2**20
 """The largest document taken by default."""
 
 
-_JUDGED = "OrderDocuments(content_types=...) names the others that are judged by their bytes"
-
-
-class OrderDocuments(Feature):
+class OrderDocuments:
     """The invoices of marketplace orders. `max_bytes` is the largest document taken.
 
     `content_types` are the types, beside application/pdf and application/x-pdf, under which a document is judged by
@@ -50,13 +41,7 @@ class OrderDocuments(Feature):
     """
 
     def __init__(self, session: Session, *, max_bytes: int = MAX_BYTES, content_types: Iterable[str] = GENERIC) -> None:
-        at_least_one("max_bytes", max_bytes)
-        if isinstance(content_types, (str, bytes)):
-            raise ValueError("content_types must be several types, not one text")
-        judged_types = PDF_TYPES | {name.strip().lower() for name in content_types}
-        self._session = session
-        kind = Pdf(judged_types, _JUDGED)
-        self._fetching = Fetching(session, DocumentReader(kind, session.clock, session.timeouts, max_bytes))
+        self._work = DocumentWork(internals_of(session), max_bytes=max_bytes, content_types=content_types)
 
     @asynccontextmanager
     async def open(self, order_id: OrderId) -> AsyncIterator[OpenDocument]:
@@ -71,7 +56,7 @@ class OrderDocuments(Feature):
         """
         order_id = as_text(order_id)
         reading = partial(self._opened, order_id)
-        async with self._session.hold(invoice_request(order_id), reading) as ((filename, body), hold):
+        async with self._work.session.hold(invoice_request(order_id), reading) as ((filename, body), hold):
             if isinstance(body, bytes):
                 await hold.release()
                 yield OpenDocument(filename=filename, size=len(body), chunks=Whole(body))
@@ -81,7 +66,7 @@ class OrderDocuments(Feature):
 
     async def _opened(self, order_id: str, response: Response) -> tuple[str, bytes | Body]:
         served = served_filename(response)
-        return safe_name(served) if served else file_name(order_id), await self._fetching.reader.open(response)
+        return safe_name(served) if served else file_name(order_id), await self._work.fetching.reader.open(response)
 
     async def download(
         self,
@@ -107,13 +92,13 @@ class OrderDocuments(Feature):
         other errors of `errors`, and `OSError` for trouble with the disk.
         """
         order_id = as_text(order_id)
-        request = invoice_request(order_id)
-        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
+        request, work = invoice_request(order_id), self._work
+        saving = work.saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
         if saving.looks_first:
-            kept = await self._fetching.kept(order_id, saving)
+            kept = await work.fetching.kept(order_id, saving)
             if kept is not None:
                 return kept
-        return await self._fetching.fetched(order_id, request, saving, self._session.clock.sleep)
+        return await work.fetching.fetched(order_id, request, saving, work.sleep)
 
     async def download_many(
         self,
@@ -142,60 +127,23 @@ class OrderDocuments(Feature):
         order does not count. Leave early with `contextlib.aclosing`, or by `break`: what is in flight is cancelled.
         """
         ids = texts(order_ids)
-        places = self.places(concurrency)
-        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
-        saver = await self._saver(saving, DigestSet())
-        outcomes = self.each(ids, saver.outcome, concurrency=places, on_not_started=NotStarted, judge=judged)
+        work = self._work
+        places = work.places(concurrency)
+        saver = await work.saver(
+            folder,
+            on_existing=on_existing,
+            durable=durable,
+            layout=layout,
+            served_name=served_name,
+            day=day,
+            seen=DigestSet(),
+        )
+        outcomes = work.each(ids, saver.outcome, concurrency=places, on_not_started=NotStarted, judge=judged)
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
 
-    async def saver(
-        self,
-        folder: str | PathLike[str],
-        *,
-        on_existing: OnExisting | str = OnExisting.KEEP,
-        durable: bool = False,
-        layout: Layout | str = PLAIN,
-        served_name: bool = False,
-        day: date | None = None,
-    ) -> BatchSaver:
-        """Prepare the folder and return what saves one id after the other, as `download_many` does."""
-        saving = self._saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
-        return await self._saver(saving, None)
 
-    async def _saver(self, saving: SaveOptions, seen: DigestSet | None) -> BatchSaver:
-        fresh = await saving.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
-        return BatchSaver(self._fetching, saving, seen, looks_first=saving.looks_first and not fresh)
-
-    @property
-    def concurrency(self) -> int:
-        """How many documents a batch has under way by default: as many as calls, of more than 32 an eighth more."""
-        calls = self._session.limits.concurrency
-        return calls + calls // AT_THE_DISK if calls > WIDE else calls
-
-    @property
-    def disk(self) -> DiskWriter:
-        """The session's writer."""
-        return self._session.resource(DiskWriter)
-
-    def _saving(
-        self,
-        folder: str | PathLike[str],
-        on_existing: OnExisting | str,
-        layout: Layout | str,
-        *,
-        durable: bool,
-        served_name: bool,
-        day: date | None,
-    ) -> SaveOptions:
-        self._session.check_usable()
-        return SaveOptions(
-            folder=Path(folder),
-            on_existing=OnExisting(on_existing),
-            durable=durable,
-            layout=layout if isinstance(layout, Layout) else Layout(layout),
-            served_name=served_name,
-            disk=self.disk,
-            day=day or datetime.fromtimestamp(self._session.clock.now(), UTC).date(),
-        )
+def work_of(documents: OrderDocuments) -> DocumentWork:
+    """Return what a run goes through; users have the methods of `OrderDocuments`."""
+    return documents._work  # noqa: SLF001 - the one door to it

@@ -27,7 +27,8 @@ from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
 from ..models import Deferred, Duplicate, Failed, NotStarted, Saved, SavedDocument, Skipped
-from ..session import LAST_CALL, Session, Sleep
+from ..session import LAST_CALL, Sleep
+from ..session._internals import Internals
 
 __all__ = [
     "PLAIN",
@@ -138,7 +139,7 @@ class _Attempts:
 class Fetching:
     """Saves one document, or returns the one that is there already."""
 
-    session: Session
+    session: Internals
     reader: DocumentReader
 
     async def kept(self, order_id: str, saving: SaveOptions) -> SavedDocument | None:

@@ -28,10 +28,12 @@ class InputError(ValueError):
         may_be_list: bool = False,
     ) -> None:
         super().__init__(message)
-        self.column, self.field, self.may_be_list = column, field, may_be_list
+        self.column: str | None = column
+        self.field: str | None = field
+        self.may_be_list: bool = may_be_list
         picks = [f"{name}={value!r}" for name, value in {"column": column, "field": field}.items() if value is not None]
         ways = [*picks, *(["a name that ends in .txt, for ids alone, one a line"] if may_be_list else [])]
-        self.hint = hint or (f"Give {', or '.join(ways)}." if ways else "")
+        self.hint: str = hint or (f"Give {', or '.join(ways)}." if ways else "")
 
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

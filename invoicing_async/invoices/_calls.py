@@ -25,7 +25,8 @@ from ..errors import ApiError, InvoicingError, ProtocolError, SubmissionInDoubtE
 from ..events import SubmissionInDoubt
 from ..models import InvoiceDraft, InvoiceRequest
 from ..policies import RetryPolicy
-from ..session import Session, Sleep, last_call
+from ..session import Sleep, last_call
+from ..session._internals import Internals
 
 __all__ = ["STATUS", "Calls", "Endpoints"]
 
@@ -59,7 +60,7 @@ class Endpoints:
 class Calls:
     """Each call of service B: its request, and how its answer is read. `rounding` is None where amounts are exact."""
 
-    def __init__(self, session: Session, *, names: WireNames, endpoints: Endpoints, rounding: Decimal | None) -> None:
+    def __init__(self, session: Internals, *, names: WireNames, endpoints: Endpoints, rounding: Decimal | None) -> None:
         self.session = session
         self._names = names
         self._endpoints = endpoints

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from decimal import Decimal
 from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from .._core.tasks import started
-from .._einvoices.poll_scheduler import Schedule, Scheduler
-from .._einvoices.rules import rounding_unit
+from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.shape import WireNames
-from .._files.names import file_name, parsed
-from .._files.publish import Destination, OnExisting
-from .._files.writer import DiskWriter
+from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
 from ..policies import RetryPolicy
-from ..session import Feature, Session, Sleep
-from ._calls import Calls, Endpoints
-from ._exports import KINDS, Exporting
-from ._kept import MAX_BYTES, beside, kept_document, saved_export
+from ..session import Session
+from ..session._session import internals_of
+from ._calls import Endpoints
+from ._kept import MAX_BYTES
 from ._submissions import Submissions, SubmitOutcome, judge_outcome
-from ._waiting import AnyUuid, Collector, PollObserver, Single, checked_uuid
+from ._waiting import AnyUuid, Collector, Single, checked_uuid
 from ._waits import schedule_of
+from ._work import InvoiceWork
 
-__all__ = ["AsyncInvoices"]
+__all__ = ["AsyncInvoices", "work_of"]
 
 
-class AsyncInvoices(Feature):
+class AsyncInvoices:
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
     `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
@@ -46,57 +43,29 @@ class AsyncInvoices(Feature):
         max_bytes: int = MAX_BYTES,
         rounding: Decimal | None = None,
     ) -> None:
-        self._session = session
-        names, endpoints = names or WireNames(), endpoints or Endpoints()
-        self._calls = Calls(session, names=names, endpoints=endpoints, rounding=rounding_unit(rounding))
-        self._max_bytes = max_bytes
-        self._scheduler = Scheduler(
-            self._calls.status,
-            clock=session.clock,
-            concurrency=session.limits.concurrency,
-            fatal=session.ends_batch,
-            on_answer=PollObserver(session).on_answer,
-            age_now=self._calls.age_now,
-            sleep=session.sleep,
+        self._work = InvoiceWork(
+            internals_of(session), names=names, endpoints=endpoints, max_bytes=max_bytes, rounding=rounding
         )
 
     async def submit(
-        self,
-        draft: InvoiceDraft,
-        *,
-        sleep: Sleep | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-        leaves: Callable[[], None] | None = None,
+        self, draft: InvoiceDraft, *, before: Callable[[], Awaitable[None]] | None = None
     ) -> InvoiceRequest:
         """Submit a draft once and return the service's request, which may be terminal at once.
 
         Tried again only if the draft provably was not sent, or a declared answer refused it for now (SYS_DEP_503,
         429). Raises `DraftError` with every fault before anything is sent, `SubmissionInDoubtError` if the
         invoice may exist, `ApiError` for a refusal, `TransportError` (`sent` is "no") if it never left.
-        `before` is awaited before each attempt's first byte and `leaves` called when that is about to leave; `sleep`
-        replaces the wait between attempts.
+        `before` is awaited before each attempt's first byte, for a journal of your own.
         """
-        return await self._calls.submit(self.encode(draft), draft.key, sleep, before, leaves)
-
-    async def submit_dumped(
-        self,
-        dump: str,
-        key: str,
-        *,
-        sleep: Sleep | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-        leaves: Callable[[], None] | None = None,
-    ) -> InvoiceRequest:
-        """Do as `submit` with a draft without faults, given as the text that `dump_draft` wrote of it."""
-        return await self._calls.submit(self._calls.encode_dumped(dump), key, sleep, before, leaves)
+        return await self._work.calls.submit(self.encode(draft), draft.key, None, before, None)
 
     def encode(self, draft: InvoiceDraft) -> bytes:
         """Return the body that a submission sends. Raises `DraftError` with every fault."""
-        return self._calls.encode(draft)
+        return self._work.calls.encode(draft)
 
     async def status(self, request_id: AnyUuid, *, retry: RetryPolicy | None = None) -> InvoiceRequest:
         """Ask once what became of a request (README B.2). Raises `ValueError` for an id that is no UUID."""
-        return await self._calls.status(checked_uuid(request_id, "request_id"), retry=retry)
+        return await self._work.calls.status(checked_uuid(request_id, "request_id"), retry=retry)
 
     async def create(self, draft: InvoiceDraft, *, poller: Schedule | Iterable[float] | None = None) -> InvoiceRequest:
         """Submit a draft and wait for its end; raises as `submit` and `wait` do.
@@ -125,14 +94,14 @@ class AsyncInvoices(Feature):
         `Poller.not_found_grace`, a 404 that two polls in a row meet, and `AuthenticationError` when the credential is
         refused for good.
         """
-        self._session.check_usable()
+        self._work.session.check_usable()
         number = checked_uuid(request_id, "request_id")
         single = Single(schedule_of(poller))
-        self._scheduler.watch(number, single)
+        self._work.scheduler.watch(number, single)
         try:
             return await single.future
         finally:
-            await self._scheduler.unwatch(number, single)
+            await self._work.scheduler.unwatch(number, single)
 
     async def wait_many(
         self,
@@ -147,8 +116,8 @@ class AsyncInvoices(Feature):
         over the first wait, but for a schedule that learns. An id given twice counts once. Raises `ValueError` for what
         is neither text nor a UUID when it is come to, after the waits that were begun.
         """
-        self._session.check_usable()
-        collector = Collector(schedule_of(poller, many=True), self._scheduler)
+        self._work.session.check_usable()
+        collector = Collector(schedule_of(poller, many=True), self._work.scheduler)
         reader = started(collector.read(request_ids))
         try:
             async with aclosing(collector.results(reader)) as results:
@@ -168,7 +137,6 @@ class AsyncInvoices(Feature):
         durable: bool = False,
         name: str | PurePath | None = None,
         since: float | None = None,
-        sleep: Sleep | None = None,
     ) -> SavedDocument:
         """Save the document of a finished invoice, "pdf" or "xml", whole (README B.3).
 
@@ -177,33 +145,20 @@ class AsyncInvoices(Feature):
         times in a row, all within the poller's time.
         `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
         that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
-        `sleep` replaces every wait.
 
         Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
         when the poller's time is spent before there was a link, otherwise as a download does.
         """
-        if format not in KINDS:
-            raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
-        number = checked_uuid(invoice_id, "invoice_id")
-        below = file_name(number, suffix=f".{format}") if name is None else name
-        target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
-        place = Destination(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
-        if place.on_existing is OnExisting.KEEP:
-            disk = self._session.resource(DiskWriter)
-            kept = await disk.run(lambda: kept_document(target, KINDS[format], since))
-            if kept is not None:
-                return saved_export(number, kept, attempts=0)
-        exporting = Exporting(
-            session=self._session,
-            invoice_id=number,
+        return await self._work.export(
+            invoice_id,
+            folder,
             format=format,
-            request=self._calls.exportation(number, format),
-            read=self._calls.read_export,
-            place=beside(place),
-            max_bytes=self._max_bytes,
-            sleep=sleep or self._session.sleep,
+            poller=poller,
+            on_existing=on_existing,
+            durable=durable,
+            name=name,
+            since=since,
         )
-        return saved_export(number, await exporting.saved(schedule_of(poller)), attempts=1)
 
     def submit_many(
         self, drafts: Iterable[InvoiceDraft] | AsyncIterable[InvoiceDraft], *, concurrency: int | None = None
@@ -219,8 +174,8 @@ class AsyncInvoices(Feature):
         raised after the outcomes of what it gave. Leaving early leaves in doubt what is in flight; a durable run keeps
         account of that.
         """
-        batch = Submissions(self._calls)
-        return self.each(
+        batch = Submissions(self._work.calls)
+        return self._work.each(
             drafts,
             batch.submitted,
             concurrency=concurrency,
@@ -228,3 +183,8 @@ class AsyncInvoices(Feature):
             cancel=False,
             judge=judge_outcome,
         )
+
+
+def work_of(invoices: AsyncInvoices) -> InvoiceWork:
+    """Return what a run goes through; users have the methods of `AsyncInvoices`."""
+    return invoices._work  # noqa: SLF001 - the one door to it

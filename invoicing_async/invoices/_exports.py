@@ -22,7 +22,8 @@ from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
 from .._files.publish import Destination
 from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
-from ..session import Session, Sleep
+from ..session import Sleep
+from ..session._internals import Internals
 
 __all__ = ["KINDS", "ExportFormat", "Exporting"]
 
@@ -65,7 +66,7 @@ class Exporting:
     `sleep` is how it waits, between attempts too.
     """
 
-    session: Session
+    session: Internals
     invoice_id: str
     format: str
     request: Request

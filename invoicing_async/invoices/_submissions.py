@@ -9,7 +9,7 @@ from .._core.outcomes import Fate, fate
 from .._core.ramp import Cause, Verdict
 from .._einvoices.rules import canonical_key
 from .._values.digest_set import DigestSet
-from ..errors import DraftError, InvoicingError, SessionError, SubmissionInDoubtError
+from ..errors import ApiError, DraftError, InvoicingError, SessionError, SubmissionInDoubtError
 from ..models import Duplicate, InDoubt, Invalid, InvoiceDraft, InvoiceRequest, NotSent, Rejected, Submitted
 from ..session import Sleep
 from ._calls import Calls
@@ -42,7 +42,9 @@ class Submissions:
             if self._calls.session.ends_batch(error):
                 self._left.pop(id(draft), None)
                 raise
-            return Rejected(draft, error) if fate(error) is Fate.REJECTED else NotSent(draft, error)
+            if isinstance(error, ApiError) and fate(error) is Fate.REJECTED:
+                return Rejected(draft, error)
+            return NotSent(draft, error)
         except Exception as error:  # noqa: BLE001 - it may have come after the first byte
             return self.abandoned(draft, error)
 

@@ -14,7 +14,8 @@ from .._values.digest_set import DigestSet
 from ..errors import PollTimeoutError
 from ..events import OperationPolled, UnknownStatus
 from ..models import InvoiceRequest, RequestStatus, Unsettled
-from ..session import LAST_CALL, Session, last_call
+from ..session import LAST_CALL, last_call
+from ..session._internals import Internals
 
 __all__ = ["AnyUuid", "Collector", "PollObserver", "Single", "checked_uuid"]
 
@@ -29,7 +30,7 @@ YIELD_EVERY = 500
 class PollObserver:
     """Tells the log and the observer about the answers of polls."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Internals) -> None:
         self._session = session
         self._unknown: set[str] = set()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter, Spool
@@ -27,7 +27,7 @@ class Report:
     """
 
     def __init__(self, path: str | PathLike[str], columns: Sequence[str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         forms: Mapping[str, Callable[[Sequence[str]], _Form]] = {".csv": _Csv, ".json": _Json}
         if self.path.suffix.lower() not in forms:
             raise ValueError(f"the report must end in .csv or .json, got {path}")
@@ -54,7 +54,7 @@ class Report:
         finally:
             await self._disk.close()
 
-    async def add(self, row: Mapping[str, Any]) -> None:
+    async def add(self, row: Mapping[str, object]) -> None:
         """Append one row: what it has of the columns. Raises `OSError`."""
         text = self._form.row(row)
         self._kept.append(text)
@@ -62,7 +62,7 @@ class Report:
         if self._size >= PIECE:
             await self._flush()
 
-    async def publish(self, totals: Mapping[str, Any] = MappingProxyType({})) -> None:
+    async def publish(self, totals: Mapping[str, object] = MappingProxyType({})) -> None:
         """Append the totals where the form has a place for them, and put the report in its place."""
         self._kept.append(self._form.tail(totals))
         await self._flush()
@@ -79,9 +79,9 @@ class _Form(Protocol):
 
     def head(self) -> str: ...
 
-    def row(self, row: Mapping[str, Any]) -> str: ...
+    def row(self, row: Mapping[str, object]) -> str: ...
 
-    def tail(self, totals: Mapping[str, Any]) -> str: ...
+    def tail(self, totals: Mapping[str, object]) -> str: ...
 
 
 class _Csv:
@@ -91,10 +91,10 @@ class _Csv:
     def head(self) -> str:
         return BOM + csv_line(self._columns)
 
-    def row(self, row: Mapping[str, Any]) -> str:
+    def row(self, row: Mapping[str, object]) -> str:
         return csv_line(row.get(name) for name in self._columns)
 
-    def tail(self, totals: Mapping[str, Any]) -> str:
+    def tail(self, totals: Mapping[str, object]) -> str:
         return ""
 
 
@@ -106,9 +106,9 @@ class _Json:
     def head(self) -> str:
         return '{"items": ['
 
-    def row(self, row: Mapping[str, Any]) -> str:
+    def row(self, row: Mapping[str, object]) -> str:
         between, self._between = self._between, ",\n"
         return between + json.dumps({name: row.get(name) for name in self._columns}, ensure_ascii=False)
 
-    def tail(self, totals: Mapping[str, Any]) -> str:
+    def tail(self, totals: Mapping[str, object]) -> str:
         return ("\n],\n" + json.dumps(dict(totals))[1:-1] if totals else "\n]") + "}\n"

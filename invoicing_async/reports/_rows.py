@@ -82,16 +82,14 @@ def submission_row(outcome: SubmitOutcome, *, line: int | None = None) -> Row:
         case Duplicate():
             return row | {"outcome": "duplicate"}
         case InDoubt(_, error):
-            row |= {"outcome": "in_doubt", **_error(error)}
-            if isinstance(error, SubmissionInDoubtError):  # what it is looked up by
-                row |= {
-                    "body_sha256": error.body_sha256,
-                    "sent_at": utc_time(error.sent_at),
-                    "http_status": error.status,
-                }
-                row |= {"request_ids": " ".join(error.request_ids) or None}
-                row |= {"answer": error.answer.decode("utf-8", "replace") or None}
-            return row
+            looked_up_by: Row = {
+                "body_sha256": error.body_sha256,
+                "sent_at": utc_time(error.sent_at),
+                "http_status": error.status,
+                "request_ids": " ".join(error.request_ids) or None,
+                "answer": error.answer.decode("utf-8", "replace") or None,
+            }
+            return row | {"outcome": "in_doubt", **_error(error)} | looked_up_by
         case Rejected(_, error) | NotSent(_, error) | Invalid(_, error):
             named = {Rejected: "rejected", NotSent: "not_sent", Invalid: "invalid"}
             return row | {"outcome": named[type(outcome)], **_error(error)}

@@ -171,12 +171,12 @@ class Sandbox:
         inject: Iterable[Fault] = (),
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings or SandboxSettings()
+        self.settings: SandboxSettings = settings or SandboxSettings()
         self.clock: Clock = clock or RealClock()
         self.log: deque[LogEntry] = deque(maxlen=self.settings.log_size)
         self.counts: Counter[tuple[Operation, int | None]] = Counter()
-        self.in_flight = 0
-        self.peak = 0
+        self.in_flight: int = 0
+        self.peak: int = 0
         self._injected = InjectedFaults()
         service_clock = ServiceClock(self.clock, self._injected.skew)
         self._shared = Shared(self.settings, faults or Faults(), service_clock, Dice(self.settings.seed))

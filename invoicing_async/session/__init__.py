@@ -1,9 +1,10 @@
 """Calls of a service: authorise, send, check, read, and repeat all of that as the policy says.
 
 `Session.call(request, read)` is the only way to a service. `read` runs inside the attempt, so that a retry signs
-anew, reads anew and writes anew.
+anew, reads anew and writes anew. What a feature of this library has beside that is had from `_session.internals_of`.
 
-- `_session`: A place to call one service from: what all its calls share, and how they end with it.
+- `_session`: A place to call one service from.
+- `_internals`: What a session is inside: what its calls and its features work with, and its users do not see.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_answer`: What the end of an attempt says of the service.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
@@ -20,7 +21,7 @@ anew, reads anew and writes anew.
 - `_reason`: Why a call is tried again, in one word.
 - `_telling`: The events of one call.
 - `_log`: What the standard `logging` is told of the events.
-- `_feature`: What every client of a service takes from its session.
+- `_feature`: What the inside of every client of a service takes from its session.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from .._core.admission import WIDE
 from .._core.outcomes import may_repeat
 from ._answer import StaleIntentError
 from ._call import Sleep
-from ._feature import Feature
 from ._log import LAST_CALL, last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
@@ -40,7 +40,6 @@ __all__ = [
     "LAST_CALL",
     "RENEWALS",
     "WIDE",
-    "Feature",
     "Session",
     "Sleep",
     "StaleIntentError",

@@ -25,7 +25,7 @@ from ._retries import Retries
 from ._telling import tell_attempt_failed, tell_failed, tell_retry, tell_succeeded
 
 if TYPE_CHECKING:
-    from ._session import Session
+    from ._internals import Internals
 
 __all__ = ["Call", "Sleep"]
 
@@ -63,7 +63,7 @@ class Call(Generic[T]):
 
     def __init__(
         self,
-        session: Session,
+        session: Internals,
         request: Request,
         read: Callable[[Response], Awaitable[T]],
         *,

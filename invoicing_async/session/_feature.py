@@ -1,4 +1,4 @@
-"""What every client of a service takes from its session: its limits, its time, and batches that keep to both."""
+"""What the inside of every client of a service takes from its session: limits, time, and batches that keep to both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._core.batch import Careful, checked_places, map_concurrently
 from .._core.ramp import Cause, Verdict
 from ..policies import Timeouts
 from ._call import Sleep
-from ._session import Session
+from ._internals import Internals
 
 __all__ = ["Feature"]
 
@@ -18,33 +18,34 @@ Outcome = TypeVar("Outcome")
 
 
 class Feature:
-    """A client of one service: what it has of its session, for itself and for runs that go through it."""
+    """The inside of a client: what it has of its session, for itself and for runs that go through it."""
 
-    _session: Session
+    def __init__(self, session: Internals) -> None:
+        self.session = session
 
     @property
     def concurrency(self) -> int:
         """How many calls are under way by default: the session's limit."""
-        return self._session.limits.concurrency
+        return self.session.limits.concurrency
 
     @property
     def stop_after(self) -> int | None:
         """How many of one cause end a batch, as the session's limits say."""
-        return self._session.limits.stop_after
+        return self.session.limits.stop_after
 
     @property
     def sleep(self) -> Sleep:
         """How the session waits."""
-        return self._session.clock.sleep
+        return self.session.clock.sleep
 
     @property
     def timeouts(self) -> Timeouts:
         """The session's time-outs, which say how long a submission may be on its way."""
-        return self._session.timeouts
+        return self.session.timeouts
 
     def ends_batch(self, error: BaseException) -> bool:
-        """Tell whether the next call would meet `error` too; see `Session.ends_batch`."""
-        return self._session.ends_batch(error)
+        """Tell whether the next call would meet `error` too; see `Internals.ends_batch`."""
+        return self.session.ends_batch(error)
 
     def each(
         self,

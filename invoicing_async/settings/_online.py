@@ -10,6 +10,7 @@ from ..clock import RealClock
 from ..errors import InvoicingError, hints_of
 from ..policies import RetryPolicy, Timeouts
 from ..session import Session
+from ..session._session import internals_of
 from ..transport import Exchange, Request
 from ._checks import Finding
 from ._settings import DOCUMENTS, INVOICES, Service, Settings, SettingsError
@@ -82,7 +83,7 @@ async def _token(settings: Settings) -> list[Finding]:
         return []
     try:
         async with session:
-            await session.auth.prepare(session.call, session.clock)
+            await session.auth.prepare(session.call, internals_of(session).clock)
     except InvoicingError as error:
         return [Finding(INVOICES.title, "token", "bad", " ".join((f"{error}.", *hints_of(error))))]
     return [Finding(INVOICES.title, "token", "ok", "the client is accepted")]

@@ -19,6 +19,7 @@ from served import Cli, json_lines, write_ids
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.logs import begin_logging, end_logging, log_target
 from invoicing_async.cli.terminal.progress import Bar, Monitor, live
+from invoicing_async.errors import TransportError
 from invoicing_async.events import AttemptFailed
 from invoicing_async.sandbox import Faults, Sandbox
 
@@ -194,7 +195,7 @@ class TestPause:
         clock.advance(3)
         monitor(self.Probing(**lane))
         assert monitor.state()[0] == begun.replace("next try in 8 s", "trying now")
-        monitor(AttemptFailed(operation="document", path="/", attempt=1, error=ValueError()))
+        monitor(AttemptFailed(operation="document", path="/", attempt=1, error=TransportError("x")))
         assert monitor.state()[0] == begun.partition(",")[0]
         monitor(self.Paused(**lane, next_probe=20.0))
         assert monitor.state()[0] == begun.replace("8 s", "20 s")

@@ -17,7 +17,7 @@ from invoicing_async import reports as rows
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
-from invoicing_async.errors import OrderStatusError, RateLimitError, TransportError
+from invoicing_async.errors import InvoicingError, OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -28,7 +28,7 @@ def test_health_needs_several_failures_in_a_row() -> None:
     clock = FakeClock()
     monitor = progress.Monitor(clock)
 
-    def failed(error: Exception) -> None:
+    def failed(error: InvoicingError) -> None:
         monitor(AttemptFailed(operation="o", path="/", attempt=1, error=error))
         clock.advance(1)
 

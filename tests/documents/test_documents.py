@@ -14,7 +14,22 @@ from uuid import UUID
 
 import pytest
 from fakes import FakeResponse, FakeTransport
-from order_documents import BASE, BROKEN, FINAL, LARGE, ORDER, PDF, client, gathered, kinds, made, names, pdf, whole
+from order_documents import (
+    BASE,
+    BROKEN,
+    FINAL,
+    LARGE,
+    ORDER,
+    PDF,
+    client,
+    gathered,
+    kinds,
+    made,
+    names,
+    opened,
+    pdf,
+    whole,
+)
 
 from invoicing_async._files.layout import Layout
 from invoicing_async._files.pdf import fault_of
@@ -216,8 +231,8 @@ class TestContentTypes:
     async def test_the_setting_decides(self, tmp_path: Path, named: dict[str, Any], kind: str, *, taken: bool) -> None:
         answer = Answer(headers={"Content-Type": kind}, body=pdf())
         sandbox = made(answer, answer)
-        async with client(sandbox) as documents:
-            found = OrderDocuments(documents._session, **named)
+        async with opened(sandbox) as session:
+            found = OrderDocuments(session, **named)
             if taken:
                 async with found.open("a") as document:
                     assert document.headers["Content-Type"] == "application/pdf"
@@ -228,9 +243,9 @@ class TestContentTypes:
         assert sandbox.calls("document") == 1
 
     async def test_one_text_is_not_several_types(self) -> None:
-        async with client(made()) as documents:
+        async with opened(made()) as session:
             with pytest.raises(ValueError, match="content_types must be several types"):
-                OrderDocuments(documents._session, content_types="text/plain")
+                OrderDocuments(session, content_types="text/plain")
 
 
 class TestWhatIsRefused:
@@ -302,7 +317,7 @@ class TestWhatIsRefused:
                 assert isinstance(error, ValueError)
                 assert "concurrency" in str(error)
         with pytest.raises(ValueError, match="max_bytes"):
-            OrderDocuments(documents._session, max_bytes=0)
+            OrderDocuments(Session(BASE, auth=StaticToken("t")), max_bytes=0)
 
     async def test_a_closed_session_says_so(self, tmp_path: Path) -> None:
         async with client(made()) as documents:

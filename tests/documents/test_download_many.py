@@ -21,6 +21,7 @@ from order_documents import BROKEN, FINAL, client, gathered, kinds, made, names,
 
 from invoicing_async._files.names import temp_name
 from invoicing_async._files.pdf import fault_of
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     AuthenticationError,
     OrderStatusError,
@@ -200,7 +201,7 @@ class TestDownloadMany:
                 yield order_id
 
         async with client(made(), limits=Limits(concurrency=calls)) as found:
-            assert found.concurrency == documents
+            assert work_of(found).concurrency == documents
             async with aclosing(found.download_many(ids(), tmp_path)) as outcomes:
                 given = 0
                 async for _ in outcomes:
@@ -210,13 +211,15 @@ class TestDownloadMany:
     async def test_a_saver_does_one_id_after_the_other_and_mends_its_own_file(self, tmp_path: Path) -> None:
         """A batch's saver saves one id at a time, for a run that counts its items itself."""
         async with client(made()) as documents:
-            saver = await documents.saver(tmp_path)
-            first = await saver.outcome("a", documents.sleep)
+            saver = await work_of(documents).saver(
+                tmp_path, on_existing="keep", durable=False, layout="{order_id}", served_name=False, day=None
+            )
+            first = await saver.outcome("a", work_of(documents).sleep)
             assert isinstance(first, Saved)
             first.document.path.write_bytes(b"%PDF-1.7 broken")
-            second = await saver.outcome("a", documents.sleep, replace=first.document.path)
+            second = await saver.outcome("a", work_of(documents).sleep, replace=first.document.path)
             assert second == first
-            assert documents.concurrency == 32
+            assert work_of(documents).concurrency == 32
         assert names(tmp_path) == ["a.pdf"]
         assert fault_of(first.document.path.read_bytes()) is None
 

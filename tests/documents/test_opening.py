@@ -32,6 +32,7 @@ from invoicing_async._files.pdf import fault_of
 from invoicing_async._transport.server import serve
 from invoicing_async.auth import StaticToken
 from invoicing_async.documents import OrderDocuments
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     IncompleteDocumentError,
     InterruptedDocumentError,
@@ -70,7 +71,7 @@ class TestOpen:
             body = b"".join([chunk async for chunk in document.chunks])
             assert document.size == len(body)
             assert fault_of(body) is None
-            assert "DiskWriter" not in str(documents._session._resources)
+            assert "DiskWriter" not in str(work_of(documents).session._resources)
 
     @pytest.mark.parametrize(
         ("disposition", "filename"),
@@ -146,7 +147,7 @@ class TestOpen:
         """However long its reader takes: neither a place nor a connection nor a task."""
         sandbox = Sandbox()
         async with serve(sandbox) as url, client(sandbox, url=url, limits=Limits(concurrency=1)) as documents:
-            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
+            connector = work_of(documents).session.transport._client.connector  # type: ignore[attr-defined]
             async with documents.open("a") as document:
                 await settled(sandbox)
                 assert (len(connector._acquired), own_tasks()) == (0, set())

@@ -23,6 +23,7 @@ from invoicing_async._files.publish import OnExisting
 from invoicing_async._files.tempfile import probe
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async._transport.server import serve
+from invoicing_async.documents._client import work_of
 from invoicing_async.models import NotStarted, Saved
 from invoicing_async.sandbox import (
     Sandbox,
@@ -100,7 +101,7 @@ class TestTheDisk:
         ids = demo_orders(40)
         sandbox = made()
         async with client(sandbox) as documents:
-            documents._session._resources[DiskWriter] = BrokenDisk(number, after=7)
+            work_of(documents).session._resources[DiskWriter] = BrokenDisk(number, after=7)
             outcomes, error = await gathered(documents.download_many(ids, tmp_path, concurrency=4))
         assert isinstance(error, OSError)
         assert error.errno == number
@@ -200,7 +201,7 @@ class TestCancelling:
         sandbox = Sandbox()
 
         async with serve(sandbox) as url, client(sandbox, url=url) as documents:
-            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
+            connector = work_of(documents).session.transport._client.connector  # type: ignore[attr-defined]
 
             async def work() -> Any:
                 sandbox.script("a", [whole(body)])
@@ -216,12 +217,12 @@ class TestCancelling:
             assert task.result().path.read_bytes() == body
             assert names(tmp_path) == ["a.pdf"]
             await settled(sandbox)
-            assert documents._session.admission.places.free == 32
+            assert work_of(documents).session.admission.places.free == 32
 
     async def test_a_batch_leaves_whole_documents_only(self, tmp_path: Path) -> None:
         sandbox = Sandbox()
         async with serve(sandbox) as url, client(sandbox, url=url, first=0.0) as documents:
-            connector = documents._session.transport._client.connector  # type: ignore[attr-defined]
+            connector = work_of(documents).session.transport._client.connector  # type: ignore[attr-defined]
 
             async def work() -> None:
                 sandbox.script("b", [Unavailable(), Truncated()])

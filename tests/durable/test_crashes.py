@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from examples import examples
@@ -73,12 +74,12 @@ async def rebuilt(file: Path, keys: Iterable[str], journal: Iterable[JournalEntr
     """Make the run file of a process that died after this much of its journal."""
     async with InvoiceRun.open(file, clock=FakeClock()) as run:
         await run.add(map(draft, keys))
-        learned = ("request_id", "code", "error")
-        changes = [
-            Change(ref=entry.item, event=entry.event, **{name: entry.detail.get(name) for name in learned})
-            for entry in journal
-        ]
-        await run.ledger.transition_many(changes)
+        await run.ledger.transition_many([change_of(entry) for entry in journal])
+
+
+def change_of(entry: JournalEntry) -> Change:
+    learned: dict[str, Any] = {name: entry.detail.get(name) for name in ("request_id", "code", "error")}
+    return Change(ref=entry.item, event=entry.event, **learned)
 
 
 def remembered(plans: Mapping[str, list[str]], journal: Iterable[JournalEntry], *, arrived: bool) -> Service:

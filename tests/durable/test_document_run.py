@@ -33,6 +33,7 @@ from run_services import (
 from invoicing_async import OnExisting
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.documents import DownloadOutcome
+from invoicing_async.documents._client import work_of
 from invoicing_async.errors import (
     AuthenticationError,
     ServiceUnavailableError,
@@ -122,7 +123,7 @@ async def test_what_is_broken_is_fetched_anew_and_put_in_its_place(tmp_path: Pat
             victim.write_bytes(body.replace(b"%PDF-1", b"%PDF-2", 1))
         elif damage == "a folder":
             victim.mkdir()
-        checked = await listed(run.verify(found.disk))
+        checked = await listed(run.verify(found))
         assert [check.key for check in checked if check.fault] == [ORDERS[1]]
         assert await counted(run) == {"saved": 2, "planned": 1}
         again = await listed(run.download(found))
@@ -278,7 +279,9 @@ async def test_a_backoff_after_the_stop_is_not_begun(tmp_path: Path) -> None:
     clock = FakeClock()
     async with document_run(tmp_path, sandbox(unavailable={ORDERS[0]: 1}), clock=clock, concurrency=1) as (run, found):
         await run.add(ORDERS)
-        saver = await found.saver(run.folder)
+        saver = await work_of(found).saver(
+            run.folder, on_existing="keep", durable=False, layout=run.layout, served_name=False, day=run.day
+        )
         [item] = await run.ledger.pending(limit=1)
         run.stop()
         assert isinstance(await run._fetched(saver, item, clock.sleep), NotStarted)
@@ -429,7 +432,7 @@ async def test_files_are_checked_while_another_process_holds_the_run(tmp_path: P
         await listed(run.download(found))
         (tmp_path / "pdf" / f"{ORDERS[2]}.pdf").unlink()
         async with SqliteReader.read(tmp_path / "run.db") as reader:
-            checked = await listed(check_files(reader, found.disk))
+            checked = await listed(check_files(reader, work_of(found).disk))
         assert [check.key for check in checked] == list(ORDERS[:3])
         assert checked[0] == Checked(ORDERS[0], tmp_path / "pdf" / f"{ORDERS[0]}.pdf", None)
         assert "cannot be read" in (checked[2].fault or "")

@@ -174,6 +174,6 @@ async def test_a_run_of_documents_needs_no_more_than_the_protocol(tmp_path: Path
         await listed(run.download(documents))
         [first, *_] = await run.ledger.rows()
         Path(first.path or "").write_bytes(b"broken")
-        assert [one.fault is None for one in await listed(run.verify(documents.disk))] == [False, True, True]
+        assert [one.fault is None for one in await listed(run.verify(documents))] == [False, True, True]
         assert len(await listed(run.download(documents))) == 3
     assert await run.ledger.counts() == {"saved": 3}

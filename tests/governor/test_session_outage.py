@@ -18,6 +18,7 @@ from invoicing_async.events import Event, LimitChanged, Paused, Probing, Resumed
 from invoicing_async.health import LaneState
 from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy
 from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 WIDE = Limits(concurrency=64)
 
@@ -182,7 +183,7 @@ def test_a_submission_that_waits_is_sent_once() -> None:
                     request = Request(
                         method="POST", path=f"/{item.decode()}", body=item, operation="c", repeat=Repeat.IF_NOT_SENT
                     )
-                    await session.call(request, body, sleep=sleep)
+                    await internals_of(session).call(request, body, sleep=sleep)
                     return item, None
 
             outcomes, error = await Submissions(session).run(8_000)
@@ -197,7 +198,11 @@ def test_a_view_shares_all_but_its_settings() -> None:
     async def work() -> None:
         async with governed(Unsteady()) as session:
             view = session.with_options(retry=RetryPolicy(attempts=1))
-            assert (view.retry.attempts, view.timeouts, view.governor) == (1, session.timeouts, session.governor)
+            assert (view.retry.attempts, view.timeouts, internals_of(view).governor) == (
+                1,
+                session.timeouts,
+                internals_of(session).governor,
+            )
             assert await view.call(CALL, body) == b"fine"
             for misuse in (view.__aenter__, view.close):
                 with pytest.raises(RuntimeError, match="neither entered nor closed"):

@@ -44,6 +44,7 @@ from invoicing_async.errors import (
 )
 from invoicing_async.invoices import SubmitOutcome, WireNames
 from invoicing_async.invoices._calls import Endpoints
+from invoicing_async.invoices._client import work_of
 from invoicing_async.models import InDoubt, Invalid, InvoiceRequest, NotSent, Rejected, Submitted
 from invoicing_async.sandbox import (
     Answer,
@@ -258,7 +259,7 @@ class TestSubmitMany:
             raise LookupError("a defect")
 
         async with sandboxed() as (invoices, _):
-            vars(invoices._calls)["_read_creation"] = read
+            vars(work_of(invoices).calls)["_read_creation"] = read
             (outcome,) = await self.outcomes(invoices, [draft()])
         assert isinstance(outcome, InDoubt)
         assert isinstance(outcome.error, SubmissionInDoubtError)
@@ -402,6 +403,6 @@ class TestExport:
 async def test_a_batch_takes_the_sessions_concurrency_and_way_of_waiting() -> None:
     clock = FakeClock()
     async with sandboxed(clock=clock, limits=Limits(concurrency=7)) as (invoices, _):
-        assert invoices.concurrency == 7
-        await invoices.sleep(3)
+        assert work_of(invoices).concurrency == 7
+        await work_of(invoices).sleep(3)
     assert clock.slept == [3]

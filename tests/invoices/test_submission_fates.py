@@ -36,6 +36,7 @@ from invoicing_async.errors import (
     TransportError,
 )
 from invoicing_async.invoices import Fate, fate
+from invoicing_async.invoices._client import work_of
 from invoicing_async.policies import Timeouts
 
 DRAFT = InvoiceDraft(
@@ -385,7 +386,8 @@ class TestNothingWasSent:
                 servers.append(await asyncio.start_server(serve, "127.0.0.1", port))
 
         async with calling(f"http://127.0.0.1:{port}") as invoices:
-            assert (await invoices.submit(DRAFT, sleep=sleep)).request_id == ID
+            request = await work_of(invoices).calls.submit(invoices.encode(DRAFT), DRAFT.key, sleep, None, None)
+            assert request.request_id == ID
         servers[0].close()
         assert (waits, wire.count) == (2, 1)
         assert wire.submissions[0].endswith(BODY)

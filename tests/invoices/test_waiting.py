@@ -33,6 +33,7 @@ from invoicing_async.errors import (
     TransportError,
 )
 from invoicing_async.events import Event, OperationPolled, UnknownStatus
+from invoicing_async.invoices._client import work_of
 from invoicing_async.invoices._waiting import Single
 from invoicing_async.models import InvoiceRequest, Unsettled
 from invoicing_async.sandbox import (
@@ -95,6 +96,7 @@ class TestWait:
             sandbox.script(Operation.STATUS, [said("QUEUED")])
             with pytest.raises(PollTimeoutError) as caught:
                 await invoices.wait(request.request_id, poller=[1])
+        assert caught.value.last is not None
         assert caught.value.last.status == "QUEUED"
 
     async def test_retry_after_is_a_floor_for_the_next_poll(self) -> None:
@@ -214,8 +216,8 @@ class TestCancelling:
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-                assert in_use(invoices._session) == 0
-                assert len(invoices._scheduler) == 0
+                assert in_use(work_of(invoices).session) == 0
+                assert len(work_of(invoices).scheduler) == 0
                 assert {task for task in others() - before if "_scheduler" in repr(task.get_coro())} == set()
             assert sandbox.calls(Operation.STATUS) > 0
             assert (await invoices.status(request.request_id)).status is RequestStatus.NEW
@@ -232,8 +234,8 @@ class TestCancelling:
                 consumer.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await consumer
-                assert in_use(invoices._session) == 0
-                assert len(invoices._scheduler) == 0
+                assert in_use(work_of(invoices).session) == 0
+                assert len(work_of(invoices).scheduler) == 0
 
     async def test_the_last_waiter_that_leaves_cancels_the_poll_in_flight(self) -> None:
         async with on_a_port() as (invoices, sandbox):
@@ -246,7 +248,7 @@ class TestCancelling:
                 waiter.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiter
-                assert in_use(invoices._session) == left
+                assert in_use(work_of(invoices).session) == left
 
 
 class TestWaitMany:
@@ -408,7 +410,7 @@ class TestWaitMany:
                 async for _ in ends:
                     break
             assert closed.is_set()
-            assert len(invoices._scheduler) == 0
+            assert len(work_of(invoices).scheduler) == 0
 
     @pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
     async def test_twenty_thousand_operations_end_in_a_few_seconds(self, count: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from invoicing_async import reports as rows
 from invoicing_async.drafts import example_draft, load_drafts
-from invoicing_async.errors import OrderStatusError, SubmissionInDoubtError, TransportError
+from invoicing_async.errors import DraftError, Fault, OrderStatusError, SubmissionInDoubtError, TransportError
 from invoicing_async.models import (
     Deferred,
     Duplicate,
@@ -68,9 +68,8 @@ def test_a_download_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> N
         (Submitted(DRAFT, InvoiceRequest(request_id="q", status="NEW")), {"outcome": "submitted", "status": "NEW"}),
         (Rejected(DRAFT, REFUSED), {"outcome": "rejected", "code": "ORDER_021"}),
         (NotSent(DRAFT, TransportError("x", sent="no")), {"outcome": "not_sent"}),
-        (Invalid(DRAFT, ValueError("x")), {"outcome": "invalid"}),
+        (Invalid(DRAFT, DraftError((Fault("lines", "x"),))), {"outcome": "invalid"}),
         (InDoubt(DRAFT, SubmissionInDoubtError("x", body_sha256="ff")), {"outcome": "in_doubt", "body_sha256": "ff"}),
-        (InDoubt(DRAFT, OSError("x")), {"outcome": "in_doubt"}),
     ],
 )
 def test_a_submission_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:

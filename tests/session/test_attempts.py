@@ -62,6 +62,7 @@ from invoicing_async.sandbox import (
     Unavailable,
 )
 from invoicing_async.session import Session, may_repeat
+from invoicing_async.session._session import internals_of
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ class TestAttempts:
             seen: list[tuple[int, int]] = []
 
             async def before() -> None:
-                seen.append((len(sent(session)), session.admission.places.free))
+                seen.append((len(sent(session)), internals_of(session).admission.places.free))
 
             await session.call(SUBMISSION, body, before_send=before)
         assert seen == [(0, 0), (1, 0)]
@@ -252,11 +253,11 @@ class TestAttempts:
             told.append("before")
 
         async with scripted(FINE, limits=Limits(concurrency=32)) as session:
-            assert all(session.admission.try_acquire() for _ in range(32))
+            assert all(internals_of(session).admission.try_acquire() for _ in range(32))
             call = asyncio.create_task(session.call(SUBMISSION, body, before_send=before))
             await steps(10)
             assert told == []
-            session.admission.release()
+            internals_of(session).admission.release()
             await call
             assert told == ["before"]
 
@@ -264,7 +265,7 @@ class TestAttempts:
         """Few do so at a time, and none of them holds a place with it."""
         clock = FakeClock(auto=False)
         async with scripted(FINE, clock=clock, limits=Limits(concurrency=40, adaptive=False)) as session:
-            held = [session.admission.try_acquire() for _ in range(40)]
+            held = [internals_of(session).admission.try_acquire() for _ in range(40)]
             told: list[str] = []
 
             async def before() -> None:
@@ -282,15 +283,19 @@ class TestAttempts:
             clock.advance(1)
             await steps(5)
             assert told == ["before"] * 10
-            session.admission.release()
+            internals_of(session).admission.release()
             await steps(5)
             assert told[:11] == ["before"] * 10 + ["leaves"]
             for _ in range(39):
-                session.admission.release()
+                internals_of(session).admission.release()
             while not all(call.done() for call in calls):
                 clock.advance(1)
                 await steps(5)
-            assert (sorted(told), session.admission.places.free, session.admission.preparing.free) == (
+            assert (
+                sorted(told),
+                internals_of(session).admission.places.free,
+                internals_of(session).admission.preparing.free,
+            ) == (
                 ["before"] * 13 + ["leaves"] * 13,
                 40,
                 10,
@@ -303,16 +308,19 @@ class TestAttempts:
             async def before() -> None:
                 left.append("before")
 
-            assert all(session.admission.try_acquire() for _ in range(33))
+            assert all(internals_of(session).admission.try_acquire() for _ in range(33))
             call = asyncio.create_task(
                 session.call(SUBMISSION, body, before_send=before, on_send=lambda: left.append("leaves"))
             )
             await steps(5)
             call.cancel()
             await asyncio.wait([call])
-            session.admission.release()
+            internals_of(session).admission.release()
             assert (left, sent(session)) == (["before"], [])
-            assert (session.admission.places.free, session.admission.preparing.free) == (1, 8)
+            assert (internals_of(session).admission.places.free, internals_of(session).admission.preparing.free) == (
+                1,
+                8,
+            )
 
     async def test_a_request_for_another_host_carries_no_credential(self) -> None:
         async with scripted(FINE) as session:
@@ -425,7 +433,7 @@ class TestBackoff:
             waited.append(seconds)
 
         async with scripted(DOWN, FINE, clock=clock) as session:
-            await session.call(CALL, body, sleep=sleep)
+            await internals_of(session).call(CALL, body, sleep=sleep)
         assert waited == [0.25]
         assert clock.slept == []
 
@@ -499,8 +507,8 @@ class TestHistory:
         async with scripted(DOWN, FINE, clock=clock, on_event=refuse, limits=Limits(concurrency=1)) as session:
             for _ in range(2):
                 assert await session.call(SUBMISSION, body) == b"fine"
-            session.on_event = None
-            session.tell(RequestStarted(operation="", path="", attempt=1))
+            internals_of(session).on_event = None
+            internals_of(session).tell(RequestStarted(operation="", path="", attempt=1))
         told = {"RequestStarted", "AttemptFailed", "RetryScheduled", "RequestSucceeded"}
         assert len(caplog.records) == len(told)
         assert all(any(name in record.getMessage() for record in caplog.records) for name in told)

@@ -57,6 +57,7 @@ from invoicing_async.sandbox import (
     Unavailable,
 )
 from invoicing_async.session import CHECKS, Session
+from invoicing_async.session._session import internals_of
 
 
 def hanging() -> Callable[[Request], Awaitable[FakeResponse]]:
@@ -132,7 +133,7 @@ class TestDeadline:
             return DOWN if calls[request.body] == 1 else FINE
 
         async def work(number: int, sleep: Any) -> bytes:
-            return await session.call(evolve(SUBMISSION, body=b"%d" % number), body, sleep=sleep)
+            return await internals_of(session).call(evolve(SUBMISSION, body=b"%d" % number), body, sleep=sleep)
 
         async def main() -> list[bytes]:
             async with session:
@@ -165,7 +166,7 @@ class TestDeadline:
             await asyncio.get_running_loop().create_future()
 
         async with scripted(DOWN, clock=clock) as session:
-            task = asyncio.create_task(session.call(SUBMISSION, body, sleep=for_ever))
+            task = asyncio.create_task(internals_of(session).call(SUBMISSION, body, sleep=for_ever))
             await steps()
             clock.advance(300)
             with pytest.raises(DeadlineError) as caught:
@@ -224,7 +225,7 @@ class TestLimits:
         slow = FakeResponse(pieces=(b"x",) * 20)
         async with scripted(slow, limits=Limits(concurrency=3)) as session:
             await asyncio.gather(*(session.call(CALL, body) for _ in range(20)))
-            transport = session.transport
+            transport = internals_of(session).transport
         assert isinstance(transport, FakeTransport)
         assert (transport.most_open, transport.open) == (3, 0)
 
@@ -239,7 +240,7 @@ class TestLimits:
 
     async def test_a_held_answer_has_a_place_while_it_is_read_on(self) -> None:
         one = Limits(concurrency=1)
-        async with scripted(FINE, limits=one) as session, session.hold(CALL, body) as (content, hold):
+        async with scripted(FINE, limits=one) as session, internals_of(session).hold(CALL, body) as (content, hold):
             assert content == await session.call(CALL, body) == b"fine"
             async with hold.reading():
                 waiting = asyncio.create_task(session.call(CALL, body))
@@ -253,7 +254,7 @@ class TestLimits:
                 with pytest.raises(ZeroDivisionError):
                     async with session.open(CALL, body):
                         raise ZeroDivisionError
-            transport = session.transport
+            transport = internals_of(session).transport
         assert isinstance(transport, FakeTransport)
         assert transport.open == 0
 
@@ -270,7 +271,7 @@ class TestLimits:
         async with scripted(DOWN, FINE, clock=clock, limits=Limits(concurrency=1)) as session:
             refused = asyncio.create_task(session.call(CALL, body))
             await steps()
-            transport = session.transport
+            transport = internals_of(session).transport
             assert isinstance(transport, FakeTransport)
             assert transport.open == 0
             assert await session.call(CALL, body) == b"fine"
@@ -432,7 +433,7 @@ class TestCancellation:
                 assert task.cancelled() is not finished
                 seen = sandbox.counts.total()
                 assert in_use(session) == 0
-                assert session.admission.places.free == 2
+                assert internals_of(session).admission.places.free == 2
                 await self.settled(sandbox)
                 assert sandbox.counts.total() - seen <= 1, "at most what was already on its way arrives"
             while others() != before:  # noqa: ASYNC110 - the server's own tasks end as its connections do
@@ -454,9 +455,9 @@ class TestCancellation:
                 task.cancel()
                 await asyncio.wait([task])
                 assert task.cancelled() is not finished
-                transport = session.transport
+                transport = internals_of(session).transport
                 assert isinstance(transport, FakeTransport)
-                assert (transport.open, session.admission.places.free) == (0, 1)
+                assert (transport.open, internals_of(session).admission.places.free) == (0, 1)
                 assert others() == set()
             if finished:
                 break

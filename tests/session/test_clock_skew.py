@@ -12,6 +12,7 @@ from session_calls import body, document
 
 from invoicing_async import AuthenticationError, HmacAuth, RetryPolicy, Session
 from invoicing_async.events import ClockCorrected
+from invoicing_async.session._session import internals_of
 
 KEY = "the-right-key"
 WINDOW = 60.0
@@ -71,7 +72,7 @@ async def test_a_correction_is_told_once_when_it_begins() -> None:
     told: list[ClockCorrected] = []
     clock = Clock()
     async with listening(service([], ahead=HOUR, clock=clock)) as peer, session_to(peer, clock) as session:
-        session.on_event = lambda event: told.append(event) if isinstance(event, ClockCorrected) else None
+        internals_of(session).on_event = lambda event: told.append(event) if isinstance(event, ClockCorrected) else None
         for _ in range(5):
             assert await session.call(document(), body) == b"fine"
         [begun] = told
@@ -88,7 +89,7 @@ async def test_a_wrong_key_is_an_error_whatever_the_clocks_say() -> None:
         for _ in range(3):
             with pytest.raises(AuthenticationError, match="60 min behind the service's"):
                 await session.call(document(), body)
-        assert session.clock_offset.applied == 0
+        assert internals_of(session).clock_offset.applied == 0
     assert len(seen) <= 3 + 2 + 1
 
 
@@ -101,7 +102,7 @@ async def test_a_signature_that_slept_is_made_anew() -> None:
         await session.call(document(), body)
         clock.sleeps = 600.0
         assert await session.call(document(), body) == b"fine"
-        assert session.clock_offset.applied == 0
+        assert internals_of(session).clock_offset.applied == 0
     assert [round(off) for off in seen] == [0, -600, 0]
 
 
@@ -115,7 +116,7 @@ async def test_a_clock_that_is_set_right_ends_the_correction() -> None:
         clock.ahead = HOUR
         await session.call(document(), body)
         await session.call(document(), body)
-        assert session.clock_offset.applied == 0
+        assert internals_of(session).clock_offset.applied == 0
     assert abs(seen[-1]) < 2
 
 
@@ -126,7 +127,7 @@ async def test_an_answer_out_of_a_cache_says_nothing_of_the_clock() -> None:
     async with listening(service(seen, ahead=HOUR, age=True)) as peer, session_to(peer, Clock()) as session:
         with pytest.raises(AuthenticationError):
             await session.call(document(), body)
-        assert session.clock_offset.estimate is None
+        assert internals_of(session).clock_offset.estimate is None
 
 
 def test_the_fake_starts_where_the_machine_could_be() -> None:

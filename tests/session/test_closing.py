@@ -24,11 +24,13 @@ from invoicing_async._files.publish import Destination
 from invoicing_async._files.writer import DiskWriter
 from invoicing_async.auth import OAuthClientCredentials, StaticToken
 from invoicing_async.errors import InvoicingError, ProtocolError, SessionError, SubmissionInDoubtError, TransportError
+from invoicing_async.invoices._client import work_of
 from invoicing_async.models import InDoubt, NotSent, NotStarted
 from invoicing_async.policies import Limits
 from invoicing_async.polling import Poller
 from invoicing_async.runs import InvoiceRun
 from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -80,12 +82,12 @@ class TestClosing:
         """In flight, or in line for a place."""
         session = await opened(hang, limits=Limits(concurrency=concurrency))
         tasks = [asyncio.create_task(session.call(CALL, body)) for _ in range(4)]
-        await until(lambda: session.admission.places.free == max(0, concurrency - 4))
+        await until(lambda: internals_of(session).admission.places.free == max(0, concurrency - 4))
         await session.close()
         assert all(task.done() for task in tasks)
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in errors} == {SessionError}
-        assert session.admission.places.free == concurrency
+        assert internals_of(session).admission.places.free == concurrency
 
     @pytest.mark.parametrize("request_", [CALL, SUBMISSION], ids=["may be repeated", "submission"])
     async def test_ends_one_that_backs_off(self, request_: Request) -> None:
@@ -119,12 +121,12 @@ class TestClosing:
             await session.call(CALL, read)
         assert len(transport.sent) == 1
         assert [attempt.error for attempt in caught.value.attempts] == [f"{type(error).__name__}: {error}"]
-        assert session.admission.places.free == session.limits.concurrency
+        assert internals_of(session).admission.places.free == session.limits.concurrency
 
     async def test_says_of_a_request_that_had_left_that_it_may_have_arrived(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(session.call(SUBMISSION, body))
-        await until(lambda: session.admission.places.free == session.limits.concurrency - 1)
+        await until(lambda: internals_of(session).admission.places.free == session.limits.concurrency - 1)
         await session.close()
         with pytest.raises(SessionError, match="closed meanwhile") as caught:
             await task
@@ -137,7 +139,7 @@ class TestClosing:
         auth = OAuthClientCredentials(client_id="c", client_secret="s", tenant_connection_code="t")
         session = await opened(hang, auth=auth)
         tasks = [asyncio.create_task(session.call(SUBMISSION, body)) for _ in range(3)]
-        await until(lambda: session.admission.places.free < session.limits.concurrency)
+        await until(lambda: internals_of(session).admission.places.free < session.limits.concurrency)
         await session.close()
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in errors} == {SessionError}
@@ -167,7 +169,7 @@ class TestClosing:
     async def test_leaves_a_cancellation_by_somebody_else_one(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(session.call(CALL, body))
-        await until(lambda: session.admission.places.free == session.limits.concurrency - 1)
+        await until(lambda: internals_of(session).admission.places.free == session.limits.concurrency - 1)
         task.cancel()
         await session.close()
         with pytest.raises(asyncio.CancelledError):
@@ -185,7 +187,11 @@ class TestClosing:
         async with listening(answering(OK)) as peer:
             session = await Session(peer.url, auth=StaticToken("t")).__aenter__()
             task = asyncio.create_task(session.call(CALL, stubborn))
-            await until(lambda: session.admission.places.free < session.limits.concurrency and peer.connections == 1)
+            await until(
+                lambda: (
+                    internals_of(session).admission.places.free < session.limits.concurrency and peer.connections == 1
+                )
+            )
             await asyncio.sleep(0.01)
             closing = asyncio.create_task(session.close())
             await asyncio.sleep(0.01)
@@ -223,7 +229,7 @@ class TestClosing:
             return getattr(end, "error", None)
 
         task = asyncio.create_task(waited())
-        await until(lambda: invoices._scheduler._timer.task is not None)
+        await until(lambda: work_of(invoices).scheduler._timer.task is not None)
         await asyncio.sleep(0)
         await session.close()
         [found] = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 2)
@@ -233,13 +239,13 @@ class TestClosing:
 
     async def test_ends_a_session_s_own_sleep(self) -> None:
         session = await opened(NEW, clock=FakeClock(auto=False))
-        task = asyncio.create_task(session.sleep(1000))
+        task = asyncio.create_task(internals_of(session).sleep(1000))
         await asyncio.sleep(0)
         await session.close()
         with pytest.raises(SessionError):
             await task
         with pytest.raises(SessionError):
-            await session.sleep(1)
+            await internals_of(session).sleep(1)
 
 
 async def _chunks(response: Response) -> AsyncIterator[bytes]:
@@ -258,7 +264,7 @@ class TestSubmissions:
     async def test_one_alone_is_in_doubt(self) -> None:
         session = await opened(hang)
         task = asyncio.create_task(AsyncInvoices(session).submit(draft()))
-        await until(lambda: session.admission.places.free < session.limits.concurrency)
+        await until(lambda: internals_of(session).admission.places.free < session.limits.concurrency)
         await session.close()
         with pytest.raises(SubmissionInDoubtError) as caught:
             await task
@@ -275,7 +281,7 @@ class TestSubmissions:
                 outcomes.append(outcome)  # noqa: PERF401 - what was given before the error counts
 
         task = asyncio.create_task(consume())
-        await until(lambda: len(session.transport.sent) == 2)  # type: ignore[attr-defined]
+        await until(lambda: len(internals_of(session).transport.sent) == 2)  # type: ignore[attr-defined]
         await session.close()
         with pytest.raises(SessionError):
             await task
@@ -292,7 +298,7 @@ class TestSubmissions:
                     pass
 
             task = asyncio.create_task(submit())
-            await until(lambda: len(session.transport.sent) == 2)  # type: ignore[attr-defined]
+            await until(lambda: len(internals_of(session).transport.sent) == 2)  # type: ignore[attr-defined]
             await session.close()
             with pytest.raises(SessionError):
                 await task
@@ -377,13 +383,15 @@ class TestLeaving:
                 if stays:
                     await until(
                         lambda: (
-                            session.admission.places.free == 8 and in_use(session) == 0 and not descriptors(tmp_path)
+                            internals_of(session).admission.places.free == 8
+                            and in_use(session) == 0
+                            and not descriptors(tmp_path)
                         )
                     )
             await asyncio.wait_for(peer.gone(), 2)
             await until(lambda: descriptors(tmp_path) == 0)
             assert {path.name for path in tmp_path.iterdir()} <= {"small.pdf"}
-            assert session.admission.places.free == 8
+            assert internals_of(session).admission.places.free == 8
         await asyncio.sleep(0)
         assert others() == set()
 

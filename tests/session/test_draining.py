@@ -17,6 +17,7 @@ from invoicing_async.auth import OAuthClientCredentials
 from invoicing_async.models import NotStarted, Saved
 from invoicing_async.policies import Limits
 from invoicing_async.sandbox import Sandbox, SandboxSettings, demo_orders
+from invoicing_async.session._session import internals_of
 
 pytestmark = pytest.mark.asyncio
 TOKEN = FakeResponse(
@@ -102,7 +103,7 @@ async def test_what_takes_longer_is_cut_off_and_named() -> None:
 async def test_a_wait_between_polls_ends_at_once() -> None:
     """Nothing is under way in it, and what would follow is a new call."""
     async with scripted(FINE, clock=FakeClock(auto=False)) as session:
-        waiting = asyncio.create_task(session.sleep(3600))
+        waiting = asyncio.create_task(internals_of(session).sleep(3600))
         await turns()
         assert await session.close(drain=3600) == ()
         with pytest.raises(SessionError):

@@ -28,8 +28,9 @@ from invoicing_async.events import (
     UnknownStatus,
 )
 from invoicing_async.policies import Limits, RetryPolicy
-from invoicing_async.session import Session
+from invoicing_async.session._internals import Internals
 from invoicing_async.session._log import ROWS, TAKEN, log_event, logger, row_of
+from invoicing_async.session._session import internals_of
 
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and hasattr(kind, "__attrs_attrs__")]
 
@@ -222,12 +223,12 @@ class TestNobodyListens:
         monkeypatch.setattr(logger, "level", logging.WARNING)
         logger.manager._clear_cache()  # type: ignore[attr-defined] # it remembers what is enabled
         told: list[Event] = []
-        monkeypatch.setattr(Session, "tell", lambda self, event: told.append(event))
+        monkeypatch.setattr(Internals, "tell", lambda self, event: told.append(event))
         async with scripted(DOWN, FINE, clock=FakeClock()) as session:
             await session.call(CALL, body)
             assert told == []
-            assert not session.hears()
-            assert session.hears(logging.WARNING)
+            assert not internals_of(session).hears()
+            assert internals_of(session).hears(logging.WARNING)
         logger.manager._clear_cache()  # type: ignore[attr-defined]
 
     async def test_only_the_level_that_is_enabled_is_told(self, kept: Kept) -> None:

@@ -29,6 +29,7 @@ from invoicing_async.sandbox import (
     Unavailable,
 )
 from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 
 class Holder:
@@ -47,7 +48,7 @@ class Stubborn(Holder):
 
 
 async def _resource(session: Session) -> Holder:
-    return session.resource(Holder)
+    return internals_of(session).resource(Holder)
 
 
 class TestLifecycle:
@@ -102,8 +103,8 @@ class TestLifecycle:
     @pytest.mark.asyncio
     async def test_closing_twice_or_unopened_does_nothing(self) -> None:
         async with scripted(FINE) as session:
-            holder = session.resource(Holder)
-            assert session.resource(Holder) is holder
+            holder = internals_of(session).resource(Holder)
+            assert internals_of(session).resource(Holder) is holder
             await session.close()
         await session.close()
         assert holder.closed == 1
@@ -124,7 +125,7 @@ class TestLifecycle:
         async with listening(answering(OK)) as peer:
             session = await Session(peer.url, auth=StaticToken("t")).__aenter__()
             await session.call(CALL, body)
-            session.resource(Stubborn)
+            internals_of(session).resource(Stubborn)
             with pytest.raises(OSError, match="it will not close"):
                 await session.close()
             await asyncio.wait_for(peer.gone(), 2)
@@ -132,7 +133,7 @@ class TestLifecycle:
     @pytest.mark.asyncio
     async def test_a_resource_needs_an_open_session(self) -> None:
         with pytest.raises(SessionError):
-            Session(BASE, auth=StaticToken("t")).resource(Holder)
+            internals_of(Session(BASE, auth=StaticToken("t"))).resource(Holder)
 
     @pytest.mark.asyncio
     async def test_closing_ends_what_is_under_way_with_an_error_of_ours(self) -> None:
@@ -169,7 +170,7 @@ class TestLifecycle:
 
     def test_the_base_url_has_no_slash_at_its_end(self) -> None:
         session = Session(f"{BASE}/", auth=StaticToken("t"))
-        assert (session.base_url, session.base_path) == (BASE, "/api/v1")
+        assert (session.base_url, internals_of(session).base_path) == (BASE, "/api/v1")
 
 
 class TestSecrets:

@@ -35,6 +35,7 @@ from invoicing_async import (
     Timeouts,
 )
 from invoicing_async.auth import Auth, ProvidedAuth
+from invoicing_async.errors import TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved
 from invoicing_async.repair import write_sheet
 from invoicing_async.reports import Report
@@ -312,7 +313,7 @@ def plant(place: str, work: Work) -> None:
             except ValueError as error:
                 work.places.look_at_error(error)
         case "reprs":
-            event = AttemptFailed(operation="x", path="/", attempt=1, error=ValueError(secret))
+            event = AttemptFailed(operation="x", path="/", attempt=1, error=TransportError(secret))
             work.places.look_at_objects([event])
         case "run files" | "reports" | "documents":
             file = work.folder / {"run files": "more.db-wal", "reports": "more.csv"}.get(place, "pdf/more.pdf")

@@ -22,6 +22,7 @@ from invoicing_async import (
     StaticToken,
 )
 from invoicing_async._transport.server import serve
+from invoicing_async.invoices._client import work_of
 from invoicing_async.sandbox import (
     Answer,
     Faults,
@@ -60,7 +61,7 @@ async def sandboxed(
         invoices = AsyncInvoices(session, **invoicing)
         yield invoices, sandbox
         await asyncio.sleep(0)
-        assert len(invoices._scheduler) == 0
+        assert len(work_of(invoices).scheduler) == 0
     assert sandbox.in_flight == 0
     assert others() == set()
 

@@ -11,6 +11,8 @@ from places import TESTS
 
 from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.session import Session
+from invoicing_async.session._internals import Internals
+from invoicing_async.session._session import internals_of
 
 
 def shown(error: BaseException) -> str:
@@ -43,9 +45,9 @@ def others() -> set[asyncio.Task[Any]]:
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
-def in_use(session: Session) -> int:
+def in_use(session: Session | Internals) -> int:
     """Connections of a session's own transport that no longer are in its pool, but not closed."""
-    transport = session.transport
+    transport = (internals_of(session) if isinstance(session, Session) else session).transport
     assert isinstance(transport, AiohttpTransport)
     assert transport._client.connector is not None
     return len(transport._client.connector._acquired)

@@ -65,17 +65,23 @@ def refusal(status: int) -> Answer:
 
 
 @asynccontextmanager
-async def client(
-    sandbox: Sandbox, *, url: str = "", attempts: int = 3, max_bytes: int = 2**24, first: float = 0.5, **named: Any
-) -> AsyncIterator[OrderDocuments]:
+async def client(sandbox: Sandbox, *, max_bytes: int = 2**24, **named: Any) -> AsyncIterator[OrderDocuments]:
     """Order documents of the sandbox in this process, or served at `url`."""
+    async with opened(sandbox, **named) as session:
+        yield OrderDocuments(session, max_bytes=max_bytes)
+
+
+@asynccontextmanager
+async def opened(
+    sandbox: Sandbox, *, url: str = "", attempts: int = 3, first: float = 0.5, **named: Any
+) -> AsyncIterator[Session]:
     auth = HmacAuth(**sandbox.credentials.partner())
     retry = RetryPolicy(attempts=attempts, first=first)
     transport = None if url else sandbox
     async with Session(
         url or BASE, auth=auth, retry=retry, clock=sandbox.clock, transport=transport, **named
     ) as session:
-        yield OrderDocuments(session, max_bytes=max_bytes)
+        yield session
 
 
 def made(*answers: Scripted, clock: FakeClock | None = None, faults: Faults | None = None) -> Sandbox:

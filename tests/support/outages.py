@@ -19,7 +19,9 @@ from invoicing_async._core.http import Exchange, Request
 from invoicing_async._core.ramp import Cause, Verdict
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import InvoicingError, TransportError
-from invoicing_async.session import Feature, Session, Sleep
+from invoicing_async.session import Session, Sleep
+from invoicing_async.session._feature import Feature
+from invoicing_async.session._session import internals_of
 
 LATENCY = 0.05
 
@@ -103,14 +105,14 @@ class Calls(Feature):
     """A client whose items are bodies."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(internals_of(session))
 
     async def tried(self, item: bytes, sleep: Sleep) -> tuple[bytes, Exception | None]:
         request = Request(method="POST", path=f"/{item.decode()}", body=item, operation=CALL.operation)
         try:
-            await self._session.call(request, body, sleep=sleep)
+            await self.session.call(request, body, sleep=sleep)
         except InvoicingError as error:
-            if self._session.ends_batch(error):
+            if self.session.ends_batch(error):
                 raise
             return item, error
         return item, None

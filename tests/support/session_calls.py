@@ -22,6 +22,7 @@ from invoicing_async.sandbox import (
     Sandbox,
 )
 from invoicing_async.session import Session
+from invoicing_async.session._session import internals_of
 
 BASE = "https://service.test/api/v1"
 ORDER = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
@@ -65,8 +66,9 @@ async def scripted(*answers: Any, clock: FakeClock | None = None, **settings: An
 
 
 def sent(session: Session) -> list[Request]:
-    assert isinstance(session.transport, FakeTransport)
-    return session.transport.sent
+    transport = internals_of(session).transport
+    assert isinstance(transport, FakeTransport)
+    return transport.sent
 
 
 @asynccontextmanager

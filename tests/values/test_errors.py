@@ -38,6 +38,7 @@ from invoicing_async.errors import (
     SubmissionInDoubtError,
     TransportError,
 )
+from invoicing_async.models import InvoiceRequest
 
 API: dict[str, Any] = {
     "status": 503,
@@ -65,7 +66,7 @@ EVERY: tuple[InvoicingError, ...] = (
     IncompleteDocumentError("said", head=b"%PDF", status=200),
     OversizedDocumentError("said", head=b"%PDF", status=200),
     InterruptedDocumentError("said", head=b"%PDF", status=200),
-    PollTimeoutError("said", request_id="r-1", last=Fault("a", "b"), polls=3),
+    PollTimeoutError("said", request_id="r-1", last=InvoiceRequest(request_id="r-1", status="NEW"), polls=3),
     SubmissionInDoubtError("said", key="k", body_sha256="00", sent_at=1.5),
     ExportError("said", invoice_id="i-1"),
     ResolutionTooEarlyError("said", remaining=2.5),

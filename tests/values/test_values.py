@@ -31,6 +31,7 @@ DRAFT = ia.InvoiceDraft(
 ANSWER = f'{{"request_id": "{ID}", "status": "SUCCESS", "data": {{"id": "{ID}", "amount": {{"total": 1.50}}}}}}'
 REQUEST = decode_request(ANSWER.encode())
 DOCUMENT = ia.SavedDocument(order_id="a", path=Path("a.pdf"), size=1, sha256="x")
+NOT_YET = ia.OrderStatusError("m", status=409, code="ORDER_021", context={"a": 1})
 REFUSED = ia.ApiError("m", status=409, code="C", context={"a": 1})
 PARTNER = ia.HmacAuth(partner_client_id="p", secret_key="sk-3141", store_client_id="s", store_token="t")
 CLIENT = OAuthClientCredentials(client_id="c", client_secret="sk-3141", tenant_connection_code="t")
@@ -42,7 +43,7 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 CARRIERS: list[Any] = [
     ia.Rejected(DRAFT, REFUSED), ia.InDoubt(DRAFT, ia.SubmissionInDoubtError("m", key="k")), ia.Failed("a", REFUSED),
-    ia.Deferred("a", REFUSED), ia.NotSent(DRAFT, REFUSED), ia.Invalid(DRAFT, DraftError((), key="k")),
+    ia.Deferred("a", NOT_YET), ia.NotSent(DRAFT, REFUSED), ia.Invalid(DRAFT, DraftError((), key="k")),
 ]  # fmt: skip
 ERRORS: list[BaseException] = [
     REFUSED, DraftError((), key="k"), ia.PollTimeoutError("m", request_id=ID, last=REQUEST),

@@ -10,6 +10,7 @@ from readme_blocks import blocks, example
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
 from invoicing_async._transport.server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
+from invoicing_async.session._session import internals_of
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -44,7 +45,7 @@ async def test_the_session_of_a_company_downloads(tmp_path: Path) -> None:
     async with serve(sandbox, base_path="/api/v1") as base_url:
         async with example("company_session")(base_url, HmacAuth(**sandbox.credentials.partner())) as session:
             saved = await OrderDocuments(session).download(order, tmp_path)
-        assert session.transport._client.closed
+        assert internals_of(session).transport._client.closed  # type: ignore[attr-defined]
     assert saved.path.read_bytes().startswith(b"%PDF-")
 
 

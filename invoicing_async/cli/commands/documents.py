@@ -26,7 +26,7 @@ from ..terminal.progress import Bar, live
 
 __all__ = ["app"]
 
-app = App(name="documents")
+app: App = App(name="documents")
 RESUME = "Give the same ids and folder again: what is whole there is kept, only the rest is asked for."
 PLAIN = "{order_id}"
 

@@ -45,7 +45,7 @@ from ..terminal.progress import Bar, live
 
 __all__ = ["Settling", "app"]
 
-app = App(name="invoices")
+app: App = App(name="invoices")
 RESUME_SUBMIT = (
     "Submit again only drafts that have no outcome or are not_sent; for the submitted ones there is `invoices wait`."
 )

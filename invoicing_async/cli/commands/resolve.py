@@ -35,7 +35,7 @@ from ..terminal.output import Count, Output, plain
 
 __all__ = ["KEY", "resolve", "standing"]
 
-KEY = Parameter(allow_leading_hyphen=True)
+KEY: Parameter = Parameter(allow_leading_hyphen=True)
 
 
 async def resolve(

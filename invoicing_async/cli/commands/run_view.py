@@ -67,7 +67,7 @@ class RunView:
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Yield what the run was begun with, and who works on it."""
-        settings = self.ledger.settings
+        settings: Mapping[str, Any] = self.ledger.settings
         yield "begun", local_time(self.ledger.created)
         if "folder" in settings:
             yield "folder", settings["folder"]

@@ -45,7 +45,7 @@ from .run_view import RunView
 
 __all__ = ["app"]
 
-app = App(name="runs")
+app: App = App(name="runs")
 Shown: TypeAlias = Literal[
     "planned", "saved", "skipped", "deferred", "failed",
     "in_flight", "not_sent", "submitted", "success", "rejected", "in_doubt", "invalid",

@@ -27,7 +27,7 @@ def _no_option(_: object, where: str | None) -> None:
         raise ValueError("It is an option or, as ./NAME, a file.")
 
 
-SOURCE = Parameter(allow_leading_hyphen=True, validator=_no_option)
+SOURCE: Parameter = Parameter(allow_leading_hyphen=True, validator=_no_option)
 """A file that is read, or - for stdin."""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "Seconds"]
 
-FLAG = Parameter(negative="", show_default=False)
+FLAG: Parameter = Parameter(negative="", show_default=False)
 """An option that is there or not."""
 
 RunFile = Annotated[str, Parameter(help="The run file.")]

@@ -108,8 +108,8 @@ class Monitor:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or RealClock()
-        self.health = Health()
-        self.retries = 0
+        self.health: Health = Health()
+        self.retries: int = 0
 
     def __call__(self, event: Event) -> None:
         """Take an event of the session."""
