@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     )
     from .policies import Limits, OutagePolicy, RetryPolicy, Timeouts
     from .polling import Poller
-    from .session import Session
+    from .session import Session, SharedLimits
 
     __version__: str
 
@@ -134,6 +134,7 @@ __all__ = [
     "ServiceUnavailableError",
     "Session",
     "SessionError",
+    "SharedLimits",
     "SigningRules",
     "Skipped",
     "StaticToken",
@@ -171,7 +172,7 @@ _NAMES = {
     ),
     "policies": "Limits OutagePolicy RetryPolicy Timeouts",
     "polling": "Poller",
-    "session": "Session",
+    "session": "Session SharedLimits",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 """The module that each public name is from."""

@@ -6,8 +6,10 @@ place would begin in a burst.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
 
+from ..errors import SessionError
 from ..policies import Limits
 from .clock import Clock
 from .rate_limiter import RateLimiter
@@ -24,9 +26,12 @@ WIDE = 32
 
 
 class Admission:
-    """The places and the rate that all calls of one session share. Each acquired place is released once."""
+    """The places and the rate that all calls of one session, or of several, share.
 
-    __slots__ = ("_can_prepare", "_clock", "_rate", "_turn", "places", "preparing")
+    Each acquired place is released once. `ahead` is how many calls may wait for a place and prepare meanwhile.
+    """
+
+    __slots__ = ("_can_prepare", "_clock", "_loop", "_rate", "_sessions", "_turn", "ahead", "places", "preparing")
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self.places = FifoSemaphore(limits.concurrency)
@@ -36,17 +41,27 @@ class Admission:
         self._rate = RateLimiter(limits.per_second, limits.burst) if limits.per_second else None
         self._turn = FifoSemaphore(1)
         self._clock = clock
+        self.ahead = self.preparing.free if self._can_prepare else 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions = 0
 
-    @property
-    def ahead(self) -> int:
-        """How many may wait for a place and prepare meanwhile."""
-        return self.preparing.free if self._can_prepare else 0
+    def join(self) -> None:
+        """Begin to be one of its sessions. Raises `SessionError` if another has it in another event loop."""
+        loop = asyncio.get_running_loop()
+        if self._sessions and self._loop is not loop:
+            raise SessionError("these limits are shared with an open session of another event loop")
+        self._loop = loop
+        self._sessions += 1
+
+    def leave(self) -> None:
+        """End being one of its sessions."""
+        self._sessions -= 1
 
     def try_acquire(self) -> bool:
         """Take a place if nothing has to be waited for, and tell whether it was so."""
         return self._rate is None and self.places.try_acquire()
 
-    async def acquire(self, prepare: Callable[[], Awaitable[None]] | None = None, *, owner: str = "") -> bool:
+    async def acquire(self, prepare: Callable[[], Awaitable[None]] | None = None, *, owner: Hashable = "") -> bool:
         """Wait for a place and for the turn in the rate limit, and tell whether `prepare` was awaited meanwhile.
 
         Several owners take turns in both, however many wait for each. `prepare` is awaited if all of many places are

@@ -15,7 +15,7 @@ ENOUGH = 2
 """Checks that fail with no success between them before the credential counts as refused."""
 
 
-@define
+@define(eq=False)
 class CredentialWatch:
     """The health of one credential, shared by all calls of a session."""
 

@@ -21,6 +21,7 @@ anew, reads anew and writes anew. What a feature of this library has beside that
 - `_reason`: Why a call is tried again, in one word.
 - `_telling`: The events of one call.
 - `_log`: What the standard `logging` is told of the events.
+- `_shared_limits`: Limits that several sessions of one event loop keep together.
 - `_feature`: What the inside of every client of a service takes from its session.
 """
 
@@ -34,6 +35,7 @@ from ._log import LAST_CALL, last_call
 from ._retries import CHECKS
 from ._retry import RENEWALS
 from ._session import Session
+from ._shared_limits import SharedLimits
 
 __all__ = [
     "CHECKS",
@@ -41,6 +43,7 @@ __all__ = [
     "RENEWALS",
     "WIDE",
     "Session",
+    "SharedLimits",
     "Sleep",
     "StaleIntentError",
     "last_call",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from .._core.admission import Admission
 from .._core.clock import Clock, RealClock
 from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
@@ -27,6 +26,7 @@ from ._carrier import Carrier
 from ._life import Kept, Life, State
 from ._log import ObserverErrors, log_event, logger
 from ._resources import Resource, Resources
+from ._shared_limits import SharedLimits, admission_of
 
 __all__ = ["Internals"]
 
@@ -46,7 +46,7 @@ class Internals:
         auth: Auth,
         retry: RetryPolicy | None,
         timeouts: Timeouts | None,
-        limits: Limits | None,
+        limits: Limits | SharedLimits | None,
         outage: OutagePolicy | None,
         transport: Transport | Callable[[], Transport] | None,
         clock: Clock | None,
@@ -57,7 +57,8 @@ class Internals:
         self.auth = auth
         self.retry = retry or RetryPolicy()
         self.timeouts = timeouts or Timeouts()
-        self.limits = limits or Limits()
+        limits = limits or Limits()
+        self.limits = limits.limits if isinstance(limits, SharedLimits) else limits
         self.outage = outage or OutagePolicy()
         self.clock: Clock = clock or RealClock()
         self.on_event = on_event
@@ -66,11 +67,13 @@ class Internals:
         self.check_usable = self.life.check_usable
         """Raises `SessionError` unless the session is open, or `draining=True` too, and this is its event loop."""
         self.is_view = False
-        self.admission = Admission(self.limits, self.clock)
+        self.admission = admission_of(limits, self.clock)
         self.store = _store_of(auth)
-        """Whose calls these are, for lanes and turns; empty if they are no store's."""
+        """Whose calls these are, for lanes; empty if they are no store's."""
         self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=self.tell)
         self.credentials = CredentialWatch()
+        self.owner: Hashable = self.store or self.credentials
+        """Whose calls these are, for turns."""
         self.clock_offset = ClockOffset()
         self._resources = Resources(self.check_usable)
         self._observer_errors = ObserverErrors()
@@ -90,12 +93,14 @@ class Internals:
         view.retry, view.timeouts, view.outage = retry or self.retry, timeouts or self.timeouts, outage or self.outage
         if auth is not None:
             view.auth, view.store, view.credentials = auth, _store_of(auth), CredentialWatch()
+            view.owner = view.store or view.credentials
         return view
 
     def open(self) -> None:
         """Make what carries the requests, and let calls begin, in the event loop that runs."""
         self._refuse_view()
         self.life.check_new()
+        self.admission.join()
         self.transport = self._carrier.open()
         self.life.begin()
 
@@ -111,6 +116,7 @@ class Internals:
             return ()
         cut = life.close()
         async with AsyncExitStack() as afterwards:
+            afterwards.callback(self.admission.leave)
             afterwards.push_async_callback(self._carrier.close)
             afterwards.push_async_callback(self._resources.close)
             self.governor.close()

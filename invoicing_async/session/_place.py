@@ -43,7 +43,7 @@ class Place:
         admission, gate, is_prepared = call.session.admission, call.gate, False
         while not self._is_held:
             ticket = self._ticket = self._ticket or await call.turn()
-            is_prepared = await admission.acquire(prepare, owner=call.session.store)
+            is_prepared = await admission.acquire(prepare, owner=call.session.owner)
             ticket.begun = call.session.clock.monotonic()
             self._is_held = ticket.is_probe or not gate.lane.outage.is_stopped
             if not self._is_held:

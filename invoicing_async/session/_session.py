@@ -14,6 +14,7 @@ from ..events import Observer
 from ..health import Health
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._internals import Internals
+from ._shared_limits import SharedLimits
 
 __all__ = ["Session", "internals_of"]
 
@@ -27,7 +28,8 @@ class Session:
     any number of concurrent tasks. `base_url` is absolute, without query. `on_event` is called with each event.
     `transport` replaces the network: a `Sandbox`, or an `AiohttpTransport` with a proxy or TLS settings of its own (see
     `transport`), which you close; or a function that makes one, which the session closes. It has the session's
-    time-outs unless it was given its own. `clock` replaces time and chance.
+    time-outs unless it was given its own. `clock` replaces time and chance. `limits` that several sessions of a process
+    are to keep together are one `SharedLimits` given to each.
 
     Raises `ValueError` for a base URL that cannot be used.
     """
@@ -39,7 +41,7 @@ class Session:
         auth: Auth,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
-        limits: Limits | None = None,
+        limits: Limits | SharedLimits | None = None,
         outage: OutagePolicy | None = None,
         transport: Transport | Callable[[], Transport] | None = None,
         clock: Clock | None = None,

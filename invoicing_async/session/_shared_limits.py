@@ -1,0 +1,40 @@
+"""Limits that several sessions of one event loop keep together."""
+
+from __future__ import annotations
+
+from .._core.admission import Admission
+from .._core.clock import Clock
+from ..policies import Limits
+
+__all__ = ["SharedLimits", "admission_of"]
+
+
+class SharedLimits:
+    """Limits that hold for several sessions together: give the same one to each, as `Session(…, limits=shared)`.
+
+    Of its `limits`, `concurrency`, `per_second` and `burst` are the sum of all of them. Stores, and sessions whose
+    credentials name no store, take turns, however many calls each has waiting. The lanes, with what they learn of an
+    outage and of the concurrency that a service can do, stay each session's own. Sessions that share limits run in one
+    event loop: opening one in another while the first is open raises `SessionError`.
+    """
+
+    __slots__ = ("_admission", "limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._admission: Admission | None = None
+
+    def __repr__(self) -> str:
+        return f"SharedLimits({self.limits!r})"
+
+    def _shared(self, clock: Clock) -> Admission:
+        if self._admission is None:
+            self._admission = Admission(self.limits, clock)
+        return self._admission
+
+
+def admission_of(limits: Limits | SharedLimits, clock: Clock) -> Admission:
+    """Return what lets the calls of a session begin: its own, or what it shares with others."""
+    if isinstance(limits, SharedLimits):
+        return limits._shared(clock)  # noqa: SLF001 - this module's own class
+    return Admission(limits, clock)
