@@ -60,7 +60,7 @@ class Reply:
 
 
 def envelope(code: str) -> bytes:
-    """Return the error envelope of API.md A.1."""
+    """Return the error envelope of README A.1."""
     text = "Service temporarily unavailable"
     context = {"orderId": "", "operation": "invoice_generation", "errorCode": "ECONNREFUSED"}
     error = {"code": code, "message": text, "details": {"hint": text, "context": context}}

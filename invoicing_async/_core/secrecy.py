@@ -31,8 +31,11 @@ class Hidden(str):
         return "'***'"
 
 
-def hidden(value: Any) -> Any:
-    """Hide a text; return anything else as it is, for the validator to refuse."""
+def hidden(value: str | None) -> Any:
+    """Hide a text; return anything else as it is, for the validator to refuse.
+
+    The annotation names built-in types only: attrs puts it on `__init__`, where whoever reads it has no other names.
+    """
     return Hidden(value) if type(value) is str else value
 
 

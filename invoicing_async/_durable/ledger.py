@@ -1,8 +1,8 @@
 """The run file as a `Ledger`: what a run is recorded in, in SQLite.
 
 One thread owns the one connection. It takes whatever was queued while its last commit ran, does all of it in one
-transaction and answers every waiter with one call into the loop (natural group commit: DESIGN.md, "Facts
-measured"). Nothing is answered before it is on disk. An operation that fails undoes itself and nothing else; a file
+transaction and answers every waiter with one call into the loop (natural group commit: `benchmarks/journal` has its
+figures). Nothing is answered before it is on disk. An operation that fails undoes itself and nothing else; a file
 that fails (a full disk) fails the whole group, and then nothing of the group is recorded.
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from os import PathLike  # noqa: F401 - in the annotation that attrs takes from the converter of `folder`
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
