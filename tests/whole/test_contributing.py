@@ -1,4 +1,4 @@
-"""What the guide for contributors and the hooks tell one to run is there."""
+"""What the guide for contributors and the hooks tell one to run is there, and so is what the pages beside it name."""
 
 from __future__ import annotations
 
@@ -42,3 +42,28 @@ def test_the_set_up_installs_the_linters() -> None:
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w./-]+\.(?:py|md|txt)|\.ci/run|benchmarks)`", GUIDE))))
 def test_each_file_that_the_guide_names_is_there(name: str) -> None:
     assert (ROOT / name).exists() or list(ROOT.glob(f"*/*/{name}")) or "X" in name
+
+
+FORMS = {path.stem: path.read_text() for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")}
+PAGES = {path.name: path.read_text() for path in [*(ROOT / ".github").glob("*.md"), ROOT / "README.md"]}
+NAMED = [
+    (page, name)
+    for page, text in PAGES.items()
+    for name in sorted(set(re.findall(r"`((?:tests|benchmarks|\.github|\.ci)/[\w./-]+)`", text)))
+]
+
+
+@pytest.mark.parametrize(("page", "name"), NAMED)
+def test_what_a_page_names_by_its_path_is_there(page: str, name: str) -> None:
+    assert (ROOT / name).exists() or "X" in name
+
+
+@pytest.mark.parametrize("form", ["bug", "feature", "question"])
+def test_every_form_warns_of_secrets(form: str) -> None:
+    """Whoever fills it in is told before the field, not after."""
+    assert "no secret, token" in re.sub(r"\s+", " ", FORMS[form]).lower()
+
+
+@pytest.mark.parametrize("form", ["bug", "question"])
+def test_the_forms_ask_what_doctor_prints(form: str) -> None:
+    assert "`invoicing-async doctor` prints" in FORMS[form]
