@@ -9,6 +9,8 @@ from itertools import chain
 import pytest
 from places import ROOT
 
+from invoicing_async import VERSION
+
 GUIDE = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
 HOOKS = (ROOT / ".pre-commit-config.yaml").read_text()
 TOOLS = {"python", "pre-commit", "ruff", "mypy"}
@@ -42,6 +44,14 @@ def test_the_set_up_installs_the_linters() -> None:
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([\w./-]+\.(?:py|md|txt)|\.ci/run|benchmarks)`", GUIDE))))
 def test_each_file_that_the_guide_names_is_there(name: str) -> None:
     assert (ROOT / name).exists() or list(ROOT.glob(f"*/*/{name}")) or "X" in name
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
+    """What is not released yet stands above it, and every release has its day."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert headings[1].startswith(f"[{VERSION}] - ")
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", heading) for heading in headings[1:])
 
 
 FORMS = {path.stem: path.read_text() for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")}

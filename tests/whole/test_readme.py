@@ -1,10 +1,12 @@
-"""The README is run: its Python against the sandbox, its commands for their form."""
+"""The README is run: its Python against the sandbox, its commands for their form; and what it says of itself is so."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from places import README, ROOT
 from readme_blocks import blocks, example
 
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
@@ -12,7 +14,8 @@ from invoicing_async._transport.server import serve
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 from invoicing_async.session._session import internals_of
 
-README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text()
+LINKS = re.findall(r"\]\(#([^)]+)\)", TEXT)
 
 
 @pytest.mark.asyncio
@@ -68,3 +71,46 @@ def test_each_promise_is_one_line(command: str) -> None:
     """One line of one shell block does it, and makes its own virtual environment."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if command in line]
     assert lines[0].startswith("python3 -m venv .venv && .venv/bin/python -m pip install")
+
+
+def anchors(level: str) -> list[str]:
+    """What links call the headings of that level: small letters and digits, hyphens between."""
+    prose = re.sub(r"^```.*?^```", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(rf"^{level} (.+)$", prose, re.MULTILINE)
+    return [re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+
+
+def test_each_link_within_the_page_has_its_heading() -> None:
+    assert {*LINKS} <= {*anchors("#{2,4}")}
+
+
+def test_the_contents_name_every_section() -> None:
+    """A section that is added is added to the list under "Contents" too, which nobody else has to read to find it."""
+    contents = TEXT.split("## Contents\n")[1].split("\n## ")[0]
+    listed = re.findall(r"\]\(#([^)]+)\)", contents)
+    assert sorted(listed) == sorted({*anchors("##")} - {"contents"})
+
+
+def test_what_is_guaranteed_is_dated_and_each_row_names_what_holds_it() -> None:
+    """Every row of the first table names a test or a benchmark that is there."""
+    section = TEXT.split("## What it guarantees")[1].split("\n## ")[0]
+    assert re.search(r"As of \d{4}-\d\d-\d\d", section)
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 6
+    for row in rows:
+        named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", row)
+        assert named, row
+        assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["outage", "download"])
+def test_the_figures_of_the_first_table_are_those_of_the_benchmark(name: str) -> None:
+    """Each number of a row that names a benchmark stands in that benchmark's tables, or rounds one there."""
+    row = next(line for line in TEXT.splitlines() if line.startswith("| ") and f"`benchmarks/{name}`)" in line)
+    figures = re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?! attempts| and with)", row.split("|", 2)[2])
+    page = (ROOT / "benchmarks" / name / "README.md").read_text().split("figures: begin")[1]
+    there = {float(found.replace(",", "")) for found in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", page)}
+    assert len(figures) >= 4
+    for figure in figures:
+        value, digits = float(figure.replace(",", "")), len(figure.partition(".")[2])
+        assert any(round(number, digits) == value for number in there), figure
