@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from ._values.attempts import Attempt, Fault
 from ._values.skew import skew_words
@@ -31,6 +31,9 @@ Sent = Literal["no", "unknown"]
 
 HEAD_LIMIT = 200
 """Bytes of an unexpected body that an error keeps for its reader."""
+
+LISTED = 10
+"""Faults that the message of a `DraftError` lists."""
 
 
 def _rebuild(cls: type[InvoicingError], args: tuple[Any, ...], state: dict[str, Any]) -> InvoicingError:
@@ -357,11 +360,6 @@ class BatchStoppedError(InvoicingError):
         self.__cause__: BaseException | None = cause
         self.count = count
 
-    @classmethod
-    def after(cls, cause: Exception, count: int) -> Self:
-        """Make one that names the cause."""
-        return cls(f"stopped after {count} with the same cause and no success: {cause}", cause=cause, count=count)
-
 
 class ExportError(InvoicingError):
     """The document of an invoice could not be had; `invoice_id` names it.
@@ -383,11 +381,9 @@ class DraftError(InvoicingError, ValueError):
     sent: Sent = "no"
     hint = "Correct every listed field."
 
-    shown: ClassVar[int] = 10
-
     def __init__(self, faults: tuple[Fault, ...] = (), *, key: str = "") -> None:
-        listed = "; ".join(str(fault) for fault in faults[: self.shown])
-        more = f"; and {len(faults) - self.shown} more" if len(faults) > self.shown else ""
+        listed = "; ".join(str(fault) for fault in faults[:LISTED])
+        more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
         super().__init__(f"{listed}{more}")
         self.faults: tuple[Fault, ...] = tuple(faults)
         self.key = key

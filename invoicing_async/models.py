@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from attrs import field, frozen
 
 from ._values.checked import (
+    as_member,
     as_tuple,
     exact,
     exact_or_none,
@@ -89,6 +90,14 @@ class AuthorityStatus(StrEnum):
 _REFUSES = frozenset({AuthorityStatus.REJECTED, AuthorityStatus.ERROR})
 
 
+def _vat_rate(value: VatRate | str | None) -> VatRate | None:
+    return as_member(VatRate, value)
+
+
+def _payment_method(value: PaymentMethod | str | None) -> PaymentMethod | None:
+    return as_member(PaymentMethod, value)
+
+
 # One function each: a type checker does not take a converter whose type is a variable.
 def _lines(value: Iterable[InvoiceLine]) -> tuple[InvoiceLine, ...]:
     return as_tuple(value)  # type: ignore[no-any-return] # what is no list stays, to be refused by the field's name
@@ -128,7 +137,7 @@ class InvoiceLine:
     code: str | None = field(default=None, metadata=text(255, code=True))
     tax_amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
     discount_amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
-    vat_rate: VatRate | None = field(default=None, metadata=choice(VatRate))
+    vat_rate: VatRate | None = field(default=None, converter=_vat_rate, metadata=choice(VatRate))
     amount: Decimal | None = field(default=None, converter=exact_or_none, metadata=NUMBER)
     is_promotion: bool | None = field(default=None, metadata=FLAG)
 
@@ -162,7 +171,9 @@ class InvoiceDraft:
     invoice_template_id: str = field(metadata=other(str, column=True))
     lines: tuple[InvoiceLine, ...] = field(converter=_lines, metadata=other(tuple, wire="invoice_lines"))
     consumer: Consumer | None = field(default=None, metadata=other(Consumer))
-    payment_method: PaymentMethod | None = field(default=None, metadata=choice(PaymentMethod))
+    payment_method: PaymentMethod | None = field(
+        default=None, converter=_payment_method, metadata=choice(PaymentMethod)
+    )
     has_tax_authority_code: bool | None = field(default=None, metadata=FLAG)
     submit_to_tax: SubmitToTax | None = field(default=None, metadata=other(SubmitToTax, wire=None))
     extra: Mapping[str, Any] = field(factory=dict, converter=frozen_mapping, hash=False)

@@ -22,7 +22,7 @@ from .ramp import Cause, Ramp, Streak, Verdict
 from .semaphore import FifoSemaphore
 from .tasks import current, started
 
-__all__ = ["Careful", "checked_places", "in_batch", "is_batch_item", "map_concurrently", "until_end"]
+__all__ = ["Careful", "checked_places", "in_batch", "is_batch_item", "map_concurrently", "stopped_by", "until_end"]
 
 Outcome = TypeVar("Outcome")
 
@@ -230,7 +230,7 @@ class _Batch(Generic[Item, Outcome]):
         if isinstance(found, Cause):
             first = self._streak.meet(found)
             if first is not None:
-                self._end(BatchStoppedError.after(first.error, self._streak.count(first)))
+                self._end(stopped_by(first.error, self._streak.count(first)))
             return
         if found is Verdict.WELL:
             self._streak.succeed()
@@ -300,3 +300,9 @@ class _Batch(Generic[Item, Outcome]):
             await self.places.acquire()
         finally:
             self._backing_off.discard(worker)
+
+
+def stopped_by(cause: Exception, count: int) -> BatchStoppedError:
+    """Return the error of a batch that so many with the same cause ended."""
+    text = f"stopped after {count} with the same cause and no success: {cause}"
+    return BatchStoppedError(text, cause=cause, count=count)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from random import random as drawn
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from attrs import define, field
 
@@ -59,10 +58,18 @@ waits for it; the others are for a body of some megabytes."""
 class RealClock:
     """The machine's clock and generator. One serves one event loop."""
 
-    now: Callable[[], float] = staticmethod(time.time)
-    monotonic: Callable[[], float] = staticmethod(time.monotonic)
-    random: Callable[[], float] = staticmethod(random.random)
-    sleep: Callable[[float], Coroutine[Any, Any, None]] = staticmethod(asyncio.sleep)
+    if TYPE_CHECKING:
+
+        def now(self) -> float: ...
+        def monotonic(self) -> float: ...
+        def random(self) -> float: ...
+        async def sleep(self, seconds: float, /) -> None: ...
+
+    else:  # they are asked several times for each item: without a frame of their own
+        now = staticmethod(time.time)
+        monotonic = staticmethod(time.monotonic)
+        random = staticmethod(drawn)
+        sleep = staticmethod(asyncio.sleep)
 
     def __init__(self) -> None:
         self._timer: SharedTimer | None = None

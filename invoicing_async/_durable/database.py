@@ -145,7 +145,7 @@ def _create(path: Path, kind: RunKind | None, settings: Mapping[str, object] | N
     for left in path.parent.glob(f"{glob_escape(path.name)}.*new*"):
         # What a process left that died while making this file; a living one's is younger than that.
         with suppress(OSError):
-            if left.stat().st_mtime < RealClock.now() - ABANDONED:
+            if left.stat().st_mtime < RealClock().now() - ABANDONED:
                 left.unlink()
     new = path.with_name(f"{path.name}.{token()}.new")
     try:

@@ -82,9 +82,8 @@ class DocumentRun:
             "durable": durable,
             "on_existing": OnExisting(on_existing).value,
         }
-        kind = RunKind.DOCUMENTS
         async with SqliteLedger.open(
-            file, kind=kind, settings=settings, create=where is not None, clock=clock
+            file, kind=RunKind.DOCUMENTS, settings=settings, create=where is not None, clock=clock
         ) as ledger:
             recorded = ledger.settings["folder"]
             is_other = where is not None and recorded != str(where)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from attrs import NOTHING, AttrsInstance, Factory, fields
 from ..errors import DraftError, Fault
 
 __all__ = [
+    "as_member",
     "as_tuple",
     "exact",
     "exact_or_none",
@@ -27,6 +29,7 @@ __all__ = [
     "unchecked",
 ]
 
+Member = TypeVar("Member", bound=StrEnum)
 Model = TypeVar("Model", bound=AttrsInstance)
 
 _FACTORY: Any = Factory
@@ -46,6 +49,14 @@ def exact_or_none(value: Decimal | int | str | None) -> Decimal | None:
 def exact(value: Decimal | int | str) -> Decimal:
     """Do as `exact_or_none` for a number that must be there."""
     return exact_or_none(value)  # type: ignore[return-value] # None is refused by the field's name
+
+
+def as_member(kind: type[Member], value: Member | str | None) -> Member | None:
+    """Return the member of that name; None, other text and everything else as it is, for the rules to name."""
+    given: Any = value
+    if isinstance(given, str):
+        given = kind.__members__.get(given, given)
+    return given  # type: ignore[no-any-return] # what it is not is refused by the field's name
 
 
 def as_tuple(value: Any) -> Any:

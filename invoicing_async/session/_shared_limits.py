@@ -21,7 +21,7 @@ class SharedLimits:
     __slots__ = ("_admission", "limits")
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        self.limits: Limits = limits
         self._admission: Admission | None = None
 
     def __repr__(self) -> str:

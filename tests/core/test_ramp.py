@@ -27,7 +27,7 @@ from invoicing_async import (
     Session,
     StaticToken,
 )
-from invoicing_async._core.batch import Careful, map_concurrently
+from invoicing_async._core.batch import Careful, map_concurrently, stopped_by
 from invoicing_async._core.causes import of_document, of_submission
 from invoicing_async._core.ramp import Cause, Ramp, Streak, Verdict, limit
 from invoicing_async.errors import (
@@ -150,7 +150,7 @@ def test_a_coded_refusal_is_about_its_order(status: int, code: str | None, *, co
 
 
 def test_the_error_names_its_cause_and_survives_a_pickle() -> None:
-    error = BatchStoppedError.after(PermissionDeniedError("no", status=403), 5)
+    error = stopped_by(PermissionDeniedError("no", status=403), 5)
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.count, type(copy.cause), str(copy)) == (5, PermissionDeniedError, str(error))
     assert "403" in str(error)

@@ -434,7 +434,7 @@ def test_every_fault_is_found_at_once_in_order_and_below_the_prefix() -> None:
         invoice_template_id="x",
         lines=(evolve(LINE, name="", price=0.5), LINE, with_line(unit=None, quantity=None, amount=1).lines[0]),
         consumer=Consumer(tax_code="1" * 15, phone=5),  # type: ignore[arg-type]  # a wrong type on purpose
-        payment_method="x",  # type: ignore[arg-type]  # a wrong type on purpose
+        payment_method="x",
         submit_to_tax=SubmitToTax(emails=("x",)),
         extra={"consumer": {1.5}},
     )

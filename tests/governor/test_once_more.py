@@ -29,7 +29,7 @@ class Clock(RealClock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.monotonic = asyncio.get_running_loop().time
+        self.monotonic = asyncio.get_running_loop().time  # type: ignore[method-assign] # one of this loop
 
     def now(self) -> float:
         return 1.7e9 + self.monotonic()

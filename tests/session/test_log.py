@@ -64,7 +64,8 @@ def kept() -> Iterator[Kept]:
 def example(kind: type[Any]) -> Any:
     """One event of a kind, each field with a value that its type allows."""
     values: dict[str, Any] = {"int": 3, "float": 1.5, "str": "word", "Path": Path("/d/x.pdf"), "bool": False}
-    values |= {"Exception": ApiError("no", status=500), "int | None": 500, "Reason | None": "status"}
+    values |= dict.fromkeys(("Exception", "InvoicingError"), ApiError("no", status=500))
+    values |= {"int | None": 500, "Reason | None": "status"}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from invoicing_async import errors
+from invoicing_async._core.batch import stopped_by
 from invoicing_async._values.text import MESSAGE_LIMIT
 from invoicing_async.errors import (
     CODES,
@@ -198,7 +199,7 @@ def test_a_draft_error_lists_the_first_ten_faults_and_keeps_all() -> None:
         ProtocolError,
         lambda text: ApiError(text, status=500),
         lambda text: DraftError((Fault("lines[0].name", text),)),
-        lambda text: BatchStoppedError.after(ValueError(text), 5),
+        lambda text: stopped_by(ValueError(text), 5),
     ],
 )
 def test_an_errors_text_is_one_bounded_line_whatever_went_into_it(
