@@ -23,6 +23,9 @@ from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
+pytest_plugins = ["pytester", "invoicing_async.testing.plugin"]
+"""The second is on its entry point too where the package was installed with it; once is enough."""
+
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("short", settings.get_profile("shared machine"), max_examples=25)

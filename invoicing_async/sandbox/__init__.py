@@ -270,31 +270,36 @@ class Sandbox:
         async with listening(self, self._injected, base_path=base_path, host=host, port=port, ssl=ssl) as url:
             yield url
 
-    async def _answer(self, request: Request, ended: ExitStack) -> Response:
+    async def _answer(self, request: Request, ended: ExitStack) -> Reply:
         call, handle = self._received(request)
         flight = InFlight(call, self.clock.monotonic(), ended)
-        status: int | None = None
+        reply: Reply | None = None
         try:
-            reply = await self._injected.answer(flight, partial(self._genuine, call, handle))
+            answer = await self._injected.answer(flight, partial(self._genuine, call, handle))
             self._injected.connect(sent=True)
-            status = reply.status
+            reply = answer
         finally:
-            self.counts[call.operation, status] += 1
-            entry = LogEntry(
-                at=call.at,
-                operation=call.operation,
-                method=call.request.method,
-                path=call.path,
-                status=status,
-                verified=not call.objection,
-                credentials=tuple(name for name in CREDENTIAL_HEADERS if name in call.headers),
-                timestamp=call.headers.get("x-timestamp"),
-                signature=call.headers.get("x-signature"),
-            )
-            self.log.append(entry)
+            self._record(call, reply)
         if self.settings.latency:
             await self.clock.sleep(self.settings.latency)
-        return reply
+        return answer
+
+    def _record(self, call: Call, reply: Reply | None) -> None:
+        """Count a call and log it; the reply is None if no answer left."""
+        status = None if reply is None else reply.status
+        self.counts[call.operation, status] += 1
+        entry = LogEntry(
+            at=call.at,
+            operation=call.operation,
+            method=call.request.method,
+            path=call.path,
+            status=status,
+            verified=not call.objection,
+            credentials=tuple(name for name in CREDENTIAL_HEADERS if name in call.headers),
+            timestamp=call.headers.get("x-timestamp"),
+            signature=call.headers.get("x-signature"),
+        )
+        self.log.append(entry)
 
     async def _genuine(self, call: Call, handle: Callable[[Call], Reply]) -> Reply:
         """Answer as the next of a script says, or as the services do."""

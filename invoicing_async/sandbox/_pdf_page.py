@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Context, Decimal
 from functools import lru_cache, reduce
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from unicodedata import normalize
 
@@ -18,7 +19,7 @@ from attrs import evolve, field, frozen
 if TYPE_CHECKING:
     from fpdf import FPDF
 
-__all__ = ["Party", "Sheet", "SheetLine", "money", "render", "stamp"]
+__all__ = ["Party", "Sheet", "SheetLine", "check_installed", "money", "render", "stamp"]
 
 _EXACT = Context(prec=1000)
 KEPT_SHEETS = 512
@@ -73,13 +74,18 @@ class Sheet:
         return reduce(_EXACT.add, (line.amount for line in self.lines), Decimal(0))
 
 
+def check_installed() -> None:
+    """Raise `ImportError`, which names the extra, where fpdf2 is not installed."""
+    if find_spec("fpdf") is None:
+        raise ImportError("the sandbox draws its PDFs with fpdf2; install invoicing-async[sandbox]")
+
+
 @lru_cache(maxsize=KEPT_SHEETS)
 def render(sheet: Sheet, *, compress: bool = True) -> bytes:
     """Draw the sheet as one whole PDF. Raises `ImportError` naming the extra if fpdf2 is missing."""
-    try:
-        from fpdf import FPDF
-    except ImportError as exc:
-        raise ImportError("the sandbox draws its PDFs with fpdf2; install invoicing-async[sandbox]") from exc
+    check_installed()
+    from fpdf import FPDF
+
     pdf = FPDF()
     pdf.set_compression(compress)
     pdf.set_creation_date(sheet.issued)

@@ -23,7 +23,7 @@ ROOT = "__init__"
 
 FLOORS = {
     "command line": ("cli",),
-    "settings, ids, reports and repair: input and output for people": ("tools",),
+    "settings, ids, reports, repair and testing: for people and their tests": ("tools",),
     "durable runs": ("runs",),
     "features": ("documents", "invoices", "drafts", "sandbox"),
     "one verb": ("session",),
@@ -39,7 +39,7 @@ ROOMS = {
     "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
     "runs": {"_durable", "runs"},
-    "tools": {"ids", "repair", "reports", "settings"},
+    "tools": {"ids", "repair", "reports", "settings", "testing"},
     "cli": {"cli", "__main__"},
 }
 """The rooms that are more than the package, or the module, of their name."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from itertools import count
 
 from attrs import Factory, define, field
 
 from invoicing_async._core.clock import RealClock
 from invoicing_async._core.http import Exchange, Request, Response
 from invoicing_async.errors import ProtocolError
+from invoicing_async.testing import START
+from invoicing_async.testing import FakeClock as QuietClock
 
-START = 1_758_100_350.0
-"""Epoch seconds at which a `FakeClock` begins."""
+__all__ = ["START", "Answer", "FakeClock", "FakeResponse", "FakeTransport", "LaterClock"]
 
 
 class LaterClock(RealClock):
@@ -25,67 +24,16 @@ class LaterClock(RealClock):
         return super().now() + 3600.0
 
 
-class FakeClock:
-    """A clock that a test turns: `advance` moves it, and with `auto` a sleep moves it at once.
-
-    `chances` are the numbers `random` gives in turn; the last one is repeated.
-    """
-
-    def __init__(self, *, auto: bool = True, chances: tuple[float, ...] = (0.5,)) -> None:
-        self.elapsed = 0.0
-        self.auto = auto
-        self.slept: list[float] = []
-        self._chances = list(chances)
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()
-
-    def now(self) -> float:
-        return START + self.elapsed
-
-    def monotonic(self) -> float:
-        return self.elapsed
-
-    def random(self) -> float:
-        return self._chances.pop(0) if len(self._chances) > 1 else self._chances[0]
-
-    def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        bound = asyncio.timeout(None)
-        if seconds is not None:
-            self._at(self.elapsed + seconds, lambda: _expire(bound))
-        return bound
+class FakeClock(QuietClock):
+    """With `auto` every sleep turns it at once, whatever else is under way: as fast as can be."""
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        if self.auto:
-            self.advance(seconds)
-            await asyncio.sleep(0)
+        if not self.auto:
+            await super().sleep(seconds)
             return
-        woken = asyncio.get_running_loop().create_future()
-        self._at(self.elapsed + seconds, lambda: None if woken.done() else woken.set_result(None))
-        await woken
-
-    @property
-    def sleeping(self) -> int:
-        return len(self._timers)
-
-    def _at(self, when: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (when, next(self._order), action))
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock and fire what falls due, in order."""
-        until = self.elapsed + max(0.0, seconds)
-        while self._timers and self._timers[0][0] <= until:
-            when, _, action = heapq.heappop(self._timers)
-            self.elapsed = max(self.elapsed, when)
-            action()
-        self.elapsed = until
-
-
-def _expire(bound: asyncio.Timeout) -> None:
-    try:
-        bound.reschedule(asyncio.get_running_loop().time() - 1)
-    except RuntimeError:
-        return  # it ended before: a timer that nobody waits for any more
+        self.slept.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
 
 
 @define

@@ -27,6 +27,7 @@ ADAPTERS = {
     "secrets": ("_core/clock.py",),
     "tempfile": (),
     "fpdf": ("sandbox/_pdf_page.py",),
+    "pytest": ("testing/plugin.py",),
     "cyclopts": ("cli",),
     "rich": ("cli",),
     "uvloop": ("cli", "__main__.py"),

@@ -1,0 +1,215 @@
+"""A clock that a test turns, or that turns itself to whatever is due next."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from threading import RLock
+from types import TracebackType
+from typing import Self
+
+from attrs import Factory, define
+
+from .._core.clock import ClockTimeout
+
+__all__ = ["START", "FakeClock"]
+
+START = 1_758_100_350.0
+"""Epoch seconds at which a `FakeClock` begins unless it is told otherwise."""
+QUIET_TURNS = 32
+"""Turns of the loop in which nothing asks the clock for anything, before all that can be done counts as done."""
+QUIET_SECONDS = 0.002
+"""Real seconds that this takes at least: for what is under way in a socket or in another thread."""
+
+
+@define(eq=False)
+class _Timer:
+    """What is due at a time, in its own loop; `over` if nobody waits for it any more."""
+
+    when: float
+    fire: Callable[[], None]
+    is_sleep: bool
+    over: bool = False
+    loop: asyncio.AbstractEventLoop = Factory(asyncio.get_running_loop)
+
+    def wake(self) -> None:
+        if not self.over:
+            self.over = True
+            self.fire()
+
+
+@define(eq=False)
+class _Limit:
+    """An `asyncio.timeout` that a `FakeClock` ends."""
+
+    _add: Callable[[Callable[[], None]], _Timer]
+    _inner: asyncio.Timeout = Factory(lambda: asyncio.timeout(None))
+    _timer: _Timer | None = None
+
+    def expired(self) -> bool:
+        return self._inner.expired()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        self._timer = self._add(lambda: self._inner.reschedule(asyncio.get_running_loop().time() - 1))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.over = True
+        await self._inner.__aexit__(kind, exc, trace)
+
+
+class FakeClock:
+    """A `Clock` in which hours pass in no time.
+
+    Time stands still until a test turns it: `advance` at once, `elapse` step by step. With `auto` it also turns itself
+    to the next sleep that is due, once nothing else is left to do: no sleep or time-out began or ended for some turns
+    of the loop and `quiet` real seconds. Time-outs never move it, so a service that hangs is left to `advance`; and
+    since what sleeps again and again would move it for ever, turn `auto` off beside a task that does.
+
+    `start` is what `now` begins with, in epoch seconds. `chances` are the numbers that `random` returns in turn, from
+    [0, 1); the last one is repeated. One clock may serve several loops in several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        auto: bool = True,
+        chances: tuple[float, ...] = (0.5,),
+        start: float = START,
+        quiet: float = QUIET_SECONDS,
+    ) -> None:
+        self.start = start
+        self.elapsed = 0.0
+        """Seconds that have passed on it."""
+        self.auto = auto
+        self.quiet = quiet
+        self.slept: list[float] = []
+        """How long each sleep was to be, in seconds, in the order in which they began."""
+        self._chances = list(chances)
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._order = count()
+        self._uses = 0
+        self._lock = RLock()
+        self._sleepers: Counter[asyncio.AbstractEventLoop] = Counter()
+        self._drivers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self.elapsed:g} s passed, {self.sleeping} waiting)"
+
+    def now(self) -> float:
+        """Return epoch seconds."""
+        self._uses += 1
+        return self.start + self.elapsed
+
+    def monotonic(self) -> float:
+        """Return the seconds that have passed."""
+        self._uses += 1
+        return self.elapsed
+
+    def random(self) -> float:
+        """Return the next of `chances`."""
+        return self._chances.pop(0) if len(self._chances) > 1 else self._chances[0]
+
+    def timeout(self, seconds: float | None) -> ClockTimeout:
+        """Limit a block as `asyncio.timeout` does, by this clock."""
+        if seconds is None:
+            return asyncio.timeout(None)
+        return _Limit(lambda fire: self._add(seconds, fire, is_sleep=False))
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend this task until the clock was turned so far."""
+        self.slept.append(seconds)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        timer = self._add(seconds, lambda: None if woken.done() else woken.set_result(None), is_sleep=True)
+        self._sleepers[loop] += 1
+        if self.auto and loop not in self._drivers:
+            self._drivers[loop] = loop.create_task(self._drive(loop))
+        try:
+            await woken
+        finally:
+            timer.over = True
+            self._sleepers[loop] -= 1
+            if not self._sleepers[loop] and loop in self._drivers:
+                self._drivers.pop(loop).cancel()
+
+    @property
+    def sleeping(self) -> int:
+        """How many sleeps and time-outs wait for the clock now: a test waits until it is what it expects."""
+        return len(self._waiting())
+
+    def advance(self, seconds: float) -> None:
+        """Turn the clock, and fire what falls due in its order. What that wakes runs when the caller next awaits."""
+        self._turn_to(self.elapsed + seconds)
+
+    async def elapse(self, seconds: float) -> None:
+        """Let so many seconds pass in steps: what falls due runs, sleeps again, and falls due again."""
+        until = self.elapsed + seconds
+        await self._settled()
+        while (due := min((timer.when for timer in self._waiting()), default=until)) < until:
+            self._turn_to(due)
+            await self._settled()
+        self._turn_to(until)
+        await self._settled()
+
+    def _turn_to(self, until: float) -> None:
+        """Turn the clock on, never back."""
+        with self._lock:
+            while self._timers and self._timers[0][0] <= until:
+                when, _, timer = heapq.heappop(self._timers)
+                self.elapsed = max(self.elapsed, when)
+                _wake(timer)
+            self.elapsed = max(self.elapsed, until)
+            self._uses += 1
+
+    def _add(self, seconds: float, fire: Callable[[], None], *, is_sleep: bool) -> _Timer:
+        with self._lock:
+            self._uses += 1
+            timer = _Timer(self.elapsed + seconds, fire, is_sleep)
+            heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+            return timer
+
+    def _waiting(self) -> list[_Timer]:
+        with self._lock:
+            return [timer for _, _, timer in self._timers if not timer.over]
+
+    async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Turn the clock to the next sleep whenever all is quiet; whoever ends the last sleep of the loop ends this."""
+        while self.auto:
+            await self._settled()
+            due = min((timer.when for timer in self._waiting() if timer.is_sleep), default=self.elapsed)
+            if self.auto:
+                self._turn_to(due)
+        self._drivers.pop(loop, None)
+
+    async def _settled(self) -> None:
+        """Return when nothing has asked the clock for anything for a while."""
+        seen = None
+        while seen != self._uses:
+            seen = self._uses
+            for _ in range(QUIET_TURNS):
+                await asyncio.sleep(0)
+            if self.quiet:
+                await asyncio.sleep(self.quiet)
+
+
+def _wake(timer: _Timer) -> None:
+    """Wake whoever waits for a timer, in its own loop."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if timer.loop is running:
+        timer.wake()
+    elif not timer.loop.is_closed():
+        timer.loop.call_soon_threadsafe(timer.wake)
