@@ -13,7 +13,7 @@ from places import ROOT, TESTS
 from invoicing_async.testing import RecordingSandbox, plugin
 
 PLUGIN = "invoicing_async.testing.plugin"
-EXAMPLES = TESTS / "examples"
+EXAMPLES = TESTS / "example_service"
 LOADED = RecordingSandbox
 """Loaded here, since a run within this process forgets what it loads, and then there would be two of each class."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from places import TESTS
 
-FILES = sorted((TESTS / "examples").glob("*.py"))
+FILES = sorted((TESTS / "example_service").glob("*.py"))
 
 
 def imported(file: Path) -> list[tuple[str, str]]:

@@ -30,7 +30,8 @@ def desk(invoicing_sandbox: RecordingSandbox, tmp_path: Path) -> Desk:
     @asynccontextmanager
     async def started() -> AsyncIterator[TestClient[Any, Any]]:
         documents = invoicing_sandbox.documents_session(retry=RetryPolicy(attempts=10, first=1.0))
-        app = make_app(documents, invoicing_sandbox.invoices_session(), tmp_path / "e-invoices.db")
+        invoices = invoicing_sandbox.invoices_session()
+        app = make_app(documents, invoices, tmp_path / "e-invoices.db", clock=invoicing_sandbox.clock)
         async with TestClient(TestServer(app)) as client:
             yield client
 

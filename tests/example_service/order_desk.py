@@ -26,6 +26,7 @@ from invoicing_async import (
     Session,
     TransportError,
 )
+from invoicing_async.clock import Clock
 from invoicing_async.errors import ServiceDownError, ServiceUnavailableError
 from invoicing_async.runs import InvoiceRun, Item
 
@@ -36,11 +37,11 @@ RUN = web.AppKey("run", InvoiceRun)
 SUBMITTED = web.AppKey("submitted", asyncio.Queue[Item])
 
 
-def make_app(documents: Session, invoices: Session, run_file: Path) -> web.Application:
-    """Return the service; it opens both sessions and the run file, and closes them."""
+def make_app(documents: Session, invoices: Session, run_file: Path, *, clock: Clock | None = None) -> web.Application:
+    """Return the service; it opens both sessions and the run file, and closes them. Tests bring a clock."""
 
     async def opened(app: web.Application) -> AsyncIterator[None]:
-        async with documents, invoices, InvoiceRun.open(run_file, clock=invoices.clock) as run:
+        async with documents, invoices, InvoiceRun.open(run_file, clock=clock) as run:
             app[DOCUMENTS] = OrderDocuments(documents)
             app[INVOICES] = AsyncInvoices(invoices)
             app[RUN] = run
