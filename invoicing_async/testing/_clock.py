@@ -85,11 +85,11 @@ class FakeClock:
         start: float = START,
         quiet: float = QUIET_SECONDS,
     ) -> None:
-        self.start = start
-        self.elapsed = 0.0
+        self.start: float = start
+        self.elapsed: float = 0.0
         """Seconds that have passed on it."""
-        self.auto = auto
-        self.quiet = quiet
+        self.auto: bool = auto
+        self.quiet: float = quiet
         self.slept: list[float] = []
         """How long each sleep was to be, in seconds, in the order in which they began."""
         self._chances = list(chances)

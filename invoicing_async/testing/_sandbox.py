@@ -20,7 +20,7 @@ from ..sandbox import Created, Fault, Faults, Operation, Sandbox, SandboxSetting
 from ..sandbox._answers import Reply
 from ..sandbox._pdf_page import check_installed
 from ..sandbox._shared import Call
-from ..session import Session
+from ..session import Session, SharedLimits
 from ..settings import DOCUMENTS, INVOICES
 from ._checks import duplicates, listed, unsettled, unsigned
 from ._requests import RecordedRequest
@@ -38,7 +38,7 @@ class SessionOptions(TypedDict, total=False):
 
     retry: RetryPolicy
     timeouts: Timeouts
-    limits: Limits
+    limits: Limits | SharedLimits
     outage: OutagePolicy
     on_event: Observer
 

@@ -283,6 +283,15 @@ class TestSettled:
         assert found == {"SUCCESS", "FAILED"}
         sandbox.assert_all_settled()
 
+    async def test_what_ended_once_has_ended(self) -> None:
+        """Whatever a service says of it later."""
+        sandbox = made()
+        async with e_invoices(sandbox) as invoices:
+            request = await invoices.wait((await invoices.submit(draft())).request_id)
+            sandbox.inject("neverdone")
+            assert (await invoices.status(request.request_id)).status == "NEW"
+        sandbox.assert_all_settled()
+
     async def test_what_nobody_waited_for_is_named(self) -> None:
         sandbox = made(faults=Faults(polls_until_done=(2, 2)))
         async with e_invoices(sandbox) as invoices:
