@@ -37,6 +37,7 @@ ANY = {
     "SandboxCredentials.partner": "keyword arguments, of which a test may replace one",
     "SandboxCredentials.client": "as above",
     "Created.content": "the JSON that a test sent to the sandbox",
+    "RecordedRequest.json": "as above",
     "Fault.memory": "a fault's own, which it gets back",
     "SampledFault.memory": "as above",
     "Settings.documents": "the options of Session",
