@@ -18,14 +18,17 @@ from invoicing_async import events
 from invoicing_async.errors import ApiError, InvoicingError, ServiceUnavailableError, SessionError
 from invoicing_async.events import (
     AttemptFailed,
+    CallCancelled,
     CallEvent,
     CallFailed,
+    CallStarted,
     DocumentSaved,
     Event,
     RequestStarted,
     RequestSucceeded,
     RetryScheduled,
     UnknownStatus,
+    combined,
 )
 from invoicing_async.policies import Limits, RetryPolicy
 from invoicing_async.session._internals import Internals
@@ -64,7 +67,7 @@ def kept() -> Iterator[Kept]:
 def example(kind: type[Any]) -> Any:
     """One event of a kind, each field with a value that its type allows."""
     values: dict[str, Any] = {"int": 3, "float": 1.5, "str": "word", "Path": Path("/d/x.pdf"), "bool": False}
-    values |= dict.fromkeys(("Exception", "InvoicingError"), ApiError("no", status=500))
+    values |= dict.fromkeys(("Exception", "Exception | None", "InvoicingError"), ApiError("no", status=500))
     values |= {"int | None": 500, "Reason | None": "status"}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
 
@@ -129,6 +132,7 @@ class TestCalls:
         [number] = {record.__dict__["call_id"] for record in kept.records}
         call = f"test, call {number}: "
         assert kept.lines == [
+            (logging.DEBUG, f"{call}begins, POST /x"),
             (logging.DEBUG, f"{call}attempt 1 begins, /x"),
             (
                 logging.DEBUG,
@@ -159,9 +163,9 @@ class TestCalls:
         async with scripted(FINE, on_event=heard.append) as session:
             with pytest.raises(type(raised)):
                 await session.call(CALL, fail)
-        assert [type(event) for event in heard] == [RequestStarted, CallFailed]
+        assert [type(event) for event in heard] == [CallStarted, RequestStarted, CallFailed]
 
-    async def test_a_cancelled_call_is_no_failure(self) -> None:
+    async def test_a_cancelled_call_is_no_failure(self, kept: Kept) -> None:
         heard: list[Event] = []
 
         async def hang(_: object) -> FakeResponse:
@@ -175,7 +179,8 @@ class TestCalls:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert [type(event) for event in heard] == [RequestStarted]
+        assert [type(event) for event in heard] == [CallStarted, RequestStarted, CallCancelled]
+        assert kept.lines[-1][0] == logging.DEBUG
 
     async def test_a_call_that_the_sessions_end_cuts_off_is_told_as_failed(self) -> None:
         heard: list[Event] = []
@@ -198,7 +203,7 @@ class TestCalls:
             await asyncio.gather(*(session.call(CALL, body) for _ in range(20)))
         numbers = [event.call_id for event in heard]
         assert len({*numbers}) == 20
-        assert all(numbers.count(number) == 2 for number in numbers)
+        assert all(numbers.count(number) == 3 for number in numbers)
         assert all(event.status == 200 for event in heard if isinstance(event, RequestSucceeded))
 
     async def test_waiting_for_a_place_is_counted(self) -> None:
@@ -269,5 +274,20 @@ async def test_a_failed_call_ends_with_one_event_and_the_error_that_is_raised() 
     async with scripted(FakeResponse(status=404), retry=ONCE, on_event=heard.append) as session:
         with pytest.raises(InvoicingError) as caught:
             await session.call(CALL, body)
-    assert [type(event) for event in heard] == [RequestStarted, AttemptFailed, CallFailed]
+    assert [type(event) for event in heard] == [CallStarted, RequestStarted, AttemptFailed, CallFailed]
     assert heard[-1] == CallFailed(operation="test", path="/x", attempts=1, elapsed=0.0, error=caught.value)
+
+
+class TestCombined:
+    def test_each_observer_is_told_in_order_also_where_one_raises(self) -> None:
+        told: list[str] = []
+
+        def refuse(event: Event) -> None:
+            told.append("refused")
+            raise ZeroDivisionError
+
+        event = RequestStarted(operation="o", path="/", attempt=1)
+        with pytest.raises(ZeroDivisionError):
+            combined(lambda _: told.append("first"), refuse, lambda _: told.append("last"))(event)
+        assert told == ["first", "refused", "last"]
+        combined()(event)
