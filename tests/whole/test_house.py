@@ -29,6 +29,7 @@ ADAPTERS = {
     "fpdf": ("sandbox/_pdf_page.py",),
     "cyclopts": ("cli",),
     "rich": ("cli",),
+    "opentelemetry": ("telemetry",),
     "uvloop": ("cli", "__main__.py"),
 }
 """Where a package, or a module of the standard library that is not pure, may be used."""
