@@ -26,6 +26,7 @@ from invoicing_async.errors import InvoicingError, ProtocolError, TransportError
 from invoicing_async.events import CallStarted, Event, RequestStarted, RetryScheduled, combined
 from invoicing_async.policies import Limits
 from invoicing_async.sandbox import Answer, Faults, Operation, Reset, Unavailable
+from invoicing_async.session._session import internals_of
 from invoicing_async.telemetry import OpenTelemetry, _spans
 
 LATE = FakeResponse(status=503, headers={"Retry-After": "3"}, pieces=DOWN.pieces)
@@ -195,7 +196,7 @@ class TestWhatIsDoneNow:
 
         async with scripted(DOWN, FINE, clock=FakeClock(), on_event=told.observer) as session:
             with told.tracer.start_as_current_span("user") as user:
-                await session.call(CALL, body, sleep=back_off)
+                await internals_of(session).call(CALL, body, sleep=back_off)
         assert seen == [user]
 
     async def test_a_cancelled_call_leaves_nothing(self) -> None:
