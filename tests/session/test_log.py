@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import fields, frozen
+from attrs import evolve, fields, frozen
 from fakes import FakeClock, FakeResponse
-from session_calls import CALL, DOWN, FINE, ONCE, SUBMISSION, body, scripted, sent, steps
+from session_calls import BASE, CALL, DOWN, FINE, ONCE, SUBMISSION, body, scripted, sent, steps
 
-from invoicing_async import events
+from invoicing_async import HmacAuth, events
 from invoicing_async.errors import ApiError, InvoicingError, ServiceUnavailableError, SessionError
 from invoicing_async.events import (
     AttemptFailed,
@@ -144,6 +144,24 @@ class TestCalls:
             (logging.DEBUG, f"{call}attempt 2 begins, /x"),
             (logging.DEBUG, f"{call}succeeded with 200 in 0.250 s, attempts: 2"),
         ]
+
+    async def test_a_call_tells_first_where_it_goes_without_a_query(self) -> None:
+        heard: list[Any] = []
+        auth = HmacAuth(partner_client_id="p", secret_key="k", store_client_id="shop-9", store_token="t")
+        elsewhere = evolve(CALL, base_url="https://files.test", query="signature=x", authorised=False, subject="s")
+        async with scripted(FINE, auth=auth, on_event=heard.append) as session:
+            await session.call(CALL, body)
+            await session.call(elsewhere, body)
+        first, second = [event for event in heard if isinstance(event, CallStarted)]
+        assert (first.base_url, first.path, first.method, first.store, first.subject) == (
+            BASE,
+            "/x",
+            "POST",
+            "shop-9",
+            "",
+        )
+        assert (second.base_url, second.path, second.subject) == ("https://files.test", "/x", "s")
+        assert "signature" not in f"{second!r}"
 
     async def test_a_final_failure_is_a_warning_with_its_history(self, kept: Kept) -> None:
         heard: list[Event] = []
