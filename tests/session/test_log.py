@@ -69,8 +69,6 @@ def example(kind: type[Any]) -> Any:
     values: dict[str, Any] = {"int": 3, "float": 1.5, "str": "word", "Path": Path("/d/x.pdf"), "bool": False}
     values |= dict.fromkeys(("Exception", "Exception | None", "InvoicingError"), ApiError("no", status=500))
     values |= {"int | None": 500, "Reason | None": "status"}
-    values |= dict.fromkeys(("Exception", "Exception | None", "InvoicingError"), ApiError("no", status=500))
-    values |= {"int | None": 500, "Reason | None": "status"}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
 
 
