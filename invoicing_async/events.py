@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,8 +13,10 @@ from .errors import InvoicingError
 
 __all__ = [
     "AttemptFailed",
+    "CallCancelled",
     "CallEvent",
     "CallFailed",
+    "CallStarted",
     "ClockCorrected",
     "DocumentSaved",
     "Event",
@@ -29,6 +32,9 @@ __all__ = [
     "RetryScheduled",
     "SubmissionInDoubt",
     "UnknownStatus",
+    "WaitEnded",
+    "WaitStarted",
+    "combined",
 ]
 
 Reason: TypeAlias = Literal[
@@ -70,6 +76,25 @@ class CallEvent:
     operation: str = field(default="", eq=False)
     call_id: int = field(default=0, eq=False)
     queued: float = field(default=0.0, eq=False)
+
+
+@frozen(kw_only=True)
+class CallStarted(CallEvent):
+    """A call begins, told where it was made; it ends with `RequestSucceeded`, `CallFailed` or `CallCancelled`.
+
+    It goes to `path` below `base_url`; both are without a query, which may hold a signature. `subject` is what it is
+    about: an order id, a draft's key, the id of a request or an invoice; empty where it is about none. `store` is whose
+    call it is, empty if no store's. `is_step` is true for a poll of a wait.
+    """
+
+    operation: str
+    path: str
+    method: str
+    base_url: str
+    store: str = ""
+    subject: str = ""
+    is_step: bool = False
+    status: int | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)
@@ -136,6 +161,17 @@ class CallFailed(CallEvent):
 
 
 @frozen(kw_only=True)
+class CallCancelled(CallEvent):
+    """A call was cancelled after `attempts` failed attempts and `elapsed` seconds: whoever made it left."""
+
+    operation: str
+    path: str
+    attempts: int
+    elapsed: float
+    status: int | None = field(default=None, eq=False)
+
+
+@frozen(kw_only=True)
 class SubmissionInDoubt(CallEvent):
     """A submission left this machine and no usable answer came: the invoice may or may not exist.
 
@@ -175,6 +211,36 @@ class OperationPolled(CallEvent):
 
 
 @frozen(kw_only=True)
+class WaitStarted:
+    """Somebody waits from now on for the end of a request, told where that is awaited.
+
+    `wait_id` is a number that no other wait in this process has. `operation` and `store` are those of its polls.
+    """
+
+    operation: str
+    store: str
+    wait_id: int
+    request_id: str
+
+
+@frozen(kw_only=True)
+class WaitEnded:
+    """A wait ended after `elapsed` seconds.
+
+    `status` is what the request was last known to be: SUCCESS or FAILED if it came to its end. It is empty where
+    nothing is known, as when the wait was cancelled; `error` is what else ended it.
+    """
+
+    operation: str
+    store: str
+    wait_id: int
+    request_id: str
+    status: str
+    elapsed: float
+    error: Exception | None = None
+
+
+@frozen(kw_only=True)
 class UnknownStatus(CallEvent):
     """The service sent a status its documents do not name; it is treated as not terminal. Emitted once for each."""
 
@@ -186,12 +252,13 @@ class UnknownStatus(CallEvent):
 class Paused:
     """The service is down: calls of this operation wait. The next probe goes out in `next_probe` seconds.
 
-    It comes once more after each probe that failed.
+    It comes once more after each probe that failed; `paused` are the seconds of the pause so far, 0 at its beginning.
     """
 
     operation: str
     store: str
     next_probe: float
+    paused: float = field(default=0.0, eq=False)
 
 
 @frozen(kw_only=True)
@@ -221,15 +288,19 @@ class LimitChanged:
 
 
 Event: TypeAlias = (
-    RequestStarted
+    CallStarted
+    | RequestStarted
     | RequestSucceeded
     | AttemptFailed
     | RetryScheduled
     | CallFailed
+    | CallCancelled
     | SubmissionInDoubt
     | ClockCorrected
     | DocumentSaved
     | OperationPolled
+    | WaitStarted
+    | WaitEnded
     | UnknownStatus
     | Paused
     | Probing
@@ -239,3 +310,14 @@ Event: TypeAlias = (
 
 Observer: TypeAlias = Callable[[Event], None]
 """Called in the event loop, in order; must not block. What it raises is logged, once of each kind, and ignored."""
+
+
+def combined(*observers: Observer) -> Observer:
+    """Return an observer that tells all of these, in order. What one raises is raised once the others were told."""
+
+    def tell(event: Event) -> None:
+        with ExitStack() as stack:
+            for observer in reversed(observers):
+                stack.callback(observer, event)
+
+    return tell

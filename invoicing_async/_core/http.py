@@ -41,7 +41,8 @@ class Request:
     question mark. `headers` hold no credential: those are added for each attempt; the repr shows no header's
     value and no body all the same. `operation` is a short fixed name for logs and spans. `base_url` is empty
     until the session fills in its own; a request that brings one goes to another host and never carries
-    credentials. `answers` are statuses beside the 2xx that its reader takes as an answer, not as an error.
+    credentials. `answers` are statuses beside the 2xx that its reader takes as an answer, not as an error. `subject`
+    is what it is about, for events: an order id, a draft's key; it is not sent.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Request:
     operation: str = ""
     authorised: bool = True
     answers: frozenset[int] = frozenset()
+    subject: str = ""
 
     @property
     def target(self) -> str:

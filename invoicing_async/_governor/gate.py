@@ -180,7 +180,8 @@ class Gate:
             return
         operation, store, outage = self.key.operation, self.key.store, self.lane.outage
         if outage.since is not None and (since is None or is_probe):
-            self._tell(Paused(operation=operation, store=store, next_probe=self.hold_left()))
+            paused = 0.0 if since is None else now - since
+            self._tell(Paused(operation=operation, store=store, next_probe=self.hold_left(), paused=paused))
         elif since is not None and outage.since is None:
             self._tell(Resumed(operation=operation, store=store, paused=now - since))
         if limit != min(self.lane.limit, self._most):

@@ -240,6 +240,7 @@ def invoice_request(order_id: str) -> Request:
         headers=_HEADERS,
         repeat=Repeat.ALWAYS,
         operation="generate_invoice",
+        subject=order_id,
     )
 
 

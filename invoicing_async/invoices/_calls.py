@@ -103,6 +103,7 @@ class Calls:
             body=body,
             repeat=Repeat.IF_NOT_SENT,
             operation=CREATION,
+            subject=key,
         )
         read = partial(self._read_creation, partial_answer)
         try:
@@ -135,6 +136,7 @@ class Calls:
             path=self._endpoints.status.format(request_id),
             headers=_JSON,
             operation=STATUS,
+            subject=request_id,
         )
         retry = retry if seconds is None else _one_poll(seconds)
         read = partial(self._read, request_id=request_id)
@@ -153,6 +155,7 @@ class Calls:
             query=f"format={kind}",
             headers=_JSON,
             operation="export_invoice",
+            subject=invoice_id,
         )
 
     async def _read(self, response: Response, *, request_id: str | None = None) -> InvoiceRequest:

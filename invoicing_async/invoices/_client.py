@@ -20,7 +20,7 @@ from ..session._session import internals_of
 from ._calls import Endpoints
 from ._kept import MAX_BYTES
 from ._submissions import Submissions, SubmitOutcome, judge_outcome
-from ._waiting import AnyUuid, Collector, Single, checked_uuid
+from ._waiting import AnyUuid, Collector, Single, Told, checked_uuid
 from ._waits import schedule_of
 from ._work import InvoiceWork
 
@@ -96,12 +96,13 @@ class AsyncInvoices:
         """
         self._work.session.check_usable()
         number = checked_uuid(request_id, "request_id")
-        single = Single(schedule_of(poller))
-        self._work.scheduler.watch(number, single)
-        try:
-            return await single.future
-        finally:
-            await self._work.scheduler.unwatch(number, single)
+        with Told.waiting(self._work.session, number) as told:
+            single = Single(schedule_of(poller), told)
+            try:
+                self._work.scheduler.watch(number, single)
+                return await single.future
+            finally:
+                await self._work.scheduler.unwatch(number, single)
 
     async def wait_many(
         self,
@@ -117,7 +118,8 @@ class AsyncInvoices:
         is neither text nor a UUID when it is come to, after the waits that were begun.
         """
         self._work.session.check_usable()
-        collector = Collector(schedule_of(poller, many=True), self._work.scheduler)
+        told = Told.if_heard(self._work.session)
+        collector = Collector(schedule_of(poller, many=True), self._work.scheduler, told)
         reader = started(collector.read(request_ids))
         try:
             async with aclosing(collector.results(reader)) as results:

@@ -132,6 +132,7 @@ class Exporting:
             authorised=False,
             answers=MOVED | RENEWED,
             operation="download_export",
+            subject=self.invoice_id,
         )
         try:
             return await self.session.call(request, partial(self._received, link), sleep=self.sleep)

@@ -22,7 +22,14 @@ from ._intent import Intent
 from ._log import LAST_CALL, logger
 from ._place import Place
 from ._retries import Retries
-from ._telling import tell_attempt_failed, tell_failed, tell_retry, tell_succeeded
+from ._telling import (
+    tell_attempt_failed,
+    tell_call_started,
+    tell_cancelled,
+    tell_failed,
+    tell_retry,
+    tell_succeeded,
+)
 
 if TYPE_CHECKING:
     from ._internals import Internals
@@ -86,7 +93,7 @@ class Call(Generic[T]):
         self.queued = 0.0
         """Seconds it has waited for a place so far."""
         self.status: int | None = None
-        """The HTTP status of the last answer whose head came."""
+        """The HTTP status of the attempt's answer, None before its head came."""
         self.id = 0
         """Its number in events, 0 before there is one."""
         self.stale = 0
@@ -109,6 +116,8 @@ class Call(Generic[T]):
         # What is drained may still need a token.
         session.check_usable(draining=not request.authorised)
         LAST_CALL.set(None)
+        if self.is_heard:
+            tell_call_started(self)
         exchange = Exchange(timeouts=session.timeouts)
         attempt = SingleAttempt(self, exchange, Place(self), Intent(self, exchange) if self.guarded else None)
         try:
@@ -122,16 +131,13 @@ class Call(Generic[T]):
                     attempt, wait = await self._next(attempt, failed)
                     if wait is not None:
                         await self._wait(wait)
-        except Exception as error:
+        except BaseException as error:
             self._ended(attempt, error)
             raise
-        if self.keep:
-            self._kept = attempt
-        if request.authorised:
-            if session.credentials.failures:
-                session.credentials.accepted()
-            if session.clock_offset.futile is not None:
-                session.clock_offset.accepted()
+        self._kept = attempt if self.keep else None
+        if request.authorised and (session.credentials.failures or session.clock_offset.futile is not None):
+            session.credentials.accepted()
+            session.clock_offset.accepted()
         if self.is_heard:
             tell_succeeded(self)
         return value
@@ -170,7 +176,7 @@ class Call(Generic[T]):
         self.stale += isinstance(error, StaleIntentError) or last.exchange.stale
         self._record(last, error)
         retries = self._retries = self._retries or Retries(self)
-        fresh, delay = last.exchange.fresh, None
+        self.status, fresh, delay = None, last.exchange.fresh, None
         begun = None if last.intent is None else last.intent.begun
         check = retries.checks(last, error)
         if check is None:
@@ -199,7 +205,7 @@ class Call(Generic[T]):
             self._record(None, error)
             raise
 
-    def _ended(self, attempt: SingleAttempt[T], error: Exception) -> None:
+    def _ended(self, attempt: SingleAttempt[T], error: BaseException) -> None:
         """Let the error that ends the call carry its history, and tell of it."""
         if isinstance(error, SessionError):
             # The session's end cut the call off: its request may have arrived.
@@ -209,7 +215,10 @@ class Call(Generic[T]):
                 self._record(attempt, error)
         if isinstance(error, InvoicingError):
             error.attempts = self._history
-        if self.session.hears(logging.WARNING):
+        if not isinstance(error, Exception):
+            if self.is_heard:
+                tell_cancelled(self, len(self._history))
+        elif self.session.hears(logging.WARNING):
             tell_failed(self, error, len(self._history))
 
     def _record(self, attempt: SingleAttempt[T] | None, error: InvoicingError) -> None:

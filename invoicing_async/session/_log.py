@@ -46,6 +46,7 @@ _CALL = "%(operation)s, call %(call_id)d: "
 _LANE = "%(operation)s of store %(store)s: "
 
 ROWS: Mapping[str, Row] = {
+    "CallStarted": Row(logging.DEBUG, _CALL + "begins, %(method)s %(path)s"),
     "RequestStarted": Row(logging.DEBUG, _CALL + "attempt %(attempt)d begins, %(path)s"),
     "RequestSucceeded": Row(
         logging.DEBUG, _CALL + "succeeded with %(status)s in %(elapsed).3f s, attempts: %(attempts)d"
@@ -57,12 +58,17 @@ ROWS: Mapping[str, Row] = {
     "CallFailed": Row(
         logging.WARNING, _CALL + "failed after %(elapsed).1f s, attempts that failed: %(attempts)d: %(error)s"
     ),
+    "CallCancelled": Row(logging.DEBUG, _CALL + "cancelled after %(elapsed).1f s, attempts that failed: %(attempts)d"),
     "SubmissionInDoubt": Row(logging.WARNING, _CALL + "invoice %(key)r may or may not have been created"),
     "ClockCorrected": Row(
         logging.INFO, _CALL + "signatures bear this machine's time %(offset)+.1f s, %(before)+.1f s before"
     ),
     "DocumentSaved": Row(logging.DEBUG, _CALL + "document of %(order_id)s saved, %(size)d bytes: %(path)s"),
     "OperationPolled": Row(logging.DEBUG, _CALL + "request %(request_id)s is %(status)s, polls: %(polls)d"),
+    "WaitStarted": Row(logging.DEBUG, "request %(request_id)s is awaited, wait %(wait_id)d"),
+    "WaitEnded": Row(
+        logging.DEBUG, "request %(request_id)s is %(status)r after %(elapsed).1f s, wait %(wait_id)d; error: %(error)s"
+    ),
     "UnknownStatus": Row(logging.WARNING, "unknown request status %(status)r is treated as not terminal"),
     "Paused": Row(logging.INFO, _LANE + "the service is down; calls wait, next probe in %(next_probe).1f s"),
     "Probing": Row(logging.INFO, _LANE + "one call is made to find out whether the service is still down"),

@@ -6,7 +6,16 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvoicingError
-from ..events import AttemptFailed, CallFailed, ClockCorrected, RequestStarted, RequestSucceeded, RetryScheduled
+from ..events import (
+    AttemptFailed,
+    CallCancelled,
+    CallFailed,
+    CallStarted,
+    ClockCorrected,
+    RequestStarted,
+    RequestSucceeded,
+    RetryScheduled,
+)
 from ._log import LAST_CALL
 from ._reason import Check, reason_of
 
@@ -15,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "tell_attempt_failed",
+    "tell_call_started",
+    "tell_cancelled",
     "tell_correction",
     "tell_failed",
     "tell_retry",
@@ -24,6 +35,20 @@ __all__ = [
 
 _IDS = count(1)
 """The numbers of the calls of which there is an event."""
+
+
+def tell_call_started(call: Call[Any]) -> None:
+    session, request = call.session, call.request
+    event = CallStarted(
+        **_known(call, None),
+        path=request.path,
+        method=request.method,
+        base_url=request.base_url or session.base_url,
+        store=session.store,
+        subject=request.subject,
+        is_step=_is_step(call),
+    )
+    session.tell(event)
 
 
 def tell_started(call: Call[Any]) -> None:
@@ -50,10 +75,14 @@ def tell_retry(call: Call[Any], error: InvoicingError, delay: float, *, check: C
 def tell_failed(call: Call[Any], error: Exception, attempts: int) -> None:
     session, path = call.session, call.request.path
     elapsed = session.clock.monotonic() - call.started
-    # Who brings another policy than the session's, for one poll, asks again by itself.
-    is_step = call.policy is not session.retry
-    about = _failed(call, error)
+    about, is_step = _failed(call, error), _is_step(call)
     session.tell(CallFailed(**about, path=path, attempts=attempts, elapsed=elapsed, error=error, is_step=is_step))
+
+
+def tell_cancelled(call: Call[Any], attempts: int) -> None:
+    elapsed = call.session.clock.monotonic() - call.started
+    about, path = _known(call, None), call.request.path
+    call.session.tell(CallCancelled(**about, path=path, attempts=attempts, elapsed=elapsed))
 
 
 def tell_correction(call: Call[Any], before: float, status: int) -> None:
@@ -62,9 +91,14 @@ def tell_correction(call: Call[Any], before: float, status: int) -> None:
     call.session.tell(ClockCorrected(**_known(call, status), offset=offset, before=before))
 
 
+def _is_step(call: Call[Any]) -> bool:
+    """Tell whether it is a poll of a wait: who brings another policy than the session's asks again by itself."""
+    return call.policy is not call.session.retry
+
+
 def _failed(call: Call[Any], error: Exception) -> dict[str, Any]:
     status = getattr(error, "status", None)
-    return _known(call, status if isinstance(status, int) else None)
+    return _known(call, status if isinstance(status, int) else call.status)
 
 
 def _known(call: Call[Any], status: int | None) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def test_an_outage_in_a_batch_fails_no_item(connects: bool) -> None:  # noqa: FB
     assert service.in_outage <= 64 + 60 / 3.4 + 3
     told = of(events, Paused, Probing, Resumed)
     assert told == ["Paused", "Probing"] * (len(told) // 2) + ["Resumed"]
+    lasted = [event.paused for event in events if isinstance(event, (Paused, Resumed))]
+    assert lasted == sorted(lasted)
+    assert (lasted[0], lasted[1] > 0) == (0.0, True)
 
 
 @pytest.mark.slow

@@ -9,9 +9,20 @@ from typing import Any
 import pytest
 from invoice_clients import STEADY, draft, sandboxed
 
-from invoicing_async.errors import InvoicingError, SubmissionInDoubtError
-from invoicing_async.events import CallFailed, OperationPolled, RequestSucceeded, SubmissionInDoubt
-from invoicing_async.sandbox import Answer, DropBeforeAnswer, Hang, Operation, Reset, Unavailable
+from invoicing_async.errors import InvoicingError, PollTimeoutError, SubmissionInDoubtError
+from invoicing_async.events import (
+    CallFailed,
+    CallStarted,
+    OperationPolled,
+    RequestSucceeded,
+    SubmissionInDoubt,
+    WaitEnded,
+    WaitStarted,
+)
+from invoicing_async.invoices._waiting import Told
+from invoicing_async.polling import Poller
+from invoicing_async.sandbox import Answer, DropBeforeAnswer, Faults, Hang, Operation, Reset, Unavailable
+from invoicing_async.session._log import logger
 
 
 def of(kind: type[Any], heard: list[Any]) -> list[Any]:
@@ -111,3 +122,53 @@ async def test_a_failed_poll_is_a_step_and_a_status_that_was_asked_for_is_none()
         with pytest.raises(InvoicingError):
             await invoices.status(request.request_id)
     assert [event.is_step for event in of(CallFailed, heard)] == [True, False]
+
+
+@pytest.mark.asyncio
+class TestBeginnings:
+    async def test_a_call_says_what_it_is_about(self) -> None:
+        heard: list[Any] = []
+        async with sandboxed(on_event=heard.append) as (invoices, _):
+            request = await invoices.create(draft(3), poller=STEADY)
+        begun = [(event.operation, event.subject, event.is_step) for event in of(CallStarted, heard)]
+        polls = [("invoice_status", request.request_id, True)] * 2
+        assert begun == [("create_invoice", "INV-3", False), *polls]
+        assert {(event.method, event.base_url, event.store) for event in of(CallStarted, heard)} == {
+            ("POST", "http://sandbox.test", "")
+        }
+
+    async def test_a_wait_begins_before_its_first_poll_and_ends_once_with_what_it_came_to(self) -> None:
+        heard: list[Any] = []
+        async with sandboxed(on_event=heard.append) as (invoices, _):
+            ids = [(await invoices.submit(draft(number))).request_id for number in range(1, 4)]
+            del heard[:]
+            await invoices.wait(ids[0], poller=STEADY)
+            async for _ in invoices.wait_many(ids[1:], poller=STEADY):
+                pass
+        begun, ended = of(WaitStarted, heard), of(WaitEnded, heard)
+        assert heard[0] is begun[0]
+        assert [(event.request_id, event.operation) for event in begun] == [(one, "invoice_status") for one in ids]
+        assert sorted(event.wait_id for event in ended) == sorted(event.wait_id for event in begun)
+        assert len({event.wait_id for event in begun}) == 3
+        assert {(event.status, event.error) for event in ended} == {("SUCCESS", None)}
+        assert ended[0].elapsed == 2.0
+
+    async def test_a_wait_whose_time_is_spent_says_what_was_known_last(self) -> None:
+        heard: list[Any] = []
+        async with sandboxed(on_event=heard.append, faults=Faults(polls_until_done=(9, 9))) as (invoices, _):
+            request = await invoices.submit(draft())
+            with pytest.raises(PollTimeoutError) as caught:
+                await invoices.wait(request.request_id, poller=Poller(first=1, factor=1, jitter=0, timeout=2))
+        [ended] = of(WaitEnded, heard)
+        assert (ended.status, ended.error, ended.elapsed) == ("NEW", caught.value, 2.0)
+
+    async def test_where_nobody_listens_no_wait_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        noted: list[str] = []
+        monkeypatch.setattr(Told, "begin", lambda self, request_id: noted.append(request_id))
+        monkeypatch.setattr(logger, "level", logging.WARNING)
+        logger.manager._clear_cache()  # type: ignore[attr-defined] # it remembers what is enabled
+        async with sandboxed() as (invoices, _):
+            request = await invoices.create(draft(), poller=STEADY)
+            assert [one async for one in invoices.wait_many([request.request_id], poller=STEADY)]
+        logger.manager._clear_cache()  # type: ignore[attr-defined]
+        assert noted == []

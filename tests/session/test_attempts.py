@@ -49,7 +49,14 @@ from invoicing_async.errors import (
     SessionError,
     TransportError,
 )
-from invoicing_async.events import AttemptFailed, Event, RequestStarted, RequestSucceeded, RetryScheduled
+from invoicing_async.events import (
+    AttemptFailed,
+    CallStarted,
+    Event,
+    RequestStarted,
+    RequestSucceeded,
+    RetryScheduled,
+)
 from invoicing_async.policies import Limits, RetryPolicy
 from invoicing_async.sandbox import (
     Answer,
@@ -468,10 +475,11 @@ class TestHistory:
         async with scripted(DOWN, FINE, clock=clock, on_event=heard.append) as session:
             await session.call(CALL, body)
         about: dict[str, Any] = {"operation": "test", "path": "/x"}
-        failed = heard[1]
+        failed = heard[2]
         assert isinstance(failed, AttemptFailed)
         assert isinstance(failed.error, ServiceUnavailableError)
         assert heard == [
+            CallStarted(**about, method="POST", base_url=BASE),
             RequestStarted(**about, attempt=1),
             AttemptFailed(**about, attempt=1, error=failed.error),
             RetryScheduled(**about, attempt=1, delay=0.25),
@@ -487,6 +495,7 @@ class TestHistory:
             await session.call(status(), body)
         ours = [event for event in heard if getattr(event, "operation", "") == "status"]
         assert [(type(event).__name__, getattr(event, "attempt", 0)) for event in ours] == [
+            ("CallStarted", 0),
             ("RequestStarted", 1),
             ("AttemptFailed", 1),
             ("RetryScheduled", 1),
@@ -509,6 +518,6 @@ class TestHistory:
                 assert await session.call(SUBMISSION, body) == b"fine"
             internals_of(session).on_event = None
             internals_of(session).tell(RequestStarted(operation="", path="", attempt=1))
-        told = {"RequestStarted", "AttemptFailed", "RetryScheduled", "RequestSucceeded"}
+        told = {"CallStarted", "RequestStarted", "AttemptFailed", "RetryScheduled", "RequestSucceeded"}
         assert len(caplog.records) == len(told)
         assert all(any(name in record.getMessage() for record in caplog.records) for name in told)

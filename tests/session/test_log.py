@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import fields, frozen
+from attrs import evolve, fields, frozen
 from fakes import FakeClock, FakeResponse
-from session_calls import CALL, DOWN, FINE, ONCE, SUBMISSION, body, scripted, sent, steps
+from session_calls import BASE, CALL, DOWN, FINE, ONCE, SUBMISSION, body, scripted, sent, steps
 
-from invoicing_async import events
+from invoicing_async import HmacAuth, events
 from invoicing_async.errors import ApiError, InvoicingError, ServiceUnavailableError, SessionError
 from invoicing_async.events import (
     AttemptFailed,
+    CallCancelled,
     CallEvent,
     CallFailed,
+    CallStarted,
     DocumentSaved,
     Event,
     RequestStarted,
     RequestSucceeded,
     RetryScheduled,
     UnknownStatus,
+    combined,
 )
 from invoicing_async.policies import Limits, RetryPolicy
 from invoicing_async.session._internals import Internals
@@ -64,7 +67,7 @@ def kept() -> Iterator[Kept]:
 def example(kind: type[Any]) -> Any:
     """One event of a kind, each field with a value that its type allows."""
     values: dict[str, Any] = {"int": 3, "float": 1.5, "str": "word", "Path": Path("/d/x.pdf"), "bool": False}
-    values |= dict.fromkeys(("Exception", "InvoicingError"), ApiError("no", status=500))
+    values |= dict.fromkeys(("Exception", "Exception | None", "InvoicingError"), ApiError("no", status=500))
     values |= {"int | None": 500, "Reason | None": "status"}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
 
@@ -129,6 +132,7 @@ class TestCalls:
         [number] = {record.__dict__["call_id"] for record in kept.records}
         call = f"test, call {number}: "
         assert kept.lines == [
+            (logging.DEBUG, f"{call}begins, POST /x"),
             (logging.DEBUG, f"{call}attempt 1 begins, /x"),
             (
                 logging.DEBUG,
@@ -138,6 +142,24 @@ class TestCalls:
             (logging.DEBUG, f"{call}attempt 2 begins, /x"),
             (logging.DEBUG, f"{call}succeeded with 200 in 0.250 s, attempts: 2"),
         ]
+
+    async def test_a_call_tells_first_where_it_goes_without_a_query(self) -> None:
+        heard: list[Any] = []
+        auth = HmacAuth(partner_client_id="p", secret_key="k", store_client_id="shop-9", store_token="t")
+        elsewhere = evolve(CALL, base_url="https://files.test", query="signature=x", authorised=False, subject="s")
+        async with scripted(FINE, auth=auth, on_event=heard.append) as session:
+            await session.call(CALL, body)
+            await session.call(elsewhere, body)
+        first, second = [event for event in heard if isinstance(event, CallStarted)]
+        assert (first.base_url, first.path, first.method, first.store, first.subject) == (
+            BASE,
+            "/x",
+            "POST",
+            "shop-9",
+            "",
+        )
+        assert (second.base_url, second.path, second.subject) == ("https://files.test", "/x", "s")
+        assert "signature" not in f"{second!r}"
 
     async def test_a_final_failure_is_a_warning_with_its_history(self, kept: Kept) -> None:
         heard: list[Event] = []
@@ -159,9 +181,9 @@ class TestCalls:
         async with scripted(FINE, on_event=heard.append) as session:
             with pytest.raises(type(raised)):
                 await session.call(CALL, fail)
-        assert [type(event) for event in heard] == [RequestStarted, CallFailed]
+        assert [type(event) for event in heard] == [CallStarted, RequestStarted, CallFailed]
 
-    async def test_a_cancelled_call_is_no_failure(self) -> None:
+    async def test_a_cancelled_call_is_no_failure(self, kept: Kept) -> None:
         heard: list[Event] = []
 
         async def hang(_: object) -> FakeResponse:
@@ -175,7 +197,8 @@ class TestCalls:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert [type(event) for event in heard] == [RequestStarted]
+        assert [type(event) for event in heard] == [CallStarted, RequestStarted, CallCancelled]
+        assert kept.lines[-1][0] == logging.DEBUG
 
     async def test_a_call_that_the_sessions_end_cuts_off_is_told_as_failed(self) -> None:
         heard: list[Event] = []
@@ -198,7 +221,7 @@ class TestCalls:
             await asyncio.gather(*(session.call(CALL, body) for _ in range(20)))
         numbers = [event.call_id for event in heard]
         assert len({*numbers}) == 20
-        assert all(numbers.count(number) == 2 for number in numbers)
+        assert all(numbers.count(number) == 3 for number in numbers)
         assert all(event.status == 200 for event in heard if isinstance(event, RequestSucceeded))
 
     async def test_waiting_for_a_place_is_counted(self) -> None:
@@ -269,5 +292,20 @@ async def test_a_failed_call_ends_with_one_event_and_the_error_that_is_raised() 
     async with scripted(FakeResponse(status=404), retry=ONCE, on_event=heard.append) as session:
         with pytest.raises(InvoicingError) as caught:
             await session.call(CALL, body)
-    assert [type(event) for event in heard] == [RequestStarted, AttemptFailed, CallFailed]
+    assert [type(event) for event in heard] == [CallStarted, RequestStarted, AttemptFailed, CallFailed]
     assert heard[-1] == CallFailed(operation="test", path="/x", attempts=1, elapsed=0.0, error=caught.value)
+
+
+class TestCombined:
+    def test_each_observer_is_told_in_order_also_where_one_raises(self) -> None:
+        told: list[str] = []
+
+        def refuse(event: Event) -> None:
+            told.append("refused")
+            raise ZeroDivisionError
+
+        event = RequestStarted(operation="o", path="/", attempt=1)
+        with pytest.raises(ZeroDivisionError):
+            combined(lambda _: told.append("first"), refuse, lambda _: told.append("last"))(event)
+        assert told == ["first", "refused", "last"]
+        combined()(event)

@@ -87,24 +87,26 @@ def sentry() -> tuple[Root, Report]:
 async def calls(root: Root, told: str) -> None:
     """Two documents at once, one of them at the second attempt, a submission with its token, and one that finds nobody.
 
-    Each below a root of its own.
+    Each below a root of its own; then a batch, whose items are repeated while others begin.
     """
     from fakes import FakeResponse
+    from outages import Calls
     from peers import free_port
 
     from invoicing_async import OAuthClientCredentials, RetryPolicy, Session, StaticToken, TransportError
     from invoicing_async.transport import Exchange, Repeat, Request, Response, serve
 
     class Service:
-        """Is busy at first for the second document; gives a token to who asks."""
+        """Is busy at first for the second document and for one of the batch's; gives a token to who asks."""
 
-        busy = 1
+        def __init__(self) -> None:
+            self.busy = {"/second", "/1"}
 
         def send(self, request: Request, exchange: Exchange) -> Any:
             header = {name.lower(): value for name, value in request.headers.items()}.get(told, "")
             SEEN.append({"path": request.path, "header": header})
-            if request.path == "/second" and self.busy:
-                self.busy -= 1
+            if request.path in self.busy:
+                self.busy.remove(request.path)
                 return nullcontext(FakeResponse(status=503))
             token = b'{"access_token": "t", "token_type": "Bearer", "expires_in": 300}'
             return nullcontext(FakeResponse(pieces=(token if "token" in request.path else b"ok",)))
@@ -133,6 +135,9 @@ async def calls(root: Root, told: str) -> None:
         await below("submission", invoices, once)
         with suppress(TransportError):
             await below("refused", nowhere, once)
+        with root("batch"):
+            outcomes, _ = await Calls(documents).run(3)
+            assert [error for _, error in outcomes] == [None] * 3
 
 
 def main(agent: str, *when: str) -> None:

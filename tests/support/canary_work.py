@@ -1,8 +1,9 @@
 """Work with secrets that are looked for everywhere, in a process of its own.
 
 `python canary_work.py FOLDER direct|watched [planted]` prints, as JSON, which secrets were seen in which place and how
-much was looked at there. `watched` has OpenTelemetry look on, which stays for the rest of a process. `planted` does no
-work, but has one secret put into each place, as a careless line of code would, so that the looking itself is tried.
+much was looked at there. `watched` has OpenTelemetry look on, by our own observer in both its ways and by the
+instrumentation of aiohttp, which stays for the rest of a process. `planted` does no work, but has one secret put into
+each place, as a careless line of code would, so that the looking itself is tried.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from invoicing_async import (
 )
 from invoicing_async.auth import Auth, ProvidedAuth
 from invoicing_async.errors import TransportError
-from invoicing_async.events import AttemptFailed, DocumentSaved
+from invoicing_async.events import AttemptFailed, DocumentSaved, Observer, combined
 from invoicing_async.repair import write_sheet
 from invoicing_async.reports import Report
 from invoicing_async.runs import DocumentRun, InvoiceRun, State
@@ -114,11 +116,12 @@ def drafts(count: int, prefix: str) -> Iterator[InvoiceDraft]:
 
 
 class Work:
-    """The work, and the places that are looked at meanwhile."""
+    """The work, and the places that are looked at meanwhile. Its sessions take the further `observers` in turn."""
 
-    def __init__(self, folder: Path, places: Places) -> None:
+    def __init__(self, folder: Path, places: Places, observers: Iterable[Observer] = ()) -> None:
         self.folder = folder
         self.places = places
+        self._observers = cycle(observers)
         self._kinds: set[str] = set()
         self.sandbox = Sandbox(SandboxSettings(credentials=credentials()))
 
@@ -137,7 +140,9 @@ class Work:
             self.places.look_at_error(error)
 
     def session(self, url: str, auth: Auth, **options: Any) -> Session:
-        given = {"retry": RETRY, "timeouts": TIMEOUTS, "outage": OUTAGE, "on_event": self.heard, **options}
+        observer = next(self._observers, None)
+        heard = self.heard if observer is None else combined(observer, self.heard)
+        given = {"retry": RETRY, "timeouts": TIMEOUTS, "outage": OUTAGE, "on_event": heard, **options}
         found = Session(url, auth=auth, **given)
         self.places.look("reprs", f"{found!r} {found} {auth!r} {auth}")
         return found
@@ -272,19 +277,30 @@ def auth_that_fails() -> OAuthClientCredentials:
     return OAuthClientCredentials(client_id="c", client_secret=CANARIES["wrong secret"], tenant_connection_code="t")
 
 
-def telemetry() -> Callable[[], str]:
-    """Let OpenTelemetry watch aiohttp's client; the function gives all that it kept."""
-    from opentelemetry import trace
+def telemetry() -> tuple[tuple[Observer, ...], Callable[[], str]]:
+    """Let OpenTelemetry watch aiohttp's client and our events; the function gives all that it kept."""
+    from opentelemetry import metrics, trace
     from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    spans, provider = InMemorySpanExporter(), TracerProvider()
+    from invoicing_async.telemetry import OpenTelemetry
+
+    spans, provider, reader = InMemorySpanExporter(), TracerProvider(), InMemoryMetricReader()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     trace.set_tracer_provider(provider)
+    metrics.set_meter_provider(MeterProvider([reader]))
     AioHttpClientInstrumentor().instrument()
-    return lambda: "".join(f"{span.to_json()} {span.events!r}" for span in spans.get_finished_spans())
+
+    def kept() -> str:
+        measured = reader.get_metrics_data()
+        told = (f"{span.to_json()} {span.events!r}" for span in spans.get_finished_spans())
+        return "".join([*told, measured.to_json() if measured else ""])
+
+    return (OpenTelemetry(), OpenTelemetry(client_spans=False)), kept
 
 
 PLANTED = dict(
@@ -329,8 +345,8 @@ def plant(place: str, work: Work) -> None:
 def main(folder: str, how: str, *planted: str) -> Mapping[str, Any]:
     places = Places()
     logging.basicConfig(level=1, handlers=[Listening(places)])
-    spans = telemetry() if how == "watched" else None
-    work = Work(Path(folder), places)
+    observers, kept = telemetry() if how == "watched" else ((), None)
+    work = Work(Path(folder), places, observers)
     if planted:
         for place in PLANTED:
             plant(place, work)
@@ -339,8 +355,10 @@ def main(folder: str, how: str, *planted: str) -> Mapping[str, Any]:
         places.look_at_files("documents", work.folder.glob("*/*"))
     else:
         asyncio.run(work.all(), debug=False)
-    if spans is not None:
-        places.look("telemetry", spans())
+    if kept is not None:
+        told = kept()
+        assert planted or ("invoicing.operation" in told and "http.client.request.duration" in told)
+        places.look("telemetry", told)
     return summary(places)
 
 

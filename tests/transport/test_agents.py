@@ -13,6 +13,7 @@ from places import SUPPORT
 WORK = SUPPORT / "agents_work.py"
 ATTEMPTS: dict[str, list[int | None]] = {
     "first": [200], "second": [503, 200], "submission": [200, 200], "refused": [None, None],
+    "batch": [200, 200, 200, 503],
 }  # fmt: skip
 """The statuses of the attempts below each root. A submission's first call is that for its token; one finds nobody."""
 SPANS = {"opentelemetry": "POST", "sentry": "http.client"}
@@ -47,7 +48,8 @@ def attempts_below(watched: dict[str, Any], root: str) -> list[tuple[str, dict[s
 @pytest.mark.parametrize("root", ATTEMPTS)
 def test_every_attempt_is_a_span_below_what_it_was_made_for(watched: dict[str, Any], root: str) -> None:
     below = [span for _, span in attempts_below(watched, root)]
-    assert [span["status"] for span in below] == statuses(watched, root)
+    found = [span["status"] for span in below]
+    assert (sorted(found) if root == "batch" else found) == statuses(watched, root)
     assert all(span["name"] == SPANS[watched["agent"]] for span in below)
 
 

@@ -30,6 +30,7 @@ ADAPTERS = {
     "pytest": ("testing/plugin.py",),
     "cyclopts": ("cli",),
     "rich": ("cli",),
+    "opentelemetry": ("telemetry",),
     "uvloop": ("cli", "__main__.py"),
 }
 """Where a package, or a module of the standard library that is not pure, may be used."""
