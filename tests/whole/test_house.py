@@ -28,6 +28,8 @@ ADAPTERS = {
     "tempfile": (),
     "fpdf": ("sandbox/_pdf_page.py",),
     "cyclopts": ("cli",),
+    "jinja2": ("reports/_page.py",),
+    "markupsafe": ("reports/_page.py", "reports/_filters.py"),
     "rich": ("cli",),
     "uvloop": ("cli", "__main__.py"),
 }
