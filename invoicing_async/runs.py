@@ -6,10 +6,12 @@ from ._durable.answers import RecordedAnswer, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
+from ._durable.figures import Durations, Reason, RunFigures
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
 from ._durable.lock import Holder, holder_of
 from ._durable.overview import Authority, Overview, apparent_state, authority_status, count_without_file, follow
+from ._durable.pauses import Pause
 from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
@@ -24,6 +26,7 @@ from ._durable.records import (
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
 from ._durable.states import DocumentState, RunKind, State
+from ._durable.timeline import Stretch, Timeline
 from .errors import ResolutionTooEarlyError
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "DocumentRun",
     "DocumentState",
     "DraftConflictError",
+    "Durations",
     "ExportTo",
     "Holder",
     "Intake",
@@ -43,11 +47,14 @@ __all__ = [
     "Ledger",
     "LedgerReader",
     "Overview",
+    "Pause",
+    "Reason",
     "Reconcile",
     "RecordedAnswer",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",
     "RunChangedError",
+    "RunFigures",
     "RunFileError",
     "RunKind",
     "RunLockedError",
@@ -55,6 +62,8 @@ __all__ = [
     "RunSettings",
     "SqliteReader",
     "State",
+    "Stretch",
+    "Timeline",
     "apparent_state",
     "authority_status",
     "check_files",

@@ -10,6 +10,7 @@
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
 - `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
+- `figures`: The figures of a run: what a report of it says, read at one moment, also while another process works on it.
 - `integrity`: Whether a run file is what it was left as: its write-ahead log is there, and its content agrees with
   itself.
 - `invoice_run`: The durable submission of many drafts: `InvoiceRun`.
@@ -19,6 +20,8 @@
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
+- `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
+  file.
 - `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
 - `queries`: What is read from a run file.
 - `records`: What a run file holds, as values: items, drafts, changes and journal entries; and its errors.
@@ -31,6 +34,7 @@
 - `streams`: Several sources of items read as one.
 - `submission`: Submitting drafts: the intent of each is recorded before its first byte is sent, its answer after it
   came.
+- `timeline`: What happened when in a run: counts by time, cut into the stretches in which somebody was at work.
 - `transaction`: What an operation works with inside the writer's thread: the connection, the time, the counts not yet
   written.
 - `transitions`: Transitions of items: judged in memory, written together.

@@ -23,6 +23,7 @@ from ..session import Sleep
 from .checking import Checked, compare_files
 from .items import absolute_path, error_line, page_items, recorded_path, saved_document
 from .ledger import SqliteLedger
+from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
 from .run_settings import RunSettings
@@ -194,7 +195,7 @@ class DocumentRun:
                 on_not_started=lambda item, error: NotStarted(item.key, error),
                 judge=judge,
             )
-            async with aclosing(outcomes):
+            async with PauseLog(self.ledger).of(work), aclosing(outcomes):
                 async for outcome in outcomes:
                     yield outcome
 

@@ -149,7 +149,10 @@ def _disagreements(connection: sqlite3.Connection, states: set[str]) -> Iterator
     unknown = sorted(set(map(str, counted)) - states)
     if unknown:
         yield f"it has items in a state {unknown[0]!r}"
-    counts = {state: count for state, count in connection.execute("SELECT state, count FROM tally") if count}
+    tally = dict(connection.execute("SELECT state, count FROM tally"))
+    if not states >= {*tally}:
+        yield f"it counts a state {min(map(str, {*tally} - states))!r}"
+    counts = {state: count for state, count in tally.items() if count}
     if counts != counted:
         yield "its counts are not those of its items"
     if meta.get("kind") == "invoices":

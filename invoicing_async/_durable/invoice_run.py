@@ -22,6 +22,7 @@ from .drafts import new_drafts
 from .exporting import Exporting, export_name
 from .items import current_item
 from .ledger import SqliteLedger
+from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
 from .run_settings import BY_KEY, ExportTo, RunSettings
@@ -42,6 +43,7 @@ class InvoiceRun:
         self._stop = StopToken()
         self._claims: Claims[Item] = Claims()
         self._doubts = Doubts(ledger)
+        self._pauses = PauseLog(ledger)
 
     @classmethod
     @asynccontextmanager
@@ -111,7 +113,8 @@ class InvoiceRun:
         in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
         and an item that another has under way is yielded when it ends.
         """
-        return Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
+        items = Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
+        return self._pauses.during(items, of=work_of(invoices))
 
     async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
         """Take a draft in, submit it, and return its item as it is then recorded: for a web service.
@@ -125,9 +128,10 @@ class InvoiceRun:
         with self._claims.at_work():
             await self.add([draft])
             submission = Submission(self.ledger, self._stop, self._claims, invoices)
-            return await submission.sent(
-                await current_item(self.ledger, canonical_key(draft.key)), work_of(invoices).sleep
-            )
+            work = work_of(invoices)
+            item = await current_item(self.ledger, canonical_key(draft.key))
+            async with self._pauses.of(work):
+                return await submission.sent(item, work.sleep)
 
     def settle(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, also: AsyncIterable[Item] | None = None
@@ -137,7 +141,8 @@ class InvoiceRun:
         An item whose wait ends without an answer stays submitted and is yielded with the reason as its `error`. Raises
         `AuthenticationError` when the credential is refused.
         """
-        return Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
+        items = Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
+        return self._pauses.during(items, of=work_of(invoices))
 
     async def run(
         self, invoices: AsyncInvoices, *, poller: Schedule | None = None, concurrency: int | None = None
@@ -169,7 +174,8 @@ class InvoiceRun:
         `poller` bounds how long it is asked for.
         """
         to = ExportTo(folder=Path(folder), format=format, layout=layout)
-        return Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
+        items = Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
+        return self._pauses.during(items, of=work_of(invoices))
 
     def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
         """Return the file of an item below the export's folder, the same whenever it is asked for.
@@ -185,7 +191,7 @@ class InvoiceRun:
         why the service could not be asked or did not say; then nothing of the item is recorded. Raises
         `AuthenticationError` when the credential is refused.
         """
-        return Settlement(self.ledger, self._stop, invoices).refreshed()
+        return self._pauses.during(Settlement(self.ledger, self._stop, invoices).refreshed(), of=work_of(invoices))
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         """Settle an item in doubt by what was found at the service; `undo` takes that back.

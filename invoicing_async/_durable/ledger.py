@@ -20,9 +20,11 @@ from typing import Self
 from .._core.clock import Clock, RealClock
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
+from .figures import RunFigures, read_figures, read_oldest, read_pauses, read_timeline
 from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
 from .opening import OpenedRun, describe_run, open_run
+from .pauses import Pause, write_pause
 from .protocol import ID_BATCH
 from .queries import (
     count_states,
@@ -35,6 +37,7 @@ from .queries import (
 )
 from .records import Change, Intake, Item, JournalEntry, NewDraft, json_text
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
+from .timeline import Timeline
 from .transaction import find_item, one_line, store_meta
 from .transitions import Transitions, keep_late, record_document, undo
 from .writer import Writer
@@ -131,6 +134,26 @@ class SqliteReader:
         """
         return await self._worker.run(partial(read_history, ref=ref))
 
+    async def figures(self) -> RunFigures:
+        """Return the figures of the run at one moment.
+
+        Reads all of it once: a million invoices take some seconds, in which a run that is open for writing records
+        nothing. Ask a `SqliteReader` beside it.
+        """
+        return await self._worker.run(partial(read_figures, kind=self.kind))
+
+    async def timeline(self) -> Timeline:
+        """Return what happened when: of e-invoices every event, of order documents what was last recorded of each."""
+        return await self._worker.run(partial(read_timeline, kind=self.kind))
+
+    async def pauses(self) -> tuple[Pause, ...]:
+        """Return when calls waited because the service was down; none of a run that was made before that was kept."""
+        return await self._worker.run(read_pauses)
+
+    async def oldest(self) -> Item | None:
+        """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
+        return await self._worker.run(read_oldest)
+
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
         at_least_one("limit", limit)
@@ -198,6 +221,10 @@ class SqliteLedger(SqliteReader):
         if late > self.late:
             await self._worker.run(partial(keep_late, late=late))
             self.late = max(self.late, late)  # another may have kept a longer one meanwhile
+
+    async def record_pause(self, pause: Pause) -> None:
+        """Record a pause, or how far one is that is recorded."""
+        await self._worker.run(partial(write_pause, pause=pause))
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""

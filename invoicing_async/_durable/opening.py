@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from .integrity import fault
 from .records import Change, DamagedRunError, RunFileError, states_of
-from .schema import COUNT, LATE, MOVE, MOVES, SOME
+from .schema import COUNT, LATE, MOVE, MOVES, PAUSES, SOME
 from .states import FINAL, Event, RunKind, State
 from .transaction import Transaction
 from .transitions import change_items
@@ -49,6 +49,7 @@ def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> Open
         for statement in (MOVES, MOVE, COUNT):
             transaction.execute(statement)
         _index_requests(transaction)
+    transaction.execute(PAUSES)
     transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
         # Whatever may have been sent while the lost log was written is in doubt: all that is not final or accepted. As

@@ -92,20 +92,21 @@ class Overview:
         # First the counts: what was being sent then, and has no holder now, is in doubt for good.
         recorded = await ledger.counts()
         holder = holder_of(ledger.path)
-        return cls(ledger.kind, apparent_counts(recorded, held=holder is not None), holder)
+        return cls(ledger.kind, cls.apparent(recorded, held=holder is not None), holder)
+
+    @staticmethod
+    def apparent(recorded: Mapping[str, int], *, held: bool) -> dict[str, int]:
+        """Return the counts of a file as they appear; `held` says that a process is at work on the run."""
+        counts: Counter[str] = Counter()
+        for state, number in recorded.items():
+            counts[apparent_state(state, held=held)] += number
+        return dict(counts)
 
     def recorded(self, states: Iterable[str]) -> list[str]:
         """Return the states of the file that appear as these: what `LedgerReader.items` takes."""
         wanted = frozenset(map(str, states))
         every = tuple(State) if self.kind is RunKind.INVOICES else tuple(DocumentState)
         return [state for state in every if apparent_state(state, held=self.holder is not None) in wanted]
-
-
-def apparent_counts(recorded: Mapping[str, int], *, held: bool) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for state, number in recorded.items():
-        counts[apparent_state(state, held=held)] += number
-    return dict(counts)
 
 
 async def follow(ledger: LedgerReader, *, every: float = 1.0, clock: Clock | None = None) -> AsyncGenerator[Overview]:

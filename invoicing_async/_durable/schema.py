@@ -19,6 +19,7 @@ __all__ = [
     "LATE",
     "MOVE",
     "MOVES",
+    "PAUSES",
     "RECORD",
     "SCHEMA",
     "SOME",
@@ -74,6 +75,19 @@ CREATE TRIGGER journal_fixed BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 
 CREATE TABLE tally (state TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE duplicates (key TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+
+PAUSES = """
+CREATE TABLE IF NOT EXISTS pauses (
+    operation TEXT NOT NULL,
+    begun REAL NOT NULL,
+    until REAL NOT NULL,
+    is_over INTEGER NOT NULL,
+    PRIMARY KEY (operation, begun)
+) WITHOUT ROWID
+"""
+"""When the calls of a run waited because the service was down. A file of before gets it when it is next opened for
+writing; versions that do not know it leave it alone."""
 
 
 UNIQUE = "CREATE UNIQUE INDEX items_key ON items (key)"

@@ -6,8 +6,9 @@ Whoever waits is served in order. There is a task only while somebody waits for 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 
 from attrs import define, field, frozen
@@ -209,6 +210,7 @@ class Governor:
         self._policy = policy
         self._clock = clock
         self._tell = tell
+        self._listeners: Counter[Callable[[Event], None]] = Counter()
         self._gates: dict[tuple[str, str, str], Gate] = {}
         self._is_known = False
 
@@ -223,7 +225,7 @@ class Governor:
                         del self._gates[name]
             lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
             key = LaneKey(service, operation, store)
-            gate = Gate(key, lane, self._limits.concurrency, self._clock, self._tell, self._answered)
+            gate = Gate(key, lane, self._limits.concurrency, self._clock, self._told, self._answered)
             self._gates[service, operation, store] = gate
         return gate
 
@@ -231,10 +233,26 @@ class Governor:
         """Return how each lane is doing."""
         return Health(lanes=tuple(gate.health() for gate in self._gates.values()))
 
+    @contextmanager
+    def heard_by(self, listener: Callable[[Event], None]) -> Iterator[None]:
+        """Call `listener` with each event of a lane while the block runs; one that is there twice is called once."""
+        self._listeners[listener] += 1
+        try:
+            yield
+        finally:
+            self._listeners[listener] -= 1
+            self._listeners += Counter()
+
     def close(self) -> None:
         """End every timer."""
         for gate in self._gates.values():
             gate.close()
+
+    def _told(self, event: Event) -> None:
+        if self._tell is not None:
+            self._tell(event)
+        for listener in [*self._listeners]:
+            listener(event)
 
     def _answered(self) -> None:
         self._is_known = True

@@ -12,7 +12,7 @@ import unicodedata
 
 from attrs import frozen
 
-__all__ = ["Place", "blank_end", "named", "stuck", "unseen"]
+__all__ = ["Place", "blank_end", "named", "spelled_out", "stuck", "unseen"]
 
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
@@ -55,6 +55,18 @@ def unseen(text: str) -> Place | None:
             and (unicodedata.category(character) in _UNSEEN_CATEGORIES or _IGNORABLE.match(character))
         ),
         None,
+    )
+
+
+def spelled_out(text: str) -> str:
+    """Return a text whose invisible characters, blanks apart, are written as Python escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each
+        if each.isprintable() or unicodedata.category(each) == "Zs"
+        else each.encode("unicode_escape").decode("ascii")
+        for each in text
     )
 
 

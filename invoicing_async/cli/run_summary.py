@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -19,8 +18,10 @@ from ..reports import (
     Report,
     Row,
     RowType,
+    doubt_commands,
     item_row,
 )
+from ..reports import command_line as command
 from ..runs import Intake, Item, LedgerReader, State, apparent_state
 from ..settings import Settings
 from .exits import Exit
@@ -37,7 +38,6 @@ __all__ = [
     "RunSummary",
     "command",
     "lost_row",
-    "many_doubts",
     "show_doubts",
 ]
 
@@ -51,11 +51,6 @@ IN_DOUBT = "in doubt, not sent again: look each up at the service, then say what
 """What to do about submissions without an answer."""
 
 _clock = RealClock()
-
-
-def command(*tokens: object) -> str:
-    """Return a command line of this program, quoted for a shell."""
-    return shlex.join(["invoicing-async", *map(str, tokens)])
 
 
 def show_doubts(output: Output, file: str, items: Sequence[Item], number: int, *, late: float) -> None:
@@ -83,15 +78,8 @@ def show_doubts(output: Output, file: str, items: Sequence[Item], number: int, *
         output.say(f"   and {number - len(items):,} more; {more}", "yellow")
     if number > 1:
         output.say(" Or all of them at once")
-        for step in many_doubts(file):
+        for step in doubt_commands(file):
             output.say(f"     {step}")
-
-
-def many_doubts(file: str) -> Iterator[str]:
-    """Yield the commands that settle everything in doubt at once, in their order."""
-    sheet = Path(file).with_suffix(".doubts.csv")
-    yield command("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
-    yield command("runs", "resolve", file, "--from", sheet)
 
 
 @frozen(kw_only=True)

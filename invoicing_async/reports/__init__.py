@@ -10,10 +10,15 @@ A CSV report is for spreadsheets: it begins with a byte order mark, and no cell 
 `download_row`, `submission_row` and `request_row` make a row of an outcome, `bad_draft_row` and `repeated_draft_row` of
 a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an item of a run, `check_row` and
 `refresh_row` of what its repair came to. The `RowType` of each has its columns and what the outcomes mean.
+
+`write_run_page` writes a whole run as one page of HTML for people.
 """
 
 from __future__ import annotations
 
+from ._commands import command_line, doubt_commands, next_commands
+from ._filters import duration_words
+from ._page import RunPage, write_run_page
 from ._report import Report
 from ._row_types import CHECKS, DOCUMENT_ITEMS, DOWNLOADS, INVOICE_ITEMS, REFRESHES, SUBMISSIONS, WAITS, Row, RowType
 from ._rows import (
@@ -30,6 +35,7 @@ from ._rows import (
     submission_row,
     utc_time,
 )
+from ._tasks import Task, TaskItem, tasks_of
 
 __all__ = [
     "CHECKS",
@@ -42,16 +48,25 @@ __all__ = [
     "Report",
     "Row",
     "RowType",
+    "RunPage",
+    "Task",
+    "TaskItem",
     "bad_draft_row",
     "check_row",
+    "command_line",
     "document_row",
+    "doubt_commands",
     "download_row",
+    "duration_words",
     "invoice_row",
     "item_row",
+    "next_commands",
     "refresh_row",
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
     "submission_row",
+    "tasks_of",
     "utc_time",
+    "write_run_page",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from .._core.batch import Careful, checked_places, map_concurrently
 from .._core.ramp import Cause, Verdict
+from ..events import Observer
 from ..policies import Timeouts
 from ._call import Sleep
 from ._internals import Internals
@@ -46,6 +48,10 @@ class Feature:
     def ends_batch(self, error: BaseException) -> bool:
         """Tell whether the next call would meet `error` too; see `Internals.ends_batch`."""
         return self.session.ends_batch(error)
+
+    def lanes_heard_by(self, listener: Observer) -> AbstractContextManager[None]:
+        """Call `listener` with each pause of the session's calls, and what is told of it, while the block runs."""
+        return self.session.governor.heard_by(listener)
 
     def each(
         self,

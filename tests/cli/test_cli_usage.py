@@ -54,7 +54,7 @@ def test_the_commands_are_all_there() -> None:
         "demo", "doctor", "sandbox", "sign", "documents download",
         "invoices submit", "invoices wait", "invoices status", "invoices example",
         "runs show", "runs resume", "runs verify", "runs resolve", "runs retry", "runs export", "runs refresh",
-        "runs accept-lost-log",
+        "runs accept-lost-log", "runs report",
     }  # fmt: skip
 
 

@@ -217,6 +217,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "an index less": told("DROP INDEX items_key"),
     "a column less": told("ALTER TABLE items DROP COLUMN error"),
     "a state that is none": told("UPDATE items SET state = 'sent' WHERE seq = 3"),
+    "a count of a state that is none": told("UPDATE tally SET state = 'gailed' WHERE state = 'failed'"),
     "other counts": told("UPDATE tally SET count = 7 WHERE state = 'planned'"),
     "an item that nobody counted": told("DELETE FROM items WHERE seq = 4"),
     "a draft less": told("DELETE FROM drafts WHERE seq = 4"),

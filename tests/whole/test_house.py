@@ -29,6 +29,8 @@ ADAPTERS = {
     "fpdf": ("sandbox/_pdf_page.py",),
     "pytest": ("testing/plugin.py",),
     "cyclopts": ("cli",),
+    "jinja2": ("reports/_page.py",),
+    "markupsafe": ("reports/_page.py", "reports/_filters.py"),
     "rich": ("cli",),
     "opentelemetry": ("telemetry",),
     "uvloop": ("cli", "__main__.py"),

@@ -11,6 +11,7 @@ from readme_blocks import blocks, example
 
 from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
 from invoicing_async._transport.server import serve
+from invoicing_async.runs import InvoiceRun
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 from invoicing_async.session._session import internals_of
 
@@ -64,6 +65,15 @@ async def test_a_page_and_a_readiness_probe_share_the_session_of_the_batches() -
         body = await example("invoice_for_a_page")(session, order)
         assert await example("ready")(session)
     assert body.startswith(b"%PDF-")
+
+
+@pytest.mark.asyncio
+async def test_the_page_of_a_run_stands_beside_it(tmp_path: Path) -> None:
+    async with InvoiceRun.open(tmp_path / "march.db"):
+        pass
+    page = await example("page_of")(tmp_path / "march.db")
+    assert page == tmp_path / "march.html"
+    assert page.read_text().startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("command", ["invoicing-async demo", "pytest"])

@@ -6,6 +6,7 @@
 - `invoices`: `invoices submit | wait | status | example`: e-invoices from drafts to their end.
 - `repair`: `runs resolve | retry | export | refresh`: what people say of a run's e-invoices, and what they need for
   that.
+- `run_report`: `runs report`: a run as one page of HTML, for an operator, an accountant, or a printer.
 - `runs`: `runs show | resume | verify`: a run file looked at, gone on with, and proved.
 - `sandbox`: `sandbox`: both services in miniature on this machine until Ctrl-C, with the settings that reach them.
 - `sign`: `sign`: every stage of a signature, to compare with what the service expects; secrets are masked.

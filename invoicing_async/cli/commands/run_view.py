@@ -11,18 +11,19 @@ from ...reports import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
     RowType,
+    next_commands,
     utc_time,
 )
 from ...runs import (
     Authority,
     Holder,
     Item,
-    LedgerReader,
     Overview,
     RunKind,
+    SqliteReader,
+    State,
     count_without_file,
 )
-from ..run_summary import command, many_doubts
 from ..summary import words
 from ..terminal.times import local_time
 
@@ -36,7 +37,7 @@ class RunView:
     """A run file as it is read: what it is, who holds it, how its items stand."""
 
     file: str
-    ledger: LedgerReader
+    ledger: SqliteReader
     row_type: RowType
     now: Overview
     without_file: int
@@ -44,7 +45,7 @@ class RunView:
     authority: Authority
 
     @classmethod
-    async def of(cls, file: str, ledger: LedgerReader) -> RunView:
+    async def of(cls, file: str, ledger: SqliteReader) -> RunView:
         """Look at a run file, also while another process works on it."""
         now = await Overview.of(ledger)
         lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
@@ -65,8 +66,14 @@ class RunView:
         """Return the items in these states, or all."""
         return self.ledger.items(self.now.recorded(wanted) if wanted else None)
 
-    def facts(self) -> Iterator[tuple[str, str]]:
-        """Yield what the run was begun with, and who works on it."""
+    async def facts(self) -> list[tuple[str, str]]:
+        """Return what the run was begun with, who works on it, and what has been with the service for longest."""
+        oldest = await self.ledger.oldest() if self.ledger.kind is RunKind.INVOICES else None
+        is_open = oldest is not None and (self.holder is not None or oldest.state == State.SUBMITTED)
+        waiting = [("oldest", f"{oldest.key}, sent {local_time(oldest.sent_at)}")] if oldest and is_open else []
+        return [*self._begun_with(), *waiting]
+
+    def _begun_with(self) -> Iterator[tuple[str, str]]:
         settings: Mapping[str, Any] = self.ledger.settings
         yield "begun", local_time(self.ledger.created)
         if "folder" in settings:
@@ -82,23 +89,14 @@ class RunView:
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
         """Yield the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
-        number = self.counts.get
-        to_do = (
-            ("planned", "not_sent", "submitted")
-            if self.ledger.kind is RunKind.INVOICES
-            else ("planned", "deferred", "failed")
+        yield from next_commands(
+            self.file,
+            self.ledger.kind,
+            self.counts,
+            without_file=self.without_file,
+            exports=bool(self.ledger.settings.get("export")),
+            each=each,
         )
-        if self.without_file or any(number(state) for state in to_do):
-            yield command("runs", "resume", self.file)
-        if number("rejected"):
-            yield command("runs", "retry", self.file, "KEY")
-        if number("in_doubt") and each:
-            yield command("runs", "resolve", self.file, "KEY", "--as", "created", "--request-id", "ID")
-            yield command("runs", "resolve", self.file, "KEY", "--as", "not-created")
-        if (number("in_doubt") or 0) > 1 and each:
-            yield from many_doubts(self.file)
-        if number("saved") or number("skipped") or self.ledger.settings.get("export"):
-            yield command("runs", "verify", self.file)
 
     def json(self) -> dict[str, Any]:
         """Return it all as one JSON object."""

@@ -40,7 +40,8 @@ from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, w
 from ..terminal.output import Count, Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
-from . import repair
+from . import repair, run_report
+from .run_table import show_table, show_tasks
 from .run_view import RunView
 
 __all__ = ["app"]
@@ -143,13 +144,20 @@ async def _summary(view: RunView, output: Output) -> None:
     if number := view.counts.get("in_doubt"):
         doubts = await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
         show_doubts(output, view.file, doubts, number, late=lateness(view.ledger))
+    if output.out.is_terminal:
+        await show_table(view, output)
+        output.say("")
+        output.facts(await view.facts())
+        if not view.holder:
+            show_tasks(view, output)
+        return
     authority, total = view.authority, Count("total", f"{sum(view.counts.values()):,}")
     rows = counted(view.row_type, view.counts, total, authority.refused)
     output.counts(f"{view.row_type.title} of {view.file}", rows)
     if authority.counts:
         output.say(f"   {authority_note(authority.counts)}", "dim")
     output.say("")
-    output.facts(view.facts())
+    output.facts(await view.facts())
     steps = [] if view.holder else list(view.steps(each=False))
     if steps:
         output.say("\n Next")
@@ -253,3 +261,4 @@ async def _check(ledger: LedgerReader, batch: BatchSummary) -> None:
 
 
 repair.add_to(app)
+run_report.add_to(app)

@@ -1,0 +1,52 @@
+"""`runs report`: a run as one page of HTML, for an operator, an accountant, or a printer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ...reports import write_run_page
+from ...runs import SqliteReader
+from ..durable import entered
+from ..exits import CommandError, Exit
+from ..input.options import FLAG, Common, RunFile
+from ..terminal.output import Output, plain
+
+__all__ = ["add_to"]
+
+
+async def report(
+    file: RunFile,
+    /,
+    *,
+    html: Annotated[Path, Parameter(help="The page, a new file.")],
+    force: Annotated[bool, FLAG, Parameter(help="Replace a file that is there.")] = False,
+    common: Common | None = None,
+) -> int:
+    """Write a run as one page for people: totals, what needs a person, what happened when, how long, and why not.
+
+    The page is one file that loads nothing, and can be mailed, kept and printed. It shows the run as it stands now;
+    another process may be at work on it. What is listed one by one are the first hundred of each state.
+    """
+    output = Output.of(common or Common())
+    async with entered(SqliteReader.read(file)):
+        pass  # a run file that cannot be read is told as by every other command
+    try:
+        page = await write_run_page(file, html, replace=force)
+    except FileExistsError:
+        raise CommandError(f"{html} is there already", hint="Name another file, or replace it with --force.") from None
+    except RuntimeError as error:
+        raise CommandError(str(error)) from None
+    except OSError as error:
+        raise CommandError(f"cannot write {html}: {error.strerror or error}") from None
+    output.line({"file": file, "page": str(page), "size": page.stat().st_size})
+    if not output.json:
+        output.say(f" {plain(page)}")
+    return Exit.DONE
+
+
+def add_to(app: App) -> None:
+    """Put the command into the app of run files."""
+    app.command(report)

@@ -1,0 +1,57 @@
+"""The commands that settle what is left of a run, as they are typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..runs import RunKind
+
+__all__ = ["command_line", "doubt_commands", "next_commands"]
+
+_TO_DO = {
+    RunKind.INVOICES: ("planned", "not_sent", "submitted"),
+    RunKind.DOCUMENTS: ("planned", "deferred", "failed"),
+}
+"""The states of items that `runs resume` brings further."""
+
+
+def command_line(*tokens: object) -> str:
+    """Return a command line of this program, quoted for a shell."""
+    return shlex.join(["invoicing-async", *map(str, tokens)])
+
+
+def doubt_commands(file: str) -> Iterator[str]:
+    """Yield the commands that settle everything in doubt at once, in their order."""
+    sheet = Path(file).with_suffix(".doubts.csv")
+    yield command_line("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
+    yield command_line("runs", "resolve", file, "--from", sheet)
+
+
+def next_commands(
+    file: str,
+    kind: RunKind,
+    counts: Mapping[str, int],
+    *,
+    without_file: int = 0,
+    exports: bool = False,
+    each: bool = True,
+) -> Iterator[str]:
+    """Yield the commands that are left to do once nobody holds the run; with `each`, those for doubts too.
+
+    `counts` are the items by state as `Overview` has them, `without_file` is how many are still to be exported, and
+    `exports` says that the run exports.
+    """
+    number = counts.get
+    if without_file or any(number(state) for state in _TO_DO[kind]):
+        yield command_line("runs", "resume", file)
+    if number("rejected"):
+        yield command_line("runs", "retry", file, "KEY")
+    if number("in_doubt") and each:
+        yield command_line("runs", "resolve", file, "KEY", "--as", "created", "--request-id", "ID")
+        yield command_line("runs", "resolve", file, "KEY", "--as", "not-created")
+    if (number("in_doubt") or 0) > 1 and each:
+        yield from doubt_commands(file)
+    if number("saved") or number("skipped") or exports:
+        yield command_line("runs", "verify", file)
