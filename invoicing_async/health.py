@@ -48,5 +48,9 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """True if no lane is paused or probing: what a readiness probe asks."""
-        return all(lane.state in {LaneState.OPEN, LaneState.RESUMING} for lane in self.lanes)
+        """True unless a lane waits for the time of its next attempt: what a readiness probe asks.
+
+        A pause whose next attempt is due, or under way, counts as ready. Only a call finds out whether the service is
+        there again, and none would come to a process that is kept out of rotation.
+        """
+        return all(lane.state in {LaneState.OPEN, LaneState.RESUMING} or not lane.next_probe for lane in self.lanes)

@@ -157,6 +157,28 @@ def test_a_single_call_fails_at_once_while_the_service_is_down() -> None:
     vtime.run(work())
 
 
+def test_who_is_out_of_rotation_becomes_ready_without_a_call() -> None:
+    """When the next attempt is due: no call comes to a process that is not ready, and only a call finds out."""
+    service = Unsteady(down=(0.5, 30.0))
+
+    async def work() -> None:
+        async with governed(service) as session:
+            await down(session)
+            assert not session.health().ready
+            (lane,) = session.health().lanes
+            assert lane.next_probe
+            await asyncio.sleep(lane.next_probe)
+            assert session.health().ready
+            with pytest.raises((ServiceUnavailableError, ServiceDownError)):
+                await session.call(CALL, body)
+            assert not session.health().ready
+            await asyncio.sleep(30.0)
+            assert session.health().ready
+            assert await session.call(CALL, body) == b"fine"
+
+    vtime.run(work())
+
+
 def test_a_single_call_that_is_told_to_waits() -> None:
     """To the end of the outage, or until its deadline would come first: by the policy of the session or of a view."""
     service = Unsteady(down=(0.5, 30.0))
