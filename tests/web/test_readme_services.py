@@ -1,155 +1,156 @@
-"""The README's web services, run by the real frameworks on real sockets."""
+"""The web services of the README itself, run by the real frameworks on real sockets."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-import uvicorn
-from aiohttp import ClientSession, TCPConnector, web
+from aiohttp import ClientSession, TCPConnector
+from attrs import frozen
+from places import README
 from readme_blocks import example
+from served import serving_sandbox, whole
+from web_servers import aiohttp_served, asgi_served, leave_during, seen, until
 
-from invoicing_async import HmacAuth
+from invoicing_async import AsyncInvoices, HmacAuth, OAuthClientCredentials, Session
 from invoicing_async._files.pdf import fault_of
-from invoicing_async._transport.server import serve
-from invoicing_async.sandbox import Answer, Endless, NotEligible, Sandbox, Scripted, Truncated, demo_orders
+from invoicing_async.drafts import example_draft
+from invoicing_async.runs import InvoiceRun
+from invoicing_async.sandbox import (
+    Answer,
+    Endless,
+    Faults,
+    Hang,
+    NotEligible,
+    Sandbox,
+    SandboxSettings,
+    demo_orders,
+)
+from invoicing_async.web import JUDGED, ROWS
 
 ORDER = demo_orders(1)[0]
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")
 
 
-@asynccontextmanager
-async def fastapi_served(base_url: str, auth: HmacAuth) -> AsyncIterator[str]:
-    config = uvicorn.Config(
-        example("fastapi_app")(base_url, auth), port=0, log_level="critical", ws="none", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await running
+@frozen
+class Shown:
+    """An application of the README by its function's name, and what serves it."""
+
+    name: str
+    serve: Callable[[Any], AbstractAsyncContextManager[str]]
+
+
+APPLICATIONS = {
+    "fastapi": Shown("fastapi_app", asgi_served),
+    "aiohttp": Shown("aiohttp_app", aiohttp_served),
+    "litestar": Shown("litestar_app", asgi_served),
+}
+each_application = pytest.mark.parametrize("shown", APPLICATIONS.values(), ids=APPLICATIONS)
 
 
 @asynccontextmanager
-async def aiohttp_served(base_url: str, auth: HmacAuth) -> AsyncIterator[str]:
-    runner = web.AppRunner(example("aiohttp_app")(base_url, auth), access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+async def invoice_url(shown: Shown, sandbox: Sandbox) -> AsyncIterator[str]:
+    async with sandbox.serve(base_path="/api/v1") as base_url:
+        application = example(shown.name)(base_url, HmacAuth(**sandbox.credentials.partner()))
+        async with shown.serve(application) as url:
+            yield f"{url}/orders/{ORDER}/invoice"
 
 
-Served = Callable[[str, HmacAuth], AbstractAsyncContextManager[str]]
-frameworks = pytest.mark.parametrize("served", [fastapi_served, aiohttp_served], ids=["fastapi", "aiohttp"])
-
-
-@asynccontextmanager
-async def service(served: Served, sandbox: Sandbox) -> AsyncIterator[str]:
-    async with (
-        serve(sandbox, base_path="/api/v1") as base_url,
-        served(base_url, HmacAuth(**sandbox.credentials.partner())) as url,
-    ):
-        yield url
-
-
-async def got(url: str) -> tuple[int, dict[str, str], bytes]:
-    async with ClientSession() as client, client.get(f"{url}/orders/{ORDER}/invoice") as answer:
-        return answer.status, dict(answer.headers), await answer.read()
-
-
-@frameworks
+@each_application
 @pytest.mark.asyncio
-async def test_a_whole_invoice_passes_through(served: Served) -> None:
-    """The client gets the PDF with its type, name and length."""
-    async with service(served, Sandbox()) as url:
-        status, headers, body = await got(url)
-    lowered = {name.lower(): value for name, value in headers.items()}
-    assert status == 200
-    assert fault_of(body) is None
-    assert lowered["content-type"] == "application/pdf"
-    assert lowered["content-length"] == str(len(body))
-    assert lowered["content-disposition"] == f'attachment; filename="invoice-{ORDER}.pdf"'
-
-
-@frameworks
-@pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("answers", "status"), [([NotEligible()], 409), ([LOGIN_PAGE], 502)], ids=["not-eligible", "no-pdf"]
-)
-async def test_without_a_document_there_is_no_byte_of_one(served: Served, answers: list[Scripted], status: int) -> None:
-    """What is no invoice is an error answer of the web service, with a hint and without a PDF."""
+async def test_there_is_a_whole_invoice_or_no_byte_of_one(shown: Shown) -> None:
+    """What is no invoice is an error of the web service, told by the table."""
     sandbox = Sandbox()
-    sandbox.script(ORDER, answers)
-    async with service(served, sandbox) as url:
-        answered, headers, body = await got(url)
-    assert (answered, b"hint" in body, b"%PDF" in body) == (status, True, False)
-    assert {name.lower(): value for name, value in headers.items()}["content-type"].startswith("application/json")
+    sandbox.script(ORDER, [NotEligible(), LOGIN_PAGE])
+    async with invoice_url(shown, sandbox) as url:
+        refused = [await seen(url) for _ in range(2)]
+        found = await seen(url)
+    assert [(answer.status, answer.json["code"]) for answer in refused] == [(409, "not_eligible"), (502, "bad_answer")]
+    assert not any(b"%PDF" in answer.body for answer in refused)
+    assert (found.status, fault_of(found.body)) == (200, None)
+    assert found.headers["content-type"] == "application/pdf"
+    assert found.headers["content-length"] == str(len(found.body))
+    assert found.headers["content-disposition"] == f'attachment; filename="invoice-{ORDER}.pdf"'
 
 
-@frameworks
+@each_application
 @pytest.mark.asyncio
-async def test_a_broken_body_is_never_passed_off_as_whole(served: Served) -> None:
-    """A large document cut off at the service is cut off at the client too."""
+async def test_a_client_that_leaves_ends_the_call(shown: Shown) -> None:
+    """While it waits, and in the middle of a large document."""
     sandbox = Sandbox()
-    headers = {"Content-Type": "application/pdf", "Content-Length": str(2**22)}
-    sandbox.script(ORDER, [Answer(headers=headers, body=b"%PDF-1.7\n".ljust(2**21, b"%"))])
-    async with service(served, sandbox) as url:
-        with pytest.raises(Exception, match=r"payload|Response"):
-            await got(url)
+    sandbox.script(ORDER, [Hang(), Endless()])
+    async with invoice_url(shown, sandbox) as url:
+        await leave_during(url, lambda: sandbox.in_flight == 1)
+        await until(lambda: sandbox.in_flight == 0)
+        async with ClientSession() as client:
+            answer = await client.get(url)
+            await answer.content.readexactly(200_000)
+            answer.close()
+            await until(lambda: sandbox.in_flight == 0)
+        assert fault_of((await seen(url)).body) is None
 
 
-@frameworks
+@pytest.mark.parametrize("name", ["fastapi", "aiohttp"])
 @pytest.mark.asyncio
-async def test_a_small_body_that_breaks_is_asked_for_again(served: Served) -> None:
-    """The client sees the whole document and nothing of it."""
-    sandbox = Sandbox()
-    sandbox.script(ORDER, [Truncated(missing=100)])
-    async with service(served, sandbox) as url:
-        status, headers, body = await got(url)
-    assert (status, fault_of(body), sandbox.calls("document")) == (200, None, 2)
-    assert {name.lower(): value for name, value in headers.items()}["content-length"] == str(len(body))
-
-
-@frameworks
-@pytest.mark.asyncio
-async def test_clients_that_stop_reading_keep_nobody_out(served: Served) -> None:
+async def test_clients_that_stop_reading_keep_nobody_out(name: str) -> None:
     """One more than the session has places, each in the middle of a large document."""
     sandbox = Sandbox()
     sandbox.script(ORDER, [Endless(chunk=2**18)] * 33)
-    async with service(served, sandbox) as url, ClientSession(connector=TCPConnector(limit=0)) as client:
-        stalled = [await client.get(f"{url}/orders/{ORDER}/invoice") for _ in range(33)]
+    async with (
+        invoice_url(APPLICATIONS[name], sandbox) as url,
+        ClientSession(connector=TCPConnector(limit=0)) as client,
+    ):
+        stalled = [await client.get(url) for _ in range(33)]
         for answer in stalled:
             await answer.content.readexactly(100_000)
-        status, _, body = await got(url)
+        found = await seen(url)
         for answer in stalled:
             answer.close()
-        async with asyncio.timeout(10):
-            while sandbox.in_flight:  # noqa: ASYNC110 - a count of the sandbox's
-                await asyncio.sleep(0.01)
-    assert (status, fault_of(body)) == (200, None)
+        await until(lambda: sandbox.in_flight == 0)
+    assert (found.status, fault_of(found.body)) == (200, None)
 
 
-@frameworks
 @pytest.mark.asyncio
-async def test_a_client_that_leaves_stops_the_reading(served: Served) -> None:
-    """When the client goes, the call to the service ends and its place is free."""
+async def test_what_a_request_submits_is_settled_in_the_background(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also after the request was given up."""
+    sandbox = Sandbox(SandboxSettings(latency=0.02), faults=Faults(polls_until_done=(1, 1)))
+    draft = example_draft(1)
+    auth = OAuthClientCredentials(**sandbox.credentials.client())
+    submit, settle_all = example("submit"), example("settle_all")
+    async with (
+        sandbox.serve() as url,
+        InvoiceRun.open(tmp_path / "run.db") as run,
+        Session(url, auth=auth) as session,
+    ):
+        invoices, stopping = AsyncInvoices(session), asyncio.Event()
+        request = asyncio.create_task(submit(run, invoices, draft))
+        await until(lambda: sandbox.calls("submit") == 1)
+        request.cancel()
+        assert (await submit(run, invoices, draft)).state == "submitted"
+        settling = asyncio.create_task(settle_all(run, invoices, stopping))
+        await until(lambda: "success" in capsys.readouterr().out)
+        run.stop()
+        stopping.set()
+        await settling
+    assert len(sandbox.created) == 1
+
+
+def test_a_script_saves_an_invoice_without_a_loop(tmp_path: Path) -> None:
     sandbox = Sandbox()
-    sandbox.script(ORDER, [Endless(chunk=65_536)])
-    async with service(served, sandbox) as url:
-        async with ClientSession() as client:
-            answer = await client.get(f"{url}/orders/{ORDER}/invoice")
-            await answer.content.readexactly(200_000)
-            answer.close()
-        async with asyncio.timeout(10):
-            while sandbox.in_flight:  # noqa: ASYNC110 - a count of the sandbox's
-                await asyncio.sleep(0.01)
-        status, _, body = await got(url)
-    assert (status, fault_of(body)) == (200, None)
+    with serving_sandbox(sandbox) as variables:
+        url, auth = variables["INVOICING_DOCUMENTS_BASE_URL"], HmacAuth(**sandbox.credentials.partner())
+        saved = example("save_invoice")(url, auth, ORDER, str(tmp_path))
+    assert whole(saved.path)
+
+
+def test_the_readme_shows_every_status_of_the_table() -> None:
+    _, _, rest = README.read_text().partition("\n## In a web service\n")
+    rows = re.findall(r"^\| (\d{3}) \|", rest.partition("\n## ")[0], re.MULTILINE)
+    assert [*map(int, rows)] == sorted({int(row.status) for row in (*ROWS.values(), *JUDGED.values())})

@@ -1,0 +1,49 @@
+"""The recipes and the README's web services pass the type checker of editors in its strictest mode."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT, TESTS
+from readme_blocks import blocks
+
+pytest.importorskip("basedpyright", reason="pip install -e '.[lint]'")
+
+pytestmark = pytest.mark.process
+
+
+def complaints(folder: Path, *files: Path) -> list[str]:
+    """What pyright says of these files, beside the package."""
+    project = folder / "pyrightconfig.json"
+    settings = {
+        "include": [str(file) for file in files],
+        "typeCheckingMode": "strict",
+        "pythonVersion": "3.11",
+        "extraPaths": [str(ROOT), str(TESTS / "recipes")],
+    }
+    project.write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "basedpyright", "--project", str(project), "--pythonpath", sys.executable]
+    done = subprocess.run([*command, "--outputjson"], capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] >= len(files)
+    return [f"{Path(found['file']).name}: {found['message']}" for found in report["generalDiagnostics"]]
+
+
+def test_the_recipes_and_the_readmes_web_services_are_well_typed(tmp_path: Path) -> None:
+    shown = [block for block in blocks("python") if "_app(base_url" in block or "def submit(" in block]
+    assert len(shown) == 4
+    files = [tmp_path / f"block_{number}.py" for number in range(len(shown))]
+    for file, block in zip(files, shown, strict=True):
+        file.write_text(block)
+    assert complaints(tmp_path, *files, TESTS / "recipes") == []
+
+
+def test_a_fault_is_found(tmp_path: Path) -> None:
+    """A wrong type of an argument, and a private name."""
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("from invoicing_async.web import http_status\n\nhttp_status(1)\n")
+    assert len(complaints(tmp_path, wrong)) == 1
