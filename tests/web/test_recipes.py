@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,7 +27,7 @@ from invoicing_async import HmacAuth, OAuthClientCredentials, Poller
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.drafts import dump_draft, example_draft
 from invoicing_async.errors import AuthenticationError, DraftError
-from invoicing_async.runs import InvoiceRun
+from invoicing_async.runs import InvoiceRun, Item
 from invoicing_async.sandbox import (
     Answer,
     Endless,
@@ -226,6 +227,50 @@ async def test_a_client_that_leaves_does_not_stop_a_submission(recipe: Recipe, t
     assert sandbox.calls("submit") == 1
 
 
+@each_recipe
+async def test_a_full_disk_is_a_fault_of_this_service(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clients hear nothing of the file."""
+
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/run.db")
+
+    monkeypatch.setattr(InvoiceRun, "submit_one", full)
+    async with service(recipe, Sandbox(), tmp_path) as url:
+        found = await submitted(url)
+    assert (found.status, found.json["code"]) == (500, "internal")
+    assert b"run.db" not in found.body
+
+
+@pytest.mark.parametrize("name", ["fastapi", "litestar"])
+async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_open(name: str, tmp_path: Path) -> None:
+    """The document is open and nothing was read of it: what was to be iterated over never begins."""
+    sandbox, client = Sandbox(), asyncio.Queue[dict[str, Any]]()
+    sandbox.script(ORDERS[0], [Endless()])
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            assert sandbox.in_flight == 1
+            client.put_nowait({"type": "http.disconnect"})
+
+    path = invoice_of(ORDERS[0])
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+    }
+    async with sandbox.serve(base_path="/api/v1") as url:
+        app = RECIPES[name].module.application(settings(sandbox, url, tmp_path))
+        async with app.router.lifespan_context(app) if name == "fastapi" else app.lifespan():
+            await app({**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "app": app}, client.get, send)
+            async with asyncio.timeout(2):
+                await until(lambda: sandbox.in_flight == 0)
+
+
 # What is the same for all of them, without HTTP before it.
 
 
@@ -254,17 +299,39 @@ async def test_what_could_not_be_sent_is_sent_when_the_service_is_there_again(tm
     assert len(sandbox.created) == len(drafts)
 
 
-async def test_a_process_that_is_told_to_stop_records_what_is_under_way(tmp_path: Path) -> None:
-    """Even of a client that left, at the very last moment."""
-    sandbox = Sandbox(SandboxSettings(latency=0.05))
+async def test_a_process_that_is_told_to_stop_records_what_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even of a client that left, and long after its answer came."""
+    sandbox, recorded = Sandbox(SandboxSettings(latency=0.05)), list[Item]()
+    submit_one = InvoiceRun.submit_one
+
+    async def slowly(*arguments: Any) -> Item:
+        item = await submit_one(*arguments)
+        await asyncio.sleep(0.02)
+        recorded.append(item)
+        return item
+
+    monkeypatch.setattr(InvoiceRun, "submit_one", slowly)
     async with sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
         waiting = asyncio.create_task(found.submit(draft_of(DRAFT)))
         await until(lambda: sandbox.calls("submit") == 1)
         waiting.cancel()
-    async with InvoiceRun.open(tmp_path / "invoices.db") as run:
-        item = await run.ledger.get(KEY)
-    assert item is not None
-    assert item.state == "submitted"
+    assert [item.state for item in recorded] == ["submitted"]
+
+
+async def test_a_process_that_is_told_to_stop_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the service does not answer in time is cut off, and in doubt."""
+    monkeypatch.setattr(invoicing_service, "DRAIN", 0.05)
+    sandbox = Sandbox()
+    sandbox.script("submit", [Hang()])
+    async with asyncio.timeout(5), sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
+        waiting = asyncio.create_task(found.submit(draft_of(DRAFT)))
+        await until(lambda: sandbox.calls("submit") == 1 or sandbox.in_flight == 1)
+    item = await waiting
+    assert item.state == "in_doubt"
 
 
 class Failing:
