@@ -258,18 +258,28 @@ async def test_a_full_disk_is_a_fault_of_this_service(
     assert b"run.db" not in found.body
 
 
+@pytest.mark.parametrize("at", ["http.response.start", "http.response.body"])
 @pytest.mark.parametrize("name", ["fastapi", "litestar"])
 @pytest.mark.usefixtures("kept_open")
-async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_open(name: str, tmp_path: Path) -> None:
-    """The document is open and nothing was read of it: what was to be iterated over never begins."""
-    sandbox, client = Sandbox(), asyncio.Queue[dict[str, Any]]()
+async def test_a_client_that_leaves_without_having_read_leaves_nothing_open(
+    name: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first byte, and while one waits to be read: what is iterated over hears of neither by itself."""
+    sandbox, client, passed_on = Sandbox(), asyncio.Queue[dict[str, Any]](), list[object]()
     sandbox.script(ORDERS[0], [Endless()])
 
     async def send(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            assert sandbox.in_flight == 1
+        if message["type"] == at:
             client.put_nowait({"type": "http.disconnect"})
+            if at == "http.response.body":
+                await asyncio.get_running_loop().create_future()
 
+    def kept(*arguments: Any) -> Any:
+        passed_on.append(found := generator(*arguments))
+        return found
+
+    generator = litestar_app.passed_on
+    monkeypatch.setattr(litestar_app, "passed_on", kept)
     path = invoice_of(ORDERS[0])
     scope = {
         "type": "http",
@@ -283,6 +293,7 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing_open(na
         app = RECIPES[name].module.application(settings(sandbox, url, tmp_path))
         async with app.router.lifespan_context(app) if name == "fastapi" else app.lifespan():
             await app({**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "app": app}, client.get, send)
+            assert sandbox.calls("document") == 1
             async with asyncio.timeout(2):
                 await until(lambda: sandbox.in_flight == 0)
 
