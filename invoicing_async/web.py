@@ -174,7 +174,7 @@ def http_status(error: BaseException) -> int:
     down or asking for fewer calls 503, a deadline 504, everything else that the service did 502, a refused credential
     of this service's own included; what is wrong in this service itself, as a full disk (`OSError`), is 500.
     """
-    return _row(error).status
+    return int(_row(error).status)
 
 
 def http_error(error: BaseException, *, health: Health | None = None) -> HttpError:
@@ -190,7 +190,7 @@ def http_error(error: BaseException, *, health: Health | None = None) -> HttpErr
         wait = min((lane.next_probe for lane in health.lanes if lane.next_probe is not None), default=None)
     headers = {} if wait is None else {"Retry-After": str(max(1, ceil(wait)))}
     listed = f": {error}" if isinstance(error, (DraftError, AnswersError)) and str(error) else ""
-    return HttpError(status=row.status, code=row.code, message=row.message + listed, headers=headers)
+    return HttpError(status=int(row.status), code=row.code, message=row.message + listed, headers=headers)
 
 
 def _row(error: BaseException) -> HttpRow:

@@ -1,4 +1,7 @@
-"""Invoices behind FastAPI: `uvicorn --factory your_module:app`, with `application` given your settings."""
+"""Invoices behind FastAPI: `uvicorn --factory your_module:app`, with `application` given your settings.
+
+FastAPI 0.118 or newer: before, it closed what a request depends on before the answer was sent.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ class Settings:
     invoices_url: str
     invoices_auth: Auth
     run_file: Path
-    """Where submissions are recorded: on a local disk, one file a process."""
+    """Where submissions are recorded, on a local disk. A key is sent once per file, and a file has one process.
+
+    So one worker takes submissions, or each of them always gets the same keys.
+    """
 
 
 @dataclass

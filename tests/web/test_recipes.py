@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -258,6 +259,29 @@ async def test_a_full_disk_is_a_fault_of_this_service(
     assert b"run.db" not in found.body
 
 
+async def test_behind_a_middleware_of_fastapis_all_is_as_without(tmp_path: Path) -> None:
+    """One made by `@app.middleware("http")`, which stands between the application and its client."""
+    sandbox = Sandbox()
+    sandbox.script(ORDERS[0], [Hang(), Endless()])
+
+    async def passing(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    async with sandbox.serve(base_path="/api/v1") as base_url:
+        app = fastapi_app.application(settings(sandbox, base_url, tmp_path))
+        app.middleware("http")(passing)
+        async with asgi_served(app) as web_url:
+            url = web_url + invoice_of(ORDERS[0])
+            await leave_during(url, lambda: sandbox.in_flight == 1)
+            await until(lambda: sandbox.in_flight == 0)
+            async with ClientSession() as client:
+                answer = await client.get(url)
+                await answer.content.readexactly(200_000)
+                answer.close()
+                await until(lambda: sandbox.in_flight == 0)
+            assert fault_of((await seen(url)).body) is None
+
+
 @pytest.mark.parametrize("at", ["http.response.start", "http.response.body"])
 @pytest.mark.parametrize("name", ["fastapi", "litestar"])
 @pytest.mark.usefixtures("kept_open")
@@ -391,7 +415,9 @@ async def test_a_body_that_is_no_draft_is_refused(body: bytes) -> None:
         draft_of(body)
 
 
-@pytest.mark.parametrize("name", ["aiohttp_app", "fastapi_app", "invoicing_service", "litestar_app"])
-async def test_the_annotations_of_a_recipe_are_text(name: str) -> None:
-    """So that what is tested here holds for those who write that line first in every module."""
-    assert "\nfrom __future__ import annotations\n" in (TESTS / "recipes" / f"{name}.py").read_text()
+@pytest.mark.parametrize("file", sorted((TESTS / "recipes").glob("*.py")), ids=lambda file: file.stem)
+async def test_a_recipe_uses_public_names_and_has_annotations_that_are_text(file: Path) -> None:
+    """So that what is tested here holds for those who copy it, and who write that line first in every module."""
+    source = file.read_text()
+    assert "\nfrom __future__ import annotations\n" in source
+    assert re.findall(r"^(?:from|import) .*\b_\w+", source.replace("__future__", ""), re.MULTILINE) == []

@@ -104,6 +104,7 @@ def test_an_error_is_told_as_the_table_says(error: BaseException, status: int, c
     """By a status and a code, and in words that hold nothing of the error's own."""
     found = http_error(error)
     assert (found.status, found.code, http_status(error)) == (status, code, status)
+    assert type(found.status) is type(http_status(error)) is int
     assert SECRET not in f"{found!r} {found.body}"
     assert found.body == {"code": code, "message": found.message}
     assert found.message[0].isupper()
