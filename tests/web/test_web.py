@@ -159,6 +159,7 @@ def test_no_answer_of_the_service_asks_its_clients_for_a_credential() -> None:
         (ServiceUnavailableError(status=503, retry_after=2.5), "3"),
         (RateLimitError(status=429, retry_after=30), "30"),
         (ResolutionTooEarlyError(remaining=12.1), "13"),
+        (RateLimitError(status=429, retry_after=1e300), "86400"),
         (ServiceUnavailableError(status=503, retry_after=float("inf")), None),
         (ServiceUnavailableError(status=503), None),
         (TransportError(), None),
