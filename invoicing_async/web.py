@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from math import ceil, isfinite
 from types import MappingProxyType
-from typing import Any
 
 from attrs import frozen
 
@@ -218,7 +217,7 @@ def _wait(error: BaseException) -> float | None:
 
 
 @asynccontextmanager
-async def while_connected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -> AsyncIterator[None]:
+async def while_connected(receive: Callable[[], Awaitable[Mapping[str, object]]]) -> AsyncIterator[None]:
     """End the block with `ClientGoneError` when the client leaves; `receive` is the ASGI one of its request.
 
     For what is awaited before the answer begins, as `OrderDocuments.open`: the call to the service ends too, and its
@@ -239,7 +238,7 @@ async def while_connected(receive: Callable[[], Awaitable[Mapping[str, Any]]]) -
             watching.cancel()
 
 
-async def _end_when_gone(receive: Callable[[], Awaitable[Mapping[str, Any]]], waiting: asyncio.Timeout) -> None:
+async def _end_when_gone(receive: Callable[[], Awaitable[Mapping[str, object]]], waiting: asyncio.Timeout) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     waiting.reschedule(0)
