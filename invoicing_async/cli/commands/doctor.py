@@ -31,10 +31,13 @@ _MARKS: Mapping[Grade, tuple[str, str]] = {
 async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None = None) -> int:
     """Check the settings; never prints a secret. Exit code 1 if something would not work.
 
+    Each variable is shown with where it came from: the environment, a line of the file of settings, or the default.
+
     Parameters
     ----------
     online
-        Also ask each base URL for an answer, compare the clocks, and try the client's token.
+        Also ask each service for an answer, compare the clocks, and try the credentials with calls that can do no harm:
+        for the invoice of an order that cannot exist, for a token, and for the status of a request that cannot exist.
     """
     common = common or Common()
     settings, output = common.settings(), Output.of(common)
@@ -46,7 +49,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     bad = [finding for finding in found if finding.grade == "bad"]
     if output.quiet:
         for finding in bad:
-            output.amiss(f"{finding.section}: {finding.subject}: {finding.text}")
+            output.problem(f"{finding.section}: {finding.subject}: {finding.text}", finding.hint)
     elif not output.json:
         _show(output, found)
     return Exit.SOME_LEFT if bad else Exit.DONE
@@ -81,5 +84,8 @@ def _show(output: Output, found: list[Finding]) -> None:
             if finding.section == section:
                 mark, style = _MARKS[finding.grade]
                 subject = plain(finding.subject).ljust(width)
-                text = Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", (plain(finding.text), "dim"))
-                output.out.print(text, soft_wrap=True)
+                source = f"  [{plain(finding.source)}]" if finding.source else ""
+                told = (f"{plain(finding.text)}{source}", "dim")
+                output.out.print(Text.assemble("  ", (mark.ljust(4), style), "  ", subject, "  ", told), soft_wrap=True)
+                if finding.hint:
+                    output.say(f"        {plain(finding.hint)}", style)
