@@ -27,6 +27,7 @@ from ..models import (
     Submitted,
     Unsettled,
 )
+from ..repair import Entry
 from ..runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
 from ._row_types import FILE, SAID, Row
 
@@ -41,6 +42,7 @@ __all__ = [
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
+    "sheet_row",
     "submission_row",
     "utc_time",
 ]
@@ -215,6 +217,19 @@ def refresh_row(item: Item) -> Row:
         "outcome": "refreshed" if item.error is None else "unknown",
         **{name: value for name, value in _last_word(item).items() if name != "outcome"},
         **_parts(item, "request_id", "invoice_id", "error", "code"),
+    }
+
+
+def sheet_row(entry: Entry) -> Row:
+    """Return an e-invoice of a run as it is looked up: its buyer and amount, when it was sent, what was said of it."""
+    amount = entry.contents.amount
+    return {
+        **_parts(entry, "item", "key"),
+        "state": apparent_state(entry.state, held=False),
+        **_parts(entry.contents, "buyer", "tax_code"),
+        "amount": None if amount is None else f"{amount:f}",
+        **_parts(entry, "sent_at", "http_status", "code", "said", "request_id"),
+        "named_ids": " ".join(entry.named_ids) or None,
     }
 
 

@@ -32,7 +32,7 @@ CA_FILE = "INVOICING_CA_FILE"
 LOG = "INVOICING_LOG"
 """The variable that says what is logged: a level, and a file after a colon."""
 DEBUG = "INVOICING_DEBUG"
-"""The variable that, set to anything, has the command line show tracebacks."""
+"""The variable that, set to 1, has the command line show tracebacks."""
 
 ServiceName: TypeAlias = Literal["documents", "invoices"]
 """The services by the names that `Session.from_env` takes: service A, order documents, and service B, e-invoices."""

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from ...clock import Clock, RealClock
@@ -28,8 +29,11 @@ PATIENCE = 3
 LIMITED_FOR = 5.0
 """Seconds for which a 429 is shown."""
 
-BAR, BESIDE = 24, 70
-"""Columns of the bar at most, and those of what stands beside it."""
+BAR, LEAST, BESIDE = 24, 6, 70
+"""Columns of the bar at most and at least, and those of what stands beside it."""
+
+NARROW = 58
+"""Columns of a terminal below which there is no place for a bar either."""
 
 
 @define
@@ -148,6 +152,9 @@ class Bar:
 
 
 class _Count(ProgressColumn):
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         done = f"{int(task.completed):,}"
         total = None if task.total is None else f"{int(task.total):,}"
@@ -170,7 +177,19 @@ class _Left(ProgressColumn):
 class _Note(ProgressColumn):
     def render(self, task: Task) -> Text:
         bar: Bar = task.fields["bar"]
-        return bar.note()
+        note = bar.note()
+        note.no_wrap, note.overflow = True, "ellipsis"
+        return note
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Return what there is a place for in a terminal of so many columns; each bar stays one line."""
+    title, count, note = TextColumn("{task.description}", table_column=Column(no_wrap=True)), _Count(), _Note()
+    if width < NARROW:
+        return [title, count, note]
+    length = max(LEAST, min(BAR, width - BESIDE))
+    bar = BarColumn(bar_width=length, complete_style="cyan", finished_style="green")
+    return [title, bar, count, note] if width < LEAST + BESIDE else [title, bar, count, _Rate(), _Left(), note]
 
 
 class _Picture(Progress):
@@ -197,12 +216,7 @@ async def live(
     if not shown:
         yield
         return
-    columns: list[ProgressColumn] = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
-        *(_Count(), _Rate(), _Left(), _Note()),
-    ]
-    with _Picture(*columns, console=console, auto_refresh=False, expand=False) as picture:
+    with _Picture(*_columns(console.width), console=console, auto_refresh=False, expand=False) as picture:
         picture.footer = footer
         tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
         drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
