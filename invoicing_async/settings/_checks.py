@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..auth import credential_fault
 from ._settings import Settings
-from ._variables import DOCUMENTS, INVOICES, Service, SettingsError, Variable
+from ._variables import DOCUMENTS, INVOICES, PROXY, Service, SettingsError, Variable
 
 __all__ = ["Finding", "Grade", "findings"]
 
@@ -121,10 +121,6 @@ def _usable(settings: Settings, service: Service, *, told: Collection[str]) -> I
     else:
         yield Finding(service.title, "settings", "ok", "complete")
     if proxy := settings.network.way_to(settings.base_url(service)):
-        yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}", _proxy_source(settings))
-
-
-def _proxy_source(settings: Settings) -> str:
-    if settings.network.proxy is None:
-        return "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
-    return settings.sources.get("INVOICING_PROXY", "--proxy")
+        asked_for = settings.network.proxy is not None
+        source = settings.sources.get(PROXY, "--proxy") if asked_for else "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
+        yield Finding(service.title, "proxy", "ok", f"calls go through {proxy}", source)

@@ -44,7 +44,9 @@ _ABSENT = frozenset({404, 405, 410, 501})
 
 async def call_documents(settings: Settings, transport: Transport) -> list[Finding]:
     """Ask service A, signed, for the invoice of an order that cannot exist, and say what came of it."""
-    sent = f"POST …/orders/{NOBODYS}/documents/invoice, signed with {_described(settings.partner().rules)}"
+    rules = settings.rules()
+    path = "full path" if rules.full_path else "path below the base URL"
+    sent = f"POST …/orders/{NOBODYS}/documents/invoice, signed with the prefix {rules.prefix!r} and the {path}"
     error = await _document_refusal(settings, transport)
     if not isinstance(error, AuthenticationError):
         return [_judged(DOCUMENTS, "signed call", sent, error)]
@@ -85,14 +87,10 @@ async def call_invoices(settings: Settings, transport: Transport) -> list[Findin
     return [*found, judged, Finding(INVOICES.title, "JSON names", "note", note)]
 
 
-def _described(rules: SigningRules) -> str:
-    return f"the prefix {rules.prefix!r} and the {'full path' if rules.full_path else 'path below the base URL'}"
-
-
 def _other_signatures(settings: Settings) -> Iterator[dict[str, str]]:
     """Yield the variables of the other readings of the documents, those that change one thing first."""
     names = (f"{DOCUMENTS.prefix}SIGNATURE_PREFIX", f"{DOCUMENTS.prefix}SIGN_FULL_PATH")
-    rules = settings.partner().rules
+    rules = settings.rules()
     now = (rules.prefix, str(rules.full_path).lower())
     changes = (
         {name: value for name, value, old in zip(names, values, now, strict=True) if value != old}

@@ -119,13 +119,13 @@ def test_what_a_command_raises_has_its_exit_code(
 def test_a_fault_of_the_program_is_a_sentence_too(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its exit code is none of the others; what to do is said, and the traceback is had by option or variable."""
+    """Its exit code, 70, is none of the others; what to do is said, and the traceback is had by option or variable."""
 
     def failing(tokens: object) -> int:
         raise error
 
     monkeypatch.setattr(application, "_run", failing)
-    assert run([]) == Exit.FAULT == 70
+    assert run([]) == Exit.FAULT
     said, hint = capsys.readouterr().err.splitlines()
     assert said.startswith(f"invoicing-async: {type(error).__name__}")
     assert "--debug, or INVOICING_DEBUG=1" in hint
