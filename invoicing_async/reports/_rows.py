@@ -6,6 +6,7 @@ import errno
 import os
 from datetime import UTC, datetime
 
+from ..auth import Signature
 from ..documents import DownloadOutcome
 from ..drafts import BadDraft
 from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
@@ -43,6 +44,7 @@ __all__ = [
     "repeated_draft_row",
     "request_row",
     "sheet_row",
+    "signature_row",
     "submission_row",
     "utc_time",
 ]
@@ -231,6 +233,13 @@ def sheet_row(entry: Entry) -> Row:
         **_parts(entry, "sent_at", "http_status", "code", "said", "request_id"),
         "named_ids": " ".join(entry.named_ids) or None,
     }
+
+
+def signature_row(signature: Signature) -> Row:
+    """Return every stage of a signature, as it may be shown: of the store token there is only its length."""
+    shown = signature.masked()
+    stages = _parts(shown, "method", "path", "timestamp_ms", "body_sha256", "base_string")
+    return {**stages, "hmac_sha256": shown.digest, "headers": dict(shown.headers)}
 
 
 def check_row(checked: Checked) -> Row:

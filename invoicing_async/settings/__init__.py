@@ -21,6 +21,7 @@ nor that one variable makes three others unnecessary; and the core has four depe
 - `_network`: How the network is reached: the proxy, and the authorities that are trusted.
 - `_settings`: What is set, where it came from, and the sessions that it describes.
 - `_checks`: What the settings amount to: what is missing, misspelled or wrong, before anything is called.
+- `_program`: What is installed, and who may read the file of the settings.
 - `_online`: Whether the services answer, what time they have, and whether they accept the credentials.
 - `_harmless`: What the services say to calls that can do no harm, and what to change if they refuse them.
 """
@@ -30,6 +31,7 @@ from __future__ import annotations
 from ._checks import Finding, Grade, findings
 from ._network import Network, trust_only
 from ._online import ask_services
+from ._program import program_findings
 from ._settings import Pace, Settings
 from ._variables import CA_FILE, DOCUMENTS, ENV_FILE, INVOICES, PROXY, Service, ServiceName, SettingsError, Variable
 
@@ -50,5 +52,6 @@ __all__ = [
     "Variable",
     "ask_services",
     "findings",
+    "program_findings",
     "trust_only",
 ]

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import stat
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated
 
 from attrs import asdict
 from rich.text import Text
 
-from ...settings import ENV_FILE, Finding, Grade, ask_services, findings
+from ...settings import Finding, Grade, ask_services, findings, program_findings
 from ..exits import Exit
 from ..input.options import FLAG, Common
 from ..terminal.output import Output, plain
@@ -41,7 +35,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     """
     common = common or Common()
     settings, output = common.settings(), Output.of(common)
-    found = [*_program(common.env_file), *findings(settings)]
+    found = [*program_findings(common.env_file), *findings(settings)]
     if online:
         found += await ask_services(settings)
     for finding in found:
@@ -53,27 +47,6 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     elif not output.json:
         _show(output, found)
     return Exit.SOME_LEFT if bad else Exit.DONE
-
-
-def _program(env_file: Path | None) -> Iterator[Finding]:
-    """Look at what is installed, and at the file of the settings."""
-    section = "Program"
-    yield Finding(section, "Python", "ok", platform.python_version())
-    for package in ("invoicing-async", "aiohttp"):
-        try:
-            yield Finding(section, package, "ok", version(package))
-        except PackageNotFoundError:
-            yield Finding(section, package, "note", "not installed as a package")
-    fast = find_spec("uvloop") is not None
-    yield Finding(
-        section, "uvloop", "ok" if fast else "note", "used" if fast else "absent; invoicing-async[speed] has it"
-    )
-    named = os.environ.get(ENV_FILE)
-    if (file := env_file or (Path(named) if named else None)) is None:
-        return
-    shared = os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    text = f"{file}: others on this machine may read it (chmod 600)" if shared else str(file)
-    yield Finding(section, "settings file", "note" if shared else "ok", text)
 
 
 def _show(output: Output, found: list[Finding]) -> None:
