@@ -9,9 +9,9 @@ A CSV report is for spreadsheets: it begins with a byte order mark, and no cell 
 
 `download_row`, `submission_row` and `request_row` make a row of an outcome, `bad_draft_row` and `repeated_draft_row` of
 a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an item of a run, `check_row` and
-`refresh_row` of what its repair came to, `sheet_row` of what is looked up, `signature_row` of a signature. The `RowType`
-of each has its columns and what the outcomes mean; `json_schema` says of each command what the lines are that it prints
-with `--json`.
+`refresh_row` of what its repair came to, `sheet_row` of what is looked up, `signature_row` of a signature. The
+`RowType` of each has its columns and what the outcomes mean; `json_schema` says of each command what the lines are
+that it prints with `--json`.
 
 `write_run_page` writes a whole run as one page of HTML for people.
 """

@@ -18,7 +18,7 @@ __all__ = ["program_findings"]
 
 
 def program_findings(env_file: str | PathLike[str] | None = None) -> Iterator[Finding]:
-    """Yield what is installed, and whether others may read the file of settings. Raises `OSError` if it is not there."""
+    """Yield what is installed, and whether others may read the file of settings. Raises `OSError` for an absent one."""
     section = "Program"
     yield Finding(section, "Python", "ok", platform.python_version())
     for package in ("invoicing-async", "aiohttp"):
