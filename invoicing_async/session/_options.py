@@ -1,9 +1,9 @@
-"""What a session takes beside its base URL and its credential."""
+"""What a session takes beside its base URL and its credential, and the names of the services."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from .._core.clock import Clock
 from .._core.http import Transport
@@ -11,7 +11,10 @@ from ..events import Observer
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._shared_limits import SharedLimits
 
-__all__ = ["SessionOptions"]
+__all__ = ["ServiceName", "SessionOptions"]
+
+ServiceName: TypeAlias = Literal["documents", "invoices"]
+"""The services by the names that `Session.from_env` takes: service A, order documents, and service B, e-invoices."""
 
 
 class SessionOptions(TypedDict, total=False):

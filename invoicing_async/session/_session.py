@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from .._core.clock import Clock
 from .._core.http import Request, Response, Transport
@@ -15,11 +15,8 @@ from ..events import Observer
 from ..health import Health
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._internals import Internals
-from ._options import SessionOptions
+from ._options import ServiceName, SessionOptions
 from ._shared_limits import SharedLimits
-
-if TYPE_CHECKING:
-    from ..settings import ServiceName
 
 __all__ = ["Session", "internals_of"]
 

@@ -33,7 +33,7 @@ from ._network import Network, trust_only
 from ._online import ask_services
 from ._program import program_findings
 from ._settings import Pace, Settings
-from ._variables import CA_FILE, DOCUMENTS, ENV_FILE, INVOICES, PROXY, Service, ServiceName, SettingsError, Variable
+from ._variables import CA_FILE, DOCUMENTS, ENV_FILE, INVOICES, PROXY, Service, SettingsError, Variable
 
 __all__ = [
     "CA_FILE",
@@ -46,7 +46,6 @@ __all__ = [
     "Network",
     "Pace",
     "Service",
-    "ServiceName",
     "Settings",
     "SettingsError",
     "Variable",

@@ -17,7 +17,7 @@ from ..auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticT
 from ..drafts import WireNames
 from ..invoices import AsyncInvoices, Endpoints
 from ..policies import Limits, RetryPolicy
-from ..session import Session, SessionOptions
+from ..session import ServiceName, Session, SessionOptions
 from ..session._session import internals_of
 from ._env_file import Line, read_env_file
 from ._network import Network, trust_only
@@ -32,7 +32,6 @@ from ._variables import (
     PROXY,
     SERVICES,
     Service,
-    ServiceName,
     SettingsError,
 )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 from attrs import frozen
+
+from ..session import ServiceName
 
 __all__ = [
     "CA_FILE",
@@ -17,7 +17,6 @@ __all__ = [
     "PROXY",
     "SERVICES",
     "Service",
-    "ServiceName",
     "SettingsError",
     "Variable",
 ]
@@ -33,9 +32,6 @@ LOG = "INVOICING_LOG"
 """The variable that says what is logged: a level, and a file after a colon."""
 DEBUG = "INVOICING_DEBUG"
 """The variable that, set to 1, has the command line show tracebacks."""
-
-ServiceName: TypeAlias = Literal["documents", "invoices"]
-"""The services by the names that `Session.from_env` takes: service A, order documents, and service B, e-invoices."""
 
 
 class SettingsError(ValueError):

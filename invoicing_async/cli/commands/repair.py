@@ -165,7 +165,7 @@ async def refresh(
     settings.invoices(pace)  # what is wrong with them is told before the run is opened
 
     async def work(batch: BatchSummary) -> None:
-        session = settings.invoices(pace, on_event=batch.monitor)
+        session = batch.monitor.session(settings.invoices, pace)
         async with entered(InvoiceRun.open(file, create=False)) as run, session:
             batch.stop.then(run.stop)
             number = (await run.ledger.counts()).get(State.SUCCESS, 0)
