@@ -26,7 +26,7 @@ __all__ = ["COMMANDS", "app", "run"]
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "completion": (
         "machine:completion",
-        "Print what completes the commands and options in bash, zsh or fish; nothing is installed.",
+        "Print what completes commands and options in a shell; nothing is installed.",
     ),
     "demo": (
         "demo:demo",
@@ -34,7 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "doctor": (
         "doctor:doctor",
-        "Check the settings; never prints a secret. Exit code 1 if something would not work.",
+        "Check the settings, say where each came from, and never a secret. Exit code 1 if something would not work.",
     ),
     "documents": ("documents:app", "The invoices of marketplace orders as PDFs."),
     "invoices": ("invoices:app", "E-invoices: submit drafts, wait for their end."),
@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "sandbox:sandbox",
         "Serve both services in miniature until Ctrl-C; their settings are printed, for a shell or --env-file.",
     ),
-    "schema": ("machine:schema", "Print the JSON Schema of the lines that commands print with --json."),
+    "schema": ("machine:schema", "Print the JSON Schema (draft 2020-12) of the lines that commands print with --json."),
     "sign": ("sign:sign", "Print every stage of a signature, secrets masked; nothing is sent."),
 }
 """Where each command is, and what it does. A command's module is imported when it is the one that was given."""

@@ -23,9 +23,7 @@ _MARKS: Mapping[Grade, tuple[str, str]] = {
 
 
 async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None = None) -> int:
-    """Check the settings; never prints a secret. Exit code 1 if something would not work.
-
-    Each variable is shown with where it came from: the environment, a line of the file of settings, or the default.
+    """Check the settings, say where each came from, and never a secret. Exit code 1 if something would not work.
 
     Parameters
     ----------

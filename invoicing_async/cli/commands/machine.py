@@ -16,12 +16,12 @@ __all__ = ["completion", "schema"]
 
 
 def schema(*command: Annotated[str, Parameter(show_choices=False)]) -> int:
-    """Print the JSON Schema (draft 2020-12) of the lines that a command prints with --json; of all without a command.
+    """Print the JSON Schema (draft 2020-12) of the lines that commands print with --json.
 
     Parameters
     ----------
     command
-        The words of the command, as in documents download.
+        The words of one command, as in documents download; all without.
     """
     name = " ".join(command)
     if name and name not in JSON_LINES:
@@ -31,7 +31,7 @@ def schema(*command: Annotated[str, Parameter(show_choices=False)]) -> int:
 
 
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
-    """Print what completes the commands and options in a shell; nothing is installed.
+    """Print what completes commands and options in a shell; nothing is installed.
 
     Parameters
     ----------
