@@ -37,7 +37,7 @@ def _object(title: str, **properties: Schema) -> Schema:
     }
 
 
-_HOLDER = _object("The process that works on it", pid={"type": "integer"}, host=_TEXT, since={"type": "number"})
+_HOLDER = _object("The process that works on it", pid={"type": ["integer", "null"]}, host=_TEXT, since=_TEXT)
 
 _KINDS: Mapping[str, Schema] = {
     "download": DOWNLOADS.schema(),
