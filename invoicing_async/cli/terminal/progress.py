@@ -48,7 +48,7 @@ class Monitor:
         self.clock: Clock = clock or RealClock()
         self.health: Callable[[], Health] = Health
         """How the service is doing; that of the session, once it is there."""
-        self.retries = 0
+        self.retries: int = 0
         self._failures = 0
         self._since: float | None = None
         self._words = ""
