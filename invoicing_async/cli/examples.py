@@ -59,6 +59,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "invoicing-async runs export march.db --state failed --state rejected --json",
     ),
     "runs refresh": ("invoicing-async runs refresh march.db --report authority.csv",),
+    "runs report": ("invoicing-async runs report march.db --html march.html",),
     "runs resolve": (
         "invoicing-async runs resolve march.db ORDER-7 --as not-created",
         "invoicing-async runs resolve march.db ORDER-8 --as created --request-id 5f0c5b1e-6d53-4b6e-8e0c-7b1f6a0f3c55",

@@ -62,6 +62,7 @@ _KINDS: Mapping[str, Schema] = {
         next={"type": "array", "items": _TEXT},
     ),
     "counts": _object("How many items stand in each state", file=_TEXT, counts=_COUNTS),
+    "page": _object("A page that was written, and its size in bytes", file=_TEXT, page=_TEXT, size={"type": "integer"}),
     "finding": _object(
         "One thing that was looked at",
         **{name: {"enum": [*get_args(Grade)]} if name == "grade" else _TEXT for name in fields_dict(Finding)},
@@ -87,6 +88,7 @@ JSON_LINES: Mapping[str, tuple[str, ...]] = {
     "runs accept-lost-log": ("counts",),
     "runs export": ("sheet",),
     "runs refresh": ("refresh",),
+    "runs report": ("page",),
     "runs resolve": ("invoice_item",),
     "runs resume": ("download", "submission"),
     "runs retry": ("invoice_item",),

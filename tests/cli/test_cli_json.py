@@ -67,11 +67,13 @@ def test_lines_of_order_documents(services: Callable[..., Sandbox], lines: Lines
     next(Path("kept").glob("order-0*.pdf")).unlink()
     lines("runs", "verify", "d.db", code=Exit.SOME_LEFT)
     lines("runs", "resume", "d.db", code=Exit.SOME_LEFT)
+    lines("runs", "report", "d.db", "--html", "d.html")
     lines("sign")
     lines("doctor", "--online")
     assert seen["documents download"] == {"saved", "deferred", "duplicate"}
     assert seen["runs verify"] == {"whole", "missing"}
-    assert {*seen} == {"documents download", "runs show", "runs verify", "runs resume", "sign", "doctor"}
+    own = {"documents download", "runs verify", "runs report", "sign", "doctor"}
+    assert {*seen} == own | {"runs show", "runs resume"}
 
 
 @pytest.mark.slow
@@ -104,7 +106,7 @@ def test_lines_of_e_invoices(services: Callable[..., Sandbox], lines: Lines) -> 
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lines("runs", "accept-lost-log", "i.db")
     assert seen["invoices submit"] >= {"success", "rejected", "in_doubt", "invalid", "duplicate"}
-    assert {*seen} == {*JSON_LINES} - {"documents download", "runs verify", "sign", "doctor"}
+    assert {*seen} == {*JSON_LINES} - {"documents download", "runs verify", "runs report", "sign", "doctor"}
 
 
 def test_a_schema_is_printed_for_each_command_and_for_all(cli: Cli) -> None:
