@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .policies import Limits, OutagePolicy, RetryPolicy, Timeouts
     from .polling import Poller
     from .session import Session, SharedLimits
+    from .settings import Settings, SettingsError
 
     __version__: str
 
@@ -134,6 +135,8 @@ __all__ = [
     "ServiceUnavailableError",
     "Session",
     "SessionError",
+    "Settings",
+    "SettingsError",
     "SharedLimits",
     "SigningRules",
     "Skipped",
@@ -173,6 +176,7 @@ _NAMES = {
     "policies": "Limits OutagePolicy RetryPolicy Timeouts",
     "polling": "Poller",
     "session": "Session SharedLimits",
+    "settings": "Settings SettingsError",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 """The module that each public name is from."""

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from fakes import FakeClock
 from hypothesis import HealthCheck, settings
+from lines_checked import check_lines
 from served import Cli, clean, starting
 
 from invoicing_async.cli.app import run
@@ -166,11 +167,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command in this process and give its exit code, stdout and stderr."""
+    """Run a command in this process and give its exit code, stdout and stderr; JSON lines are as their schema says."""
 
     def call(*tokens: object) -> tuple[int, str, str]:
-        code = run([str(token) for token in tokens])
+        words = [str(token) for token in tokens]
+        code = run(words)
         out, err = capsys.readouterr()
+        check_lines(words, out)
         return code, out, err
 
     return call

@@ -12,13 +12,14 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .secrecy import Hidden
 
 __all__ = ["SIGNED_HEADERS", "Signature", "Signed", "SigningRules", "sign", "signed_path", "verify"]
 
-SIGNED_HEADERS = ("x-partner-client-id", "x-store-client-id", "x-store-token", "x-timestamp")
+STORE_TOKEN = "x-store-token"  # noqa: S105 - the name of a header
+SIGNED_HEADERS = ("x-partner-client-id", "x-store-client-id", STORE_TOKEN, "x-timestamp")
 """The headers in the base string, in its order; the store's two only when they are sent."""
 
 EMPTY_BODY_SHA256 = sha256(b"").hexdigest()
@@ -52,6 +53,14 @@ class Signature:
     base_string: str = field(repr=False)
     digest: str
     headers: Mapping[str, str] = field(repr=False)
+
+    def masked(self) -> Signature:
+        """Return it as it may be shown: of the store token there is only its length."""
+        if (token := self.headers.get(STORE_TOKEN)) is None:
+            return self
+        shown = f"**** ({len(token)} characters)"
+        text = self.base_string.replace(f"{STORE_TOKEN}:{token}", f"{STORE_TOKEN}:{shown}")
+        return evolve(self, base_string=text, headers={**self.headers, STORE_TOKEN: shown})
 
 
 class Signed(NamedTuple):

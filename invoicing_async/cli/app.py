@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError
 
 from .. import VERSION
 from ..errors import InvoicingError
+from .examples import show_examples
 from .exits import CommandError, Exit, is_usage
 from .input.options import Common
 from .logs import end_logging
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "app", "run"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "completion": (
+        "machine:completion",
+        "Print what completes commands and options in a shell; nothing is installed.",
+    ),
     "demo": (
         "demo:demo",
         "Download invoices and settle e-invoices against both services in miniature. No key, no network.",
     ),
     "doctor": (
         "doctor:doctor",
-        "Check the settings; never prints a secret. Exit code 1 if something would not work.",
+        "Check the settings, say where each came from, and never a secret. Exit code 1 if something would not work.",
     ),
     "documents": ("documents:app", "The invoices of marketplace orders as PDFs."),
     "invoices": ("invoices:app", "E-invoices: submit drafts, wait for their end."),
@@ -41,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "sandbox:sandbox",
         "Serve both services in miniature until Ctrl-C; their settings are printed, for a shell or --env-file.",
     ),
+    "schema": ("machine:schema", "Print the JSON Schema (draft 2020-12) of the lines that commands print with --json."),
     "sign": ("sign:sign", "Print every stage of a signature, secrets masked; nothing is sent."),
 }
 """Where each command is, and what it does. A command's module is imported when it is the one that was given."""
@@ -72,11 +78,11 @@ def run(tokens: Sequence[str]) -> int:
     except (InvoicingError, OSError) as error:
         return _told(error, Exit.SOME_LEFT, tokens)
     except ValueError as error:
-        if not is_usage(error):
-            raise
-        return _told(error, Exit.USAGE, tokens)
+        return _told(error, Exit.USAGE, tokens) if is_usage(error) else _fault(error, tokens)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whatever it is, its user reads a sentence and not a traceback
+        return _fault(error, tokens)
     finally:
         end_logging()
 
@@ -84,6 +90,9 @@ def run(tokens: Sequence[str]) -> int:
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = app.parse_args(list(tokens), print_error=False, exit_on_error=False)
     result = command(*bound.args, **bound.kwargs)
+    if command.__name__ == App.help_print.__name__:
+        words = app.parse_commands(list(tokens))[0]
+        show_examples(Output.of(Common()), " ".join(word for word in words if not word.startswith("-")))
     return Exit((_awaited(result) if inspect.iscoroutine(result) else result) or 0)
 
 
@@ -106,3 +115,10 @@ def _awaited(command: Coroutine[Any, Any, Any]) -> Any:
 def _told(error: Exception, code: Exit, tokens: Sequence[str]) -> int:
     Output.of(Common(debug="--debug" in tokens)).failure(error)
     return code
+
+
+def _fault(error: Exception, tokens: Sequence[str]) -> int:
+    """Tell of an error that no command foresees: it is a fault of the program."""
+    hint = "This is a fault of the program. Please report it with what --debug, or INVOICING_DEBUG=1, shows."
+    fault = CommandError(f"{type(error).__name__}: {error}", hint=hint)
+    return _told(fault.with_traceback(error.__traceback__), Exit.FAULT, tokens)

@@ -121,7 +121,7 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     context, output = summary.context, summary.output
     pace = await kept_pace(run, context.pace)
     summary.expected = summary.items
-    session = context.settings.documents(pace, on_event=summary.monitor)
+    session = summary.monitor.session(context.settings.documents, pace)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
         if not verify:
@@ -188,7 +188,7 @@ async def submit_run(run: InvoiceRun, summary: InvoiceSummary, *, poller: Poller
     summary.expected = summary.to_do
     if lost := run.ledger.recovered:
         summary.given.append(f"{lost:,} were on their way when the last process ended: they are in doubt")
-    session = context.settings.invoices(pace, on_event=summary.monitor)
+    session = summary.monitor.session(context.settings.invoices, pace)
     bars = _bars(summary)
     async with session, live(output.err, bars, shown=output.lively, footer=summary.footer), summary.watched():
         invoices = context.settings.e_invoices(session)

@@ -22,6 +22,8 @@ class Exit(IntEnum):
     """Wrong usage, missing settings, bad input, or a run file that another process holds."""
     STOPPED = 3
     """Stopped before the end; running again goes on."""
+    FAULT = 70
+    """A fault of the program itself."""
     INTERRUPTED = 130
     """Interrupted at once, by a second Ctrl-C."""
 

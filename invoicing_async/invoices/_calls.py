@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import Attribute, define, field, frozen
 
 from .._core.answers import named_ids
 from .._core.envelope import error_from
@@ -47,14 +47,25 @@ ANSWER_LIMIT = 16 * 2**20
 """The longest JSON answer that is read: an invoice of some ten thousand lines."""
 
 
+def _is_path(_: object, attribute: Attribute[str], value: str) -> None:
+    """Refuse a path that cannot be called: the id has its place in it once, where it has one."""
+    ids = str(attribute.default).count("{}")
+    if not value.startswith("/") or value.count("{") != ids or value.count("{}") != ids or value.count("}") != ids:
+        wanted = "must begin with / and hold {} once" if ids else "must begin with /, without braces"
+        raise ValueError(f"Endpoints.{attribute.name} {wanted}, got {value!r}")
+
+
 @frozen(kw_only=True)
 class Endpoints:
-    """The methods and paths of service B, `{}` standing for the id; the first document names no status endpoint."""
+    """The methods and paths of service B, `{}` standing for the id; the first document names no status endpoint.
 
-    create: str = "/v2/ob/invoices"
+    Raises `ValueError` for a path that does not begin with a slash, or in which the place of the id is not there once.
+    """
+
+    create: str = field(default="/v2/ob/invoices", validator=_is_path)
     status_method: str = "POST"
-    status: str = "/v2/ob/invoices/by-request-id/{}"
-    export: str = "/v2/ob/invoices/{}/export"
+    status: str = field(default="/v2/ob/invoices/by-request-id/{}", validator=_is_path)
+    export: str = field(default="/v2/ob/invoices/{}/export", validator=_is_path)
 
 
 class Calls:

@@ -30,6 +30,7 @@ __all__ = ["AsyncInvoices", "work_of"]
 class AsyncInvoices:
     """The e-invoices of one tenant. `names` and `endpoints` hold what the service's documents leave open.
 
+    Both are those of the session's settings by default, if it has some (`Session.from_env`).
     `rounding` is the unit to which line amounts may have been rounded, as `Decimal(1)`; None: they are exact.
     Cancelling a wait leaves the operation alone; cancelling a submission leaves it in doubt.
     """

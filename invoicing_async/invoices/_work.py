@@ -40,7 +40,7 @@ class InvoiceWork(Feature):
         rounding: Decimal | None,
     ) -> None:
         super().__init__(session)
-        names, endpoints = names or WireNames(), endpoints or Endpoints()
+        names, endpoints = names or session.preset(WireNames), endpoints or session.preset(Endpoints)
         self.calls = Calls(session, names=names, endpoints=endpoints, rounding=rounding_unit(rounding))
         self._max_bytes = max_bytes
         self.scheduler = Scheduler(

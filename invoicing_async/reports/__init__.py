@@ -9,7 +9,9 @@ A CSV report is for spreadsheets: it begins with a byte order mark, and no cell 
 
 `download_row`, `submission_row` and `request_row` make a row of an outcome, `bad_draft_row` and `repeated_draft_row` of
 a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an item of a run, `check_row` and
-`refresh_row` of what its repair came to. The `RowType` of each has its columns and what the outcomes mean.
+`refresh_row` of what its repair came to, `sheet_row` of what is looked up, `signature_row` of a signature. The
+`RowType` of each has its columns and what the outcomes mean; `json_schema` says of each command what the lines are
+that it prints with `--json`.
 
 `write_run_page` writes a whole run as one page of HTML for people.
 """
@@ -20,7 +22,18 @@ from ._commands import command_line, doubt_commands, next_commands
 from ._filters import duration_words
 from ._page import RunPage, write_run_page
 from ._report import Report
-from ._row_types import CHECKS, DOCUMENT_ITEMS, DOWNLOADS, INVOICE_ITEMS, REFRESHES, SUBMISSIONS, WAITS, Row, RowType
+from ._row_types import (
+    CHECKS,
+    DOCUMENT_ITEMS,
+    DOWNLOADS,
+    INVOICE_ITEMS,
+    REFRESHES,
+    SHEETS,
+    SUBMISSIONS,
+    WAITS,
+    Row,
+    RowType,
+)
 from ._rows import (
     bad_draft_row,
     check_row,
@@ -32,9 +45,12 @@ from ._rows import (
     refused_by_authority,
     repeated_draft_row,
     request_row,
+    sheet_row,
+    signature_row,
     submission_row,
     utc_time,
 )
+from ._schema import JSON_LINES, json_schema
 from ._tasks import Task, TaskItem, tasks_of
 
 __all__ = [
@@ -42,7 +58,9 @@ __all__ = [
     "DOCUMENT_ITEMS",
     "DOWNLOADS",
     "INVOICE_ITEMS",
+    "JSON_LINES",
     "REFRESHES",
+    "SHEETS",
     "SUBMISSIONS",
     "WAITS",
     "Report",
@@ -60,11 +78,14 @@ __all__ = [
     "duration_words",
     "invoice_row",
     "item_row",
+    "json_schema",
     "next_commands",
     "refresh_row",
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
+    "sheet_row",
+    "signature_row",
     "submission_row",
     "tasks_of",
     "utc_time",

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 from attrs import frozen
 
+from ._columns import COLUMNS, Schema
+
 __all__ = [
     "CHECKS",
     "DOCUMENT_ITEMS",
@@ -15,6 +17,7 @@ __all__ = [
     "INVOICE_ITEMS",
     "REFRESHES",
     "SAID",
+    "SHEETS",
     "SUBMISSIONS",
     "WAITS",
     "Row",
@@ -30,7 +33,8 @@ class RowType:
     """The rows of one sort of batch: its `title`, the `columns` of a row in their order, and the outcomes.
 
     `name` is the column that names an item. `outcomes` has what each outcome means, in the order in which they are
-    counted; those in `good` leave nothing to be done. A row need not have all columns.
+    counted; those in `good` leave nothing to be done. A row need not have all columns. `outcome` is the column that has
+    it, `details` what only JSON lines have, not reports.
     """
 
     title: str
@@ -38,6 +42,23 @@ class RowType:
     columns: tuple[str, ...]
     outcomes: Mapping[str, str]
     good: frozenset[str]
+    outcome: str = "outcome"
+    details: tuple[str, ...] = ()
+
+    def schema(self) -> Schema:
+        """Return the JSON Schema (draft 2020-12) of its rows."""
+        names = (*self.columns, *self.details)
+        properties = {name: COLUMNS[name].schema() for name in names}
+        meanings = [{"const": outcome, "description": meaning} for outcome, meaning in self.outcomes.items()]
+        properties[self.outcome]["oneOf"] = meanings
+        properties[self.name]["type"] = "string"
+        return {
+            "title": self.title,
+            "type": "object",
+            "properties": properties,
+            "required": [self.name, self.outcome],
+            "additionalProperties": False,
+        }
 
 
 FILE = ("path", "size", "sha256")
@@ -83,6 +104,7 @@ SUBMISSIONS = RowType(
     columns=("key", "line", "outcome", *_INVOICE, *SAID, "body_sha256", "sent_at", *FILE),
     outcomes={**_STATES, **_UNSETTLED, **_PLANNED, "duplicate": "stood in the file before, with the same content"},
     good=frozenset({"submitted", "success", "duplicate"}),
+    details=("faults",),
 )
 """The rows of `submission_row` and `invoice_row`."""
 
@@ -100,6 +122,7 @@ DOCUMENT_ITEMS = RowType(
         "failed": "no document; the error says why",
     },
     good=frozenset({"saved", "skipped"}),
+    outcome="state",
 )
 """The rows of `item_row` for a document run; `state` is the outcome."""
 
@@ -117,8 +140,23 @@ INVOICE_ITEMS = RowType(
         "invalid": _UNSETTLED["invalid"],
     },
     good=frozenset({"submitted", "success"}),
+    outcome="state",
+    details=("found",),
 )
 """The rows of `item_row` for an invoice run; `state` is the outcome."""
+
+SHEETS = RowType(
+    title="E-invoices to be looked up",
+    name="key",
+    columns=(
+        *("item", "key", "state", "buyer", "tax_code", "amount"),
+        *("sent_at", "http_status", "code", "said", "request_id", "named_ids"),
+    ),
+    outcomes=INVOICE_ITEMS.outcomes,
+    good=INVOICE_ITEMS.good,
+    outcome="state",
+)
+"""The rows of `sheet_row`."""
 
 CHECKS = RowType(
     title="Files of the run",

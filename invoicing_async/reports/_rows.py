@@ -6,6 +6,7 @@ import errno
 import os
 from datetime import UTC, datetime
 
+from ..auth import Signature
 from ..documents import DownloadOutcome
 from ..drafts import BadDraft
 from ..errors import ApiError, InvoicingError, SubmissionInDoubtError
@@ -27,6 +28,7 @@ from ..models import (
     Submitted,
     Unsettled,
 )
+from ..repair import Entry
 from ..runs import Checked, DocumentState, Item, State, apparent_state, recorded_answer, recorded_request
 from ._row_types import FILE, SAID, Row
 
@@ -41,6 +43,8 @@ __all__ = [
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
+    "sheet_row",
+    "signature_row",
     "submission_row",
     "utc_time",
 ]
@@ -216,6 +220,26 @@ def refresh_row(item: Item) -> Row:
         **{name: value for name, value in _last_word(item).items() if name != "outcome"},
         **_parts(item, "request_id", "invoice_id", "error", "code"),
     }
+
+
+def sheet_row(entry: Entry) -> Row:
+    """Return an e-invoice of a run as it is looked up: its buyer and amount, when it was sent, what was said of it."""
+    amount = entry.contents.amount
+    return {
+        **_parts(entry, "item", "key"),
+        "state": apparent_state(entry.state, held=False),
+        **_parts(entry.contents, "buyer", "tax_code"),
+        "amount": None if amount is None else f"{amount:f}",
+        **_parts(entry, "sent_at", "http_status", "code", "said", "request_id"),
+        "named_ids": " ".join(entry.named_ids) or None,
+    }
+
+
+def signature_row(signature: Signature) -> Row:
+    """Return every stage of a signature, as it may be shown: of the store token there is only its length."""
+    shown = signature.masked()
+    stages = _parts(shown, "method", "path", "timestamp_ms", "body_sha256", "base_string")
+    return {**stages, "hmac_sha256": shown.digest, "headers": dict(shown.headers)}
 
 
 def check_row(checked: Checked) -> Row:

@@ -5,6 +5,7 @@ anew, reads anew and writes anew. What a feature of this library has beside that
 
 - `_session`: A place to call one service from.
 - `_internals`: What a session is inside: what its calls and its features work with, and its users do not see.
+- `_options`: What a session takes beside its base URL and its credential, and the names of the services.
 - `_call`: One call with its attempts: the only retry loop of the project.
 - `_answer`: What the end of an attempt says of the service.
 - `_attempt`: One attempt of a call: a place, an intent, one exchange, and what its answer says.
@@ -32,6 +33,7 @@ from .._core.outcomes import may_repeat
 from ._answer import StaleIntentError
 from ._call import Sleep
 from ._log import LAST_CALL, last_call
+from ._options import ServiceName, SessionOptions
 from ._retries import CHECKS
 from ._retry import RENEWALS
 from ._session import Session
@@ -42,7 +44,9 @@ __all__ = [
     "LAST_CALL",
     "RENEWALS",
     "WIDE",
+    "ServiceName",
     "Session",
+    "SessionOptions",
     "SharedLimits",
     "Sleep",
     "StaleIntentError",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,9 +36,13 @@ R = TypeVar("R", bound=Resource)
 
 
 class Internals:
-    """The inside of one session, or of a view of it; `transport` is what carries its requests, once it is open."""
+    """The inside of one session, or of a view of it; `transport` is what carries its requests, once it is open.
+
+    `presets` are the values that its features take, each by its type, where they are given none: its settings say so.
+    """
 
     transport: Transport
+    presets: Mapping[type, object] = MappingProxyType({})
 
     def __init__(
         self,
@@ -77,6 +82,11 @@ class Internals:
         self.clock_offset = ClockOffset()
         self._resources = Resources(self.check_usable)
         self._observer_errors = ObserverErrors()
+
+    def preset(self, kind: type[T]) -> T:
+        """Return what the settings of the session say for a value of this type, else the value as it is by default."""
+        found = self.presets.get(kind)
+        return found if isinstance(found, kind) else kind()
 
     def view(
         self,

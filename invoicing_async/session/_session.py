@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from typing import Any, Self, TypeVar
+from os import PathLike
+from typing import Any, Self, TypeVar, Unpack
 
 from .._core.clock import Clock
 from .._core.http import Request, Response, Transport
@@ -14,6 +15,7 @@ from ..events import Observer
 from ..health import Health
 from ..policies import Limits, OutagePolicy, RetryPolicy, Timeouts
 from ._internals import Internals
+from ._options import ServiceName, SessionOptions
 from ._shared_limits import SharedLimits
 
 __all__ = ["Session", "internals_of"]
@@ -58,6 +60,21 @@ class Session:
             clock=clock,
             on_event=on_event,
         )
+
+    @classmethod
+    def from_env(
+        cls, service: ServiceName, *, env_file: str | PathLike[str] | None = None, **options: Unpack[SessionOptions]
+    ) -> Self:
+        """Return a session with `"documents"` (service A) or `"invoices"` (B), as the environment describes it.
+
+        The variables are the command line's, `INVOICING_DOCUMENTS_…` and `INVOICING_INVOICES_…`; one that is not there
+        is looked for in `env_file`, or in the file that `INVOICING_ENV_FILE` names. No file is read that is not named.
+        `AsyncInvoices` takes the JSON names and paths from there too, where it is given none. `options` are those of
+        `Session`. Raises `SettingsError`, a `ValueError`, with every setting that is missing or wrong.
+        """
+        from .. import Settings  # which makes sessions, and so stands above them
+
+        return Settings.load(env_file).session(service, cls, **options)
 
     def __repr__(self) -> str:
         inside = self._internals

@@ -115,6 +115,28 @@ def test_what_a_command_raises_has_its_exit_code(
     assert ("Traceback" in capsys.readouterr().err) is told
 
 
+@pytest.mark.parametrize("error", [KeyError("k"), ValueError("odd"), AssertionError()], ids=repr)
+def test_a_fault_of_the_program_is_a_sentence_too(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its exit code, 70, is none of the others; what to do is said, and the traceback is had by option or variable."""
+
+    def failing(tokens: object) -> int:
+        raise error
+
+    monkeypatch.setattr(application, "_run", failing)
+    assert run([]) == Exit.FAULT
+    said, hint = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"invoicing-async: {type(error).__name__}")
+    assert "--debug, or INVOICING_DEBUG=1" in hint
+    assert run(["--debug"]) == Exit.FAULT
+    assert "Traceback" in capsys.readouterr().err
+    for value, told in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("INVOICING_DEBUG", value)
+        assert run([]) == Exit.FAULT
+        assert ("in failing" in capsys.readouterr().err) is told
+
+
 def test_a_command_that_was_ended_at_once_is_interrupted() -> None:
     """A second signal cancels what the command waits for."""
 

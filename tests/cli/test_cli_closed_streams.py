@@ -44,3 +44,18 @@ def test_a_closed_stream_changes_no_exit_code(tmp_path: Path, closed: str) -> No
 
 def test_ids_from_a_closed_stdin_are_an_error(tmp_path: Path) -> None:
     assert code(tmp_path, "-", "<&-") > 0
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("words", ["schema", "completion zsh", "runs --help", "--help", "doctor"])
+def test_a_reader_that_has_left_is_no_trouble(words: str) -> None:
+    """As `| head -1` leaves: nothing is said of it."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "invoicing_async", *words.split()]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=50, check=False)
+    finally:
+        os.close(write)
+    assert done.stderr == b""
+    assert done.returncode in {0, 1, 3}

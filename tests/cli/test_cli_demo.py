@@ -32,7 +32,7 @@ def test_the_demo_ends_as_scripted_and_leaves_whole_documents(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "LATENCY", 0.01)
     monkeypatch.setattr(demo, "SETTLING", (0.0, 0.2))
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     assert run(["demo"]) == Exit.DONE
     out, err = capsys.readouterr()
@@ -42,7 +42,7 @@ def test_the_demo_ends_as_scripted_and_leaves_whole_documents(
     pdfs = list((tmp_path / "demo-invoices").iterdir())
     assert len(pdfs) == 37
     assert all(whole(path) for path in pdfs)
-    monkeypatch.delenv("FORCE_COLOR")
+    monkeypatch.delenv("TTY_COMPATIBLE")
     monkeypatch.setenv("TERM", "dumb")
     assert run(["demo", "--invoices", "0"]) == Exit.DONE
     out, err = capsys.readouterr()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from cli_screens import partner
 from places import signing_vectors
-from served import SECRETS, json_lines
+from served import SECRETS, Cli, json_lines
 
+from invoicing_async import SigningRules
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Sandbox
@@ -95,3 +96,31 @@ def test_doctor_online(
     monkeypatch.setenv("INVOICING_INVOICES_NAMES", "nonsense")
     monkeypatch.delenv("INVOICING_INVOICES_TOKEN")
     assert run(["doctor", "--online"]) == Exit.SOME_LEFT
+
+
+def test_doctor_says_where_a_setting_came_from_and_what_to_change(
+    services: Callable[..., Sandbox], tmp_path: Path, cli: Cli
+) -> None:
+    """In the table, in JSON, and with --quiet only what is wrong and what to do."""
+    services(rules=SigningRules(prefix=""))
+    file = tmp_path / "env"
+    file.write_text("\nINVOICING_DOCUMENTS_SIGN_QUERY=true\n")
+    file.chmod(0o600)
+    tokens = ("doctor", "--online", "--env-file", file)
+    hint = "Set INVOICING_DOCUMENTS_SIGNATURE_PREFIX=: signed so, the same call passed."
+    code, out, err = cli(*tokens)
+    assert (code, err) == (Exit.SOME_LEFT, "")
+    assert f"        {hint}\n" in out
+    for name, said in (
+        ("SECRET_KEY", "set, 23 characters  [the environment]"),
+        ("SIGN_QUERY", f"[{file} line 2]"),
+        ("SIGNATURE_PREFIX", "[default]"),
+    ):
+        line = next(line for line in out.splitlines() if f"INVOICING_DOCUMENTS_{name} " in line)
+        assert line.endswith(said)
+    code, out, err = cli(*tokens, "--json")
+    found = {row["subject"]: row for row in json_lines(out) if row["section"] == "Order documents"}
+    assert (found["signed call"]["hint"], found["INVOICING_DOCUMENTS_SIGN_QUERY"]["source"]) == (hint, f"{file} line 2")
+    code, out, err = cli(*tokens, "--quiet")
+    assert (code, out, len(err.splitlines()), err.splitlines()[1].strip()) == (Exit.SOME_LEFT, "", 2, hint)
+    assert not any(secret in found_ for found_ in (out, err, repr(found)) for secret in SECRETS)

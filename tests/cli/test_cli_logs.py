@@ -7,21 +7,29 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
 from rich.console import Console
 from served import Cli, json_lines, write_ids
 
+from invoicing_async import (
+    HmacAuth,
+    InvoicingError,
+    OrderDocuments,
+    OutagePolicy,
+    RetryPolicy,
+    Session,
+)
 from invoicing_async.cli.exits import CommandError
 from invoicing_async.cli.logs import begin_logging, end_logging, log_target
 from invoicing_async.cli.terminal.progress import Bar, Monitor, live
-from invoicing_async.errors import TransportError
-from invoicing_async.events import AttemptFailed
-from invoicing_async.sandbox import Faults, Sandbox
+from invoicing_async.cli.terminal.times import local_time
+from invoicing_async.health import Health, LaneHealth, LaneState
+from invoicing_async.sandbox import Faults, Outage, Sandbox
 
 Start = Callable[..., Sandbox]
 LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 (DEBUG|INFO|WARNING|ERROR) +\S.*")
@@ -165,50 +173,42 @@ async def test_a_line_of_the_log_stands_above_the_progress(monkeypatch: pytest.M
 
 
 class TestPause:
-    """What the progress says of a pause; its events are known by name and fields."""
+    """What the progress says of a pause: what the session's health does."""
 
-    @frozen(kw_only=True)
-    class Paused:
-        operation: str
-        store: str
-        next_probe: float
+    SINCE = 1_000_000_000.0
 
-    @frozen(kw_only=True)
-    class Probing:
-        operation: str
-        store: str
+    def lane(self, **changed: Any) -> LaneHealth:
+        values = {"operation": "document", "state": LaneState.PAUSED, "since": self.SINCE, "concurrency": 1}
+        return LaneHealth(**{**values, **changed})
 
-    @frozen(kw_only=True)
-    class Resumed:
-        operation: str
-        store: str
-        paused: float
+    def shown(self, *lanes: LaneHealth) -> tuple[str, str]:
+        monitor = Monitor()
+        monitor.health = lambda: Health(lanes=lanes)
+        return monitor.state()
 
-    def test_it_says_since_when_and_when_the_next_try_is(self, clock: Any) -> None:
-        monitor: Any = Monitor(clock)
-        lane = {"operation": "document", "store": "s"}
-        monitor(self.Paused(**lane, next_probe=8.2))
-        begun = monitor.state()[0]
-        assert re.fullmatch(r"paused since \d\d:\d\d:\d\d, next try in 8 s", begun)
-        clock.advance(5)
-        assert monitor.state() == (begun.replace("8 s", "3 s"), "yellow")
-        clock.advance(3)
-        monitor(self.Probing(**lane))
-        assert monitor.state()[0] == begun.replace("next try in 8 s", "trying now")
-        monitor(AttemptFailed(operation="document", path="/", attempt=1, error=TransportError("x")))
-        assert monitor.state()[0] == begun.partition(",")[0]
-        monitor(self.Paused(**lane, next_probe=20.0))
-        assert monitor.state()[0] == begun.replace("8 s", "20 s")
-        monitor(self.Resumed(**lane, paused=30.0))
-        assert monitor.state() == ("service ok", "green")
+    def test_it_says_since_when_and_when_the_next_try_is(self) -> None:
+        begun = f"paused since {local_time(self.SINCE, short=True)}"
+        assert self.shown(self.lane(next_probe=8.2)) == (f"{begun}, next try in 8 s", "yellow")
+        assert self.shown(self.lane(next_probe=0.4)) == (begun, "yellow")
+        assert self.shown(self.lane(next_probe=0.0, state=LaneState.PROBING)) == (f"{begun}, trying now", "yellow")
+        assert self.shown(self.lane(since=None, state=LaneState.RESUMING)) == ("service ok", "green")
+        assert self.shown() == ("service ok", "green")
 
-    def test_the_longest_pause_is_shown_and_each_ends_by_itself(self, clock: Any) -> None:
-        monitor: Any = Monitor(clock)
-        monitor(self.Paused(operation="a", store="s", next_probe=50.0))
-        clock.advance(10)
-        monitor(self.Paused(operation="b", store="s", next_probe=1.0))
-        assert monitor.state()[0].endswith("next try in 40 s")
-        monitor(self.Resumed(operation="a", store="s", paused=10.0))
-        assert monitor.state()[0].endswith("next try in 1 s")
-        monitor(self.Resumed(operation="never", store="s", paused=10.0))
-        assert monitor.state()[1] == "yellow"
+    def test_the_longest_pause_is_shown(self) -> None:
+        later = self.lane(operation="b", since=self.SINCE + 60, next_probe=1.0)
+        assert self.shown(later, self.lane(next_probe=40.0))[0].endswith("next try in 40 s")
+        assert self.shown(later, self.lane(since=None))[0].endswith("next try in 1 s")
+
+    @pytest.mark.asyncio
+    async def test_it_is_that_of_a_real_session(self) -> None:
+        """An outage of the sandbox pauses the lane, and the monitor that the session was made with says so."""
+        sandbox, monitor = Sandbox(), Monitor()
+        sandbox.inject(Outage())
+        auth = HmacAuth(**sandbox.credentials.partner())
+        outage = OutagePolicy(after=2)
+        session = monitor.session(partial(Session, "http://h", auth=auth, transport=sandbox, outage=outage))
+        async with session:
+            for _ in range(3):
+                with pytest.raises(InvoicingError):
+                    await OrderDocuments(session.with_options(retry=RetryPolicy(attempts=1))).download("o", "out")
+            assert monitor.state()[0].startswith("paused since ")

@@ -724,7 +724,7 @@ def test_progress_shows_the_states_below_the_bars(
 ) -> None:
     """Somebody who looks on sees how many stand in each state, and bars for what there is to do."""
     services(evolve_faults(seconds_until_done=(0.3, 0.3)), latency=0.02)
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     write_drafts(Path("d.jsonl"), 30)
     write_ids(Path("ids"), 60)

@@ -12,9 +12,11 @@ import pytest
 from cli_screens import memory_output, shown, unavailable
 from fakes import FakeClock
 from rich.console import Console
+from served import Cli
 
 from invoicing_async import reports as rows
 from invoicing_async.cli.exits import CommandError
+from invoicing_async.cli.input.options import Common
 from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
 from invoicing_async.errors import InvoicingError, OrderStatusError, RateLimitError, TransportError
@@ -91,6 +93,44 @@ async def test_bars_show_counts_rates_and_the_service() -> None:
     async with progress.live(silent, bars, shown=False):
         done["n"] += 1
     assert shown(silent) == ""
+
+
+@pytest.mark.parametrize("width", [40, 57, 58, 75, 76, 200])
+@pytest.mark.asyncio
+async def test_a_bar_is_one_line_in_a_terminal_of_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is no place for is left out, at last the bar; the count and the note stay."""
+    monkeypatch.setenv("TERM", "xterm")  # one that is dumb is 80 columns wide
+    monitor = progress.Monitor(FakeClock())
+    bars = [progress.Bar(title, 90, lambda: 90, monitor.note) for title in ("Documents", "Invoices")]
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    async with progress.live(console, bars, shown=True):
+        pass
+    picture = shown(console).replace("\x1b[?25l", "").replace("\x1b[?25h", "").split("\x1b[2K")[-1]
+    lines = [line for line in picture.split("\n") if line.strip()]
+    assert [line.split()[:1] for line in lines] == [["Documents"], ["Invoices"]]
+    assert max(map(len, lines)) <= width
+    for line in lines:
+        assert ("90/90" in line, "\u2501" in line, "retries" in line) == (True, width >= 58, True)
+
+
+def test_colours_are_for_a_terminal_and_for_who_asks_for_them(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None in a pipe nor with NO_COLOR; FORCE_COLOR brings them, and no moving pictures."""
+    colour, moving = re.compile(r"\x1b\[[0-9;]*3[0-9]"), re.compile(r"\x1b\[[0-9?]*[AKJhl]")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for variables, coloured in (
+        ({}, False),
+        ({"TTY_COMPATIBLE": "1"}, True),  # as on a terminal
+        ({"TTY_COMPATIBLE": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1"}, True),
+    ):
+        with monkeypatch.context() as context:
+            for name, value in variables.items():
+                context.setenv(name, value)
+            out, err = cli("doctor")[1], cli("bogus")[2]
+            assert (bool(colour.search(out)), bool(colour.search(err))) == (coloured, coloured), variables
+            assert not moving.search(out + err)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not Output.of(Common()).lively
 
 
 def test_progress_is_for_a_person_at_a_terminal() -> None:

@@ -51,7 +51,7 @@ def swapped(word: str) -> str:
 def test_the_commands_are_all_there() -> None:
     """None was lost on its way into its group."""
     assert {" ".join(command) for command in COMMANDS} == {
-        "demo", "doctor", "sandbox", "sign", "documents download",
+        "completion", "demo", "doctor", "sandbox", "schema", "sign", "documents download",
         "invoices submit", "invoices wait", "invoices status", "invoices example",
         "runs show", "runs resume", "runs verify", "runs resolve", "runs retry", "runs export", "runs refresh",
         "runs accept-lost-log", "runs report",

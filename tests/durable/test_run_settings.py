@@ -323,14 +323,14 @@ async def test_a_document_run_goes_elsewhere_when_it_is_told(tmp_path: Path) -> 
 def paces(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
     """The limits of every session that a command makes, but for the one it tries its settings with."""
     seen: list[Limits] = []
-    before = Settings._session
+    before = Settings.session
 
-    def spied(self: Settings, service: Any, auth: Any, pace: Any, **options: Any) -> Session:
+    def spied(self: Settings, name: Any, kind: type[Session], pace: Any, **options: Any) -> Session:
         if options.get("on_event") is not None:
             seen.append(pace.limits)
-        return before(self, service, auth, pace, **options)
+        return before(self, name, kind, pace, **options)
 
-    monkeypatch.setattr(Settings, "_session", spied)
+    monkeypatch.setattr(Settings, "session", spied)
     return seen
 
 

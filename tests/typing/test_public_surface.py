@@ -22,7 +22,7 @@ MODULES = [
 ]
 OFFERED = {
     Session: """
-        auth base_url call close health limits on_event open outage retry timeouts with_options""",
+        auth base_url call close from_env health limits on_event open outage retry timeouts with_options""",
     OrderDocuments: "download download_many open",
     AsyncInvoices: "create encode export status submit submit_many wait wait_many",
     InvoiceRun: """
@@ -40,8 +40,6 @@ ANY = {
     "RecordedRequest.json": "as above",
     "Fault.memory": "a fault's own, which it gets back",
     "SampledFault.memory": "as above",
-    "Settings.documents": "the options of Session",
-    "Settings.invoices": "as above",
     "last_call": "what events are made of",
     "unchecked": "whatever a reader found, to be named as a fault",
     "converted": "as above",

@@ -9,8 +9,18 @@ import pytest
 from places import README, ROOT
 from readme_blocks import blocks, example
 
-from invoicing_async import HmacAuth, InvoiceDraft, InvoiceLine, OAuthClientCredentials, OrderDocuments
+from invoicing_async import (
+    AsyncInvoices,
+    HmacAuth,
+    InvoiceDraft,
+    InvoiceLine,
+    OAuthClientCredentials,
+    OrderDocuments,
+    Session,
+)
 from invoicing_async._transport.server import serve
+from invoicing_async.cli import serving
+from invoicing_async.drafts import example_draft
 from invoicing_async.runs import InvoiceRun
 from invoicing_async.sandbox import Faults, Sandbox, demo_orders
 from invoicing_async.session._session import internals_of
@@ -41,6 +51,24 @@ async def test_the_invoice_example_settles_every_draft() -> None:
         done = await example("settle")(base_url, OAuthClientCredentials(**sandbox.credentials.client()), drafts)
     assert {request.status for request in done} == {"SUCCESS", "FAILED"}
     assert len(done) == 8
+
+
+@pytest.mark.asyncio
+async def test_the_settings_of_both_services_are_read_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_settings: None
+) -> None:
+    """As the sandbox command prints them."""
+    sandbox, (order,) = Sandbox(), demo_orders(1)
+    monkeypatch.chdir(tmp_path)
+    async with serving.served(sandbox) as where:
+        lines = (f"export {name}={value}\n" for name, value in serving.variables(sandbox, where).items())
+        Path("invoicing.env").write_text("".join(lines))
+        auth = OAuthClientCredentials(**sandbox.credentials.client())
+        async with Session(where.invoices, auth=auth) as session:
+            request = await AsyncInvoices(session).submit(example_draft(1))
+        status = await example("both_services")(order, request.request_id, "documents")
+    assert status in {"NEW", "SUCCESS", "FAILED"}
+    assert len(list(Path("documents").glob("*.pdf"))) == 1
 
 
 @pytest.mark.asyncio

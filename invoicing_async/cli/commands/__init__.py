@@ -4,6 +4,7 @@
 - `doctor`: `doctor`: what is set up and what is not, without a secret; with --online, whether the services answer.
 - `documents`: `documents download`: the invoices of any number of orders, whole, into a folder.
 - `invoices`: `invoices submit | wait | status | example`: e-invoices from drafts to their end.
+- `machine`: `schema` and `completion`: what programs and shells need to know of the commands.
 - `repair`: `runs resolve | retry | export | refresh`: what people say of a run's e-invoices, and what they need for
   that.
 - `run_report`: `runs report`: a run as one page of HTML, for an operator, an accountant, or a printer.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,9 +148,9 @@ class _DemoRun:
             known, limits = self.sandbox.credentials, Limits(concurrency=CONCURRENCY)
             shared: dict[str, Any] = {"retry": RETRY, "limits": limits}
             partner, client = HmacAuth(**known.partner()), OAuthClientCredentials(**known.client())
-            heard, settled = self.downloads.monitor, self.submissions.monitor
-            documents = await enter(Session(where.documents, auth=partner, on_event=heard, **shared))
-            invoices = await enter(Session(where.invoices, auth=client, on_event=settled, **shared))
+            download, submit = self.downloads.monitor, self.submissions.monitor
+            documents = await enter(download.session(partial(Session, where.documents, auth=partner, **shared)))
+            invoices = await enter(submit.session(partial(Session, where.invoices, auth=client, **shared)))
             await enter(live(self.output.err, self._bars(), shown=self.output.lively))
             try:
                 async with asyncio.TaskGroup() as group:

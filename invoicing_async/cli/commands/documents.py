@@ -112,7 +112,7 @@ async def _download(
     output: Output, settings: Settings, order: _Order, id_source: IdSource, pace: RateOptions, report: Path | None
 ) -> Exit:
     async def work(batch: BatchSummary) -> None:
-        session = settings.documents(pace, on_event=batch.monitor)
+        session = batch.monitor.session(settings.documents, pace)
         with open_ids(order.ids, id_source, batch.source.stop) as found:
             bar = Bar("Order documents", found.about, lambda: batch.done, batch.monitor.note)
             async with session, live(output.err, [bar], shown=output.lively):

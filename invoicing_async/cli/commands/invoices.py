@@ -142,7 +142,7 @@ def _refuse(found: Drafts, output: Output) -> int:
 async def _submit(
     batch: BatchSummary, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
 ) -> None:
-    session = settings.invoices(pace, on_event=batch.monitor)
+    session = batch.monitor.session(settings.invoices, pace)
     total = found.count
     settling = Settling(batch, poller, found.lines)
     bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, batch.monitor.note)]
@@ -292,7 +292,7 @@ async def wait(
 
     async def work(batch: BatchSummary) -> None:
         settling = Settling(batch, Poller(timeout=timeout))
-        session = settings.invoices(pace, on_event=batch.monitor)
+        session = batch.monitor.session(settings.invoices, pace)
         bar = Bar("E-invoices", None, lambda: batch.done, batch.monitor.note)
         with open_ids(from_, id_source, batch.stop) if from_ else nullcontext(Ids(ids)) as found:
             async with session, live(output.err, [bar], shown=output.lively):

@@ -18,7 +18,7 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
-from ...reports import REFRESHES, item_row, refresh_row
+from ...reports import REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
 from ..durable import entered
 from ..exits import CommandError, Exit
@@ -131,13 +131,7 @@ async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) 
     async for entry in entries(ledger, states):
         number += 1
         if output.json:
-            found = entry.contents
-            about = {name: getattr(entry, name) for name in ("item", "key", "state")}
-            amount = None if found.amount is None else f"{found.amount:f}"
-            said = {name: getattr(entry, name) for name in ("sent_at", "http_status", "code", "said", "request_id")}
-            named = " ".join(entry.named_ids) or None
-            buyer = {"buyer": found.buyer, "tax_code": found.tax_code, "amount": amount}
-            output.line({**about, **buyer, **said, "named_ids": named})
+            output.line(sheet_row(entry))
         else:
             _put(sheet_line(entry))
     return number
@@ -171,7 +165,7 @@ async def refresh(
     settings.invoices(pace)  # what is wrong with them is told before the run is opened
 
     async def work(batch: BatchSummary) -> None:
-        session = settings.invoices(pace, on_event=batch.monitor)
+        session = batch.monitor.session(settings.invoices, pace)
         async with entered(InvoiceRun.open(file, create=False)) as run, session:
             batch.stop.then(run.stop)
             number = (await run.ledger.counts()).get(State.SUCCESS, 0)

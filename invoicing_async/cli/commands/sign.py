@@ -5,44 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
-
 from ...auth import HmacAuth, Signature
 from ...clock import RealClock
+from ...reports import signature_row
 from ...settings import DOCUMENTS, Settings
 from ...transport import path as quoted
 from ..exits import CommandError, Exit
 from ..input.options import Common
 from ..terminal.output import Output, plain
 
-__all__ = ["mask", "sign"]
+__all__ = ["sign"]
 
 EXAMPLE = "d0e11047-acaf-468f-a325-3d2f5964f5ff"
-SECRETS = ("x-store-token",)
-
-
-def mask(secret: str) -> str:
-    """Show of a secret only how long it is."""
-    return f"**** ({len(secret)} characters)"
-
-
-@frozen
-class _Masked:
-    """A signature without secrets."""
-
-    stages: Signature
-
-    @property
-    def base_string(self) -> str:
-        text = self.stages.base_string
-        for name in SECRETS:
-            if value := self.stages.headers.get(name):
-                text = text.replace(f"{name}:{value}", f"{name}:{mask(value)}")
-        return text
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {name: mask(value) if name in SECRETS else value for name, value in self.stages.headers.items()}
 
 
 def sign(
@@ -89,33 +63,19 @@ def sign(
         timestamp_ms=int(RealClock().now() * 1000) if timestamp is None else timestamp,
     )
     output = Output.of(common)
-    output.line(_row(stages))
+    output.line(signature_row(stages))
     if not output.json:
-        _show(output, stages, auth, settings)
+        _show(output, stages.masked(), auth, settings)
     return Exit.DONE
 
 
-def _row(stages: Signature) -> dict[str, object]:
-    masked = _Masked(stages)
-    return {
-        "method": stages.method,
-        "path": stages.path,
-        "timestamp_ms": stages.timestamp_ms,
-        "body_sha256": stages.body_sha256,
-        "base_string": masked.base_string,
-        "hmac_sha256": stages.digest,
-        "headers": masked.headers,
-    }
-
-
 def _show(output: Output, stages: Signature, auth: HmacAuth, settings: Settings) -> None:
-    masked = _Masked(stages)
-    facts = (("base URL", settings.base_url(DOCUMENTS)), ("rules", _rules(auth)), ("secret key", mask(auth.secret_key)))
-    output.facts(facts)
-    headers = "\n".join(f"{name}: {value}" for name, value in masked.headers.items())
+    key = f"**** ({len(auth.secret_key)} characters)"
+    output.facts((("base URL", settings.base_url(DOCUMENTS)), ("rules", _rules(auth)), ("secret key", key)))
+    headers = "\n".join(f"{name}: {value}" for name, value in stages.headers.items())
     for title, text in (
         ("1  SHA-256 of the body", stages.body_sha256),
-        ("2  Base string: lines end with one \\n, the last with none", masked.base_string),
+        ("2  Base string: lines end with one \\n, the last with none", stages.base_string),
         ("3  HMAC-SHA256 of it under the secret key, in hex", stages.digest),
         ("4  Headers as they are sent", headers),
     ):

@@ -27,6 +27,10 @@ def readable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+DEBUG = "INVOICING_DEBUG"
+"""The variable that, set to 1, shows tracebacks as `--debug` does."""
+
+
 def plain(text: object) -> str:
     """Return text of any origin as one line that cannot move a terminal's cursor."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
@@ -60,13 +64,17 @@ class Output:
     def of(cls, common: Common) -> Output:
         """Open the output as the options say."""
         return cls(
-            out=_Console(highlight=False), err=stderr(), json=common.json, quiet=common.quiet, debug=common.debug
+            out=_Console(highlight=False),
+            err=stderr(),
+            json=common.json,
+            quiet=common.quiet,
+            debug=common.debug or os.environ.get(DEBUG, "0") not in {"", "0"},
         )
 
     @property
     def lively(self) -> bool:
         """Whether progress is shown: stderr is a terminal, and JSON lines do not go to the same one."""
-        return self.err.is_terminal and not self.quiet and not (self.json and self.out.is_terminal)
+        return _is_terminal(self.err) and not self.quiet and not (self.json and _is_terminal(self.out))
 
     @property
     def _human(self) -> Console:
@@ -81,7 +89,7 @@ class Output:
     def say(self, text: str, style: str = "", *, cut: bool = False) -> None:
         """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
         if not self.quiet:
-            cut = cut and self._human.is_terminal
+            cut = cut and _is_terminal(self._human)
             self._human.print(
                 Text(text, style), soft_wrap=not cut, no_wrap=cut or None, overflow="ellipsis" if cut else None
             )
@@ -127,6 +135,11 @@ class Output:
     def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
         print_error(self.err, message, *hints)
+
+
+def _is_terminal(console: Console) -> bool:
+    """Tell whether somebody watches; FORCE_COLOR asks for colours elsewhere, and not for moving pictures."""
+    return console.is_terminal and (not os.environ.get("FORCE_COLOR") or console.file.isatty())
 
 
 def print_error(console: Console, message: str, *hints: str) -> None:

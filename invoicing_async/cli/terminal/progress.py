@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
-from attrs import define, field
+from attrs import define
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from ...clock import Clock, RealClock
 from ...errors import RateLimitError, ServiceUnavailableError, TransportError
-from ...events import AttemptFailed, Event, OperationPolled, RequestStarted, RequestSucceeded, RetryScheduled
+from ...events import AttemptFailed, Event, OperationPolled, RequestSucceeded, Resumed, RetryScheduled
+from ...health import Health, LaneState
+from ...session import Session
 from .times import duration, local_time
 
-__all__ = ["Bar", "Health", "Monitor", "live"]
+__all__ = ["Bar", "Monitor", "live"]
 
 TICK = 0.1
 """Seconds between two pictures."""
@@ -28,107 +30,65 @@ PATIENCE = 3
 LIMITED_FOR = 5.0
 """Seconds for which a 429 is shown."""
 
-BAR, BESIDE = 24, 70
-"""Columns of the bar at most, and those of what stands beside it."""
+BAR, LEAST, BESIDE = 24, 6, 70
+"""Columns of the bar at most and at least, and those of what stands beside it."""
 
-
-@define
-class Pause:
-    """Since when calls wait, and when the next one is tried: epoch seconds, None where that is not known."""
-
-    since: float
-    next_try: float | None = None
-    is_trying: bool = False
-
-    def words(self, now: float) -> str:
-        """Return it in words."""
-        left = None if self.next_try is None else self.next_try - now
-        soon = f", next try in {left:.0f} s" if left is not None and left >= 1 else ""
-        return f"paused since {local_time(self.since, short=True)}{', trying now' if self.is_trying else soon}"
-
-
-@define
-class Health:
-    """The state of the service as its answers tell it; a few failures among successes do not change it."""
-
-    failures: int = 0
-    since: float | None = None
-    words: str = ""
-    limited_at: float = field(default=float("-inf"))
-    paused: dict[tuple[str, str], Pause] = field(factory=dict)
-    """By operation and store: the calls that wait because the service is down."""
-
-    def failed(self, error: Exception, now: float) -> None:
-        """Note a failed attempt at `now` epoch seconds."""
-        if isinstance(error, RateLimitError):
-            self.limited_at = now
-        elif isinstance(error, (ServiceUnavailableError, TransportError)):
-            self.failures += 1
-            self.since = now if self.since is None else self.since
-            self.words = "unavailable" if isinstance(error, ServiceUnavailableError) else "no answer"
-        else:
-            self.answered()
-
-    def answered(self) -> None:
-        """Note that the service answered: with success, or with a refusal that is no outage."""
-        self.failures, self.since = 0, None
-
-    def tried(self, operation: str) -> None:
-        """Note that an attempt of an operation failed: when the next one is, nobody has said."""
-        for (name, _), pause in self.paused.items():
-            if name == operation and pause.is_trying:
-                pause.is_trying, pause.next_try = False, None
-
-    def lane(self, event: Event, now: float) -> None:
-        """Note that the calls of an operation wait, are tried, or go on again."""
-        about: Any = event
-        match type(event).__name__:
-            case "Paused":
-                begun = self.paused.get((about.operation, about.store), Pause(now))
-                self.paused[about.operation, about.store] = Pause(begun.since, now + about.next_probe)
-            case "Probing" if found := self.paused.get((about.operation, about.store)):
-                found.is_trying = True
-            case "Resumed":
-                self.paused.pop((about.operation, about.store), None)
-                self.answered()
-
-    def state(self, now: float) -> tuple[str, str]:
-        """Return the state in words, and its colour."""
-        if self.paused:
-            return min(self.paused.values(), key=lambda pause: pause.since).words(now), "yellow"
-        if self.since is not None and self.failures >= PATIENCE:
-            return f"{self.words} since {local_time(self.since, short=True)}", "yellow"
-        if now - self.limited_at < LIMITED_FOR:
-            return "rate limited", "yellow"
-        return "service ok", "green"
+NARROW = 58
+"""Columns of a terminal below which there is no place for a bar either."""
 
 
 class Monitor:
-    """The observer of one session: counts retries and keeps the service's health."""
+    """The observer of one session: counts retries, and says how the service is doing.
+
+    That it is down or asked to wait, the session's health says; that it answers nothing while nobody waits for it yet,
+    the failures in a row.
+    """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock: Clock = clock or RealClock()
-        self.health: Health = Health()
+        self.health: Callable[[], Health] = Health
+        """How the service is doing; that of the session, once it is there."""
         self.retries: int = 0
+        self._failures = 0
+        self._since: float | None = None
+        self._words = ""
+        self._limited_at = float("-inf")
+
+    def session(self, make: Callable[..., Session], *how: object) -> Session:
+        """Make a session that it observes."""
+        session = make(*how, on_event=self)
+        self.health = session.health
+        return session
 
     def __call__(self, event: Event) -> None:
         """Take an event of the session."""
         match event:
-            case RequestStarted():
-                return
             case RetryScheduled():
                 self.retries += 1
-            case AttemptFailed(error=error):
-                self.health.failed(error, self.clock.now())
-                self.health.tried(event.operation)
-            case RequestSucceeded() | OperationPolled():
-                self.health.answered()
-            case _:
-                self.health.lane(event, self.clock.now())
+            case AttemptFailed(error=RateLimitError()):
+                self._limited_at = self.clock.now()
+            case AttemptFailed(error=(ServiceUnavailableError() | TransportError()) as error):
+                self._failures += 1
+                self._since = self._since or self.clock.now()
+                self._words = "unavailable" if isinstance(error, ServiceUnavailableError) else "no answer"
+            case AttemptFailed() | RequestSucceeded() | OperationPolled() | Resumed():
+                # An answer, with success or with a refusal that is no outage.
+                self._failures, self._since = 0, None
 
     def state(self) -> tuple[str, str]:
         """Return the service's state in words, and its colour."""
-        return self.health.state(self.clock.now())
+        pauses = [(lane.since, lane) for lane in self.health().lanes if lane.since is not None]
+        if pauses:
+            since, lane = min(pauses, key=lambda pause: pause[0])
+            left = lane.next_probe or 0
+            soon = f", next try in {left:.0f} s" if left >= 1 else ""
+            soon = ", trying now" if lane.state is LaneState.PROBING else soon
+            return f"paused since {local_time(since, short=True)}{soon}", "yellow"
+        if self._since is not None and self._failures >= PATIENCE:
+            return f"{self._words} since {local_time(self._since, short=True)}", "yellow"
+        if self.clock.now() - self._limited_at < LIMITED_FOR:
+            return "rate limited", "yellow"
+        return "service ok", "green"
 
     def note(self) -> Text:
         """Return what stands at the end of a bar."""
@@ -148,6 +108,9 @@ class Bar:
 
 
 class _Count(ProgressColumn):
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         done = f"{int(task.completed):,}"
         total = None if task.total is None else f"{int(task.total):,}"
@@ -170,7 +133,19 @@ class _Left(ProgressColumn):
 class _Note(ProgressColumn):
     def render(self, task: Task) -> Text:
         bar: Bar = task.fields["bar"]
-        return bar.note()
+        note = bar.note()
+        note.no_wrap, note.overflow = True, "ellipsis"
+        return note
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Return what there is a place for in a terminal of so many columns; each bar stays one line."""
+    title, count, note = TextColumn("{task.description}", table_column=Column(no_wrap=True)), _Count(), _Note()
+    if width < NARROW:
+        return [title, count, note]
+    length = max(LEAST, min(BAR, width - BESIDE))
+    bar = BarColumn(bar_width=length, complete_style="cyan", finished_style="green")
+    return [title, bar, count, note] if width < LEAST + BESIDE else [title, bar, count, _Rate(), _Left(), note]
 
 
 class _Picture(Progress):
@@ -197,12 +172,7 @@ async def live(
     if not shown:
         yield
         return
-    columns: list[ProgressColumn] = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=max(6, min(BAR, console.width - BESIDE)), complete_style="cyan", finished_style="green"),
-        *(_Count(), _Rate(), _Left(), _Note()),
-    ]
-    with _Picture(*columns, console=console, auto_refresh=False, expand=False) as picture:
+    with _Picture(*_columns(console.width), console=console, auto_refresh=False, expand=False) as picture:
         picture.footer = footer
         tasks = [(picture.add_task(bar.title, total=bar.total, bar=bar), bar) for bar in bars]
         drawing = asyncio.create_task(_drawn(picture, tasks, clock or RealClock()))
