@@ -53,6 +53,8 @@ class Gate:
     _timer: asyncio.Task[None] | None = None
     _timer_due: float = 0.0
     _stood_still: float = 0.0
+    _waits: bool = True
+    """False once nobody waits any more for a service that is down."""
 
     @property
     def is_idle(self) -> bool:
@@ -132,6 +134,11 @@ class Gate:
             concurrency=min(lane.limit, self._most),
         )
 
+    def stop_waiting(self) -> None:
+        """Let nobody wait for a service that is down, now and from now on."""
+        self._waits = False
+        self._pump()
+
     def close(self) -> None:
         """End the waiting for a time to come."""
         if self._timer is not None:
@@ -152,7 +159,8 @@ class Gate:
                 since = lane.outage.paused_since(now)
                 if since is not None:
                     is_down = lane.outage.is_stopped
-                    for waiter in [each for each in waiters if each.is_spent(now - since, is_down=is_down)]:
+                    spent = (each for each in waiters if not self._waits or each.is_spent(now - since, is_down=is_down))
+                    for waiter in list(spent):
                         waiters.remove(waiter)
                         if not waiter.future.done():
                             waiter.future.set_exception(self.error(now))
@@ -213,6 +221,7 @@ class Governor:
         self._listeners: Counter[Callable[[Event], None]] = Counter()
         self._gates: dict[tuple[str, str, str], Gate] = {}
         self._is_known = False
+        self._waits = True
 
     def gate(self, service: str, operation: str, store: str) -> Gate:
         """Return the one gate of this kind of call; `service` is a base URL, empty for the session's own."""
@@ -226,6 +235,8 @@ class Governor:
             lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
             key = LaneKey(service, operation, store)
             gate = Gate(key, lane, self._limits.concurrency, self._clock, self._told, self._answered)
+            if not self._waits:
+                gate.stop_waiting()
             self._gates[service, operation, store] = gate
         return gate
 
@@ -242,6 +253,12 @@ class Governor:
         finally:
             self._listeners[listener] -= 1
             self._listeners += Counter()
+
+    def stop_waiting(self) -> None:
+        """Let no call wait for a service that is down, now and from now on."""
+        self._waits = False
+        for gate in self._gates.values():
+            gate.stop_waiting()
 
     def close(self) -> None:
         """End every timer."""

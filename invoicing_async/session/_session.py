@@ -181,6 +181,14 @@ class Session:
         """
         return self._internals.opened(request, read)
 
+    def stop_waiting(self) -> None:
+        """Let no call wait any more for a service that is down, or for the end of its Retry-After.
+
+        Such a call raises `ServiceDownError` at once, and a batch or a wait of many ends with it and with what is left
+        not started. What is under way finishes. For a program that is asked to stop.
+        """
+        self._internals.governor.stop_waiting()
+
     def health(self) -> Health:
         """Return how the service is doing, by what the calls so far found out; nothing is sent for it."""
         return self._internals.governor.health()

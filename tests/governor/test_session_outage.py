@@ -73,6 +73,54 @@ def test_beyond_its_patience_a_batch_ends_with_what_is_left_not_begun() -> None:
     assert max(service.at) <= 5 + 60 + 8
 
 
+@pytest.mark.parametrize("retry_after", [None, "600"])
+def test_a_session_that_is_told_to_stop_waiting_ends_its_batches_at_once(retry_after: str | None) -> None:
+    """Also while the service asked for a pause: what is left was not sent, and nobody asks again."""
+    service = Unsteady(down=(1.0, 1e9), retry_after=retry_after)
+
+    async def work() -> None:
+        async with governed(service, limits=WIDE) as session:
+            running = asyncio.create_task(Calls(session).run(3_000))
+            await asyncio.sleep(20.0)
+            assert not running.done()
+            session.stop_waiting()
+            outcomes, error = await running
+            assert asyncio.get_running_loop().time() <= 20.0 + LATENCY
+            assert isinstance(error, ServiceDownError)
+            assert len(outcomes) == 3_000
+            with pytest.raises(ServiceDownError):
+                await internals_of(session).call(CALL, body, patient=True)
+
+    vtime.run(work())
+    assert max(service.at) <= 20.0
+
+
+def test_a_session_that_waits_for_nobody_calls_a_service_that_is_there() -> None:
+    """Only a pause is not waited for; the turn among others is."""
+    service = Unsteady()
+
+    async def work() -> None:
+        async with governed(service, limits=Limits(concurrency=2)) as session:
+            session.stop_waiting()
+            outcomes, error = await Calls(session).run(50)
+            assert (error, {failed for _, failed in outcomes}) == (None, {None})
+
+    vtime.run(work())
+
+
+def test_a_lane_that_is_made_later_is_not_waited_for_either() -> None:
+    service = Unsteady(down=(1.0, 1e9))
+
+    async def work() -> None:
+        async with governed(service, limits=WIDE) as session:
+            session.stop_waiting()
+            _, error = await Calls(session).run(3_000)
+            assert isinstance(error, ServiceDownError)
+            assert asyncio.get_running_loop().time() <= 5.0
+
+    vtime.run(work())
+
+
 def test_an_address_where_nobody_ever_answered_ends_a_batch_soon() -> None:
     """It may be a wrong one: that is no outage to be waited for."""
     service = Unsteady(down=(0.0, 1e9), connects=False)

@@ -113,6 +113,7 @@ async def _download(
 ) -> Exit:
     async def work(batch: BatchSummary) -> None:
         session = batch.monitor.session(settings.documents, pace)
+        batch.stop.then(session.stop_waiting)
         with open_ids(order.ids, id_source, batch.source.stop) as found:
             bar = Bar("Order documents", found.about, lambda: batch.done, batch.monitor.note)
             async with session, live(output.err, [bar], shown=output.lively):

@@ -143,6 +143,7 @@ async def _submit(
     batch: BatchSummary, settings: Settings, pace: RateOptions, found: Drafts, poller: Poller | None
 ) -> None:
     session = batch.monitor.session(settings.invoices, pace)
+    batch.stop.then(session.stop_waiting)
     total = found.count
     settling = Settling(batch, poller, found.lines)
     bars = [Bar("Submitted" if poller else "E-invoices", total, lambda: settling.answered, batch.monitor.note)]
@@ -293,6 +294,7 @@ async def wait(
     async def work(batch: BatchSummary) -> None:
         settling = Settling(batch, Poller(timeout=timeout))
         session = batch.monitor.session(settings.invoices, pace)
+        batch.stop.then(session.stop_waiting)
         bar = Bar("E-invoices", None, lambda: batch.done, batch.monitor.note)
         with open_ids(from_, id_source, batch.stop) if from_ else nullcontext(Ids(ids)) as found:
             async with session, live(output.err, [bar], shown=output.lively):

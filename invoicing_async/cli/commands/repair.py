@@ -168,6 +168,7 @@ async def refresh(
         session = batch.monitor.session(settings.invoices, pace)
         async with entered(InvoiceRun.open(file, create=False)) as run, session:
             batch.stop.then(run.stop)
+            batch.stop.then(session.stop_waiting)
             number = (await run.ledger.counts()).get(State.SUCCESS, 0)
             bar = Bar("E-invoices", number, lambda: batch.done, batch.monitor.note)
             items = run.refresh(settings.e_invoices(session))
