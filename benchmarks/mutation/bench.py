@@ -62,6 +62,7 @@ GROUPS = {
         (
             "values/test_adaptive_estimate.py",
             "values/test_adaptive_polling.py::test_a_ceiling_below_the_floor_is_named",
+            "values/test_adaptive_polling.py::test_without_data_the_waits_grow_with_the_square_root_of_the_age",
             "values/test_adaptive_polling.py::test_the_plan_is_the_minimum_that_trying_every_next_poll_finds",
             "values/test_adaptive_polling.py::test_ends_that_no_prior_expects_at_every_age_at_once_do_not_break_it",
         ),

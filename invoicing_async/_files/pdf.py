@@ -40,8 +40,8 @@ _UPDATE = re.compile(
 )
 """What a further revision may be cut off as: an object, `xref`, or a comment, or the beginning of one."""
 
-_BEFORE = re.compile(rb"(?:[\0\t\n\f\r ]|\xef\xbb\xbf)*")
-_BETWEEN = rb"(?:[\0\t\n\f\r ]|%[^\r\n]*[\r\n])+"
+_BEFORE = re.compile(rb"\A(?:[\0\t\n\f\r ]|\xef\xbb\xbf)*")
+_BETWEEN = rb"(?:[\0\t\n\f\r ]|%[^\r\n]*+[\r\n])+"
 _OFFSET = re.compile(rb"startxref" + _BETWEEN + rb"([+-]?[0-9]{1,20})(?=[\0\t\n\f\r %])")
 _END = re.compile(_BETWEEN + rb"%%EOF(?:[\0\t\n\f\r ]*%%EOF)*")
 _LINEARISED = re.compile(rb"<<[^<>]*/Linearized[^<>]*>>")
@@ -117,9 +117,7 @@ def head_fault(head: bytes) -> str | None:
 
 
 def _bare(start: bytes) -> bytes:
-    start = start[:HEAD_WINDOW]
-    before = _BEFORE.match(start)
-    return start[before.end() :] if before else start
+    return _BEFORE.sub(b"", start[:HEAD_WINDOW])
 
 
 def _wrong_head(start: bytes) -> str:
@@ -136,10 +134,9 @@ def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None, f
     if content_length is not None and content_length != size:
         return f"{size:,} bytes came where Content-Length says {content_length:,}"
     is_proved = framed or content_length is not None
-    if not is_proved and start.find(b"/Linearized", 0, HEAD_WINDOW) >= 0:
+    if not is_proved and (dictionary := _LINEARISED.search(start)):
         # A linearised file states its length (ISO 32000-1 Annex F); longer means updated since.
-        dictionary = _LINEARISED.search(start, 0, HEAD_WINDOW)
-        length = dictionary and _LENGTH.search(dictionary.group())
+        length = _LENGTH.search(dictionary.group())
         if length and size + STRIPPED < int(length[1]):
             return f"cut off after {size:,} bytes of the {int(length[1]):,} that its own head states"
     return _tail_fault(end, size, is_proved=is_proved)
@@ -147,12 +144,12 @@ def _fault(start: bytes, end: bytes, *, size: int, content_length: int | None, f
 
 def _tail_fault(end: bytes, size: int, *, is_proved: bool) -> str | None:
     """Judge the last `startxref` with an offset, and unless the body is proved complete, what follows it."""
-    startxref = end.rfind(_STARTXREF)
-    found = _OFFSET.match(end, startxref) if startxref >= 0 else None
-    # With no proof that nothing is missing only the very last one counts.
-    while found is None and is_proved and startxref >= 0:
-        startxref = end.rfind(_STARTXREF, 0, startxref)
-        found = _OFFSET.match(end, startxref) if startxref >= 0 else None
+    found, startxref = None, len(end)
+    while found is None and (startxref := end.rfind(_STARTXREF, 0, startxref)) >= 0:
+        found = _OFFSET.match(end, startxref)
+        if not is_proved:
+            # With no proof that nothing is missing only the very last one counts.
+            break
     if found is None:
         cut = f"ends without %%EOF: cut off after {size:,} bytes"
         return "no startxref with an offset before %%EOF" if b"%%EOF" in end else cut

@@ -17,8 +17,8 @@ Everything is a function of what was observed: no clock, no chance of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
-from math import exp, log, log1p
+from itertools import accumulate
+from math import exp, inf, log, log1p
 from operator import mul, sub
 from typing import Any
 
@@ -45,7 +45,6 @@ _SCORE_MEMORY = 300.0  # finished operations after which a score weighs 1/e
 _SURPRISE = 1e-4  # chance given to what an estimate held impossible
 _RESET = 10.0  # log likelihood by which the short memory wins before the long one starts again from it
 _NEGLIGIBLE = 0.02  # weight below which an aged observation, or an estimate in the average, is dropped
-_LEFT = 5.0  # polls assumed for what outlives the grid
 _FEWEST, _EARLY, _MANY, _LATE = 3.0, 0.2, 200.0, 0.02  # replan after so much news, see _due
 _NEWS = 0.25  # a poll that says NEW is less news than one that says terminal
 _EXPLORE_FIRST, _EXPLORE_LAST, _EXPLORE_UNTIL = 0.15, 0.015, 50.0  # share of waits that are cut short to look inside
@@ -195,20 +194,19 @@ class _Envelope:
 def _plan(edges: Sequence[float], hazard: Sequence[float], *, worth: float, floor: float) -> list[float]:
     """The age of the best next poll from each edge; the grid's end has none.
 
-    With S the chance to outlive and D(a, b) the expected seconds of delay of what ends between the polls a and b, the
-    cost from a onwards is C(a) = min over b of S(a) + worth * D(a, b) + C(b). D splits into a part of a, a part of b
-    and b times the chance to have ended by a: so each b is a line.
+    The age at which an operation ends is the same under every plan, and so is what becomes of it beyond the grid. What
+    is counted is therefore not the delay but the age at which its end is seen: with S the chance to outlive, the cost
+    from a onwards is C(a) = min over b of S(a) + worth * b * (S(a) - S(b)) + C(b). That is a part of a, a part of b,
+    and b times S(a): so each b is a line. Nothing large is subtracted: it is right also where next to nothing is left.
     """
     alive = _survival(hazard)
-    middles = ((low + high) / 2 for low, high in pairwise(edges))
-    ages = list(accumulate(((a - b) * m for a, b, m in zip(alive, alive[1:], middles, strict=False)), initial=0.0))
-    cost, best, envelope, late = [_LEFT * alive[-1]] * len(edges), [float("inf")] * len(edges), _Envelope(), _BINS
+    cost, best, envelope, late = [0.0] * len(edges), [inf] * len(edges), _Envelope(), _BINS
     for now in range(_BINS - 1, -1, -1):
         while edges[late] >= edges[now] + 0.999 * floor:  # the grid's own edges are floats
-            envelope.add(edges[late], cost[late] + worth * (edges[late] * (1.0 - alive[late]) - ages[late]))
+            envelope.add(edges[late], cost[late] - worth * edges[late] * alive[late])
             late -= 1
-        best[now], height = envelope.least(worth * (1.0 - alive[now]))
-        cost[now] = alive[now] + worth * ages[now] + height
+        best[now], height = envelope.least(-worth * alive[now])
+        cost[now] = alive[now] + height
     return best
 
 

@@ -204,6 +204,24 @@ def test_the_last_startxref_that_has_an_offset_counts_where_the_end_is_proved(be
     assert fault_of(body) == "no startxref with an offset before %%EOF"
 
 
+def test_not_an_earlier_startxref_counts_where_the_last_one_has_an_offset() -> None:
+    """An update whose table lies behind the end is not made whole by the revision before it."""
+    body = WHOLE + b"startxref\n999999\n%%EOF\nstartxref\nsoon"
+    assert "points to byte 999,999" in str(fault_of(body, content_length=len(body)))
+
+
+def test_filler_before_an_update_that_was_begun_does_not_hide_it() -> None:
+    """NUL as well as white space."""
+    assert "no end" in str(fault_of(WHOLE + b"\0\n\0 4 0 ob"))
+
+
+def test_what_a_head_states_is_not_asked_where_the_end_is_proved() -> None:
+    """A producer may state a wrong length; the transfer says that nothing is missing."""
+    body = linearised(len(LINEARISED) + 3)
+    assert fault_of(body, framed=True) is None
+    assert fault_of(body, content_length=len(body)) is None
+
+
 def test_a_long_document_with_more_filler_than_the_window_is_whole() -> None:
     """The filler is counted over the whole body, and the document before it is longer than that."""
     body = WHOLE[:9] + b"%" + b"c" * 20_000 + b"\n" + WHOLE[9:] + bytes(TAIL_WINDOW + 1)

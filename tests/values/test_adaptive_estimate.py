@@ -240,3 +240,28 @@ def test_the_long_memory_begins_again_as_a_copy_of_the_short_one(ahead: float, i
         of_long, of_short = getattr(long, name), getattr(short, name)
         assert (of_long == of_short) is is_taken
         assert of_long is not of_short
+
+
+def test_what_ended_earlier_does_not_matter_to_an_operation_that_is_left() -> None:
+    """However few of all get as old as that: its polls are planned as if it were the first thing to be known."""
+    edges = AdaptiveSchedule()._edges
+    rng = random.Random(6)
+    hazard = [0.4 * rng.random() for _ in range(BINS)]
+    assert survival(hazard)[300] < 1e-20
+    planned = module._plan(edges, hazard, worth=1.0, floor=0.1)
+    for age in (50, 200, 300):
+        assert module._plan(edges, [0.0] * age + hazard[age:], worth=1.0, floor=0.1)[age:] == planned[age:]
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_what_is_smoothed_is_the_same_from_both_ends(reach: int) -> None:
+    values = [1.0, 0.5, *([0.0] * 60), 0.25, 2.0, 3.0]
+    assert module._blur(values[::-1], reach)[::-1] == pytest.approx(module._blur(values, reach))
+
+
+def test_what_was_seen_long_ago_is_forgotten() -> None:
+    """When what is left of it weighs less than a fiftieth: so the spans that are kept are bounded."""
+    for finished, kept in [(970, {(3, 9): pytest.approx(math.exp(-970 / 250))}), (980, {})]:
+        estimate = module._Estimate(250.0, 0.1, ended={(3, 9): 1.0})
+        estimate._take([0.0] * BINS, module._News(finished=finished))
+        assert estimate.ended == kept
