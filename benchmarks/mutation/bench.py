@@ -1,14 +1,16 @@
 """Changes the pure modules a little at a time and counts how many of the changes a test notices.
 
-    python benchmarks/mutation/bench.py [--group NAME ...] [--show] [--check] [--readme] [--json FILE]
+    python benchmarks/mutation/bench.py [--group NAME ...] [--show] [--check] [--readme] [--keep FILE] [--jobs N]
 
 Needs `pip install -r benchmarks/mutation/requirements.txt` beside the test extra. Each group of modules is mutated in a
-copy of the project and tried with the tests that are its own, so nothing of the checkout changes.
+copy of the project and tried with the tests that are its own, so nothing of the checkout changes. With `--keep` a run
+may be stopped and gone on with: a group is tried again only if its modules, its tests or what they share have changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -18,7 +20,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from survivors import EQUIVALENT
 
@@ -166,12 +168,41 @@ def passes(folder: Path, group: Group, mutant: str = "") -> bool:
     return ran.returncode == 0
 
 
-def tried(group: Group, *, show: bool) -> Tried:
+class Kept:
+    """What became of the groups that were tried before, in a file; each counts while its own files are the same."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._found: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file and file.is_file() else {}
+
+    def get(self, name: str) -> Tried | None:
+        found = self._found.get(name)
+        if found is None or found["of"] != digest(GROUPS[name]):
+            return None
+        return Tried(found["killed"], tuple(found["survived"]))
+
+    def put(self, name: str, group: Tried) -> None:
+        if self._file is not None:
+            survived = list(group.survived)
+            self._found[name] = {"of": digest(GROUPS[name]), "killed": group.killed, "survived": survived}
+            self._file.write_text(json.dumps(self._found, indent=1))
+
+
+def digest(group: Group) -> str:
+    """Return a digest of the group's modules and tests, and of what all tests share."""
+    files = [ROOT / "invoicing_async" / module for module in group.modules]
+    files += [ROOT / "tests" / test.partition("::")[0] for test in group.tests]
+    files += [ROOT / "tests" / "conftest.py", *(ROOT / "tests" / "support").glob("*.py")]
+    contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sorted(set(files)))
+    return hashlib.sha256(contents + repr(group).encode()).hexdigest()
+
+
+def tried(group: Group, *, show: bool, jobs: int) -> Tried:
     """Run every mutant of the group."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copied(folder, group)
-        mutmut(folder, "run", "--max-children", str(os.cpu_count() or 1))
+        mutmut(folder, "run", "--max-children", str(jobs))
         first = counted(mutmut(folder, "results", "--all", "true"))
         # A function that runs at import runs unchanged in a process that was forked after it.
         again = first.unexplained() if group.runs_at_import else []
@@ -210,15 +241,18 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--show", action="store_true", help="print the changes that survived without a reason")
     parser.add_argument("--check", action="store_true", help=f"exit 1 if a group is below {LEAST:g} %%")
     parser.add_argument("--readme", action="store_true", help="put the table into the README beside this file")
-    parser.add_argument("--json", type=Path, help="keep the names of the survivors")
+    parser.add_argument("--keep", type=Path, help="a file of what was tried before, which is not tried again")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants that are tried at once")
     return parser.parse_args()
 
 
 def main() -> int:
     args = parsed()
-    found = {}
+    found, kept = {}, Kept(args.keep)
     for name in args.group or GROUPS:
-        found[name] = group = tried(GROUPS[name], show=args.show)
+        group = kept.get(name) or tried(GROUPS[name], show=args.show, jobs=args.jobs)
+        found[name] = group
+        kept.put(name, group)
         print(f"{name}: {group.killed} of {group.total}, {group.share:.1f} %", flush=True)
         for mutant in group.unexplained():
             print(f"  {mutant}", flush=True)
@@ -226,8 +260,6 @@ def main() -> int:
             print(group.shown, flush=True)
     lines = [header(), "", *table(found)]
     print("\n".join(["", *lines]))
-    if args.json:
-        args.json.write_text(json.dumps({name: group.survived for name, group in found.items()}, indent=1))
     if args.readme:
         readme = HERE / "README.md"
         head, rest = readme.read_text().split(BEGIN)

@@ -120,18 +120,18 @@ def small(*, quick: bool) -> Iterator[Scenario]:
 
 
 def moody(chance: float, *, quick: bool) -> Scenario:
-    return Scenario(f"{chance:.0%} SYS_DEP_503", Profile(chance=chance), {"documents": 6_000 if quick else 20_000})
+    return Scenario(f"{chance:.0%} SYS_DEP_503", Profile(chance=chance), {"documents": 5_000 if quick else 20_000})
 
 
 def sections(*, quick: bool) -> dict[str, list[Scenario]]:
-    till = 70.0 if quick else 610.0
+    begin, till = (5.0, 65.0) if quick else (10.0, 610.0)
     found = {
         "outage": list(outages(quick=quick)),
         "Retry-After": [
             Scenario(
-                f"429, Retry-After: {till - 10.0:g}",
-                Profile(limited=(10.0, till)),
-                {"documents": 16_000 if quick else 20_000},
+                f"429, Retry-After: {till - begin:g}",
+                Profile(limited=(begin, till)),
+                {"documents": 8_000 if quick else 20_000},
             )
         ],
         "small": list(small(quick=quick)),

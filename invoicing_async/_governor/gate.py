@@ -232,7 +232,9 @@ class Governor:
                 for name, there in list(self._gates.items()):
                     if name[0] and there.is_idle:
                         del self._gates[name]
-            lane = Lane(self._policy, self._top, self._limits.adaptive, is_known=self._is_known)
+            lane = Lane(
+                self._policy, self._top, self._limits.adaptive, self._limits.concurrency, is_known=self._is_known
+            )
             key = LaneKey(service, operation, store)
             gate = Gate(key, lane, self._limits.concurrency, self._clock, self._told, self._answered)
             if not self._waits:

@@ -59,6 +59,8 @@ class Lane:
     policy: OutagePolicy
     top: int
     adaptive: bool = True
+    most: float = inf
+    """How many of them may be sent at once; the others prepare."""
     in_use: int = 0
     answers: int = 0
     """How many there were: an attempt that failed counts against its item only if there was one since the last."""
@@ -90,7 +92,7 @@ class Lane:
         """How many attempts may be under way now: each failure closes a place, down to one, until a later answer."""
         outage, allowed = self.outage, self.limit
         if outage.closed or outage.places < allowed:
-            allowed = max(1, int(min(allowed, outage.places)) - outage.closed)
+            allowed = max(1, int(min(allowed, self.most, outage.places)) - outage.closed)
         return allowed
 
     def wait(self, now: float) -> float:
@@ -155,7 +157,8 @@ class Lane:
         self.concurrency.succeed(now - ticket.begun, now, busy=ticket.is_busy)
 
     def _failed(self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float]) -> None:
-        if self.is_known and self.outage.fail(now, random, top=self.limit, probe=ticket.is_probe):
+        top = int(min(self.limit, self.most))
+        if self.is_known and self.outage.fail(now, random, top=top, probe=ticket.is_probe):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 import vtime
 from outages import LATENCY, Calls, Unsteady, governed
-from session_calls import BASE, CALL, body
+from session_calls import BASE, CALL, FINE, body
 from vtime import VirtualClock
 
 from invoicing_async._core.http import Repeat, Request
@@ -52,6 +53,23 @@ def test_an_outage_in_a_batch_fails_no_item(connects: bool) -> None:  # noqa: FB
     lasted = [event.paused for event in events if isinstance(event, (Paused, Resumed))]
     assert lasted == sorted(lasted)
     assert (lasted[0], lasted[1] > 0) == (0.0, True)
+
+
+def test_no_more_goes_into_an_outage_than_may_be_sent_at_once_and_the_probes() -> None:
+    """Not also those that prepare for a place, a quarter as many: what was under way still succeeds."""
+
+    class Refusing(Unsteady):
+        async def answer(self, request: Request, exchange: Any) -> Any:
+            if self.is_down():
+                return await super().answer(request, exchange)
+            await asyncio.sleep(LATENCY * (0.5 + random.random()))
+            return FINE
+
+    random.seed(1)
+    service = Refusing(down=(1.0, 5.0), connects=False)
+    failed, error, events = batch(service, 2_000, limits=Limits(concurrency=64, adaptive=False))
+    assert (failed, error) == (0, None)
+    assert service.in_outage <= 64 + len(of(events, Probing))
 
 
 @pytest.mark.slow
