@@ -5,6 +5,8 @@ from __future__ import annotations
 _LIMIT = "_governor.concurrency.xǁConcurrencyLimitǁ"
 _PDF = "_files.pdf.x"
 _NAMES = "_files.names.x_"
+_ESTIMATE = "_values.adaptive_polling.xǁ_Estimateǁ"
+_SCHEDULE = "_values.adaptive_polling.xǁAdaptiveScheduleǁ"
 _DECODE = "_einvoices.decode.x_"
 
 _SAME = "the two sides agree where they meet: the result is the same"
@@ -34,8 +36,15 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         f"{_LIMIT}_judge_down__mutmut_10",
         f"{_LIMIT}_refused_too_often__mutmut_30",
         f"{_LIMIT}refuse__mutmut_9",
-        "_values.adaptive_polling.xǁ_Estimateǁ_take__mutmut_18",
-        "_values.adaptive_polling.xǁAdaptiveScheduleǁ_replan__mutmut_21",
+        f"{_ESTIMATE}_take__mutmut_18",
+        f"{_SCHEDULE}_index__mutmut_2",
+        f"{_SCHEDULE}_replan__mutmut_21",
+        f"{_SCHEDULE}_replan__mutmut_34",
+        "_values.adaptive_polling.xǁ_Envelopeǁadd__mutmut_10",
+        "_values.adaptive_polling.xǁ_Envelopeǁleast__mutmut_18",
+        "_values.adaptive_polling.x__plan__mutmut_19",
+        f"{_PDF}__tail_fault__mutmut_36",
+        "_core.clock_offset.xǁClockOffsetǁannounce__mutmut_8",
         "_governor.outage.xǁOutageǁfail__mutmut_10",
         "_governor.outage.xǁOutageǁwait__mutmut_4",
         "_governor.outage.xǁOutageǁwait__mutmut_18",
@@ -77,30 +86,30 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
         f"{_PDF}_fault_of__mutmut_17",
     ),
     "the first byte is the head's, and no `startxref` begins there": (f"{_PDF}_fault_of__mutmut_14",),
-    "where the word is not found no pattern that begins with it matches either": (
-        f"{_PDF}__tail_fault__mutmut_6",
-        f"{_PDF}__tail_fault__mutmut_16",
-        f"{_PDF}__tail_fault__mutmut_17",
-    ),
-    "None and 0 are the same beginning": (f"{_PDF}__tail_fault__mutmut_20",),
-    "the pattern matches at least nothing, so there is always a match": (f"{_PDF}__bare__mutmut_5",),
-    "a start is no longer than the window, and begins with `%PDF-`; any place in it will do": (
-        *(f"{_PDF}__linearisation_fault__mutmut_{number}" for number in (2, 3, 6, 7, 11, 12, 13, 20, 21)),
-    ),
+    "None and 0 are the same beginning": (f"{_PDF}__tail_fault__mutmut_5",),
     "one place more than the grid has, which nothing reads": (
-        "_values.adaptive_polling.xǁ_Estimateǁ_expect__mutmut_7",
-        "_values.adaptive_polling.xǁ_Estimateǁ_expect__mutmut_11",
+        f"{_ESTIMATE}_expect__mutmut_7",
+        f"{_ESTIMATE}_expect__mutmut_11",
     ),
     "a codec's name in capitals is the same codec": (
+        "_core.signing.x_verify__mutmut_31",
         "_files.disposition.x_content_disposition__mutmut_19",
         f"{_NAMES}digest_of__mutmut_7",
         f"{_NAMES}_cut__mutmut_12",
         f"{_NAMES}_cut__mutmut_16",
     ),
     "read by Python 3.12 or later alone; the figures are of 3.11, and the tests of it run in each": (
-        *(f"{_NAMES}child__mutmut_{number}" for number in (1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)),
+        *(f"{_NAMES}child__mutmut_{number}" for number in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)),
     ),
     "the same path, made slower; what it leaves behind is memory in Python 3.12 alone": (f"{_NAMES}parsed__mutmut_4",),
+    "of white space only spaces are left there": (f"{_NAMES}cleaned__mutmut_36",),
+    "whoever signs the full path says what stands before it": ("_core.signing.x_signed_path__mutmut_2",),
+    "the digest of no bytes is that constant": ("_core.signing.x_sign__mutmut_3",),
+    "neither is what is looked for": (
+        "_core.signing.x_verify__mutmut_21",
+        "_files.disposition.x_from_content_disposition__mutmut_25",
+    ),
+    "None and an empty text are alike to what follows": ("_files.disposition.x_from_content_disposition__mutmut_15",),
     "the letter X is never encoded": ("_files.disposition.x_content_disposition__mutmut_33",),
     "what has no charset is as good as nothing": ("_files.disposition.x_from_content_disposition__mutmut_24",),
     "a piece without an equals sign names nothing": ("_files.disposition.x_from_content_disposition__mutmut_4",),
@@ -112,15 +121,16 @@ _BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "what is no text becomes an empty key": ("_einvoices.rules.x_check__mutmut_11",),
     "what is paired is as long by construction: `strict` only guards against a mistake in the module": (
-        *(f"_values.adaptive_polling.xǁ_Estimateǁ_take__mutmut_{number}" for number in (10, 13, 14)),
+        *(f"{_ESTIMATE}_take__mutmut_{number}" for number in (10, 13, 14)),
         *(
-            f"_values.adaptive_polling.xǁ_Estimateǁlearn__mutmut_{number}"
-            for number in (19, 22, 23, 34, 37, 38, 55, 59, 60)
+            f"{_ESTIMATE}learn__mutmut_{number}"
+            for number in (17, 20, 21, 44, 47, 48, 65, 69, 70, 80, 83, 84, 93, 96, 105)
         ),
-        *(f"_values.adaptive_polling.xǁ_Estimateǁ_expect__mutmut_{number}" for number in (39, 43, 58, 64)),
-        *(f"_values.adaptive_polling.x__smoothed__mutmut_{number}" for number in (10, 13, 14, 22, 25, 34)),
-        *(f"_values.adaptive_polling.xǁAdaptiveScheduleǁ_replan__mutmut_{number}" for number in (9, 12, 13, 29, 31)),
-        *(f"_values.adaptive_polling.x__likelihood__mutmut_{number}" for number in (10, 13, 14)),
+        *(f"{_ESTIMATE}_expect__mutmut_{number}" for number in (39, 43, 58, 64)),
+        *(f"{_SCHEDULE}_replan__mutmut_{number}" for number in (9, 12, 13, 29, 31, 32)),
+    ),
+    "twice every chance: what is made of them are ratios, and the plan that costs least": (
+        "_values.adaptive_polling.x__survival__mutmut_10",
     ),
     "one second is nothing, and neither is 0: no correction follows from either": (
         "_core.clock_offset.xǁClockOffsetǁ_needed__mutmut_3",

@@ -306,6 +306,18 @@ def test_a_suffix_in_other_letters_than_ascii_is_not_the_suffix() -> None:
     assert safe_name("a.\u212ab", suffix=".kb").endswith(".kb")
 
 
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125 + "x"])
+def test_a_safe_text_that_just_fits_is_kept(stem: str) -> None:
+    """In bytes: one more and it is cut and tagged."""
+    assert safe_name(stem, limit=255) == f"{stem}.pdf"
+    assert TAGGED.search(safe_name(f"{stem}x", limit=255))
+
+
+@pytest.mark.parametrize("name", ["CONX.pdf", "xNUL.pdf", "COM1X.pdf", "NULX X.pdf"])
+def test_a_name_with_a_letter_more_than_a_device_is_kept(name: str) -> None:
+    assert safe_name(name) == name
+
+
 def test_an_empty_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\Atext must not be empty\Z"):
         safe_name("")
