@@ -169,3 +169,24 @@ def test_verify_bears_a_signature_that_is_no_text() -> None:
     """What arrives may hold surrogates from undecodable bytes; that is a wrong signature, not a crash."""
     headers = {"x-timestamp": "1", "x-signature": "\udcff\udcfe"}
     assert not signing.verify(SECRET, method="GET", path="/", headers=headers.get, body=b"", rules=SigningRules())
+
+
+@pytest.mark.parametrize("token", [None, "tkn-7"])
+def test_a_masked_signature_shows_of_the_store_token_its_length_and_all_else_as_it_is(token: str | None) -> None:
+    """In the headers and in what was signed; the same characters elsewhere are no token."""
+    store = {} if token is None else {"x-store-token": token}
+    text = "".join(["GET\n/tkn-7\n", *(f"{name}:{value}\n" for name, value in store.items()), "x-timestamp:5\nhash"])
+    signature = signing.Signature(
+        method="GET",
+        path="/tkn-7",
+        timestamp_ms=5,
+        body_sha256="hash",
+        base_string=text,
+        digest="d",
+        headers={**store, "x-timestamp": "5"},
+    )
+    shown = "**** (5 characters)"
+    masked = signature.masked()
+    assert masked.base_string == text.replace("x-store-token:tkn-7", f"x-store-token:{shown}")
+    assert masked.headers == {**({} if token is None else {"x-store-token": shown}), "x-timestamp": "5"}
+    assert (masked.method, masked.path, masked.timestamp_ms, masked.digest) == ("GET", "/tkn-7", 5, "d")

@@ -269,6 +269,13 @@ def test_an_unknown_authority_status_stays_text_and_a_mistyped_field_counts_as_a
     assert decode_request(body({"data": {"id": OTHER}}), request_id=ID).data is not None
 
 
+@pytest.mark.parametrize("answer", [{"status": "SUCCESS"}, {"status": "SUCCESS", "data": None}])
+def test_a_success_without_any_data_is_a_success(answer: object) -> None:
+    """The invoice is there; only what is known of it is missing."""
+    request = decode_request(body(answer), request_id=ID)
+    assert (request.request_id, request.status, request.data) == (ID, RequestStatus.SUCCESS, None)
+
+
 @pytest.mark.parametrize("data", [{}, {"id": None}, {"id": 5}, {"id": "x"}, [], "x", 0, False])
 def test_a_success_whose_invoice_has_no_id_is_no_status_answer(data: object) -> None:
     for answer in ({"data": data}, {"status": "SUCCESS", "data": data}):

@@ -12,7 +12,7 @@ from attrs import evolve
 from wire_drafts import DRAFT, FULL, ID
 
 from invoicing_async._einvoices.draft_json import load_draft
-from invoicing_async._einvoices.encode import dump_draft, encode_draft
+from invoicing_async._einvoices.encode import dump_draft, encode_draft, encode_dumped
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.errors import (
     DraftError,
@@ -96,6 +96,12 @@ def test_nested_extra_of_any_mapping_and_sequence_is_written() -> None:
 def test_a_draft_with_faults_is_never_encoded() -> None:
     with pytest.raises(DraftError, match="at least one line is needed"):
         encode_draft(evolve(DRAFT, lines=()))
+
+
+def test_what_says_how_to_submit_to_tax_is_never_left_out_of_a_dumped_draft() -> None:
+    """Its text is not put together unread: what stands beside the invoice would be lost."""
+    assert encode_dumped(dump_draft(DRAFT)) == encode_draft(DRAFT)
+    assert encode_dumped(dump_draft(evolve(DRAFT, submit_to_tax=SubmitToTax(emails=["a@b.vn"])))) is None
 
 
 def test_an_empty_submit_to_tax_is_an_empty_object() -> None:
