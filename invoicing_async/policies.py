@@ -75,7 +75,8 @@ class OutagePolicy:
     """What the calls of one kind do while the service is down.
 
     After `after` failures for the service's sake (SYS_DEP_503, 429, a gateway's 502, 503 or 504, no connection) with no
-    answer between, calls pause. The first probe goes out about `probe` seconds later, the next ones at twice the
+    answer between, calls pause; of a batch at a service that never answered none is counted, so that a wrong address
+    ends it. The first probe goes out about `probe` seconds later, the next ones at twice the
     distance each, up to `ceiling` seconds; the first answer ends the pause. A batch waits for that, and ends after
     `patience` seconds of it with what is left not started. A call outside a batch raises `ServiceDownError` at once;
     with `wait` it waits too, until its deadline.

@@ -88,13 +88,13 @@ class Gate:
                 self.leave(waiter.future.result(), Answer.SILENT)
             raise
 
-    def leave(self, ticket: Ticket, answer: Answer, *, retry_after: float | None = None) -> None:
-        """End an attempt."""
+    def leave(self, ticket: Ticket, answer: Answer, *, retry_after: float | None = None, patient: bool = True) -> None:
+        """End an attempt, `patient` if it was a batch's; see `Lane.end`."""
         lane, clock = self.lane, self._clock
         if not lane.is_known and answer is not Answer.SILENT and answer is not Answer.UNREACHABLE:
             self._on_answer()
         since, limit, now = lane.outage.since, min(lane.limit, self._most), clock.monotonic()
-        lane.end(ticket, answer, now, clock.random, retry_after=retry_after)
+        lane.end(ticket, answer, now, clock.random, retry_after=retry_after, patient=patient)
         if since is not None and lane.outage.since is None:
             self._stood_still += now - since
         if since != lane.outage.since or ticket.is_probe or limit != min(lane.limit, self._most):
@@ -117,7 +117,9 @@ class Gate:
         since = self.lane.outage.paused_since(now)
         epoch = self._clock.now() - (0.0 if since is None else now - since)
         probe = self.hold_left()
-        text = f"the service is down since {now - (now if since is None else since):.0f} s; next try in {probe:.0f} s"
+        lasting = now - (now if since is None else since)
+        known = "is down since" if self.lane.is_known else "never answered, be it down or the address wrong, for"
+        text = f"the service {known} {lasting:.0f} s; next try in {probe:.0f} s"
         return ServiceDownError(text, since=epoch, next_probe=probe)
 
     def health(self) -> LaneHealth:

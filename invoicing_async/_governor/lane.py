@@ -124,8 +124,13 @@ class Lane:
         random: Callable[[], float],
         *,
         retry_after: float | None = None,
+        patient: bool = True,
     ) -> None:
-        """End an attempt; `retry_after` are the seconds that the service asked to wait, `random` draws from [0, 1)."""
+        """End an attempt; `retry_after` are the seconds that the service asked to wait, `random` draws from [0, 1).
+
+        A `patient` one is a batch's: where nothing ever answered, it begins no pause, so that a batch with a wrong
+        address ends, and waits for nothing.
+        """
         self.in_use -= 1
         if ticket.is_probe:
             self.outage.probed()
@@ -138,7 +143,7 @@ class Lane:
         elif answer is Answer.ALIVE:
             self._answered(ticket, now)
         elif answer is not Answer.SILENT:
-            self._failed(ticket, answer, now, random)
+            self._failed(ticket, answer, now, random, patient=patient)
         if self.adaptive:
             self.limit = self.concurrency.places
 
@@ -156,9 +161,12 @@ class Lane:
             return
         self.concurrency.succeed(now - ticket.begun, now, busy=ticket.is_busy)
 
-    def _failed(self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float]) -> None:
+    def _failed(
+        self, ticket: Ticket, answer: Answer, now: float, random: Callable[[], float], *, patient: bool
+    ) -> None:
         top = int(min(self.limit, self.most))
-        if self.is_known and self.outage.fail(now, random, top=top, probe=ticket.is_probe):
+        counts = self.is_known or not patient or self.outage.is_stopped
+        if counts and self.outage.fail(now, random, top=top, probe=ticket.is_probe):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

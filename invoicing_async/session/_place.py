@@ -64,7 +64,8 @@ class Place:
             answer = Answer.SILENT if is_stale else answer_of(error, has_head=has_head)
             self.is_refused = answer is Answer.REFUSED or answer is Answer.UNREACHABLE
             retry_after = error.retry_after if isinstance(error, ApiError) else None
-        self._call.gate.leave(ticket, answer, retry_after=retry_after)
+        call = self._call
+        call.gate.leave(ticket, answer, retry_after=retry_after, patient=call.patience is not None)
 
     def release(self) -> None:
         """Release the place in the session's limits."""

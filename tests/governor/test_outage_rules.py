@@ -288,13 +288,24 @@ class TestLane:
         one.end(one.begin(6.7), Answer.SILENT, 6.8, soonest)
         assert (one.wait(6.8), one.state(6.8)) == (0.0, LaneState.PAUSED)
 
-    def test_a_service_that_never_answered_is_not_waited_for(self) -> None:
+    def test_a_service_that_never_answered_is_not_waited_for_by_a_batch(self) -> None:
         """It may be a wrong address."""
         one = lane()
         one.is_known = False
         for ticket in begun(one, 8):
             one.end(ticket, Answer.UNREACHABLE, 5.0, soonest)
         assert (one.pauses, one.state(5.0), one.wait(5.0)) == (0, LaneState.OPEN, 0.0)
+
+    def test_single_calls_to_one_that_never_answered_pause_and_a_batchs_probe_goes_on_with_that(self) -> None:
+        """A process that begins in an outage is told of it as one that was there before."""
+        one = lane()
+        one.is_known = False
+        for ticket in begun(one, 8):
+            one.end(ticket, Answer.UNREACHABLE, 5.0, soonest, patient=False)
+        assert (one.pauses, one.state(5.0)) == (1, LaneState.PAUSED)
+        first = one.wait(5.0)
+        one.end(one.begin(5.0 + first), Answer.UNREACHABLE, 6.0, soonest)
+        assert one.wait(6.0) > first
 
     def test_a_retry_after_is_the_lanes(self) -> None:
         one = lane()

@@ -14,7 +14,13 @@ from vtime import VirtualClock
 
 from invoicing_async._core.http import Repeat, Request
 from invoicing_async.auth import HmacAuth, StaticToken
-from invoicing_async.errors import BatchStoppedError, DeadlineError, ServiceDownError, ServiceUnavailableError
+from invoicing_async.errors import (
+    BatchStoppedError,
+    DeadlineError,
+    ServiceDownError,
+    ServiceUnavailableError,
+    TransportError,
+)
 from invoicing_async.events import Event, LimitChanged, Paused, Probing, Resumed
 from invoicing_async.health import LaneState
 from invoicing_async.policies import Limits, OutagePolicy, RetryPolicy
@@ -327,5 +333,28 @@ def test_stores_that_share_a_session_have_equal_shares() -> None:
             assert service.by_path["/a"] <= 44 + limits.burst
             await asyncio.gather(*calls)
             assert {lane.store for lane in session.health().lanes} == {"a", "b"}
+
+    vtime.run(work())
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_single_calls_of_a_process_that_begins_in_an_outage_fail_at_once_before_long(connects: bool) -> None:  # noqa: FBT001
+    """And it is not ready, though nothing ever answered it; when the service is back, so is it."""
+    service = Unsteady(down=(0.0, 60.0), connects=connects)
+
+    async def work() -> None:
+        async with governed(service) as session:
+            errors: list[Exception] = []
+            for _ in range(10):
+                with pytest.raises((TransportError, ServiceUnavailableError)) as raised:
+                    await session.call(CALL, body)
+                errors.append(raised.value)
+            assert isinstance(errors[-1], ServiceDownError)
+            assert ("never answered" in str(errors[-1])) is not connects
+            assert not session.health().ready
+            assert service.sent <= OutagePolicy().after + 6
+            await asyncio.sleep(64)
+            assert session.health().ready
+            assert await session.call(CALL, body) == b"fine"
 
     vtime.run(work())
