@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -77,6 +77,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("batches")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Send the first process a report without what a test may be chosen by: it is most of it, and never looked at."""
+    data = yield
+    if data and data.get("outcome") == "passed":
+        data["keywords"] = {}
+    return data
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of each collection of garbage: there are ten thousand tests, and it stays."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--eager-tasks` runs every loop of the tests with eager tasks (Python 3.12 and later)."""
     parser.addoption("--eager-tasks", action="store_true", help="give every event loop asyncio's eager task factory")
@@ -103,8 +118,8 @@ class LeftLoopbackError(AssertionError):
     """A test tried to reach another machine."""
 
 
-@pytest.fixture(autouse=True)
-def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def only_loopback() -> Iterator[None]:
     """Refuse every connection and look-up that is not for this machine."""
     real = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
 
@@ -122,9 +137,11 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
         return found(host, *args, **kwargs)
 
     found = socket.getaddrinfo
-    for name in real:
-        monkeypatch.setattr(socket.socket, name, guarded(name))
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in real:
+            patch.setattr(socket.socket, name, guarded(name))
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
 
 
 @pytest.fixture(params=["direct", "client"])
