@@ -72,8 +72,9 @@ def starting() -> Iterator[Callable[..., Sandbox]]:
 
 
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take out what the machine sets. Where it names certificates, each session would read them all anew."""
     for name in list(os.environ):
-        if name.startswith("INVOICING_") or name.lower().endswith("_proxy"):
+        if name.startswith(("INVOICING_", "SSL_CERT_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "dumb")
