@@ -10,7 +10,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from functools import cache
 from pathlib import Path
 
 Imports = Mapping[str, frozenset[str]]
@@ -59,7 +59,9 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
     return {".".join(path.parts).removesuffix(".__init__"): file for path, file in files.items()}
 
 
+@cache
 def imports(package: Path = PACKAGE) -> Imports:
+    """Who imports what, as it was when it was first asked for."""
     files = modules(package)
     return {name: frozenset(_imported(file, package, files)) - {name} for name, file in files.items()}
 
@@ -81,13 +83,15 @@ def _imported(file: Path, package: Path, known: Mapping[str, Path]) -> Iterator[
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Walk what runs: all but the blocks that only the type checker reads."""
-    yield tree
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
-            yield from chain.from_iterable(map(_run_nodes, node.orelse))
-        else:
-            yield from _run_nodes(node)
+    """Walk what runs: all statements but the blocks that only the type checker reads. An import is never below them."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        is_typing = isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+        for field in ("orelse",) if is_typing else ("body", "orelse", "handlers", "finalbody", "cases"):
+            below = getattr(node, field, ())
+            left += below if isinstance(below, list) else ()  # of an expression it is no list
 
 
 def _nearest(name: str, known: Mapping[str, Path]) -> str:
