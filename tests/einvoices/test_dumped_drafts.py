@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -170,19 +171,11 @@ def placed(path: str, value: Any) -> dict[str, Any]:
     return dict(document)
 
 
-WRONG = [
-    pytest.param(path, value, message, id=f"{path} is {value!r}")
-    for path, right, message in FIELDS
-    for kind, values in KINDS.items()
-    if kind not in right
-    for value in values
-]
-
-
-@pytest.mark.parametrize(("path", "value", "message"), WRONG)
-def test_nothing_is_converted_from_another_type(path: str, value: object, message: str) -> None:
+@pytest.mark.parametrize(("path", "right", "message"), FIELDS)
+def test_nothing_is_converted_from_another_type(path: str, right: set[str], message: str) -> None:
     """A null is no 'None', a 1 no '1' and no true, a text no list of letters."""
-    assert loaded_faults(placed(path, value))[path].startswith(message)
+    for value in chain.from_iterable(values for kind, values in KINDS.items() if kind not in right):
+        assert loaded_faults(placed(path, value))[path].startswith(message), value
 
 
 @pytest.mark.parametrize("path", ["key", "invoice_template_id", "lines", "lines[0].name", "lines[0].price"])
