@@ -195,37 +195,37 @@ def test_a_file_with_faults_changes_nothing(services: Callable[..., Sandbox], cl
     assert set(states(cli).values()) == {"in_doubt"}
 
 
-@pytest.mark.parametrize(
-    ("tokens", "said"),
-    [
-        (["resolve", "i.db"], "give a KEY, or --from"),
-        (["resolve", "i.db", "K"], "say what you found"),
-        (["resolve", "i.db", "K", "--as", "created"], "needs --request-id"),
-        (["resolve", "i.db", "K", "--as", "created", "--request-id", "7"], "must be a UUID"),
-        (["resolve", "i.db", "K", "--undo", "--as", "created"], "--undo takes an answer back"),
-        (["resolve", "i.db", "K", "--from", "a.csv"], "--from has all the answers"),
-        (["resolve", "i.db", "--from", "absent.csv"], "cannot read absent.csv"),
-        (["retry", "i.db"], "give a KEY, or --state rejected"),
-        (["retry", "i.db", "K", "--state", "rejected"], "give a KEY, or --state rejected"),
-        (["retry", "i.db", "K", "--code", "A"], "give a KEY, or --state rejected"),
-        (["retry", "i.db", "--state", "failed"], "state"),
-        (["retry", "i.db", "--state", "rejected"], "nothing in this run is rejected"),
-        (["export", "i.db", "--csv", "--json"], "exclude each other"),
-        (["export", "i.db", "no/where/s.csv/", "--state", "lost"], "state"),
-        (["export", "absent.db"], "cannot open the run file"),
-        (["export", "m.db"], "is a run of order documents"),
-    ],
-)
-def test_wrong_usage(tokens: list[str], said: str, services: Callable[..., Sandbox], cli: Cli) -> None:
+WRONG: list[tuple[list[str], str]] = [
+    (["resolve", "i.db"], "give a KEY, or --from"),
+    (["resolve", "i.db", "K"], "say what you found"),
+    (["resolve", "i.db", "K", "--as", "created"], "needs --request-id"),
+    (["resolve", "i.db", "K", "--as", "created", "--request-id", "7"], "must be a UUID"),
+    (["resolve", "i.db", "K", "--undo", "--as", "created"], "--undo takes an answer back"),
+    (["resolve", "i.db", "K", "--from", "a.csv"], "--from has all the answers"),
+    (["resolve", "i.db", "--from", "absent.csv"], "cannot read absent.csv"),
+    (["retry", "i.db"], "give a KEY, or --state rejected"),
+    (["retry", "i.db", "K", "--state", "rejected"], "give a KEY, or --state rejected"),
+    (["retry", "i.db", "K", "--code", "A"], "give a KEY, or --state rejected"),
+    (["retry", "i.db", "--state", "failed"], "state"),
+    (["retry", "i.db", "--state", "rejected"], "nothing in this run is rejected"),
+    (["export", "i.db", "--csv", "--json"], "exclude each other"),
+    (["export", "i.db", "no/where/s.csv/", "--state", "lost"], "state"),
+    (["export", "absent.db"], "cannot open the run file"),
+    (["export", "m.db"], "is a run of order documents"),
+]
+
+
+def test_wrong_usage(services: Callable[..., Sandbox], cli: Cli) -> None:
     """One line and exit code 2; nothing is changed."""
     doubtful(services, cli, 1)
     Path("ids").write_text("o\n")
     assert cli("documents", "download", "ids", "--to", "out", "--run", "m.db", "--quiet")[0] == Exit.DONE
-    code, out, err = cli("runs", *tokens)
-    assert (code, out) == (Exit.USAGE, "")
-    assert said in err
-    assert "Traceback" not in err
-    assert states(cli) == {"ORDER-0000": "in_doubt"}
+    for tokens, said in WRONG:
+        code, out, err = cli("runs", *tokens)
+        assert (code, out) == (Exit.USAGE, ""), tokens
+        assert said in err
+        assert "Traceback" not in err
+        assert states(cli) == {"ORDER-0000": "in_doubt"}, tokens
 
 
 def refusal(code: str) -> Answer:
