@@ -14,6 +14,7 @@ from architecture import (
     ROOMS,
     ROOT,
     YET,
+    Arrows,
     arrows,
     drawing,
     essential,
@@ -23,31 +24,33 @@ from architecture import (
 )
 from places import README
 
-FOUND = imports()
-ARROWS = arrows(FOUND)
+
+def drawn() -> Arrows:
+    """The arrows of the package as it is."""
+    return arrows(imports())
 
 
 def test_no_import_points_up_or_sideways() -> None:
     """A room imports from the floors below its own only; the exceptions are listed, and the list only gets shorter."""
-    assert faults(ARROWS) - YET == set()
-    assert YET - faults(ARROWS) == set(), "these are mended: take them out of YET"
+    assert faults(drawn()) - YET == set()
+    assert YET - faults(drawn()) == set(), "these are mended: take them out of YET"
 
 
 def test_the_command_line_imports_nothing_that_begins_with_an_underscore() -> None:
     """What the command line does, a program can do with public names."""
-    assert hidden_from_cli(ARROWS) == set()
+    assert hidden_from_cli(drawn()) == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Every module can be read after those that it imports."""
-    assert len(list(TopologicalSorter(FOUND).static_order())) == len(FOUND)
+    assert len(list(TopologicalSorter(imports()).static_order())) == len(imports())
 
 
 def test_every_module_is_in_one_room() -> None:
     """The tables name each room and each module once, and nothing that is not there."""
     inside = [*NAMES, *(name for names in ROOMS.values() for name in names)]
     assert len(set(inside)) == len(inside)
-    assert {*inside, ROOT} == {name.split(".")[0] for name in FOUND}
+    assert {*inside, ROOT} == {name.split(".")[0] for name in imports()}
     assert sorted([*ROOMS, *NAMES]) == sorted(name for names in FLOORS.values() for name in names)
 
 
@@ -58,8 +61,8 @@ def test_there_are_few_rooms_at_first_sight() -> None:
 
 def test_the_readme_shows_the_drawing() -> None:
     """It is as `python tests/support/architecture.py` prints it."""
-    drawn = re.findall(r"^```mermaid\n(flowchart.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert drawn == [drawing(ARROWS)], "print it anew: python tests/support/architecture.py"
+    shown = re.findall(r"^```mermaid\n(flowchart.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown == [drawing(drawn())], "print it anew: python tests/support/architecture.py"
 
 
 def test_the_command_prints_the_drawing_for_the_readme(
@@ -67,7 +70,7 @@ def test_the_command_prints_the_drawing_for_the_readme(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["architecture.py"])
     architecture.main()
-    assert capsys.readouterr().out == f"```mermaid\n{drawing(ARROWS)}```\n"
+    assert capsys.readouterr().out == f"```mermaid\n{drawing(drawn())}```\n"
 
 
 def test_the_command_prints_what_breaks_the_rules(
@@ -76,7 +79,7 @@ def test_the_command_prints_what_breaks_the_rules(
     monkeypatch.setattr("sys.argv", ["architecture.py", "--rules"])
     architecture.main()
     printed = {tuple(line.split()[:3:2]) for line in capsys.readouterr().out.splitlines()}
-    assert printed == faults(ARROWS)
+    assert printed == faults(drawn())
 
 
 # The functions that the rules rest on, on packages that are made up.
