@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from ._durable.answers import RecordedAnswer, recorded_answer, recorded_request
+from ._durable.answers import RecordedAnswer, authority_status, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.figures import Durations, Reason, RunFigures
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
-from ._durable.lock import Holder, holder_of
-from ._durable.overview import Authority, Overview, apparent_state, authority_status, count_without_file, follow
-from ._durable.pauses import Pause
+from ._durable.ledgers import read_run, run_file
+from ._durable.lock import holder_of
+from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow
 from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
     DraftConflictError,
+    Holder,
     Intake,
     Item,
     JournalEntry,
+    Pause,
     RequestIdTakenError,
     RunChangedError,
     RunFileError,
@@ -71,6 +73,8 @@ __all__ = [
     "export_layout",
     "follow",
     "holder_of",
+    "read_run",
     "recorded_answer",
     "recorded_request",
+    "run_file",
 ]

@@ -24,7 +24,7 @@ from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
-pytest_plugins = ["pytester", "invoicing_async.testing.plugin"]
+pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "ledger_places"]
 """The second is on its entry point too where the package was installed with it; once is enough."""
 
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
@@ -62,7 +62,7 @@ BATCHES = frozenset(
         "streams",
         "submission_fates",
         "submit_one",
-        "transitions",
+        "transitions_contract",
         "waiting",
         "writer",
     )

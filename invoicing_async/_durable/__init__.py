@@ -1,5 +1,6 @@
 """Durable runs: a run file, the states of its items and its journal, and the work that is left of it.
 
+- `address`: Where a run is kept, by the text that names it: a file, or a run on a database server.
 - `answers`: What an answer of the service means for an item of a run.
 - `checking`: Whether the files that a run recorded are still there and whole.
 - `claims`: Which items of an open run are under way, so that several submissions of it at once send each one once.
@@ -10,12 +11,13 @@
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
 - `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
-- `figures`: The figures of a run: what a report of it says, read at one moment, also while another process works on it.
+- `figures`: The figures of a run at one moment, as values: what a report of it says.
 - `integrity`: Whether a run file is what it was left as: its write-ahead log is there, and its content agrees with
   itself.
 - `invoice_run`: The durable submission of many drafts: `InvoiceRun`.
 - `items`: The items of a run as its parts use them: read page by page, their files, one line for an error.
 - `ledger`: The run file as a `Ledger`: what a run is recorded in, in SQLite.
+- `ledgers`: Where a run is kept, as a ledger: the one place that knows which kinds of ledgers there are.
 - `lock`: One process at a time: the lock on a run's database itself, and who holds it.
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
@@ -24,7 +26,9 @@
   file.
 - `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
 - `queries`: What is read from a run file.
-- `records`: What a run file holds, as values: items, drafts, changes and journal entries; and its errors.
+- `records`: What a run file holds, as values: items, drafts, changes, journal entries, pauses and holders; and its
+  errors.
+- `report_queries`: What a report says of a run file, read at one moment, also while another process works on it.
 - `run_settings`: What a run keeps for whoever goes on with it: its pace, and where finished invoices are exported to.
 - `schema`: The tables of a run file and its longer statements.
 - `settlement`: Waiting for submitted items: the service is asked what became of each, and that is recorded.

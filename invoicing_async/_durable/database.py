@@ -16,8 +16,8 @@ from typing import Any
 from .._core.clock import Clock, RealClock, token
 from .._files.folders import sync_folder
 from .integrity import Log, close_beside, expects_log, has_log
-from .lock import Holder, held, holder_of, using
-from .records import DamagedRunError, RunChangedError, RunFileError, RunLockedError, json_text, states_of
+from .lock import held, holder_of, using
+from .records import DamagedRunError, Holder, RunChangedError, RunFileError, RunLockedError, json_text, states_of
 from .schema import APPLICATION_ID, BY_STATE, CHANGED, SCHEMA, UNIQUE, VERSION
 from .states import RunKind
 from .wal import log_fault, log_of

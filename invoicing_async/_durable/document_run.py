@@ -22,7 +22,7 @@ from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
 from .items import absolute_path, error_line, page_items, recorded_path, saved_document
-from .ledger import SqliteLedger
+from .ledgers import open_ledger
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -71,7 +71,7 @@ class DocumentRun:
         `layout`, `day`, `served_name`, `durable` and `on_existing` are as for `download_many`. The settings are those
         of the first time: later only `folder` is compared, and `move` changes it; `differing` compares others. Raises
         `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
-        `FileNotFoundError`, `ValueError` for another folder than the recorded one.
+        `FileNotFoundError`, `ValueError` for another folder than the recorded one, or text that names no file.
         """
         where = None if folder is None else absolute_path(folder)
         today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
@@ -83,7 +83,7 @@ class DocumentRun:
             "durable": durable,
             "on_existing": OnExisting(on_existing).value,
         }
-        async with SqliteLedger.open(
+        async with open_ledger(
             file, kind=RunKind.DOCUMENTS, settings=settings, create=where is not None, clock=clock
         ) as ledger:
             recorded = ledger.settings["folder"]

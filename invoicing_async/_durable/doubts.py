@@ -10,6 +10,7 @@ from math import ceil
 from attrs import evolve
 
 from .._einvoices.rules import canonical_key, canonical_uuid
+from .._values.ownership import arrives_within, seconds_to_arrive
 from ..errors import InvoicingError, ResolutionTooEarlyError
 from ..models import InvoiceDraft
 from .drafts import sent_draft
@@ -18,7 +19,6 @@ from .protocol import Ledger, LedgerReader
 from .records import Item
 from .states import Event, State
 from .stop import StopToken
-from .submission import MARGIN
 
 __all__ = [
     "UNKNOWN_LATE",
@@ -30,7 +30,7 @@ __all__ = [
     "seconds_in_doubt",
 ]
 
-UNKNOWN_LATE = 5.0 + 120.0 + MARGIN
+UNKNOWN_LATE = arrives_within(5.0, 120.0)
 """Seconds for which it is in a run that does not say: the default of `Timeouts.intent` and `Timeouts.attempt`."""
 
 
@@ -57,7 +57,7 @@ def seconds_in_doubt(item: Item, late: float, now: float) -> float:
     `late` is the run's `lateness`, `now` is in epoch seconds.
     """
     left = left_at(item)
-    return 0.0 if left is None or item.state != State.IN_DOUBT else max(0.0, left + late - now)
+    return 0.0 if left is None or item.state != State.IN_DOUBT else seconds_to_arrive(left, late, now)
 
 
 def raise_if_too_early(items: Iterable[Item], late: float, now: float) -> None:

@@ -21,7 +21,7 @@ from .doubts import Doubts, Reconcile
 from .drafts import new_drafts
 from .exporting import Exporting, export_name
 from .items import current_item
-from .ledger import SqliteLedger
+from .ledgers import open_ledger
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -58,10 +58,11 @@ class InvoiceRun:
         """Open a run file and hold it. What a crash left between intent and answer is now in doubt.
 
         Raises `RunLockedError` if another process holds the file, under whatever name, `DamagedRunError` if it is
-        damaged or its write-ahead log is gone, `RunFileError` if it is something else. With `accept_lost_log` a file
-        without its log is taken as it is, and everything that may have been sent meanwhile is in doubt.
+        damaged or its write-ahead log is gone, `RunFileError` if it is something else, `ValueError` for text that
+        names no file. With `accept_lost_log` a file without its log is taken as it is, and everything that may have
+        been sent meanwhile is in doubt.
         """
-        opening = SqliteLedger.open(
+        opening = open_ledger(
             file,
             kind=RunKind.INVOICES,
             settings={},

@@ -20,11 +20,11 @@ from typing import Self
 from .._core.clock import Clock, RealClock
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
-from .figures import RunFigures, read_figures, read_oldest, read_pauses, read_timeline
+from .figures import RunFigures
 from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
+from .lock import holder_of
 from .opening import OpenedRun, describe_run, open_run
-from .pauses import Pause, write_pause
 from .protocol import ID_BATCH
 from .queries import (
     count_states,
@@ -35,11 +35,12 @@ from .queries import (
     read_items,
     to_send,
 )
-from .records import Change, Intake, Item, JournalEntry, NewDraft, json_text
+from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause, json_text
+from .report_queries import read_figures, read_oldest, read_pauses, read_timeline
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .timeline import Timeline
 from .transaction import find_item, one_line, store_meta
-from .transitions import Transitions, keep_late, record_document, undo
+from .transitions import Transitions, keep_late, record_document, undo, write_pause
 from .writer import Writer
 
 __all__ = ["SqliteLedger", "SqliteReader"]
@@ -72,6 +73,11 @@ class SqliteReader:
             await worker.stop()
 
     @property
+    def name(self) -> str:
+        """The path of the file, without links."""
+        return str(self.path)
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """What the run was begun with and keeps, as the caller gave it; it must hold no secret."""
         return self._settings
@@ -79,6 +85,11 @@ class SqliteReader:
     async def close(self) -> None:
         """Do what is queued, then leave the file as one file. Closing twice does nothing."""
         await self._worker.stop()
+
+    async def holders(self) -> tuple[Holder, ...]:
+        """Return the process that works on the run; none if nobody does."""
+        holder = holder_of(self.path)
+        return () if holder is None else (holder,)
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""

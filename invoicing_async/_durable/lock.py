@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-__all__ = ["Holder", "held", "holder_of", "note_of", "using"]
+from .records import Holder
+
+__all__ = ["held", "holder_of", "note_of", "using"]
 
 WORDS = 4096
 """Bytes of the note that are read."""
@@ -77,18 +79,6 @@ else:
             _unlock(descriptor)
             return True
         return False
-
-
-@frozen
-class Holder:
-    """The process that works on a run: as it said itself, None or empty where it has not."""
-
-    pid: int | None
-    host: str
-    since: str
-
-    def __str__(self) -> str:
-        return "another process" if self.pid is None else f"process {self.pid} on {self.host} since {self.since}"
 
 
 @define

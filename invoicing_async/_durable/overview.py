@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
@@ -11,16 +10,12 @@ from attrs import field, frozen
 
 from .._core.clock import Clock, RealClock
 from ..models import AuthorityStatus
-from .answers import recorded_request
-from .lock import Holder, holder_of
+from .answers import authority_status
 from .protocol import LedgerReader
-from .records import Item
+from .records import Holder, Item
 from .states import DocumentState, RunKind, State
 
-__all__ = ["Authority", "Overview", "apparent_state", "authority_status", "count_without_file", "follow"]
-
-_AUTHORITY = re.compile(r'"authority_status":"([A-Za-z_]{1,40})"')
-"""The tax authority's status in a recorded answer; inside a text of it the quotes would be escaped."""
+__all__ = ["Authority", "Overview", "apparent_state", "count_without_file", "follow"]
 
 
 def apparent_state(state: str, *, held: bool) -> str:
@@ -31,19 +26,6 @@ def apparent_state(state: str, *, held: bool) -> str:
     if state != State.SENDING:
         return state
     return "in_flight" if held else str(State.IN_DOUBT)
-
-
-def authority_status(item: Item) -> str | None:
-    """Return how a finished invoice stands with the tax authority, in a tenth of the time of reading its whole answer.
-
-    None where the service did not say.
-    """
-    found = _AUTHORITY.findall(item.result or "")
-    if len(found) <= 1:
-        return found[0] if found else None
-    request = recorded_request(item)
-    status = None if request is None or request.data is None else request.data.authority_status
-    return None if status is None else str(status)
 
 
 @frozen
@@ -91,7 +73,7 @@ class Overview:
         """Look at a run file, also while another process works on it."""
         # First the counts: what was being sent then, and has no holder now, is in doubt for good.
         recorded = await ledger.counts()
-        holder = holder_of(ledger.path)
+        holder = next(iter(await ledger.holders()), None)
         return cls(ledger.kind, cls.apparent(recorded, held=holder is not None), holder)
 
     @staticmethod

@@ -6,45 +6,21 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
-from attrs import astuple, evolve, frozen
+from attrs import evolve
 
 from .._core.tasks import started
 from ..events import Event, Paused, Resumed
 from ..session._feature import Feature
 from .protocol import Ledger
-from .transaction import Transaction
+from .records import Pause
 
-__all__ = ["Pause", "PauseLog", "write_pause"]
+__all__ = ["PauseLog"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("invoicing_async")
-
-
-@frozen
-class Pause:
-    """A pause of the calls of one `operation`, in epoch seconds.
-
-    `until` is its end if `is_over`, else when it was last known to go on: it was given up, or its process died.
-    """
-
-    operation: str
-    begun: float
-    until: float
-    is_over: bool = False
-
-
-@runtime_checkable
-class KeepsPauses(Protocol):
-    """A ledger that keeps pauses; one that does not has none to show."""
-
-    async def record_pause(self, pause: Pause) -> None: ...
-
-
-def write_pause(transaction: Transaction, pause: Pause) -> None:
-    transaction.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?)", astuple(pause))
 
 
 class PauseLog:
@@ -88,13 +64,12 @@ class PauseLog:
             self._record(evolve(ended, until=self._ledger.now(), is_over=True))
 
     def _record(self, pause: Pause) -> None:
-        if isinstance(self._ledger, KeepsPauses):
-            task = started(self._write(self._ledger, pause))
-            self._writing.add(task)
-            task.add_done_callback(self._writing.discard)
+        task = started(self._write(pause))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
-    async def _write(self, ledger: KeepsPauses, pause: Pause) -> None:
+    async def _write(self, pause: Pause) -> None:
         try:
-            await ledger.record_pause(pause)
+            await self._ledger.record_pause(pause)
         except Exception as error:  # noqa: BLE001 - a line of a report is no reason to end a run
             _log.warning("a pause of %s could not be recorded: %s", pause.operation, error)

@@ -6,11 +6,12 @@ The run file is one such place (`ledger`); only what opens a run names it. Runs,
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from pathlib import Path
 from typing import Protocol
 
-from .records import Change, Intake, Item, JournalEntry, NewDraft
+from .figures import RunFigures
+from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
 from .states import DocumentState, Event, RunKind, State
+from .timeline import Timeline
 
 __all__ = ["ID_BATCH", "Ledger", "LedgerReader"]
 
@@ -22,8 +23,8 @@ class LedgerReader(Protocol):
     """Where a run is recorded, for reading."""
 
     @property
-    def path(self) -> Path:
-        """The path by which messages and commands name it."""
+    def name(self) -> str:
+        """What messages and commands name it by: of a run file its path."""
 
     @property
     def kind(self) -> RunKind:
@@ -40,6 +41,9 @@ class LedgerReader(Protocol):
     @property
     def late(self) -> float:
         """How many seconds after its intent a submission may still arrive at the service; 0 before the first."""
+
+    async def holders(self) -> tuple[Holder, ...]:
+        """Return who works on the run at this moment."""
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
@@ -73,6 +77,18 @@ class LedgerReader(Protocol):
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
 
+    async def figures(self) -> RunFigures:
+        """Return the figures of the run at one moment."""
+
+    async def timeline(self) -> Timeline:
+        """Return what happened when: of e-invoices every event, of order documents what was last recorded of each."""
+
+    async def pauses(self) -> tuple[Pause, ...]:
+        """Return when calls waited because the service was down."""
+
+    async def oldest(self) -> Item | None:
+        """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
+
     async def close(self) -> None:
         """Do what is queued, then let go. Closing twice does nothing."""
 
@@ -92,6 +108,9 @@ class Ledger(LedgerReader, Protocol):
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
+
+    async def record_pause(self, pause: Pause) -> None:
+        """Record a pause, or how far one is that is recorded."""
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
         """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts."""

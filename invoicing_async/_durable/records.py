@@ -1,4 +1,4 @@
-"""What a run file holds, as values: items, drafts, changes and journal entries; and its errors."""
+"""What a run file holds, as values: items, drafts, changes, journal entries, pauses and holders; and its errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ __all__ = [
     "Change",
     "DamagedRunError",
     "DraftConflictError",
+    "Holder",
     "Intake",
     "Item",
     "JournalEntry",
     "NewDraft",
+    "Pause",
     "RequestIdTakenError",
     "RunChangedError",
     "RunFileError",
@@ -172,6 +174,31 @@ class JournalEntry:
     event: Event
     at: float
     detail: Mapping[str, object]
+
+
+@frozen
+class Pause:
+    """A pause of the calls of one `operation`, in epoch seconds.
+
+    `until` is its end if `is_over`, else when it was last known to go on: it was given up, or its process died.
+    """
+
+    operation: str
+    begun: float
+    until: float
+    is_over: bool = False
+
+
+@frozen
+class Holder:
+    """The process that works on a run: as it said itself, None or empty where it has not."""
+
+    pid: int | None
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return "another process" if self.pid is None else f"process {self.pid} on {self.host} since {self.since}"
 
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:

@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 from .._core.batch import checked_places
 from .._core.causes import of_submission
 from .._core.ramp import Cause, Verdict
+from .._values.ownership import arrives_within
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
 from ..invoices import AsyncInvoices, Fate, fate
 from ..invoices._client import work_of
@@ -27,13 +28,9 @@ from .records import Change, Item, RunFileError
 from .states import SENDABLE, Event
 from .stop import StopToken
 
-__all__ = ["MARGIN", "Submission"]
+__all__ = ["Submission"]
 
 _log = logging.getLogger("invoicing_async")
-
-
-MARGIN = 1.0
-"""Seconds beyond its timeouts for which a submission may still arrive at the service."""
 
 
 _FATES = {
@@ -58,7 +55,7 @@ class Submission:
         self._number: int | None = None
         """This caller's number at the claims, None for one draft that was read just now."""
         timeouts = self._invoices.timeouts
-        self._late = timeouts.intent + timeouts.attempt + MARGIN
+        self._late = arrives_within(timeouts.intent, timeouts.attempt)
         self.under_way: dict[int, SubmittedItem] = {}
         self.failed: dict[int, InvoicingError] = {}
 

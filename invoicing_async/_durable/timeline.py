@@ -8,7 +8,7 @@ from math import floor
 
 from attrs import field, frozen
 
-from .pauses import Pause
+from .records import Pause
 
 __all__ = ["Moments", "Stretch", "Timeline"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from attrs import frozen
+from attrs import astuple, frozen
 
-from .records import Change, RequestIdTakenError, quote
+from .records import Change, Pause, RequestIdTakenError, quote
 from .schema import LATE, RECORD
 from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, Event, State, next_state
 from .transaction import (
@@ -37,6 +37,7 @@ __all__ = [
     "records_intent",
     "split_texts",
     "undo",
+    "write_pause",
 ]
 
 
@@ -214,3 +215,7 @@ def undo(transaction: Transaction, ref: int | str) -> None:
 def keep_late(transaction: Transaction, late: float) -> None:
     known = float(transaction.one("SELECT value FROM meta WHERE name = ?", LATE) or 0.0)
     store_meta(transaction, LATE, repr(max(known, late)))
+
+
+def write_pause(transaction: Transaction, pause: Pause) -> None:
+    transaction.execute("INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?)", astuple(pause))

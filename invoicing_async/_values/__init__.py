@@ -12,6 +12,8 @@
 - `digest_set`: Which ids a batch has met already, in 12 bytes each.
 - `field_rules`: What a field of a draft may hold: one rule in the field's metadata, from which the limits, types and
   names follow.
+- `ownership`: When what is sent once may be sent, and when it has arrived: the rules that keep two who send one thing
+  apart.
 - `skew`: The words for two clocks that are apart: a signature is refused when this machine's time is too far off.
 - `table`: Lines and rows of a file as people's programs write them: line ends, marks of the encoding, padding,
   delimiters.

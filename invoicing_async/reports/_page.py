@@ -24,7 +24,7 @@ from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter
 from .._values.characters import spelled_out
 from ..repair import lateness
-from ..runs import Holder, Overview, RunFigures, RunKind, SqliteReader, holder_of
+from ..runs import Holder, LedgerReader, Overview, RunFigures, RunKind, read_run
 from ._charts import TALL, TimeAxis, share
 from ._commands import command_line, next_commands
 from ._filters import duration_words, moment, number, outside, percent
@@ -53,7 +53,7 @@ class RunPage:
     late: float
 
     @classmethod
-    async def of(cls, ledger: SqliteReader, file: str, *, clock: Clock | None = None) -> RunPage:
+    async def of(cls, ledger: LedgerReader, file: str, *, clock: Clock | None = None) -> RunPage:
         """Read what the page of a run says, also while another process works on it."""
         figures = await ledger.figures()
         # Asked for afterwards: what was being sent then, and has no holder now, is in doubt for good.
@@ -62,7 +62,7 @@ class RunPage:
             figures=figures,
             created=ledger.created,
             now=(clock or RealClock()).now(),
-            holder=holder_of(ledger.path),
+            holder=next(iter(await ledger.holders()), None),
             settings=ledger.settings,
             late=lateness(ledger),
         )
@@ -130,7 +130,7 @@ async def write_run_page(
     try:
         if not replace and await disk.run(partial(os.path.lexists, target)):
             raise FileExistsError(EEXIST, os.strerror(EEXIST), str(target))
-        async with SqliteReader.read(file) as ledger:
+        async with read_run(file) as ledger:
             page = await RunPage.of(ledger, os.fspath(file), clock=clock)
         text = (await disk.run(page.html)).encode("utf-8", "backslashreplace")
         spool = await disk.spool(target.parent)

@@ -14,6 +14,7 @@ from .._core.envelope import http_date
 from .._core.hold import Hold
 from .._core.http import Exchange, Request, Response
 from .._core.secrecy import trim
+from .._values.ownership import send_before
 from ..errors import AuthenticationError, InvoicingError, Sent, TransportError
 from ._error_answer import ErrorAnswer
 from ._intent import Intent
@@ -169,7 +170,7 @@ class SingleAttempt(Generic[T]):
         if intent is not None:
             exchange.on_send, exchange.deadline = intent.check, self._until
             if intent.begun is not None:
-                exchange.deadline = min(self._until, intent.begun.monotonic + session.timeouts.intent)
+                exchange.deadline = min(self._until, send_before(intent.begun, session.timeouts.intent))
         if call.is_heard:
             tell_started(call)
         if not request.authorised:

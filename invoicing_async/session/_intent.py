@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .._core.http import Exchange
+from .._values.ownership import Moment, is_stale
 from ._answer import StaleIntentError
 
 if TYPE_CHECKING:
     from ._call import Call
 
-__all__ = ["Intent", "Moment"]
-
-
-@frozen
-class Moment:
-    """One moment on both clocks."""
-
-    monotonic: float
-    epoch: float
+__all__ = ["Intent"]
 
 
 @define(eq=False)
@@ -47,9 +40,9 @@ class Intent:
     def check(self) -> None:
         """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
         session, deadline, begun = self._call.session, self._exchange.deadline, self.begun
-        late = deadline is not None and session.clock.monotonic() > deadline
-        # A machine that slept counts no monotonic seconds meanwhile.
-        if late or (begun is not None and session.clock.now() > begun.epoch + session.timeouts.intent):
+        now = Moment(session.clock.monotonic(), session.clock.now())
+        late = deadline is not None and now.monotonic > deadline
+        if late or (begun is not None and is_stale(begun, now, session.timeouts.intent)):
             raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
         self.tell()
 

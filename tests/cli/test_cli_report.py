@@ -15,7 +15,7 @@ from report_runs import HOSTILE, Seen, document_run, invoice_run
 from rich.console import Console
 from served import SECRETS, Cli, write_drafts
 
-from invoicing_async._durable.pauses import Pause
+from invoicing_async._durable.records import Pause
 from invoicing_async.cli.commands import runs
 from invoicing_async.cli.commands.run_table import sparkline
 from invoicing_async.cli.commands.run_view import RunView

@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 from report_runs import CODE, document_run, invoice_run, left_sending
 
-from invoicing_async._durable import figures as module
+from invoicing_async._durable import report_queries as module
 from invoicing_async.runs import Authority, Durations, Overview, Reason, RunFigures, SqliteReader
 
 ENDS = {

@@ -12,9 +12,12 @@ from attrs import evolve
 from fakes import FakeClock
 from services import Service, drafts, listed, number_of, opened
 
-from invoicing_async._durable.protocol import ID_BATCH, Ledger
-from invoicing_async._durable.records import Change, Intake, Item, JournalEntry, NewDraft
+from invoicing_async._durable.figures import RunFigures
+from invoicing_async._durable.ledger import SqliteLedger, SqliteReader
+from invoicing_async._durable.protocol import ID_BATCH, Ledger, LedgerReader
+from invoicing_async._durable.records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
 from invoicing_async._durable.states import SENDABLE, TO_FETCH, DocumentState, Event, RunKind, State, next_state
+from invoicing_async._durable.timeline import Timeline
 from invoicing_async.auth import HmacAuth
 from invoicing_async.documents import OrderDocuments
 from invoicing_async.repair import Answer, settle
@@ -30,17 +33,21 @@ LEARNED = ("request_id", "invoice_id", "result", "path", "size", "sha256")
 class MemoryLedger:
     """Items in a list. Nothing outlives the process."""
 
-    path = Path("in memory")
+    name = "in memory"
     recovered = 0
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
         self.kind, self.settings, self.created, self.late = kind, dict(settings), clock.now(), 0.0
         self.held: list[Item] = []
         self.entries: list[JournalEntry] = []
+        self.paused: list[Pause] = []
         self._clock = clock
 
     def now(self) -> float:
         return self._clock.now()
+
+    async def holders(self) -> tuple[Holder, ...]:
+        return ()
 
     async def get(self, ref: int | str) -> Item | None:
         return next((item for item in self.held if ref in {item.seq, item.key}), None)
@@ -75,8 +82,23 @@ class MemoryLedger:
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         return self.entries[after : after + limit]
 
+    async def figures(self) -> RunFigures:
+        return RunFigures(kind=self.kind, counts=await self.counts(), timeline=await self.timeline())
+
+    async def timeline(self) -> Timeline:
+        return Timeline()
+
+    async def pauses(self) -> tuple[Pause, ...]:
+        return tuple(self.paused)
+
+    async def oldest(self) -> Item | None:
+        return next(iter(await self.rows((State.SENDING, State.SUBMITTED), limit=1)), None)
+
     async def close(self) -> None:
         pass
+
+    async def record_pause(self, pause: Pause) -> None:
+        self.paused.append(pause)
 
     async def update_settings(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
@@ -128,6 +150,14 @@ class MemoryLedger:
         if item is None:
             raise ValueError(f"no item {ref!r}")
         return item
+
+
+async def test_the_protocols_have_all_that_a_ledger_has() -> None:
+    """What only a file has is how it is opened, and its path."""
+    own = {name for name in {*dir(SqliteReader), *dir(SqliteLedger)} if not name.startswith("_")}
+    said = {name for name in {*dir(LedgerReader), *dir(Ledger)} if not name.startswith("_")}
+    assert own - said == {"read", "open"}
+    assert said - own == {"created", "kind", "late", "recovered", "now"}  # attributes of an instance
 
 
 async def test_a_run_of_invoices_needs_no_more_than_the_protocol(tmp_path: Path) -> None:

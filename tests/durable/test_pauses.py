@@ -11,7 +11,8 @@ import pytest
 from fakes import FakeClock
 from run_services import ORDERS, Service, counted, document_run, invoice_run, listed, sandbox, until_error
 
-from invoicing_async._durable.pauses import Pause, PauseLog
+from invoicing_async._durable.pauses import PauseLog
+from invoicing_async._durable.records import Pause
 from invoicing_async._durable.schema import PAUSES
 from invoicing_async.errors import ServiceDownError
 from invoicing_async.events import Event, Observer, Paused, Resumed

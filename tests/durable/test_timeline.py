@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from invoicing_async._durable import timeline
-from invoicing_async._durable.pauses import Pause
+from invoicing_async._durable.records import Pause
 from invoicing_async._durable.timeline import MOST_BARS, MOST_STRETCHES, STEPS, Moments, Timeline
 
 KINDS = {0: "made", 1: "failed", 2: "failed"}

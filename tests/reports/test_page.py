@@ -23,7 +23,7 @@ import pytest
 from fakes import START, FakeClock
 from report_runs import HOSTILE, Seen, document_run, invoice_run, left_sending
 
-from invoicing_async._durable.pauses import Pause
+from invoicing_async._durable.records import Pause
 from invoicing_async.reports import RunPage, _page, duration_words, write_run_page
 from invoicing_async.runs import InvoiceRun, Overview, RunFigures, RunFileError, SqliteReader
 

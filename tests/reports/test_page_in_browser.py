@@ -14,7 +14,7 @@ from fakes import START
 from pypdf import PdfReader
 from report_runs import HOSTILE, Seen, invoice_run
 
-from invoicing_async._durable.pauses import Pause
+from invoicing_async._durable.records import Pause
 from invoicing_async.reports import write_run_page
 from invoicing_async.runs import Overview, SqliteReader
 

@@ -49,6 +49,18 @@ NAMES = (
 )  # fmt: skip
 """The rooms that are one package or module."""
 
+STORE = frozenset(
+    f"_durable.{name}"
+    for name in (
+        "database", "intake", "integrity", "ledger", "lock", "opening", "queries", "report_queries", "schema",
+        "transaction", "transitions", "wal", "writer",
+    )
+)  # fmt: skip
+"""The modules that know that a run is kept in a file of SQLite."""
+
+OPENING = "_durable.ledgers"
+"""The one module that knows which stores there are; all else has a `Ledger` or a `LedgerReader` of it."""
+
 YET: set[tuple[str, str]] = set()
 """Imports that break the rules until what they are for is moved."""
 
@@ -132,6 +144,21 @@ def hidden_from_cli(found: Arrows) -> set[str]:
     """The private modules that the command line imports: what it needs should be had by a program too."""
     others = {other for name, other in found if room(name) == "cli"}
     return {other for other in others if any(part.startswith("_") for part in other.split("."))}
+
+
+def into_store(found: Imports) -> Arrows:
+    """Who imports a module of the store from outside it."""
+    return frozenset((name, other) for name, others in found.items() if name not in STORE for other in others & STORE)
+
+
+def named_in(text: str) -> set[str]:
+    """The names that a module's code has, its imports included; not the words of its texts."""
+    nodes = [*ast.walk(ast.parse(text))]
+    return {
+        *(node.id for node in nodes if isinstance(node, ast.Name)),
+        *(node.attr for node in nodes if isinstance(node, ast.Attribute)),
+        *(node.name for node in nodes if isinstance(node, ast.alias)),
+    }
 
 
 def between_rooms(found: Arrows) -> Arrows:

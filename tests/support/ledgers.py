@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from invoicing_async._durable import records
-from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.protocol import Ledger
 from invoicing_async._durable.records import (
     NewDraft,
 )
@@ -27,5 +27,5 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-async def documents(ledger: SqliteLedger, count: int) -> None:
+async def documents(ledger: Ledger, count: int) -> None:
     await ledger.add_ids(f"order-{number}" for number in range(1, count + 1))

@@ -14,8 +14,7 @@ from fakes import FakeClock
 from ledgers import draft
 
 from invoicing_async._durable.ledger import SqliteLedger
-from invoicing_async._durable.pauses import Pause
-from invoicing_async._durable.records import Change
+from invoicing_async._durable.records import Change, Pause
 from invoicing_async._durable.states import DocumentState, Event, RunKind
 
 CODE = "INV_001"

@@ -11,8 +11,10 @@ import pytest
 from architecture import (
     FLOORS,
     NAMES,
+    OPENING,
     ROOMS,
     ROOT,
+    STORE,
     YET,
     Arrows,
     arrows,
@@ -21,6 +23,9 @@ from architecture import (
     faults,
     hidden_from_cli,
     imports,
+    into_store,
+    modules,
+    named_in,
 )
 from places import README
 
@@ -44,6 +49,24 @@ def test_the_command_line_imports_nothing_that_begins_with_an_underscore() -> No
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Every module can be read after those that it imports."""
     assert len(list(TopologicalSorter(imports()).static_order())) == len(imports())
+
+
+def test_only_what_opens_a_run_knows_the_store_that_it_is_kept_in() -> None:
+    """All else names the protocols. `runs` has public names that are of files: `SqliteReader` and `holder_of`."""
+    public = {("runs", "_durable.ledger"), ("runs", "_durable.lock")}
+    assert {arrow for arrow in into_store(FOUND) if arrow[0] != OPENING} == public
+    assert {other for name, other in into_store(FOUND) if name == OPENING} == {"_durable.ledger"}
+
+
+def test_the_store_is_of_modules_that_there_are() -> None:
+    assert {*STORE, OPENING} <= FOUND.keys()
+
+
+def test_only_what_opens_a_run_names_a_class_of_the_store() -> None:
+    sqlite = {"SqliteLedger", "SqliteReader"}
+    told = {name: text for name, file in modules().items() if "Sqlite" in (text := file.read_text())}
+    naming = {name for name, text in told.items() if sqlite & named_in(text)}
+    assert naming == {"_durable.ledger", OPENING, "runs"}
 
 
 def test_every_module_is_in_one_room() -> None:
@@ -147,6 +170,36 @@ def test_an_arrow_is_right_only_downward(name: str, other: str, *, wrong: bool) 
 
 def test_what_is_within_one_room_is_no_arrow() -> None:
     assert arrows({"_core.http": frozenset({"_core.clock", "_core.tasks"})}) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "found"),
+    [
+        ("_durable.overview", "_durable.lock", True),
+        ("cli.commands.runs", "_durable.ledger", True),
+        (OPENING, "_durable.ledger", True),
+        ("_durable.ledger", "_durable.writer", False),
+        ("_durable.ledger", "_durable.records", False),
+        ("_durable.overview", "_durable.protocol", False),
+    ],
+)
+def test_an_import_of_the_store_is_found_outside_it(name: str, other: str, *, found: bool) -> None:
+    assert bool(into_store({name: frozenset({other})})) is found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from .ledger import SqliteReader", True),
+        ("from .ledger import SqliteReader as Reader", True),
+        ("opened = runs.SqliteReader.read(file)", True),
+        ("async def of(ledger: SqliteReader): pass", True),
+        ("__doc__ = 'beside a SqliteReader'", False),
+        ("from .protocol import LedgerReader", False),
+    ],
+)
+def test_the_name_of_a_class_is_found_in_code(line: str, *, found: bool) -> None:
+    assert ("SqliteReader" in named_in(line)) is found
 
 
 def test_a_module_of_no_room_is_refused() -> None:

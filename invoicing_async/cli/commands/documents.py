@@ -12,12 +12,12 @@ from cyclopts import App
 from ... import Layout
 from ...documents import OrderDocuments
 from ...reports import DOWNLOADS, download_row
-from ...runs import DocumentRun
+from ...runs import DocumentRun, run_file
 from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile
+from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, RunOption
 from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
 from ..summary import BatchSummary, carry_out
@@ -49,7 +49,7 @@ async def download(
     /,
     *,
     to: Path,
-    run: Path | None = None,
+    run: RunOption = None,
     verify: bool = True,
     on_existing: Literal["keep", "new-name", "replace"] = "keep",
     layout: str = PLAIN,
@@ -101,7 +101,8 @@ async def download(
         durable=durable,
     )
     if run is not None:
-        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
+        file = str(checked(lambda: run_file(run), "--run"))
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
         return await _download_durably(context, order, id_source, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")

@@ -28,14 +28,14 @@ from ...reports import (
     request_row,
     submission_row,
 )
-from ...runs import InvoiceRun
+from ...runs import InvoiceRun, run_file
 from ...settings import Settings
 from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Reading, read_drafts
 from ..input.exports import AskedExport, ExportFormat
 from ..input.ids import SOURCE, Ids, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Seconds
+from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, RunOption, Seconds
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
 from ..stop import until_none
@@ -59,7 +59,7 @@ async def submit(
     drafts: Annotated[str, SOURCE, Parameter(help=DRAFTS_HELP)],
     /,
     *,
-    run: Path | None = None,
+    run: RunOption = None,
     wait: Annotated[bool, FLAG] = False,
     export: ExportFormat | None = None,
     to: Path | None = None,
@@ -101,12 +101,13 @@ async def submit(
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
-    wanted.check_for(run)
+    file = None if run is None else checked(lambda: run_file(run), "--run")
+    wanted.check_for(file)
     found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, output)
-    if run is not None:
-        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(run), report=report)
+    if file is not None:
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(file), report=report)
         context.check(settings.invoices)
 
         async def submit_durably(run: InvoiceRun, summary: InvoiceSummary) -> None:

@@ -19,7 +19,7 @@ from ...repair import (
     write_sheet,
 )
 from ...reports import REFRESHES, item_row, refresh_row, sheet_row
-from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, SqliteReader, State
+from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile
@@ -112,7 +112,7 @@ async def export(
     output = Output.of(common or Common())
     if csv and output.json:
         raise CommandError("--csv and --json exclude each other")
-    async with entered(SqliteReader.read(file)) as ledger:
+    async with entered(read_run(file)) as ledger:
         if ledger.kind is not RunKind.INVOICES:
             raise CommandError(f"{file} is a run of order documents; this is for e-invoices")
         states = (await Overview.of(ledger)).recorded(state)

@@ -227,6 +227,6 @@ async def standing(run: InvoiceRun, key: str, state: State, said: str) -> None:
     """Raise `CommandError` unless the run has an item of this key in this state."""
     item = await run.ledger.get(key)
     if item is None:
-        raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.path, "--items"))
+        raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.name, "--items"))
     if item.state != state:
         raise CommandError(f"{key!r} is {words(item.state)}, not {said}")

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ...reports import write_run_page
-from ...runs import SqliteReader
+from ...runs import read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, Common, RunFile
@@ -31,7 +31,7 @@ async def report(
     another process may be at work on it. What is listed one by one are the first hundred of each state.
     """
     output = Output.of(common or Common())
-    async with entered(SqliteReader.read(file)):
+    async with entered(read_run(file)):
         pass  # a run file that cannot be read is told as by every other command
     try:
         page = await write_run_page(file, html, replace=force)

@@ -18,9 +18,9 @@ from ...runs import (
     Authority,
     Holder,
     Item,
+    LedgerReader,
     Overview,
     RunKind,
-    SqliteReader,
     State,
     count_without_file,
 )
@@ -37,7 +37,7 @@ class RunView:
     """A run file as it is read: what it is, who holds it, how its items stand."""
 
     file: str
-    ledger: SqliteReader
+    ledger: LedgerReader
     row_type: RowType
     now: Overview
     without_file: int
@@ -45,7 +45,7 @@ class RunView:
     authority: Authority
 
     @classmethod
-    async def of(cls, file: str, ledger: SqliteReader) -> RunView:
+    async def of(cls, file: str, ledger: LedgerReader) -> RunView:
         """Look at a run file, also while another process works on it."""
         now = await Overview.of(ledger)
         lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
@@ -102,7 +102,7 @@ class RunView:
         """Return it all as one JSON object."""
         holder = self.holder
         return {
-            "file": str(self.ledger.path),
+            "file": self.ledger.name,
             "kind": str(self.ledger.kind),
             "begun": utc_time(self.ledger.created),
             "held_by": None if holder is None else {"pid": holder.pid, "host": holder.host, "since": holder.since},

@@ -27,8 +27,8 @@ from ...runs import (
     InvoiceRun,
     LedgerReader,
     RunKind,
-    SqliteReader,
     check_files,
+    read_run,
 )
 from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
@@ -95,7 +95,7 @@ async def show(
         List only the items in this state; may be given more than once.
     """
     output = Output.of(common or Common())
-    async with entered(SqliteReader.read(file)) as ledger:
+    async with entered(read_run(file)) as ledger:
         view = await RunView.of(file, ledger)
         if report is not None:
             await _write(view, report, state)
@@ -211,7 +211,7 @@ async def resume(
     settings, output = common.settings(), Output.of(common)
     context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
     poller = checked(lambda: Poller(timeout=timeout), "--timeout")
-    async with entered(SqliteReader.read(file)) as ledger:
+    async with entered(read_run(file)) as ledger:
         kind = ledger.kind
     if kind is RunKind.INVOICES:
         wanted = AskedExport.of(export, to, layout)
@@ -244,7 +244,7 @@ async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common 
     """
     output = Output.of(common or Common())
     again = command("runs", "verify", file)
-    async with entered(SqliteReader.read(file)) as ledger:
+    async with entered(read_run(file)) as ledger:
         code = await carry_out(CHECKS, output, partial(_check, ledger), report=report, resume=again)
     if code is Exit.SOME_LEFT:
         output.say(f"\n To fetch them anew\n   {command('runs', 'resume', file)}")

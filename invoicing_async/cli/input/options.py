@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from ...runs import RunPace
     from ...settings import Settings
 
-__all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "Seconds"]
+__all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "RunOption", "Seconds"]
 
 FLAG: Parameter = Parameter(negative="", show_default=False)
 """An option that is there or not."""
 
 RunFile = Annotated[str, Parameter(help="The run file.")]
+RunOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
+"""Where a run is kept, as `run_file` takes it. It is always text, the first of the union, which a path would not leave
+as it is; that it may be a path is for the shells, which then complete the names of files.
+"""
 ReportFile = Annotated[
     Path | None,
     Parameter(help="Write what became of each item to this file, CSV or JSON by its ending."),

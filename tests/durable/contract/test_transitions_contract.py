@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,6 +11,8 @@ from examples import examples
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from ledger_places import Place, Places
+from ledgers import INVOICES
 from run_services import (
     KEYS,
     draft,
@@ -36,11 +36,12 @@ EVENTS = st.tuples(
 
 
 async def told(
-    folder: Path, operations: Iterable[Iterable[Change]], *, together: bool
+    place: Place, operations: Iterable[Iterable[Change]], *, together: bool
 ) -> tuple[list[Item], list[tuple[int, Event, dict[str, Any]]], dict[str, int], list[str]]:
     """Let operations happen, all queued at once or one after the other, and give all that is then known."""
     clock = FakeClock()
-    async with InvoiceRun.open(folder / f"{together}.db", clock=clock) as run:
+    async with place.open(INVOICES, settings={}, clock=clock) as ledger:
+        run = InvoiceRun(ledger)
         await run.add(map(draft, KEYS[:4]))
         pending = [run.ledger.transition_many(some) for some in operations]
         if together:
@@ -51,7 +52,7 @@ async def told(
         return await run.ledger.rows(), journal, await run.ledger.counts(), list(map(repr, answers))
 
 
-def test_changes_that_share_a_commit_do_what_they_do_alone() -> None:
+def test_changes_that_share_a_commit_do_what_they_do_alone(places: Places) -> None:
     """Items, journal, counts and answers are the same, whatever is refused among them."""
 
     @given(st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=20))
@@ -64,18 +65,18 @@ def test_changes_that_share_a_commit_do_what_they_do_alone() -> None:
             ]
             for some in drawn
         ]
-        with TemporaryDirectory() as name:
-            alone = asyncio.run(told(Path(name), changes, together=False))
-            assert asyncio.run(told(Path(name), changes, together=True)) == alone
+        alone = asyncio.run(told(places(), changes, together=False))
+        assert asyncio.run(told(places(), changes, together=True)) == alone
 
     check()
 
 
 @pytest.mark.asyncio
-async def test_an_intent_that_was_undone_is_not_remembered(tmp_path: Path) -> None:
+async def test_an_intent_that_was_undone_is_not_remembered(place: Place) -> None:
     """What a refused operation did before it was refused counts for nothing, in its commit and in the next."""
     number = "0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d"
-    async with InvoiceRun.open(tmp_path / "run.db", clock=FakeClock()) as run:
+    async with place.open(INVOICES, settings={}, clock=FakeClock()) as ledger:
+        run = InvoiceRun(ledger)
         await run.add(map(draft, KEYS[:3]))
 
         async def together(*operations: tuple[Change, ...]) -> list[str]:
