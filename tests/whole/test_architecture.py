@@ -54,12 +54,12 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_only_what_opens_a_run_knows_the_store_that_it_is_kept_in() -> None:
     """All else names the protocols. `runs` has public names that are of files: `SqliteReader` and `holder_of`."""
     public = {("runs", "_durable.ledger"), ("runs", "_durable.lock")}
-    assert {arrow for arrow in into_store(FOUND) if arrow[0] != OPENING} == public
-    assert {other for name, other in into_store(FOUND) if name == OPENING} == {"_durable.ledger"}
+    assert {arrow for arrow in into_store(imports()) if arrow[0] != OPENING} == public
+    assert {other for name, other in into_store(imports()) if name == OPENING} == {"_durable.ledger"}
 
 
 def test_the_store_is_of_modules_that_there_are() -> None:
-    assert {*STORE, OPENING} <= FOUND.keys()
+    assert {*STORE, OPENING} <= imports().keys()
 
 
 def test_only_what_opens_a_run_names_a_class_of_the_store() -> None:
