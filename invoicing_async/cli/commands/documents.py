@@ -23,6 +23,7 @@ from ..run_summary import RunContext
 from ..summary import BatchSummary, carry_out
 from ..terminal.output import Output
 from ..terminal.progress import Bar, live
+from ..terminal.report import spare
 
 __all__ = ["app"]
 
@@ -92,6 +93,7 @@ async def download(
     """
     common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     output, settings = Output.of(common), common.settings()
+    spare(report, ids, run)
     order = _Order(
         ids=ids,
         to=to,
