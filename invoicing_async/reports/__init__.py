@@ -18,7 +18,7 @@ that it prints with `--json`.
 
 from __future__ import annotations
 
-from ._commands import command_line, doubt_commands, next_commands
+from ._commands import answer_commands, command_line, doubt_commands, next_commands, retry_command
 from ._filters import duration_words
 from ._page import RunPage, write_run_page
 from ._report import Report
@@ -41,6 +41,7 @@ from ._rows import (
     download_row,
     invoice_row,
     item_row,
+    reason,
     refresh_row,
     refused_by_authority,
     repeated_draft_row,
@@ -69,6 +70,7 @@ __all__ = [
     "RunPage",
     "Task",
     "TaskItem",
+    "answer_commands",
     "bad_draft_row",
     "check_row",
     "command_line",
@@ -80,10 +82,12 @@ __all__ = [
     "item_row",
     "json_schema",
     "next_commands",
+    "reason",
     "refresh_row",
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
+    "retry_command",
     "sheet_row",
     "signature_row",
     "submission_row",
