@@ -13,7 +13,7 @@ a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an ite
 `RowType` of each has its columns and what the outcomes mean; `json_schema` says of each command what the lines are
 that it prints with `--json`.
 
-`write_run_page` writes a whole run as one page of HTML for people.
+`write_run_page` writes a whole run as one page of HTML for people; `sparkline` is its time line as one line of text.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ from ._rows import (
     utc_time,
 )
 from ._schema import JSON_LINES, json_schema
+from ._sparkline import sparkline
 from ._tasks import Task, TaskItem, tasks_of
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "retry_command",
     "sheet_row",
     "signature_row",
+    "sparkline",
     "submission_row",
     "tasks_of",
     "utc_time",

@@ -17,10 +17,10 @@ from served import SECRETS, Cli, write_drafts
 
 from invoicing_async._durable.pauses import Pause
 from invoicing_async.cli.commands import runs
-from invoicing_async.cli.commands.run_table import sparkline
 from invoicing_async.cli.commands.run_view import RunView
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.terminal.output import Output
+from invoicing_async.reports import sparkline
 from invoicing_async.runs import InvoiceRun, SqliteReader, Stretch, Timeline
 from invoicing_async.sandbox import Faults, Operation, Sandbox, Unavailable
 
