@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from errno import EEXIST
@@ -63,6 +64,7 @@ __all__ = [
     "lateness",
     "note_unreadable",
     "read_answers",
+    "rejected_codes",
     "retry_rejected",
     "settle",
     "sheet_head",
@@ -272,6 +274,12 @@ async def retry_rejected(run: InvoiceRun, codes: Iterable[str] = ()) -> list[Ite
         chosen = [item.seq async for item in items if not wanted or item.code in wanted]
     await run.ledger.transition_many([Change(ref=seq, event=Event.RETRY_ASKED) for seq in chosen])
     return [item for seq in chosen if (item := await run.ledger.get(seq)) is not None]
+
+
+async def rejected_codes(ledger: LedgerReader) -> Counter[str]:
+    """Count the rejected items of a run by the code that they were refused with, "none" where there is none."""
+    async with aclosing(ledger.items((State.REJECTED,))) as items:
+        return Counter([item.code or "none" async for item in items])
 
 
 async def write_sheet(ledger: LedgerReader, path: str | PathLike[str], states: Iterable[str]) -> int:

@@ -180,13 +180,17 @@ class JournalEntry:
 class Pause:
     """A pause of the calls of one `operation`, in epoch seconds.
 
-    `until` is its end if `is_over`, else when it was last known to go on: it was given up, or its process died.
+    `until` is its end if `is_over`, else when it was last known to go on: it was given up, or its process died. It is
+    never before `begun`, whatever was done to the clock meanwhile.
     """
 
     operation: str
     begun: float
     until: float
     is_over: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "until", max(self.until, self.begun))
 
 
 @frozen

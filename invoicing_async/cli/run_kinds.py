@@ -14,11 +14,12 @@ from ..reports import (
     Row,
     document_row,
     invoice_row,
+    reason,
 )
 from ..runs import Authority, DocumentState, Item, LedgerReader, State, count_without_file
 from .run_summary import PAGE, RunContext, RunSummary, command, lost_row
 from .stop import Stop
-from .summary import BROKEN, SHOWN, authority_note, reason
+from .summary import BROKEN, SHOWN, authority_note
 from .terminal.output import Count, plain
 
 __all__ = ["DocumentSummary", "InvoiceSummary"]
@@ -174,7 +175,7 @@ class InvoiceSummary(RunSummary):
         self.name(map(lost_row, self.authority.first), refused, f"{see} names them")
         unread = [row for row in self.rest if row["outcome"] == "invalid"]
         for row in unread[:SHOWN]:
-            self.output.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {reason(row)}")
+            self.output.amiss(f"   invalid  line {row['line']}  {plain(row.get('key') or '')}  {plain(reason(row))}")
         if len(unread) > SHOWN:
             self.output.amiss(f"   and {len(unread) - SHOWN:,} more; the report names them")
         if self.output.quiet:

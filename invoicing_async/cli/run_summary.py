@@ -18,8 +18,10 @@ from ..reports import (
     Report,
     Row,
     RowType,
+    answer_commands,
     doubt_commands,
     item_row,
+    reason,
 )
 from ..reports import command_line as command
 from ..runs import Intake, Item, LedgerReader, State, apparent_state
@@ -27,7 +29,7 @@ from ..settings import Settings
 from .exits import Exit
 from .input.options import Common, RateOptions
 from .stop import Stop
-from .summary import BROKEN, SHOWN, Summary, reason, style_of, words
+from .summary import BROKEN, SHOWN, Summary, style_of, words
 from .terminal.output import Count, Output, plain
 from .terminal.progress import TICK
 from .terminal.times import local_time
@@ -63,16 +65,13 @@ def show_doubts(output: Output, file: str, items: Sequence[Item], number: int, *
     for item in items:
         row = item_row(item)
         output.say(f"   {plain(item.key)}  sent {local_time(item.sent_at)}")
-        status, named = row.get("http_status"), str(row.get("request_ids") or "")
-        said = [row.get("error"), f"HTTP {status}" if status else None, row.get("code"), named and f"it named {named}"]
-        if answered := "; ".join(dict.fromkeys(str(text) for text in said if text)):
+        if answered := reason(row, ids=False):
             output.say(f"     {plain(answered)}")
-        request_id = named if named and " " not in named else "ID"
-        resolve = ("runs", "resolve", file, item.key, "--as")
-        output.say(f"     {command(*resolve, 'created', '--request-id', request_id)}")
+        created, not_created = answer_commands(file, item.key, str(row.get("request_ids") or ""))
+        output.say(f"     {created}")
         left = too_early_for(item, late, _clock.now())
         early = f"not before {ceil(left)} s from now: " if left > 0 else ""
-        output.say(f"     {early}{command(*resolve, 'not-created')}")
+        output.say(f"     {early}{not_created}")
     if number > len(items):
         more = command("runs", "show", file, "--state", "in_doubt")
         output.say(f"   and {number - len(items):,} more; {more}", "yellow")

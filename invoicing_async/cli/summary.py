@@ -14,7 +14,7 @@ from typing import Any
 from ..clock import RealClock
 from ..errors import AuthenticationError, InvoicingError
 from ..models import AuthorityStatus
-from ..reports import Report, Row, RowType, refused_by_authority
+from ..reports import Report, Row, RowType, reason, refused_by_authority
 from .exits import CommandError, Exit
 from .stop import CountedInput, Stop, listening
 from .terminal.output import Count, Output, plain, silence_stdout
@@ -30,7 +30,6 @@ __all__ = [
     "carry_out",
     "counted",
     "finish",
-    "reason",
     "stop_of",
     "style_of",
     "words",
@@ -188,7 +187,7 @@ class Summary(ABC):
 
     def name(self, rows: Iterable[tuple[str, object, str]], more: int, see: str) -> None:
         """Name items, each with its state and what is wrong with it, and say where `more` of them are to be seen."""
-        listed = [(words(state), plain(name), why) for state, name, why in rows]
+        listed = [(words(state), plain(name), plain(why)) for state, name, why in rows]
         wide = [max(map(len, column)) for column in zip(*listed, strict=True)]
         if listed:
             self.output.say("")
@@ -304,17 +303,6 @@ def style_of(row_type: RowType, outcome: str) -> str:
 def words(outcome: str) -> str:
     """Return an outcome as it is read."""
     return outcome.replace("_", " ")
-
-
-def reason(row: Row) -> str:
-    """Return in one line why an item did not end well: the service's words, its code, and the ids to ask it about."""
-    error = str(row.get("error") or "")
-    if not error and refused_by_authority(row):
-        error = f"the tax authority: {row['authority_status']}"
-    error = error or str(row.get("status") or "")
-    named = {"code": "", "request_id": "request ", "invoice_id": "invoice "}
-    more = [f"{word}{row[name]}" for name, word in named.items() if row.get(name) and str(row[name]) not in error]
-    return plain(f"{error} ({', '.join(more)})" if more and error else error or ", ".join(more))
 
 
 def authority_note(counts: Mapping[str, int]) -> str:

@@ -40,6 +40,8 @@ _MAY_DECLARE = re.compile(rb'"success"|\0').search
 """Finds what an error envelope under a 2xx holds; a NUL: in UTF-16 it looks otherwise."""
 
 
+_METHOD = re.compile("[A-Z]+")
+
 CREATION = "create_invoice"
 """The operation of a submission."""
 
@@ -55,15 +57,21 @@ def _is_path(_: object, attribute: Attribute[str], value: str) -> None:
         raise ValueError(f"Endpoints.{attribute.name} {wanted}, got {value!r}")
 
 
+def _is_method(_: object, attribute: Attribute[str], value: str) -> None:
+    if not _METHOD.fullmatch(value):
+        raise ValueError(f"Endpoints.{attribute.name} must be a method in capitals, such as GET or POST, got {value!r}")
+
+
 @frozen(kw_only=True)
 class Endpoints:
     """The methods and paths of service B, `{}` standing for the id; the first document names no status endpoint.
 
-    Raises `ValueError` for a path that does not begin with a slash, or in which the place of the id is not there once.
+    Raises `ValueError` for a path that does not begin with a slash, or in which the place of the id is not there once,
+    and for a method that is none.
     """
 
     create: str = field(default="/v2/ob/invoices", validator=_is_path)
-    status_method: str = "POST"
+    status_method: str = field(default="POST", validator=_is_method)
     status: str = field(default="/v2/ob/invoices/by-request-id/{}", validator=_is_path)
     export: str = field(default="/v2/ob/invoices/{}/export", validator=_is_path)
 

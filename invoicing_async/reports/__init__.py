@@ -13,12 +13,12 @@ a draft that is not sent; `document_row`, `invoice_row` and `item_row` of an ite
 `RowType` of each has its columns and what the outcomes mean; `json_schema` says of each command what the lines are
 that it prints with `--json`.
 
-`write_run_page` writes a whole run as one page of HTML for people.
+`write_run_page` writes a whole run as one page of HTML for people; `sparkline` is its time line as one line of text.
 """
 
 from __future__ import annotations
 
-from ._commands import command_line, doubt_commands, next_commands
+from ._commands import answer_commands, command_line, doubt_commands, next_commands, retry_command
 from ._filters import duration_words
 from ._page import RunPage, write_run_page
 from ._report import Report
@@ -41,6 +41,7 @@ from ._rows import (
     download_row,
     invoice_row,
     item_row,
+    reason,
     refresh_row,
     refused_by_authority,
     repeated_draft_row,
@@ -51,6 +52,7 @@ from ._rows import (
     utc_time,
 )
 from ._schema import JSON_LINES, json_schema
+from ._sparkline import sparkline
 from ._tasks import Task, TaskItem, tasks_of
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "RunPage",
     "Task",
     "TaskItem",
+    "answer_commands",
     "bad_draft_row",
     "check_row",
     "command_line",
@@ -80,12 +83,15 @@ __all__ = [
     "item_row",
     "json_schema",
     "next_commands",
+    "reason",
     "refresh_row",
     "refused_by_authority",
     "repeated_draft_row",
     "request_row",
+    "retry_command",
     "sheet_row",
     "signature_row",
+    "sparkline",
     "submission_row",
     "tasks_of",
     "utc_time",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..runs import RunKind
 
-__all__ = ["command_line", "doubt_commands", "next_commands"]
+__all__ = ["answer_commands", "command_line", "doubt_commands", "next_commands", "retry_command"]
 
 _TO_DO = {
     RunKind.INVOICES: ("planned", "not_sent", "submitted"),
@@ -20,6 +20,28 @@ _TO_DO = {
 def command_line(*tokens: object) -> str:
     """Return a command line of this program, quoted for a shell."""
     return shlex.join(["invoicing-async", *map(str, tokens)])
+
+
+def answer_commands(file: str, key: str = "KEY", named: str = "") -> tuple[str, str]:
+    """Return the commands that settle one doubt: that it was created, and that it was not.
+
+    `named` are the request ids that the service's answer named, apart by spaces: only one alone is taken.
+    """
+    request_id = named if named and " " not in named else "ID"
+    created = _about("resolve", file, key, "--as", "created", "--request-id", request_id)
+    return created, _about("resolve", file, key, "--as", "not-created")
+
+
+def retry_command(file: str, key: str = "KEY") -> str:
+    """Return the command that lets one rejected invoice be sent again."""
+    return _about("retry", file, key)
+
+
+def _about(command: str, file: str, key: str, *options: str) -> str:
+    """Return a command about one item. A key that looks like an option stands behind all of them."""
+    if key.startswith("-"):
+        return command_line("runs", command, *options, "--", file, key)
+    return command_line("runs", command, file, key, *options)
 
 
 def doubt_commands(file: str) -> Iterator[str]:
@@ -47,10 +69,9 @@ def next_commands(
     if without_file or any(number(state) for state in _TO_DO[kind]):
         yield command_line("runs", "resume", file)
     if number("rejected"):
-        yield command_line("runs", "retry", file, "KEY")
+        yield retry_command(file)
     if number("in_doubt") and each:
-        yield command_line("runs", "resolve", file, "KEY", "--as", "created", "--request-id", "ID")
-        yield command_line("runs", "resolve", file, "KEY", "--as", "not-created")
+        yield from answer_commands(file)
     if (number("in_doubt") or 0) > 1 and each:
         yield from doubt_commands(file)
     if number("saved") or number("skipped") or exports:

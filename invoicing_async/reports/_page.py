@@ -29,6 +29,7 @@ from ._charts import TALL, TimeAxis, share
 from ._commands import command_line, next_commands
 from ._filters import duration_words, moment, number, outside, percent
 from ._row_types import DOCUMENT_ITEMS, INVOICE_ITEMS
+from ._spared import spare_runs
 from ._tasks import spoken, task_items, tasks_of
 
 if TYPE_CHECKING:
@@ -122,14 +123,15 @@ async def write_run_page(
     It is one page of HTML that needs nothing else, and shows the run as it stood at one moment, also while another
     process works on it. What is shown of times is local to this machine. The extra `report` must be installed.
 
-    Raises `FileExistsError` if there is a file, unless `replace`; `OSError`, `RunFileError`, and `RuntimeError` without
-    the extra.
+    Raises `FileExistsError` if there is a file, unless `replace`; `OSError`, also for the place of a run file, which is
+    never replaced; `RunFileError`, and `RuntimeError` without the extra.
     """
     target, disk = Path(out), DiskWriter()
     environment()
     try:
         if not replace and await disk.run(partial(os.path.lexists, target)):
             raise FileExistsError(EEXIST, os.strerror(EEXIST), str(target))
+        await disk.run(partial(spare_runs, target))
         async with read_run(file) as ledger:
             page = await RunPage.of(ledger, os.fspath(file), clock=clock)
         text = (await disk.run(page.html)).encode("utf-8", "backslashreplace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -12,6 +13,7 @@ from typing import Protocol, Self
 from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter, Spool
 from .._values.cells import BOM, csv_line
+from ._spared import spare_runs
 
 __all__ = ["Report"]
 
@@ -23,7 +25,7 @@ class Report:
     """One report file with these columns. Enter it before the work begins; without `publish` nothing is left of it.
 
     Raises `ValueError` for an ending that is neither `.csv` nor `.json`; entering it raises `OSError` for a place that
-    cannot be written.
+    cannot be written, or where a run file is.
     """
 
     def __init__(self, path: str | PathLike[str], columns: Sequence[str]) -> None:
@@ -40,6 +42,7 @@ class Report:
     async def __aenter__(self) -> Self:
         self._disk = DiskWriter()
         try:
+            await self._disk.run(partial(spare_runs, self.path))
             self._spool = await self._disk.spool(self.path.parent)
         except BaseException:
             await self._disk.close()
@@ -66,6 +69,7 @@ class Report:
         """Append the totals where the form has a place for them, and put the report in its place."""
         self._kept.append(self._form.tail(totals))
         await self._flush()
+        await self._disk.run(partial(spare_runs, self.path))  # it may have been made meanwhile
         to = Destination(target=self.path, on_existing=OnExisting.REPLACE, durable=True)
         await self._spool.publish(to)
 

@@ -39,6 +39,7 @@ __all__ = [
     "download_row",
     "invoice_row",
     "item_row",
+    "reason",
     "refresh_row",
     "refused_by_authority",
     "repeated_draft_row",
@@ -131,6 +132,23 @@ def request_row(request: InvoiceRequest | Unsettled) -> Row:
             "serial_number": data.serial_number,
         }
     return row
+
+
+def reason(row: Row, *, ids: bool = True) -> str:
+    """Return why an item did not end well: the service's words, its code and status, and the ids to ask it about.
+
+    Each stands there once. Without `ids` what a list has beside it is left out: the ids of the item, and how it stands
+    with the tax authority. Text of the service is as it came: it may hold what moves a terminal's cursor.
+    """
+    error = str(row.get("error") or "")
+    if ids and not error:
+        refused = refused_by_authority(row)
+        error = f"the tax authority: {row['authority_status']}" if refused else str(row.get("status") or "")
+    named = {"code": "", "http_status": "HTTP ", "request_ids": "it named "}
+    if ids:
+        named |= {"request_id": "request ", "invoice_id": "invoice "}
+    more = [f"{word}{row[name]}" for name, word in named.items() if row.get(name) and str(row[name]) not in error]
+    return f"{error} ({', '.join(more)})" if more and error else error or ", ".join(more)
 
 
 def refused_by_authority(row: Row) -> bool:

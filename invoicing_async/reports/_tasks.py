@@ -9,7 +9,7 @@ from attrs import evolve, field, frozen
 
 from ..repair import too_early_for
 from ..runs import Item, RunFigures, RunKind, State
-from ._commands import command_line, doubt_commands
+from ._commands import answer_commands, command_line, doubt_commands, retry_command
 from ._row_types import Row
 from ._rows import item_row
 
@@ -176,8 +176,6 @@ def _commands(name: str, file: str, key: str, named: str) -> Iterator[str]:
     if not key.isprintable() or len(key) > LONGEST_KEY:
         return
     if name == "in_doubt":
-        resolve = ("runs", "resolve", file, key, "--as")
-        yield command_line(*resolve, "created", "--request-id", named if named and " " not in named else "ID")
-        yield command_line(*resolve, "not-created")
+        yield from answer_commands(file, key, named)
     elif name == "rejected":
-        yield command_line("runs", "retry", file, key)
+        yield retry_command(file, key)

@@ -1,9 +1,10 @@
 """A file of settings, as shells and service managers read them too.
 
-- UTF-8, with a byte order mark or without; one `NAME=VALUE` a line, `export` and white space before it allowed.
+- UTF-8, with a byte order mark or without; one `NAME=VALUE` a line, `export` and white space before it allowed. Lines
+  end with LF, CR or both, and with nothing else. The names of others may have dots and hyphens.
 - A line that is empty or begins with `#` says nothing.
 - A value in single or double quotes is taken as it stands, `#` and white space included: no escapes, no `$NAME`.
-  Behind the closing quote only a comment may stand. A quote that is never closed belongs to the value.
+  It goes on over as many lines as it takes until the quote is closed; behind that only a comment may stand.
 - A value without quotes ends before white space and `#`, and at the end of the line.
 - Of a name that stands there twice the last one counts, as in a shell.
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import field, frozen
@@ -19,8 +21,8 @@ from ._variables import SettingsError
 
 __all__ = ["Line", "read_env_file"]
 
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
-_COMMENT = re.compile(r"\s+#")
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=(.*)", re.DOTALL)
+_COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 
 
 @frozen
@@ -41,23 +43,38 @@ def read_env_file(file: Path) -> dict[str, Line]:
         raise SettingsError(f"the settings of {file} are not UTF-8 text") from None
     found: dict[str, Line] = {}
     faults: list[str] = []
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+    lines = enumerate(text.split("\n"), 1)  # not at what else `splitlines` takes for an end: a value may hold it
+    for number, line in ((number, line.strip()) for number, line in lines):
         if not line or line.startswith("#"):
             continue
         if (parts := _LINE.fullmatch(line)) is None:
             faults.append(f"{file} line {number}: must be NAME=VALUE or a comment that begins with #")
-        elif (value := _unquoted(parts[2])) is None:
-            faults.append(f"{file} line {number}: behind the closing quote only a comment may stand")
-        else:
-            found[parts[1]] = Line(number, value)
+            continue
+        try:
+            found[parts[1]] = Line(number, _unquoted(parts[2], (more for _, more in lines)))
+        except ValueError as error:
+            faults.append(f"{file} line {number}: {error}")
     if faults:
         raise SettingsError(*faults)
     return found
 
 
-def _unquoted(value: str) -> str | None:
-    """Take off one pair of quotes, or a comment behind a value without quotes; None for text behind the quotes."""
-    if value[:1] in {'"', "'"} and (end := value.find(value[0], 1)) > 0:
-        rest = value[end + 1 :].strip()
-        return value[1:end] if not rest or rest.startswith("#") else None
-    return _COMMENT.split(value, maxsplit=1)[0].strip()
+def _unquoted(value: str, more: Iterator[str]) -> str:
+    """Take off one pair of quotes, or a comment behind a value without quotes; `more` are the lines that follow.
+
+    Raises `ValueError` for a quote that is never closed, and for text behind one that is.
+    """
+    begun = value.lstrip()
+    quote = begun[:1]
+    if quote not in {'"', "'"}:
+        return _COMMENT.sub("", value, count=1).strip()
+    text = begun[1:]
+    while quote not in text:
+        following = next(more, None)
+        if following is None:
+            raise ValueError(f"the value begins with {quote} and it is never closed")
+        text += f"\n{following}"
+    inside, _, rest = text.partition(quote)
+    if rest.strip() and not rest.strip().startswith("#"):
+        raise ValueError("behind the closing quote only a comment may stand")
+    return inside

@@ -52,12 +52,13 @@ async def call_documents(settings: Settings, transport: Transport) -> list[Findi
         return [_judged(DOCUMENTS, "signed call", sent, error)]
     for variables in _other_signatures(settings):
         other = evolve(settings, values={**settings.values, **variables})
-        if not isinstance(await _document_refusal(other, transport), AuthenticationError):
+        if _passed(DOCUMENTS, await _document_refusal(other, transport)):
             changes = " and ".join(f"{name}={value}" for name, value in variables.items())
             return [_refused(sent, error, f"Set {changes}: signed so, the same call passed.")]
     hint = (
-        "No other prefix or path is accepted either, so the keys are: compare INVOICING_DOCUMENTS_PARTNER_CLIENT_ID, "
-        "SECRET_KEY, STORE_CLIENT_ID and STORE_TOKEN with what the service gave you, for this base URL; "
+        "No other prefix or path is known to be accepted, so look at the keys: compare "
+        "INVOICING_DOCUMENTS_PARTNER_CLIENT_ID, SECRET_KEY, STORE_CLIENT_ID and STORE_TOKEN with what the service gave "
+        "you, for this base URL; "
         "`invoicing-async sign` shows every stage of a signature for its support."
     )
     return [_refused(sent, error, hint)]
@@ -81,7 +82,7 @@ async def call_invoices(settings: Settings, transport: Transport) -> list[Findin
         method = f"status_method={'GET' if at.status_method == 'POST' else 'POST'}"
         endpoints = ",".join(filter(None, (settings.values.get(name), method)))
         other = evolve(settings, values={**settings.values, name: endpoints})
-        if not _is_nobodys(await _status_refusal(other, transport)):
+        if _passed(INVOICES, await _status_refusal(other, transport)):
             judged = evolve(judged, hint=f"Set {name}={endpoints}: asked so, the same call passed.")
     note = "not proved by any call that changes nothing: submit one draft where it does no harm, and look at it there"
     return [*found, judged, Finding(INVOICES.title, "JSON names", "note", note)]
@@ -141,6 +142,15 @@ def _judged(service: Service, subject: str, sent: str, error: InvoicingError | N
         hint = f"Something else is at {service.prefix}BASE_URL, such as a sign-in page: look at it in a browser."
     said = "" if error is None else f" ({_said(error)})"
     return Finding(service.title, subject, grade, f"{means}{said}; sent: {sent}", hint=hint)
+
+
+def _passed(service: Service, error: InvoicingError | None) -> bool:
+    """Tell whether the service itself answered and knew the caller: no answer, or a gateway's, proves nothing."""
+    if isinstance(error, PermissionDeniedError):
+        return True
+    if isinstance(error, AuthenticationError) or not (error is None or isinstance(error, ApiError)):
+        return False
+    return error is None or _meant(service, error)[0] == "ok"
 
 
 def _meant(service: Service, error: ApiError) -> tuple[Grade, str, str]:

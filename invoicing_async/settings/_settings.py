@@ -9,10 +9,10 @@ from os import PathLike
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Protocol, Self, TypeVar, Unpack
-from urllib.parse import urlsplit
 
 from attrs import AttrsInstance, Factory, evolve, field, fields_dict, frozen
 
+from .._einvoices.links import checked_base_url
 from ..auth import Auth, HmacAuth, OAuthClientCredentials, SigningRules, StaticToken, credential_fault
 from ..drafts import WireNames
 from ..invoices import AsyncInvoices, Endpoints
@@ -133,8 +133,7 @@ class Settings:
     def base_url(self, service: Service) -> str:
         """Return the base URL. Raises `SettingsError` if it is not one; its value is not shown: it may be anything."""
         value = self.get(service, "BASE_URL") or ""
-        if urlsplit(value).scheme not in {"http", "https"}:
-            raise self._wrong(service, "BASE_URL", "must be an absolute http or https URL")
+        self._made(service, "BASE_URL", lambda: checked_base_url(value))
         return value
 
     def partner(self) -> HmacAuth:
@@ -153,16 +152,18 @@ class Settings:
         names = ("CLIENT_ID", "CLIENT_SECRET", "TENANT_CONNECTION_CODE", "SCOPE")
         given: dict[str, Any] = {name.lower(): self.get(INVOICES, name) for name in names}
         if path := self.get(INVOICES, "TOKEN_PATH"):
+            if not path.startswith("/"):
+                raise self._wrong(INVOICES, "TOKEN_PATH", "must begin with /: it is a path below the base URL")
             given["path"] = path
         return _built(lambda: OAuthClientCredentials(**given), INVOICES.prefix)
 
     def names(self) -> WireNames:
         """Return the JSON names of service B. Raises `SettingsError` for one that is not known."""
-        return _built(lambda: WireNames(**self._fields("NAMES", WireNames())), f"{INVOICES.prefix}NAMES")
+        return self._made(INVOICES, "NAMES", lambda: WireNames(**self._fields("NAMES", WireNames())))
 
     def endpoints(self) -> Endpoints:
         """Return the paths of service B. Raises `SettingsError` for one that is not known."""
-        return _built(lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())), f"{INVOICES.prefix}ENDPOINTS")
+        return self._made(INVOICES, "ENDPOINTS", lambda: Endpoints(**self._fields("ENDPOINTS", Endpoints())))
 
     def documents(self, pace: Pace | None = None, **options: Unpack[SessionOptions]) -> Session:
         """Return a session with service A; `options` are those of `Session`."""
@@ -199,6 +200,15 @@ class Settings:
         if service is INVOICES and isinstance(made, Session):
             internals_of(made).presets = {WireNames: self.names(), Endpoints: self.endpoints()}
         return made
+
+    def _made(self, service: Service, name: str, make: Callable[[], T]) -> T:
+        """Make what a variable describes. Raises `SettingsError` that names it, without its value."""
+        try:
+            return make()
+        except SettingsError:
+            raise
+        except ValueError as error:
+            raise self._wrong(service, name, _unquoted(error)) from None
 
     def _wrong(self, service: Service, name: str, fault: str) -> SettingsError:
         whole = service.prefix + name
@@ -241,7 +251,10 @@ class Settings:
             if not equals or key not in known:
                 # What stands there is not shown: it may be a secret in the wrong place.
                 raise self._wrong(INVOICES, name, f"part {number} must be one of {', '.join(known)}, = and a value")
-            given[key] = _YES.get(value.lower(), value) if isinstance(known[key].default, bool) else value
+            is_switch = isinstance(known[key].default, bool)
+            if is_switch and value.lower() not in _YES:
+                raise self._wrong(INVOICES, name, f"part {number}: {key} must be true or false")
+            given[key] = _YES[value.lower()] if is_switch else value
         return given
 
 
@@ -264,5 +277,9 @@ def _built(make: Callable[[], T], name: str) -> T:
     except SettingsError:
         raise
     except ValueError as error:
-        said = f"a setting of {name}… is wrong" if name.endswith("_") else f"{name} is wrong"
-        raise SettingsError(f"{said}: {error}") from error
+        raise SettingsError(f"a setting of {name}… is wrong: {_unquoted(error)}") from None
+
+
+def _unquoted(error: ValueError) -> str:
+    """Return what must hold of a value without what was given: it may be a secret in the wrong place."""
+    return str(error).partition(", got ")[0].removeprefix("base_url ")

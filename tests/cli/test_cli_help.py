@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import README
 from served import Cli
 from test_cli_usage import COMMANDS, options
 
@@ -68,6 +69,11 @@ def test_what_completes_is_printed_for_each_shell(cli: Cli) -> None:
     assert cli("completion", "tcsh")[0] == Exit.USAGE
 
 
+def test_every_exit_code_stands_in_the_readme() -> None:
+    table = README.read_text().partition("### How a command ends")[2].partition("\n## ")[0]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(Exit)
+
+
 COMPLETE = """
 source {file}
 complete -p invoicing-async
@@ -91,6 +97,7 @@ def test_bash_completes_commands_and_options(cli: Cli, tmp_path: Path) -> None:
         "invoicing-async runs res": {"resolve", "resume"},
         "invoicing-async documents download --on-existing n": {"new-name"},
     }
+    complete_files = "complete -o bashdefault -o default -F _invoicing_async invoicing-async"
     bash = subprocess.run(
         ["bash", "--norc", "--noprofile", "-c", COMPLETE.format(file=script)],
         input="".join(f"{line}\n" for line in wanted),
@@ -100,7 +107,7 @@ def test_bash_completes_commands_and_options(cli: Cli, tmp_path: Path) -> None:
         timeout=60,
     )
     first, *told = bash.stdout.splitlines()
-    assert (first.startswith("complete"), bash.stderr) == (True, "")
+    assert (first, bash.stderr) == (complete_files, ""), "where nothing else is offered, files are"
     offered = {line.rpartition(": ")[0].strip(): {*line.rpartition(": ")[2].split()} for line in told}
     for line, words in wanted.items():
         missing = words - offered[line.strip()]

@@ -12,7 +12,8 @@ import pytest
 from served import Cli, json_lines, write_drafts
 
 from invoicing_async.cli.exits import Exit
-from invoicing_async.cli.summary import authority_note, reason
+from invoicing_async.cli.summary import authority_note
+from invoicing_async.reports import reason
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -66,7 +67,12 @@ def test_a_reason_is_one_line_with_each_thing_once() -> None:
     """The service's words, then what is not in them."""
     row = {"error": f"no (C, request {ID})", "code": "C", "request_id": ID}
     assert reason(row) == row["error"]
-    assert reason({"error": "no\x1b", "code": "C"}) == "no\N{REPLACEMENT CHARACTER} (C)"
+    assert (
+        reason({"error": "no", "code": "C", "http_status": 502, "request_ids": ID})
+        == f"no (C, HTTP 502, it named {ID})"
+    )
+    assert reason({"error": "no", "request_id": ID, "status": "FAILED"}, ids=False) == "no"
+    assert reason({"authority_status": "REJECTED", "invoice_id": ID}, ids=False) == ""
     assert reason({"status": "FAILED", "request_id": ID}) == f"FAILED (request {ID})"
     assert reason({"authority_status": "REJECTED"}) == "the tax authority: REJECTED"
     assert reason({"authority_status": "ACCEPTED", "request_id": ID}) == f"request {ID}"

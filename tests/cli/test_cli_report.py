@@ -17,10 +17,10 @@ from served import SECRETS, Cli, write_drafts
 
 from invoicing_async._durable.records import Pause
 from invoicing_async.cli.commands import runs
-from invoicing_async.cli.commands.run_table import sparkline
 from invoicing_async.cli.commands.run_view import RunView
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.terminal.output import Output
+from invoicing_async.reports import sparkline
 from invoicing_async.runs import InvoiceRun, SqliteReader, Stretch, Timeline
 from invoicing_async.sandbox import Faults, Operation, Sandbox, Unavailable
 
@@ -162,6 +162,50 @@ def test_what_cannot_be_is_one_line(cli: Cli, file: str, tmp_path: Path, name: s
     (tmp_path / "other.db").write_text("something else")
     code, _, err = cli("runs", "report", file if name == "run" else tmp_path / name, "--html", tmp_path / out)
     assert (code, said in err, "Traceback" in err) == (Exit.USAGE, True, False)
+
+
+def test_a_page_in_the_place_of_its_run_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """Also with --force: the run would be gone."""
+    run = tmp_path / "run.db"
+    asyncio.run(invoice_run(run, {"success": 1}))
+    kept = run.read_bytes()
+    code, _, err = cli("runs", "report", run, "--html", run, "--force")
+    assert (code, "never replaced" in err, run.read_bytes() == kept) == (Exit.USAGE, True, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("documents", "download", "ids.csv", "--column", "id", "--to", "x", "--report", "./ids.csv"),
+        ("documents", "download", "ids.txt", "--to", "x", "--run", "run.csv", "--report", "run.csv"),
+        ("invoices", "submit", "drafts.csv", "--report", "drafts.csv"),
+        ("invoices", "wait", "--from", "ids.csv", "--column", "id", "--report", "ids.csv"),
+    ],
+)
+def test_a_report_in_the_place_of_an_input_is_refused(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Before anything is read, sent or made."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ids.csv", "drafts.csv"):
+        (tmp_path / name).write_text("id\n1\n")
+    code, _, err = cli(*command)
+    assert (code, "would replace" in err) == (Exit.USAGE, True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("ids.csv", "drafts.csv"), "id\n1\n"
+    )
+
+
+def test_a_run_is_resumed_with_a_report_elsewhere_only(
+    cli: Cli, services: Callable[..., Sandbox], tmp_path: Path
+) -> None:
+    services()
+    asyncio.run(document_run(tmp_path / "run.csv", 1, 0, 0))
+    kept = (tmp_path / "run.csv").read_bytes()
+    for command in ("resume", "show", "verify"):
+        code, _, err = cli("runs", command, "run.csv", "--report", "run.csv")
+        assert (code, "never replaced" in err) == (Exit.USAGE, True)
+    assert (tmp_path / "run.csv").read_bytes() == kept
 
 
 def test_hostile_keys_do_not_move_the_cursor(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["retry", "i.db", "--state", "failed"], "state"),
     (["retry", "i.db", "--state", "rejected"], "nothing in this run is rejected"),
     (["export", "i.db", "--csv", "--json"], "exclude each other"),
+    (["export", "i.db", "new.json", "--json"], "new.json would be CSV"),
     (["export", "i.db", "no/where/s.csv/", "--state", "lost"], "state"),
     (["export", "absent.db"], "cannot open the run file"),
     (["export", "m.db"], "is a run of order documents"),

@@ -24,6 +24,7 @@ from fakes import START, FakeClock
 from report_runs import HOSTILE, Seen, document_run, invoice_run, left_sending
 
 from invoicing_async._durable.records import Pause
+from invoicing_async.cli.app import app
 from invoicing_async.reports import RunPage, _page, duration_words, write_run_page
 from invoicing_async.runs import InvoiceRun, Overview, RunFigures, RunFileError, SqliteReader
 
@@ -149,7 +150,8 @@ async def test_what_others_wrote_stays_text(tmp_path: Path) -> None:
     typed = [
         shlex.split(unescape(code)) for code in re.findall(r"<code>(invoicing-async runs resolve .*?)</code>", html)
     ]
-    keys = {tokens[4] for tokens in typed if "--as" in tokens[5:]}
+    taken = [app.parse_args(tokens[1:], print_error=False, exit_on_error=False)[1] for tokens in typed]
+    keys = {bound.args[1] for bound in taken if len(bound.args) > 1}
     assert keys == {key for key in HOSTILE if key.isprintable() and len(key) < 200} | {"A-8"}
 
 
@@ -247,6 +249,30 @@ async def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(file: Path
     assert await write_run_page(file, out, replace=True) == out
     assert out.read_text().rstrip().endswith("</html>")
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.asyncio
+async def test_a_page_never_replaces_a_run_file(tmp_path: Path) -> None:
+    run = tmp_path / "run.db"
+    await invoice_run(run, {"success": 1})
+    kept = run.read_bytes()
+    for name in ("run.db", "run.db-wal"):
+        with pytest.raises(OSError, match="never replaced"):
+            await write_run_page(run, tmp_path / name, replace=True)
+    assert (run.read_bytes(), [path.name for path in tmp_path.glob("run.db-wal")]) == (kept, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ends", [{"success": 3}, {"planned": 1}])
+async def test_a_pause_in_which_the_clock_was_set_back_has_a_page(tmp_path: Path, ends: dict[str, int]) -> None:
+    """It is as long as it is known to have been: no time at all."""
+    file = tmp_path / "run.db"
+    await invoice_run(file, ends)
+    with closing(sqlite3.connect(file)) as connection, connection:  # as versions before wrote it
+        connection.execute("INSERT INTO pauses VALUES ('create_invoice', ?, ?, 1)", (START + 30, START - 5_000))
+    figures, seen, _ = await page_of(file)
+    assert [pause.until - pause.begun for pause in figures.pauses] == [0]
+    assert seen.tables["pauses"][1][1:] == ["0 ms", "create invoice", "it answered again"]
 
 
 @pytest.mark.asyncio

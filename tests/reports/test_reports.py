@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invoicing_async.reports._report import Report, _Json
+from invoicing_async.reports._spared import spare_runs
+from invoicing_async.runs import InvoiceRun
 
 COLUMNS = ("order_id", "outcome", "error")
 
@@ -56,6 +58,27 @@ async def test_a_report_that_is_not_finished_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(OSError, match=r"old\.csv"):
         await write_report(tmp_path / "old.csv" / "r.csv", [])
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.csv", "old")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ending", ["", "-wal", ".lock"])
+async def test_a_run_file_is_never_replaced(tmp_path: Path, ending: str) -> None:
+    """Neither before the work nor after it, under any name: it is all that is known of the submissions."""
+    run = tmp_path / "run.csv"
+    async with InvoiceRun.open(run):
+        pass
+    kept = run.read_bytes()
+    with pytest.raises(OSError, match="never replaced"):
+        spare_runs(f"{run}{ending}")
+    (tmp_path / "link.csv").symlink_to(run)
+    for name in ("run.csv", "link.csv"):
+        with pytest.raises(OSError, match="never replaced"):
+            await write_report(tmp_path / name, [])
+    async with Report(tmp_path / "later.csv", COLUMNS) as report:
+        run.rename(tmp_path / "later.csv")
+        with pytest.raises(OSError, match="never replaced"):
+            await report.publish()
+    assert (tmp_path / "later.csv").read_bytes() == kept
 
 
 def test_another_ending_is_refused() -> None:

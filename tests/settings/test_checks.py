@@ -53,7 +53,7 @@ def test_each_setting_tells_where_it_came_from_and_no_value_that_may_be_a_secret
         ("DOCUMENTS_SIGN_FULL_PATH", "true; left open by", "the environment"),
         ("DOCUMENTS_SIGNATURE_PREFIX", "''; left open by", f"{file} line 7"),
         ("INVOICES_NAMES", "emails=x; left open by", f"{file} line 12"),
-        ("INVOICES_BASE_URL", "https://h/api", f"{file} line 8"),
+        ("INVOICES_BASE_URL", "set, 24 characters", f"{file} line 8"),
         ("INVOICES_ENDPOINTS", "POST /v2/ob/invoices/by-request-id/{}; left", "default"),
     ):
         one = found[f"INVOICING_{subject}"]

@@ -93,10 +93,11 @@ def test_every_fault_is_told_at_once_with_where_it_was_looked_for(tmp_path: Path
         Settings.load(file, {"INVOICING_PROXY": "http://pro xy"}).documents()
     error = caught.value
     missing = "INVOICING_DOCUMENTS_PARTNER_CLIENT_ID, INVOICING_DOCUMENTS_SECRET_KEY"
+    absolute = "must be an absolute http or https URL, such as https://host/api/v1"
     assert error.faults == (
         f"not set: {missing} (looked for in the environment and {file})",
         f"INVOICING_DOCUMENTS_SIGN_QUERY must be true or false (set in {file} line 2)",
-        f"INVOICING_DOCUMENTS_BASE_URL must be an absolute http or https URL (set in {file} line 1)",
+        f"INVOICING_DOCUMENTS_BASE_URL {absolute} (set in {file} line 1)",
         "INVOICING_PROXY must name a host, as http://host:port, without blanks",
     )
     assert str(error) == "; ".join(error.faults)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
+from typing import Any
 
 import pytest
 import trustme
@@ -108,6 +109,29 @@ async def test_a_wrong_secret_is_no_other_reading() -> None:
         refused = (await found(Settings(values)))[B, "status call"]
         assert (refused.grade, "INVOICING_INVOICES_BASE_URL" in refused.hint) == ("bad", True)
     assert sandbox.created == {}
+
+
+@pytest.mark.parametrize(
+    "then",
+    [Answer(status=502, body=b"bad gateway"), RateLimited(), Reset(), NotPdf()],
+    ids=lambda then: type(then).__name__,
+)
+async def test_an_answer_that_proves_nothing_is_no_other_reading(then: Any) -> None:
+    """A signature is not said to pass because a gateway broke off, or because nobody looked at it."""
+    refused = Answer(status=401, headers=JSON, body=b'{"success": false, "error": {"code": "AUTH_1", "message": "no"}}')
+    sandbox = Sandbox()
+    sandbox.script(NOBODYS, [refused, refused, *([then] * 8)])
+    async with reaching(sandbox) as there:
+        finding = (await found(Settings(of(there, "DOCUMENTS"))))[A, "signed call"]
+    assert (finding.grade, "passed" in finding.hint) == ("bad", False)
+
+
+async def test_a_gateway_that_breaks_off_is_no_other_method() -> None:
+    sandbox = Sandbox()
+    sandbox.script(NOBODYS, [Answer(status=404, body=b"no"), *([Answer(status=502, body=b"bad gateway")] * 4)])
+    async with reaching(sandbox) as there:
+        finding = (await found(Settings(of(there, "INVOICES"))))[B, "status call"]
+    assert (finding.grade, "passed" in finding.hint) == ("bad", False)
 
 
 async def test_a_wrong_base_url_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from ssl import create_default_context
+from traceback import format_exception
 
 import pytest
 import trustme
@@ -20,7 +21,7 @@ from invoicing_async import (
 from invoicing_async._einvoices.shape import WireNames
 from invoicing_async.runs import RunPace
 from invoicing_async.sandbox import SandboxCredentials
-from invoicing_async.settings import DOCUMENTS, Settings, SettingsError, trust_only
+from invoicing_async.settings import DOCUMENTS, Settings, SettingsError, findings, trust_only
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -31,14 +32,14 @@ def test_a_settings_file_is_read_and_the_environment_goes_before_it(tmp_path: Pa
     file.write_text(
         "\ufeff# a comment\n\nexport INVOICING_DOCUMENTS_SECRET_KEY='a b # c'  # quoted\n"
         'INVOICING_DOCUMENTS_STORE_TOKEN = "tok"\nINVOICING_DOCUMENTS_BASE_URL=http://file # why\n'
-        "INVOICING_DOCUMENTS_PARTNER_CLIENT_ID='open\n",
+        "INVOICING_DOCUMENTS_PARTNER_CLIENT_ID='of\ntwo lines'\n",
         encoding="utf-8",
     )
     environment = {"INVOICING_ENV_FILE": str(file), "INVOICING_DOCUMENTS_BASE_URL": "http://real", "OTHER": "x"}
     found = Settings.load(None, environment)
     assert found.get(DOCUMENTS, "SECRET_KEY") == "a b # c"
     assert found.get(DOCUMENTS, "STORE_TOKEN") == "tok"
-    assert found.get(DOCUMENTS, "PARTNER_CLIENT_ID") == "'open"
+    assert found.get(DOCUMENTS, "PARTNER_CLIENT_ID") == "of\ntwo lines"
     assert found.base_url(DOCUMENTS) == "http://real"
     assert "tok" not in repr(found)
     assert Settings.load(file, {}).base_url(DOCUMENTS) == "http://file"
@@ -107,6 +108,64 @@ def test_a_wrong_setting_is_named_without_its_value(changed: dict[str, str]) -> 
         Settings.load(None, changed).documents()
     assert "sk_live" not in str(caught.value)
     assert "stkn" not in str(caught.value)
+
+
+CANARY = "Canary7"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (f"INVOICING_{service}_BASE_URL", url)
+            for service in ("DOCUMENTS", "INVOICES")
+            for url in (
+                f"https://h/api?token={CANARY}", f"https://h/#{CANARY}", f"https://[{CANARY}", f"https://u:{CANARY}@h",
+                f"https://h:{CANARY}/", f"https://h/\u20ac{CANARY}", f"https://h /{CANARY}", f"ftp://{CANARY}", CANARY,
+            )
+        ),
+        *(
+            ("INVOICING_INVOICES_ENDPOINTS", text)
+            for text in (f"status={CANARY}", f"status=/{{}}{{}}{CANARY}", f"status_method={CANARY}", f"{CANARY}=/x")
+        ),
+        *(
+            ("INVOICING_INVOICES_NAMES", text)
+            for text in (
+                CANARY, f"emails={CANARY},payment_method={CANARY}", f"nested_submit_to_tax={CANARY}",
+                f"emails=\0{CANARY}",
+            )
+        ),
+        ("INVOICING_INVOICES_TOKEN_PATH", f"https://elsewhere/{CANARY}"),
+        ("INVOICING_DOCUMENTS_SIGN_QUERY", CANARY),
+        ("INVOICING_DOCUMENTS_SIGNATURE_PREFIX", f"{CANARY}\n"),
+        ("INVOICING_PROXY", f"socks5://u:{CANARY}@h"),
+    ],
+)  # fmt: skip
+def test_no_error_shows_a_value_or_hides_its_variable(name: str, value: str) -> None:
+    """Neither does what led to it, nor what `doctor` says: a secret may stand in any variable by mistake."""
+    settings = Settings.load(None, {**partner(), **client(), name: value})
+    with pytest.raises(SettingsError) as caught:
+        (settings.documents if "DOCUMENTS" in name else settings.invoices)()
+    shown = "".join(format_exception(caught.value))
+    assert (CANARY in shown, name in str(caught.value)) == (False, True)
+    told = [finding for finding in findings(settings) if finding.grade == "bad"]
+    assert told
+    assert CANARY not in repr(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INVOICING_INVOICES_BASE_URL", "http://[::1]:8080/a%20b/"),
+        ("INVOICING_INVOICES_BASE_URL", "https://h\u00f6st.example/api"),
+        ("INVOICING_INVOICES_TOKEN_PATH", "/oauth/token"),
+        ("INVOICING_INVOICES_ENDPOINTS", "status_method=GET, status=/s/{}"),
+        ("INVOICING_INVOICES_NAMES", "nested_submit_to_tax=No"),
+        ("INVOICING_INVOICES_NAMES", "nested_submit_to_tax=ON,emails=Emails"),
+    ],
+)
+def test_what_is_right_is_taken(name: str, value: str) -> None:
+    Settings.load(None, {**client(), name: value}).invoices()
 
 
 def test_a_file_of_authorities_is_trusted_and_no_others(tmp_path: Path) -> None:

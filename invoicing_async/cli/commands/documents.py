@@ -23,6 +23,7 @@ from ..run_summary import RunContext
 from ..summary import BatchSummary, carry_out
 from ..terminal.output import Output
 from ..terminal.progress import Bar, live
+from ..terminal.report import spare
 
 __all__ = ["app"]
 
@@ -92,6 +93,8 @@ async def download(
     """
     common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     output, settings = Output.of(common), common.settings()
+    file = None if run is None else checked(lambda: run_file(run), "--run")
+    spare(report, ids, file)
     order = _Order(
         ids=ids,
         to=to,
@@ -100,9 +103,8 @@ async def download(
         served_name=served_name,
         durable=durable,
     )
-    if run is not None:
-        file = str(checked(lambda: run_file(run), "--run"))
-        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
+    if file is not None:
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(file), report=report)
         return await _download_durably(context, order, id_source, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")

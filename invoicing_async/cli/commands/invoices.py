@@ -23,6 +23,7 @@ from ...reports import (
     WAITS,
     Row,
     bad_draft_row,
+    reason,
     refused_by_authority,
     repeated_draft_row,
     request_row,
@@ -39,9 +40,10 @@ from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, Run
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
 from ..stop import until_none
-from ..summary import BatchSummary, carry_out, reason, words
+from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
 from ..terminal.progress import Bar, live
+from ..terminal.report import spare
 
 __all__ = ["Settling", "app"]
 
@@ -103,6 +105,7 @@ async def submit(
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
     file = None if run is None else checked(lambda: run_file(run), "--run")
     wanted.check_for(file)
+    spare(report, drafts, file)
     found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, output)
@@ -290,6 +293,7 @@ async def wait(
     common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     if bool(ids) == bool(from_):
         raise CommandError("give request ids, or --from FILE")
+    spare(report, from_)
     output, settings = Output.of(common), common.settings()
 
     async def work(batch: BatchSummary) -> None:
@@ -332,7 +336,7 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
     if row["outcome"] != "failed" and not refused_by_authority(row):
         return Exit.DONE
     if output.quiet:
-        output.amiss(f"{row['outcome']}  {number}  {reason(row)}")
+        output.amiss(f"{row['outcome']}  {number}  {plain(reason(row))}")
     return Exit.SOME_LEFT
 
 
@@ -341,7 +345,6 @@ def show_example(
     *,
     count: int = 1,
     format_: Annotated[Format, Parameter(name="--format")] = "jsonl",
-    common: Common | None = None,
 ) -> int:
     """Print drafts as JSONL or CSV, to begin a file with.
 
@@ -352,7 +355,7 @@ def show_example(
     format_
         What the file is to be; a CSV has one invoice line a row and every column there is.
     """
-    output = Output.of(common or Common())
+    output = Output.of(Common())
     if format_ == "csv":
         output.out.print(example_csv(count), markup=False, soft_wrap=True, end="")
         return Exit.DONE

@@ -40,7 +40,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     """
     from ..app import app
 
-    _print(app.generate_completion(shell=shell))
+    script = app.generate_completion(shell=shell)
+    # The generated script offers no files where an argument is one; where it offers nothing, bash now does.
+    _print(script.replace("\ncomplete -F ", "\ncomplete -o bashdefault -o default -F "))
     return Exit.DONE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +12,7 @@ from cyclopts import App, Parameter
 
 from ...repair import (
     entries,
+    rejected_codes,
     retry_rejected,
     sheet_head,
     sheet_line,
@@ -68,10 +68,7 @@ async def retry(
         else:
             items = await retry_rejected(run, code)
             if not items:
-                counts: Counter[str] = Counter()
-                async with aclosing(run.ledger.items((State.REJECTED,))) as rejected:
-                    async for item in rejected:
-                        counts[item.code or "none"] += 1
+                counts = await rejected_codes(run.ledger)
                 there = ", ".join(f"{each} ({number:,})" for each, number in counts.most_common())
                 other = f"nothing was rejected with {' or '.join(code)}; the codes there are: {there}"
                 raise CommandError(other if counts else "nothing in this run is rejected")
@@ -112,6 +109,8 @@ async def export(
     output = Output.of(common or Common())
     if csv and output.json:
         raise CommandError("--csv and --json exclude each other")
+    if out is not None and output.json:
+        raise CommandError(f"--json prints lines, and {out} would be CSV", hint=f"Write > {out} for a file of lines.")
     async with entered(read_run(file)) as ledger:
         if ledger.kind is not RunKind.INVOICES:
             raise CommandError(f"{file} is a run of order documents; this is for e-invoices")

@@ -28,7 +28,7 @@ async def report(
     """Write a run as one page for people: totals, what needs a person, what happened when, how long, and why not.
 
     The page is one file that loads nothing, and can be mailed, kept and printed. It shows the run as it stands now;
-    another process may be at work on it. What is listed one by one are the first hundred of each state.
+    another process may be at work on it. What is listed one by one are the first fifty of each state.
     """
     output = Output.of(common or Common())
     async with entered(read_run(file)):

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil
 
 from rich.text import Text
 
-from ...reports import duration_words, tasks_of
+from ...reports import duration_words, sparkline, tasks_of
 from ...runs import Pause, Timeline
 from ..summary import authority_note, style_of, words
 from ..terminal.output import Output, plain
 from ..terminal.times import local_time
 from .run_view import RunView
 
-__all__ = ["show_table", "show_tasks", "sparkline"]
+__all__ = ["show_table", "show_tasks"]
 
-BLOCKS = "▁▂▃▄▅▆▇█"
-PAUSED, APART = "░", "┊"
 NARROW, WIDE = 16, 40
 """The least and the most columns of a line of blocks."""
 
 BESIDE = 66
 """Columns that stand beside it."""
-
-
-def sparkline(timeline: Timeline, name: str, pauses: Sequence[Pause] = (), *, width: int = WIDE) -> str:
-    """Return what happened of one kind as a line of blocks: the taller the more, `░` where the service was down.
-
-    `┊` stands where time was left out in which nobody was at work.
-    """
-    together = max(1, -(-sum(stretch.length for stretch in timeline.stretches) // width))
-    sums = [
-        [
-            (stretch.begun + at * timeline.step, sum(stretch.bars[name][at : at + together]))
-            for at in range(0, stretch.length, together)
-        ]
-        for stretch in timeline.stretches
-    ]
-    top = max((number for stretch in sums for _, number in stretch), default=0)
-    wide = together * timeline.step
-    return APART.join("".join(_block(number, top, begun, wide, pauses) for begun, number in each) for each in sums)
-
-
-def _block(number: int, top: int, begun: float, wide: float, pauses: Sequence[Pause]) -> str:
-    if number:
-        return BLOCKS[ceil(number / top * len(BLOCKS)) - 1]
-    is_down = any(pause.begun <= begun + wide / 2 <= pause.until for pause in pauses)
-    return PAUSED if is_down else " "
 
 
 async def show_table(view: RunView, output: Output) -> None:

@@ -17,9 +17,9 @@ from ...polling import Poller
 from ...repair import lateness
 from ...reports import (
     CHECKS,
-    Row,
     check_row,
     item_row,
+    reason,
 )
 from ...runs import (
     DocumentRun,
@@ -124,19 +124,11 @@ async def _list(view: RunView, output: Output, wanted: tuple[str, ...]) -> None:
         output.line(row)
         if not output.json:
             ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
-            facts = (item.key, row.get("authority_status"), *ids, row["path"], _why(row))
+            facts = (item.key, row.get("authority_status"), *ids, row["path"], reason(row, ids=False))
             told = "  ".join(plain(fact) for fact in facts if fact)
             output.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
     if not output.json:
         await _summary(view, output)
-
-
-def _why(row: Row) -> str:
-    """Return what the service said of an item, with its code and the ids that it named."""
-    said = {"code": row["code"], "HTTP": row.get("http_status"), "it named": row.get("request_ids")}
-    error = row["error"] or ""
-    more = [f"{name} {value}" for name, value in said.items() if value is not None and str(value) not in error]
-    return f"{error} ({', '.join(more)})" if more else error
 
 
 async def _summary(view: RunView, output: Output) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 from ...reports import Report, RowType
 from ..exits import CommandError
 
-__all__ = ["opened_report"]
+__all__ = ["opened_report", "spare"]
+
+
+def spare(report: Path | None, *others: str | Path | None) -> None:
+    """Raise `CommandError` for a report in the place of a file that the command reads or keeps: it would replace it."""
+    for other in others:
+        if report is not None and other is not None and report.resolve() == Path(other).resolve():
+            raise CommandError(f"--report {report} would replace {other}", hint="Name another file for the report.")
 
 
 @asynccontextmanager
