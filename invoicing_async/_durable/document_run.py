@@ -126,10 +126,7 @@ class DocumentRun:
         self._placed()
 
     def stop(self) -> None:
-        """Let what is in flight finish and begin nothing more, for as long as the file is open.
-
-        What waits for a service that is down is ended by `Session.stop_waiting`.
-        """
+        """Let what is in flight finish and begin nothing more; `Session.stop_waiting` ends what waits in an outage."""
         self._stop.ask()
 
     async def add(self, order_ids: Iterable[OrderId] | AsyncIterable[OrderId]) -> Intake:

@@ -22,7 +22,8 @@ MODULES = [
 ]
 OFFERED = {
     Session: """
-        auth base_url call close from_env health limits on_event open outage retry timeouts stop_waiting with_options""",
+        auth base_url call close from_env health limits on_event open outage retry timeouts stop_waiting
+        with_options""",
     OrderDocuments: "download download_many open",
     AsyncInvoices: "create encode export status submit submit_many wait wait_many",
     InvoiceRun: """
