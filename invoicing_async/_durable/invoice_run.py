@@ -85,8 +85,8 @@ class InvoiceRun:
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.
 
-        What is submitted and not awaited to its end stays submitted, and is not yielded. `Session.stop_waiting` ends what
-        waits for a service that is down.
+        What is submitted and not awaited to its end stays submitted, and is not yielded. `Session.stop_waiting` ends
+        what waits for a service that is down.
         """
         self._stop.ask()
 
