@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from threading import RLock
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from attrs import Factory, define
 
@@ -23,6 +25,13 @@ QUIET_TURNS = 32
 """Turns of the loop in which nothing asks the clock for anything, before all that can be done counts as done."""
 QUIET_SECONDS = 0.002
 """Real seconds that this takes at least: for what is under way in a socket or in another thread."""
+PATIENCE = 1.0
+"""Real seconds that a service in another thread has at most for what it works at, before that counts as done."""
+LOOKS = 0.002
+"""Real seconds between two looks at such a service."""
+
+Work: TypeAlias = Callable[[], tuple[int, int]]
+"""Returns how many requests a service answered so far, and how many it works at."""
 
 
 @define(eq=False)
@@ -69,9 +78,11 @@ class FakeClock:
     """A `Clock` in which hours pass in no time.
 
     Time stands still until a test turns it: `advance` at once, `elapse` step by step. With `auto` it also turns itself
-    to the next sleep that is due, once nothing else is left to do: no sleep or time-out began or ended for some turns
-    of the loop and `quiet` real seconds. Time-outs never move it, so a service that hangs is left to `advance`; and
-    since what sleeps again and again would move it for ever, turn `auto` off beside a task that does.
+    towards the next sleep that is due, once nothing else is left to do: no sleep or time-out began or ended for some
+    turns of the loop and `quiet` real seconds. A time-out that is due before that sleep ends at its own time. Time-outs
+    alone never move it, so a service that hangs is left to `advance`; and since what sleeps again and again would move
+    it for ever, turn `auto` off beside a task that does. Beside sockets or threads of your own, whose work it does not
+    see, raise `quiet` to what that takes.
 
     `start` is what `now` begins with, in epoch seconds. `chances` are the numbers that `random` returns in turn, from
     [0, 1); the last one is repeated. One clock may serve several loops in several threads.
@@ -88,7 +99,7 @@ class FakeClock:
         self.start: float = start
         self.elapsed: float = 0.0
         """Seconds that have passed on it."""
-        self.auto: bool = auto
+        self._auto = auto
         self.quiet: float = quiet
         self.slept: list[float] = []
         """How long each sleep was to be, in seconds, in the order in which they began."""
@@ -99,9 +110,24 @@ class FakeClock:
         self._lock = RLock()
         self._sleepers: Counter[asyncio.AbstractEventLoop] = Counter()
         self._drivers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        self._services: dict[asyncio.AbstractEventLoop, Work] = {}
+        self._given_up: tuple[tuple[int, int], ...] = ()
+        """What the services were at when their time was up."""
 
     def __repr__(self) -> str:
         return f"FakeClock({self.elapsed:g} s passed, {self.sleeping} waiting)"
+
+    @property
+    def auto(self) -> bool:
+        """Whether it turns itself; may be changed at any time."""
+        return self._auto
+
+    @auto.setter
+    def auto(self, auto: bool) -> None:
+        self._auto = auto
+        for loop, number in tuple(self._sleepers.items()):
+            if number and not loop.is_closed():
+                loop.call_soon_threadsafe(self._begin_driving, loop)
 
     def now(self) -> float:
         """Return epoch seconds."""
@@ -133,8 +159,7 @@ class FakeClock:
         woken: asyncio.Future[None] = loop.create_future()
         timer = self._add(seconds, lambda: None if woken.done() else woken.set_result(None), is_sleep=True)
         self._sleepers[loop] += 1
-        if self.auto and loop not in self._drivers:
-            self._drivers[loop] = loop.create_task(self._drive(loop))
+        self._begin_driving(loop)
         try:
             await woken
         finally:
@@ -142,6 +167,19 @@ class FakeClock:
             self._sleepers[loop] -= 1
             if not self._sleepers[loop] and loop in self._drivers:
                 self._drivers.pop(loop).cancel()
+
+    @contextmanager
+    def patient(self, work: Work) -> Iterator[None]:
+        """Do not turn by itself while a service in this thread works: for those whose callers are in other threads.
+
+        What it works at without an end, as one that hangs, counts for a second only.
+        """
+        loop = asyncio.get_running_loop()
+        self._services[loop] = work
+        try:
+            yield
+        finally:
+            del self._services[loop]
 
     @property
     def sleeping(self) -> int:
@@ -176,31 +214,70 @@ class FakeClock:
         with self._lock:
             self._uses += 1
             timer = _Timer(self.elapsed + seconds, fire, is_sleep)
-            heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+            if seconds <= 0:
+                timer.wake()
+            else:
+                heapq.heappush(self._timers, (timer.when, next(self._order), timer))
             return timer
 
     def _waiting(self) -> list[_Timer]:
         with self._lock:
             return [timer for _, _, timer in self._timers if not timer.over]
 
+    def _begin_driving(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.auto and self._sleepers[loop] and loop not in self._drivers:
+            self._drivers[loop] = loop.create_task(self._drive(loop))
+
     async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Turn the clock to the next sleep whenever all is quiet; whoever ends the last sleep of the loop ends this."""
+        """Turn the clock towards the next sleep when all is quiet; whoever ends the loop's last sleep ends this."""
         while self.auto:
             await self._settled()
-            due = min((timer.when for timer in self._waiting() if timer.is_sleep), default=self.elapsed)
-            if self.auto:
-                self._turn_to(due)
+            waiting = self._waiting()
+            if self._auto and any(timer.is_sleep for timer in waiting):
+                self._turn_to(min(timer.when for timer in waiting))
         self._drivers.pop(loop, None)
 
     async def _settled(self) -> None:
-        """Return when nothing has asked the clock for anything for a while."""
+        """Return when nothing has asked the clock for anything for a while, and no service is at work."""
+        await self._unused()
+        while (found := self._work()) and found != self._given_up:
+            began = time.monotonic()
+            while self._work() == found and time.monotonic() - began < PATIENCE:  # noqa: ASYNC110 - another thread's
+                await asyncio.sleep(LOOKS)
+            if self._work() == found:
+                self._given_up = found
+            await self._unused()
+
+    async def _unused(self) -> None:
         seen = None
         while seen != self._uses:
             seen = self._uses
-            for _ in range(QUIET_TURNS):
-                await asyncio.sleep(0)
+            await _turns()
+            for loop in tuple(self._services):
+                await _turns_of(loop)
             if self.quiet:
                 await asyncio.sleep(self.quiet)
+
+    def _work(self) -> tuple[tuple[int, int], ...]:
+        """Return what the services do that wait for no sleep, nothing if they do nothing."""
+        found = [(loop, work()) for loop, work in tuple(self._services.items())]
+        return tuple((answered, busy) for loop, (answered, busy) in found if busy > self._sleepers[loop])
+
+
+async def _turns() -> None:
+    for _ in range(QUIET_TURNS):
+        await asyncio.sleep(0)
+
+
+async def _turns_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Let another thread's loop find what was sent to it, however slow that thread is; one that ends is let go."""
+    turning = _turns()
+    try:
+        turned = asyncio.run_coroutine_threadsafe(turning, loop)
+    except RuntimeError:  # it is closed
+        turning.close()
+    else:
+        await asyncio.wait([asyncio.wrap_future(turned)], timeout=PATIENCE)
 
 
 def _wake(timer: _Timer) -> None:
