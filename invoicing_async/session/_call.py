@@ -54,6 +54,7 @@ class Call(Generic[T]):
         "guarded",
         "id",
         "is_heard",
+        "is_step",
         "keep",
         "on_send",
         "patience",
@@ -99,6 +100,8 @@ class Call(Generic[T]):
         self.stale = 0
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
         self.gate = session.governor.gate(request.base_url, request.operation, session.store)
+        self.is_step = patient
+        """True for a poll of a wait, which asks again by itself."""
         self.patience: float | None = session.outage.patience if patient or in_batch() else None
         """Seconds of a pause that it waits through with its deadline standing still, None for none."""
         self._kept: SingleAttempt[T] | None = None

@@ -128,7 +128,7 @@ class Spans:
         if event.is_step:
             # Polls of all waits share some tasks, which any of those who wait may have begun.
             waits = self.waits.get(event.subject)
-            above = set_span_in_context(next(iter(waits.values())).span) if waits else None
+            above = set_span_in_context(next(iter(waits.values())).span) if waits else Context()
         attributes: dict[str, names.Value] = {names.OPERATION: event.operation, names.CALL_ID: event.call_id}
         if event.subject:
             attributes[names.SUBJECT] = event.subject
@@ -196,9 +196,11 @@ class Spans:
             said = None if ending[names.ERROR_TYPE] == str(status) else one_line(str(error))
             attempt.span.set_status(Status(StatusCode.ERROR, said))
         attempt.span.set_attributes(ending)
-        attempt.span.end(self._now())
-        if self._on_request is not None:
-            self._on_request(self._clock.monotonic() - attempt.begun, {**call.target, **ending})
+        try:
+            attempt.span.end(self._now())
+        finally:
+            if self._on_request is not None:
+                self._on_request(self._clock.monotonic() - attempt.begun, {**call.target, **ending})
         return True
 
     def _end_call(
@@ -207,7 +209,18 @@ class Spans:
         call = self.calls.pop(event.call_id, None)
         if call is None:
             return
-        self._end_attempt(call, event.status, error)
+        try:
+            self._end_attempt(call, event.status, error)
+        finally:  # whatever a provider raises: without its end a call's attempts are orphans
+            self._end_call_span(call, event, attempts, error)
+
+    def _end_call_span(
+        self,
+        call: OpenCall,
+        event: RequestSucceeded | CallFailed | CallCancelled,
+        attempts: int,
+        error: BaseException | None,
+    ) -> None:
         ending: dict[str, names.Value] = {names.ATTEMPTS: attempts, names.QUEUED: event.queued}
         if error is not None:
             ending[names.ERROR_TYPE] = type(error).__qualname__
