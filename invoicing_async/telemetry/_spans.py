@@ -75,6 +75,17 @@ class OpenCall:
     """Why it is sent again, and after which wait."""
     attempt: OpenAttempt | None = None
 
+    def end(self, attempts: int, queued: float, error: BaseException | None, now: int) -> None:
+        """End its span, at this time in nanoseconds."""
+        ending: dict[str, names.Value] = {names.ATTEMPTS: attempts, names.QUEUED: queued}
+        if error is not None:
+            ending[names.ERROR_TYPE] = type(error).__qualname__
+            if (sent := getattr(error, "sent", None)) is not None:
+                ending[names.SENT] = sent
+            self.span.set_status(Status(StatusCode.ERROR, one_line(str(error))))
+        self.span.set_attributes(ending)
+        self.span.end(now)
+
 
 @define(eq=False)
 class OpenWait:
@@ -212,23 +223,7 @@ class Spans:
         try:
             self._end_attempt(call, event.status, error)
         finally:  # whatever a provider raises: without its end a call's attempts are orphans
-            self._end_call_span(call, event, attempts, error)
-
-    def _end_call_span(
-        self,
-        call: OpenCall,
-        event: RequestSucceeded | CallFailed | CallCancelled,
-        attempts: int,
-        error: BaseException | None,
-    ) -> None:
-        ending: dict[str, names.Value] = {names.ATTEMPTS: attempts, names.QUEUED: event.queued}
-        if error is not None:
-            ending[names.ERROR_TYPE] = type(error).__qualname__
-            if (sent := getattr(error, "sent", None)) is not None:
-                ending[names.SENT] = sent
-            call.span.set_status(Status(StatusCode.ERROR, one_line(str(error))))
-        call.span.set_attributes(ending)
-        call.span.end(self._now())
+            call.end(attempts, event.queued, error, self._now())
 
     def wait_started(self, event: WaitStarted) -> None:
         if self._wait_count >= MOST_WAITS:

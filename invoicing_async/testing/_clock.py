@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import count
 from threading import RLock
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 from attrs import Factory, define
 
 from .._core.clock import ClockTimeout
+from ._quiet import QUIET_SECONDS, Quiet, Work
 
 __all__ = ["START", "FakeClock"]
 
 START = 1_758_100_350.0
 """Epoch seconds at which a `FakeClock` begins unless it is told otherwise."""
-QUIET_TURNS = 32
-"""Turns of the loop in which nothing asks the clock for anything, before all that can be done counts as done."""
-QUIET_SECONDS = 0.002
-"""Real seconds that this takes at least: for what is under way in a socket or in another thread."""
-PATIENCE = 1.0
-"""Real seconds that a service in another thread has at most for what it works at, before that counts as done."""
-LOOKS = 0.002
-"""Real seconds between two looks at such a service."""
-
-Work: TypeAlias = Callable[[], tuple[int, int]]
-"""Returns how many requests a service answered so far, and how many it works at."""
 
 
 @define(eq=False)
@@ -106,13 +95,10 @@ class FakeClock:
         self._chances = list(chances)
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
-        self._uses = 0
+        self._quiet = Quiet()
         self._lock = RLock()
         self._sleepers: Counter[asyncio.AbstractEventLoop] = Counter()
         self._drivers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
-        self._services: dict[asyncio.AbstractEventLoop, Work] = {}
-        self._given_up: tuple[tuple[int, int], ...] = ()
-        """What the services were at when their time was up."""
 
     def __repr__(self) -> str:
         return f"FakeClock({self.elapsed:g} s passed, {self.sleeping} waiting)"
@@ -131,12 +117,12 @@ class FakeClock:
 
     def now(self) -> float:
         """Return epoch seconds."""
-        self._uses += 1
+        self._quiet.uses += 1
         return self.start + self.elapsed
 
     def monotonic(self) -> float:
         """Return the seconds that have passed."""
-        self._uses += 1
+        self._quiet.uses += 1
         return self.elapsed
 
     def random(self) -> float:
@@ -168,18 +154,12 @@ class FakeClock:
             if not self._sleepers[loop] and loop in self._drivers:
                 self._drivers.pop(loop).cancel()
 
-    @contextmanager
-    def patient(self, work: Work) -> Iterator[None]:
+    def patient(self, work: Work) -> AbstractContextManager[None]:
         """Do not turn by itself while a service in this thread works: for those whose callers are in other threads.
 
         What it works at without an end, as one that hangs, counts for a second only.
         """
-        loop = asyncio.get_running_loop()
-        self._services[loop] = work
-        try:
-            yield
-        finally:
-            del self._services[loop]
+        return self._quiet.patient(work)
 
     @property
     def sleeping(self) -> int:
@@ -193,12 +173,12 @@ class FakeClock:
     async def elapse(self, seconds: float) -> None:
         """Let so many seconds pass in steps: what falls due runs, sleeps again, and falls due again."""
         until = self.elapsed + seconds
-        await self._settled()
+        await self._quiet.settled(self.quiet, self._sleepers)
         while (due := min((timer.when for timer in self._waiting()), default=until)) < until:
             self._turn_to(due)
-            await self._settled()
+            await self._quiet.settled(self.quiet, self._sleepers)
         self._turn_to(until)
-        await self._settled()
+        await self._quiet.settled(self.quiet, self._sleepers)
 
     def _turn_to(self, until: float) -> None:
         """Turn the clock on, never back."""
@@ -208,11 +188,11 @@ class FakeClock:
                 self.elapsed = max(self.elapsed, when)
                 _wake(timer)
             self.elapsed = max(self.elapsed, until)
-            self._uses += 1
+            self._quiet.uses += 1
 
     def _add(self, seconds: float, fire: Callable[[], None], *, is_sleep: bool) -> _Timer:
         with self._lock:
-            self._uses += 1
+            self._quiet.uses += 1
             timer = _Timer(self.elapsed + seconds, fire, is_sleep)
             if seconds <= 0:
                 timer.wake()
@@ -231,53 +211,11 @@ class FakeClock:
     async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         """Turn the clock towards the next sleep when all is quiet; whoever ends the loop's last sleep ends this."""
         while self.auto:
-            await self._settled()
+            await self._quiet.settled(self.quiet, self._sleepers)
             waiting = self._waiting()
             if self._auto and any(timer.is_sleep for timer in waiting):
                 self._turn_to(min(timer.when for timer in waiting))
         self._drivers.pop(loop, None)
-
-    async def _settled(self) -> None:
-        """Return when nothing has asked the clock for anything for a while, and no service is at work."""
-        await self._unused()
-        while (found := self._work()) and found != self._given_up:
-            began = time.monotonic()
-            while self._work() == found and time.monotonic() - began < PATIENCE:  # noqa: ASYNC110 - another thread's
-                await asyncio.sleep(LOOKS)
-            if self._work() == found:
-                self._given_up = found
-            await self._unused()
-
-    async def _unused(self) -> None:
-        seen = None
-        while seen != self._uses:
-            seen = self._uses
-            await _turns()
-            for loop in tuple(self._services):
-                await _turns_of(loop)
-            if self.quiet:
-                await asyncio.sleep(self.quiet)
-
-    def _work(self) -> tuple[tuple[int, int], ...]:
-        """Return what the services do that wait for no sleep, nothing if they do nothing."""
-        found = [(loop, work()) for loop, work in tuple(self._services.items())]
-        return tuple((answered, busy) for loop, (answered, busy) in found if busy > self._sleepers[loop])
-
-
-async def _turns() -> None:
-    for _ in range(QUIET_TURNS):
-        await asyncio.sleep(0)
-
-
-async def _turns_of(loop: asyncio.AbstractEventLoop) -> None:
-    """Let another thread's loop find what was sent to it, however slow that thread is; one that ends is let go."""
-    turning = _turns()
-    try:
-        turned = asyncio.run_coroutine_threadsafe(turning, loop)
-    except RuntimeError:  # it is closed
-        turning.close()
-    else:
-        await asyncio.wait([asyncio.wrap_future(turned)], timeout=PATIENCE)
 
 
 def _wake(timer: _Timer) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from invoicing_async.clock import Clock
-from invoicing_async.testing import START, FakeClock, _clock
+from invoicing_async.testing import START, FakeClock, _quiet
 
 pytestmark = pytest.mark.asyncio
 
@@ -216,7 +216,7 @@ class TestSeveralLoops:
         self, slept: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For as long as it is patient; one that itself sleeps does not."""
-        monkeypatch.setattr(_clock, "PATIENCE", 60.0)
+        monkeypatch.setattr(_quiet, "PATIENCE", 60.0)
         clock, ready, ended = FakeClock(quiet=0), threading.Event(), threading.Event()
 
         async def serve() -> None:
@@ -236,10 +236,10 @@ class TestSeveralLoops:
         ended.set()
         await sleeping
         await asyncio.to_thread(thread.join)
-        assert clock.elapsed == 100
+        assert clock.elapsed in {100, 100 + slept}
 
     async def test_a_service_that_hangs_keeps_time_still_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_clock, "PATIENCE", 0.02)
+        monkeypatch.setattr(_quiet, "PATIENCE", 0.02)
         clock, begun = FakeClock(quiet=0), time.monotonic()
         with clock.patient(lambda: (3, 2)):
             for _ in range(200):
