@@ -33,6 +33,8 @@ from invoicing_async.sandbox import (
 )
 from invoicing_async.web import JUDGED, ROWS
 
+pytestmark = pytest.mark.usefixtures("logging_is_as_it_was")
+
 ORDER = demo_orders(1)[0]
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")
 

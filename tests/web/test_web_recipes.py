@@ -43,7 +43,7 @@ from invoicing_async.sandbox import (
     demo_orders,
 )
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("logging_is_as_it_was")]
 
 ORDERS = demo_orders(8)
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")
