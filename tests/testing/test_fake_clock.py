@@ -232,7 +232,7 @@ class TestSeveralLoops:
         await asyncio.to_thread(ready.wait)
         sleeping = asyncio.create_task(clock.sleep(100))
         await asyncio.to_thread(ended.wait, None if slept else 0.05)
-        assert clock.elapsed in {slept, 100 if slept else 0}
+        assert (clock.elapsed > 0) == (slept > 0)
         ended.set()
         await sleeping
         await asyncio.to_thread(thread.join)
