@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator
@@ -201,3 +202,14 @@ def collected() -> Iterator[None]:
     """Collect garbage at the end, so that a warning about something left open belongs to its own test."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def logging_is_as_it_was() -> Iterator[None]:
+    """Litestar sets the level and the handler of the root logger when an application is made."""
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    yield
+    root.setLevel(level)
+    for handler in {*root.handlers} - {*handlers}:
+        root.removeHandler(handler)

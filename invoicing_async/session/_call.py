@@ -54,6 +54,7 @@ class Call(Generic[T]):
         "guarded",
         "id",
         "is_heard",
+        "is_step",
         "keep",
         "on_send",
         "patience",
@@ -90,15 +91,14 @@ class Call(Generic[T]):
         self.keep = keep
         self.is_heard = session.on_event is not None or logger.isEnabledFor(logging.DEBUG)
         """True if somebody listens to what goes well."""
-        self.queued = 0.0
-        """Seconds it has waited for a place so far."""
+        self.queued = 0.0  # seconds it has waited for a place so far
         self.status: int | None = None
         """The HTTP status of the attempt's answer, None before its head came."""
-        self.id = 0
-        """Its number in events, 0 before there is one."""
+        self.id = 0  # its number in events, 0 before there is one
         self.stale = 0
         """Attempts that could not succeed: their intent was too old, or their idle connection was closed."""
         self.gate = session.governor.gate(request.base_url, request.operation, session.store)
+        self.is_step = patient  # a poll of a wait, which asks again by itself
         self.patience: float | None = session.outage.patience if patient or in_batch() else None
         """Seconds of a pause that it waits through with its deadline standing still, None for none."""
         self._kept: SingleAttempt[T] | None = None

@@ -162,7 +162,7 @@ class Internals:
     ) -> Coroutine[Any, Any, T]:
         """Do as `Session.call`; `sleep` replaces the wait between attempts.
 
-        A `patient` call waits while the service is down, as every call of a batch does.
+        A `patient` call is a poll of a wait: it waits while the service is down, as every call of a batch does.
         """
         call = Call(
             self, request, read, sleep=sleep, retry=retry, before_send=before_send, on_send=on_send, patient=patient

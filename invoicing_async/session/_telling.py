@@ -46,7 +46,7 @@ def tell_call_started(call: Call[Any]) -> None:
         base_url=request.base_url or session.base_url,
         store=session.store,
         subject=request.subject,
-        is_step=_is_step(call),
+        is_step=call.is_step,
     )
     session.tell(event)
 
@@ -75,8 +75,8 @@ def tell_retry(call: Call[Any], error: InvoicingError, delay: float, *, check: C
 def tell_failed(call: Call[Any], error: Exception, attempts: int) -> None:
     session, path = call.session, call.request.path
     elapsed = session.clock.monotonic() - call.started
-    about, is_step = _failed(call, error), _is_step(call)
-    session.tell(CallFailed(**about, path=path, attempts=attempts, elapsed=elapsed, error=error, is_step=is_step))
+    about = _failed(call, error)
+    session.tell(CallFailed(**about, path=path, attempts=attempts, elapsed=elapsed, error=error, is_step=call.is_step))
 
 
 def tell_cancelled(call: Call[Any], attempts: int) -> None:
@@ -89,11 +89,6 @@ def tell_correction(call: Call[Any], before: float, status: int) -> None:
     """Tell that signatures bear another time from now on."""
     offset = call.session.clock_offset.applied
     call.session.tell(ClockCorrected(**_known(call, status), offset=offset, before=before))
-
-
-def _is_step(call: Call[Any]) -> bool:
-    """Tell whether it is a poll of a wait: who brings another policy than the session's asks again by itself."""
-    return call.policy is not call.session.retry
 
 
 def _failed(call: Call[Any], error: Exception) -> dict[str, Any]:

@@ -61,5 +61,7 @@ class OpenTelemetry:
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
-        self._spans.tell(event)
-        self._metrics.tell(event)
+        try:
+            self._spans.tell(event)
+        finally:  # what a provider of spans raises is none of the metrics'
+            self._metrics.tell(event)

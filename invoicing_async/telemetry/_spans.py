@@ -75,6 +75,17 @@ class OpenCall:
     """Why it is sent again, and after which wait."""
     attempt: OpenAttempt | None = None
 
+    def end(self, attempts: int, queued: float, error: BaseException | None, now: int) -> None:
+        """End its span, at this time in nanoseconds."""
+        ending: dict[str, names.Value] = {names.ATTEMPTS: attempts, names.QUEUED: queued}
+        if error is not None:
+            ending[names.ERROR_TYPE] = type(error).__qualname__
+            if (sent := getattr(error, "sent", None)) is not None:
+                ending[names.SENT] = sent
+            self.span.set_status(Status(StatusCode.ERROR, one_line(str(error))))
+        self.span.set_attributes(ending)
+        self.span.end(now)
+
 
 @define(eq=False)
 class OpenWait:
@@ -128,7 +139,7 @@ class Spans:
         if event.is_step:
             # Polls of all waits share some tasks, which any of those who wait may have begun.
             waits = self.waits.get(event.subject)
-            above = set_span_in_context(next(iter(waits.values())).span) if waits else None
+            above = set_span_in_context(next(iter(waits.values())).span) if waits else Context()
         attributes: dict[str, names.Value] = {names.OPERATION: event.operation, names.CALL_ID: event.call_id}
         if event.subject:
             attributes[names.SUBJECT] = event.subject
@@ -196,9 +207,11 @@ class Spans:
             said = None if ending[names.ERROR_TYPE] == str(status) else one_line(str(error))
             attempt.span.set_status(Status(StatusCode.ERROR, said))
         attempt.span.set_attributes(ending)
-        attempt.span.end(self._now())
-        if self._on_request is not None:
-            self._on_request(self._clock.monotonic() - attempt.begun, {**call.target, **ending})
+        try:
+            attempt.span.end(self._now())
+        finally:
+            if self._on_request is not None:
+                self._on_request(self._clock.monotonic() - attempt.begun, {**call.target, **ending})
         return True
 
     def _end_call(
@@ -207,15 +220,10 @@ class Spans:
         call = self.calls.pop(event.call_id, None)
         if call is None:
             return
-        self._end_attempt(call, event.status, error)
-        ending: dict[str, names.Value] = {names.ATTEMPTS: attempts, names.QUEUED: event.queued}
-        if error is not None:
-            ending[names.ERROR_TYPE] = type(error).__qualname__
-            if (sent := getattr(error, "sent", None)) is not None:
-                ending[names.SENT] = sent
-            call.span.set_status(Status(StatusCode.ERROR, one_line(str(error))))
-        call.span.set_attributes(ending)
-        call.span.end(self._now())
+        try:
+            self._end_attempt(call, event.status, error)
+        finally:  # whatever a provider raises: without its end a call's attempts are orphans
+            call.end(attempts, event.queued, error, self._now())
 
     def wait_started(self, event: WaitStarted) -> None:
         if self._wait_count >= MOST_WAITS:

@@ -9,7 +9,7 @@ from typing import Any
 from ..sandbox import CREDENTIAL_HEADERS, Created, Operation
 from ._requests import FINAL, RecordedRequest
 
-__all__ = ["duplicates", "named", "unsettled", "unsigned"]
+__all__ = ["content_of", "duplicates", "named", "unsettled", "unsigned"]
 
 MOST_LISTED = 20
 
@@ -43,6 +43,19 @@ def unsigned(requests: Sequence[RecordedRequest]) -> list[str]:
 
 def _same(request: RecordedRequest) -> tuple[object, ...]:
     return request.operation, request.method, request.path, request.query, request.body
+
+
+def content_of(invoice: Created) -> object:
+    """Return the content of a draft as a value that is the same for the same content, and can be looked up."""
+    return _fixed(invoice.content)
+
+
+def _fixed(value: Any) -> object:
+    if isinstance(value, Mapping):
+        return frozenset((name, _fixed(each)) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_fixed, value))
+    return type(value) is bool, value  # True is 1 to Python, and not in JSON
 
 
 def duplicates(created: Iterable[Created], key: Callable[[Created], object]) -> list[str]:

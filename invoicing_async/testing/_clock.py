@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import count
 from threading import RLock
 from types import TracebackType
@@ -14,15 +15,12 @@ from typing import Self
 from attrs import Factory, define
 
 from .._core.clock import ClockTimeout
+from ._quiet import QUIET_SECONDS, Quiet, Work
 
 __all__ = ["START", "FakeClock"]
 
 START = 1_758_100_350.0
 """Epoch seconds at which a `FakeClock` begins unless it is told otherwise."""
-QUIET_TURNS = 32
-"""Turns of the loop in which nothing asks the clock for anything, before all that can be done counts as done."""
-QUIET_SECONDS = 0.002
-"""Real seconds that this takes at least: for what is under way in a socket or in another thread."""
 
 
 @define(eq=False)
@@ -69,9 +67,11 @@ class FakeClock:
     """A `Clock` in which hours pass in no time.
 
     Time stands still until a test turns it: `advance` at once, `elapse` step by step. With `auto` it also turns itself
-    to the next sleep that is due, once nothing else is left to do: no sleep or time-out began or ended for some turns
-    of the loop and `quiet` real seconds. Time-outs never move it, so a service that hangs is left to `advance`; and
-    since what sleeps again and again would move it for ever, turn `auto` off beside a task that does.
+    towards the next sleep that is due, once nothing else is left to do: no sleep or time-out began or ended for some
+    turns of the loop and `quiet` real seconds. A time-out that is due before that sleep ends at its own time. Time-outs
+    alone never move it, so a service that hangs is left to `advance`; and since what sleeps again and again would move
+    it for ever, turn `auto` off beside a task that does. Beside sockets or threads of your own, whose work it does not
+    see, raise `quiet` to what that takes.
 
     `start` is what `now` begins with, in epoch seconds. `chances` are the numbers that `random` returns in turn, from
     [0, 1); the last one is repeated. One clock may serve several loops in several threads.
@@ -88,14 +88,14 @@ class FakeClock:
         self.start: float = start
         self.elapsed: float = 0.0
         """Seconds that have passed on it."""
-        self.auto: bool = auto
+        self._auto = auto
         self.quiet: float = quiet
         self.slept: list[float] = []
         """How long each sleep was to be, in seconds, in the order in which they began."""
         self._chances = list(chances)
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
-        self._uses = 0
+        self._quiet = Quiet()
         self._lock = RLock()
         self._sleepers: Counter[asyncio.AbstractEventLoop] = Counter()
         self._drivers: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
@@ -103,14 +103,26 @@ class FakeClock:
     def __repr__(self) -> str:
         return f"FakeClock({self.elapsed:g} s passed, {self.sleeping} waiting)"
 
+    @property
+    def auto(self) -> bool:
+        """Whether it turns itself; may be changed at any time."""
+        return self._auto
+
+    @auto.setter
+    def auto(self, auto: bool) -> None:
+        self._auto = auto
+        for loop, number in tuple(self._sleepers.items()):
+            if number and not loop.is_closed():
+                loop.call_soon_threadsafe(self._begin_driving, loop)
+
     def now(self) -> float:
         """Return epoch seconds."""
-        self._uses += 1
+        self._quiet.uses += 1
         return self.start + self.elapsed
 
     def monotonic(self) -> float:
         """Return the seconds that have passed."""
-        self._uses += 1
+        self._quiet.uses += 1
         return self.elapsed
 
     def random(self) -> float:
@@ -133,8 +145,7 @@ class FakeClock:
         woken: asyncio.Future[None] = loop.create_future()
         timer = self._add(seconds, lambda: None if woken.done() else woken.set_result(None), is_sleep=True)
         self._sleepers[loop] += 1
-        if self.auto and loop not in self._drivers:
-            self._drivers[loop] = loop.create_task(self._drive(loop))
+        self._begin_driving(loop)
         try:
             await woken
         finally:
@@ -142,6 +153,13 @@ class FakeClock:
             self._sleepers[loop] -= 1
             if not self._sleepers[loop] and loop in self._drivers:
                 self._drivers.pop(loop).cancel()
+
+    def patient(self, work: Work) -> AbstractContextManager[None]:
+        """Do not turn by itself while a service in this thread works: for those whose callers are in other threads.
+
+        What it works at without an end, as one that hangs, counts for a second only.
+        """
+        return self._quiet.patient(work)
 
     @property
     def sleeping(self) -> int:
@@ -155,12 +173,12 @@ class FakeClock:
     async def elapse(self, seconds: float) -> None:
         """Let so many seconds pass in steps: what falls due runs, sleeps again, and falls due again."""
         until = self.elapsed + seconds
-        await self._settled()
+        await self._quiet.settled(self.quiet, self._sleepers)
         while (due := min((timer.when for timer in self._waiting()), default=until)) < until:
             self._turn_to(due)
-            await self._settled()
+            await self._quiet.settled(self.quiet, self._sleepers)
         self._turn_to(until)
-        await self._settled()
+        await self._quiet.settled(self.quiet, self._sleepers)
 
     def _turn_to(self, until: float) -> None:
         """Turn the clock on, never back."""
@@ -170,37 +188,34 @@ class FakeClock:
                 self.elapsed = max(self.elapsed, when)
                 _wake(timer)
             self.elapsed = max(self.elapsed, until)
-            self._uses += 1
+            self._quiet.uses += 1
 
     def _add(self, seconds: float, fire: Callable[[], None], *, is_sleep: bool) -> _Timer:
         with self._lock:
-            self._uses += 1
+            self._quiet.uses += 1
             timer = _Timer(self.elapsed + seconds, fire, is_sleep)
-            heapq.heappush(self._timers, (timer.when, next(self._order), timer))
+            if seconds <= 0:
+                timer.wake()
+            else:
+                heapq.heappush(self._timers, (timer.when, next(self._order), timer))
             return timer
 
     def _waiting(self) -> list[_Timer]:
         with self._lock:
             return [timer for _, _, timer in self._timers if not timer.over]
 
-    async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Turn the clock to the next sleep whenever all is quiet; whoever ends the last sleep of the loop ends this."""
-        while self.auto:
-            await self._settled()
-            due = min((timer.when for timer in self._waiting() if timer.is_sleep), default=self.elapsed)
-            if self.auto:
-                self._turn_to(due)
-        self._drivers.pop(loop, None)
+    def _begin_driving(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.auto and self._sleepers[loop] and loop not in self._drivers:
+            self._drivers[loop] = loop.create_task(self._drive(loop))
 
-    async def _settled(self) -> None:
-        """Return when nothing has asked the clock for anything for a while."""
-        seen = None
-        while seen != self._uses:
-            seen = self._uses
-            for _ in range(QUIET_TURNS):
-                await asyncio.sleep(0)
-            if self.quiet:
-                await asyncio.sleep(self.quiet)
+    async def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Turn the clock towards the next sleep when all is quiet; whoever ends the loop's last sleep ends this."""
+        while self.auto:
+            await self._quiet.settled(self.quiet, self._sleepers)
+            waiting = self._waiting()
+            if self._auto and any(timer.is_sleep for timer in waiting):
+                self._turn_to(min(timer.when for timer in waiting))
+        self._drivers.pop(loop, None)
 
 
 def _wake(timer: _Timer) -> None:

@@ -25,7 +25,8 @@ class RecordedRequest:
     unquoted: an order's for a document, a request's for a status, an invoice's for an export. `headers` have lower-case
     names; they hold the credential, so the repr leaves them out. `body` is exactly what was sent. `status` is the
     answer's, None if none left, `answer` its body as the service made it; `delivered` tells whether the caller read it
-    to its end. `objection` says why the credential was not accepted and is empty if it was.
+    to its end; on a port, whether it was written to its end, since nobody there learns what was read. `objection` says
+    why the credential was not accepted and is empty if it was.
     """
 
     at: float

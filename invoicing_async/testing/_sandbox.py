@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext
+from importlib import import_module
 from threading import Thread
 from typing import TypedDict, Unpack
 
@@ -22,7 +23,8 @@ from ..sandbox._pdf_page import check_installed
 from ..sandbox._shared import Call
 from ..session import Session, SharedLimits
 from ..settings import DOCUMENTS, INVOICES
-from ._checks import duplicates, listed, unsettled, unsigned
+from ._checks import content_of, duplicates, listed, unsettled, unsigned
+from ._clock import FakeClock
 from ._requests import RecordedRequest
 
 __all__ = ["BASE_PATH", "RecordingSandbox", "SessionOptions"]
@@ -110,6 +112,7 @@ class RecordingSandbox(Sandbox):
         For tests without an event loop, and for code under test that runs its own; where there is one, `serve` does
         without the thread. Raises `OSError` where no port can be had.
         """
+        import_module("fpdf")  # takes long enough to look like a service that hangs
         ready: Future[tuple[str, Callable[[], object]]] = Future()
         thread = Thread(target=lambda: asyncio.run(_serving(self, base_path, ready)), name="sandbox", daemon=True)
         thread.start()
@@ -144,11 +147,12 @@ class RecordingSandbox(Sandbox):
                 f"{len(lines)} of {len(self._requests)} requests were not signed right:{listed(lines)}"
             )
 
-    def assert_no_duplicates(self, *, key: Callable[[Created], object] = lambda invoice: invoice.body) -> None:
+    def assert_no_duplicates(self, *, key: Callable[[Created], object] = content_of) -> None:
         """Raise `AssertionError` if two e-invoices were made of one draft.
 
-        A draft is known by its whole body; where two invoices may be of the same content, `key` says what tells one
-        from another, such as `lambda invoice: invoice.content["invoice_data"]["consumer"]["code"]`.
+        A draft is known by its whole content, in whatever order and form it was written; where two invoices may be of
+        the same content, `key` says what tells one from another, such as
+        `lambda invoice: invoice.content["invoice_data"]["consumer"]["code"]`.
         """
         if lines := duplicates(self.created.values(), key):
             raise AssertionError(f"{len(lines)} drafts were invoiced more than once:{listed(lines)}")
@@ -157,7 +161,7 @@ class RecordingSandbox(Sandbox):
         """Raise `AssertionError` unless the end of each e-invoice, SUCCESS or FAILED, was told to who submitted it.
 
         Names what is in doubt, since the answer to its submission was lost, and what was left NEW. No e-invoice is a
-        failure too.
+        failure too. A submission of which nothing was made has no end, though its sender may be in doubt of it.
         """
         if not self.created:
             raise AssertionError("no e-invoice was made: no submission was accepted")
@@ -197,12 +201,19 @@ class RecordingSandbox(Sandbox):
         self._requests.append(record)
 
 
-async def _serving(sandbox: Sandbox, base_path: str, ready: Future[tuple[str, Callable[[], object]]]) -> None:
+async def _serving(sandbox: RecordingSandbox, base_path: str, ready: Future[tuple[str, Callable[[], object]]]) -> None:
     """Serve until the function that `ready` is given is called, in whichever thread."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop, ended, clock = asyncio.get_running_loop(), asyncio.Event(), sandbox.clock
+
+    def work() -> tuple[int, int]:
+        return len(sandbox.requests), sandbox.in_flight
+
     try:
-        async with sandbox.serve(base_path=base_path) as url:
-            ready.set_result((url, lambda: loop.call_soon_threadsafe(ended.set)))
-            await ended.wait()
-    except OSError as error:
-        ready.set_exception(error)
+        with clock.patient(work) if isinstance(clock, FakeClock) else nullcontext():
+            async with sandbox.serve(base_path=base_path) as url:
+                ready.set_result((url, lambda: loop.call_soon_threadsafe(ended.set)))
+                await ended.wait()
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)  # whatever it is: somebody waits for it

@@ -6,6 +6,7 @@ a loop.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,7 +54,12 @@ def invoicing_sandbox_url(invoicing_sandbox: RecordingSandbox) -> Iterator[str]:
 def invoicing_environment(
     invoicing_sandbox: RecordingSandbox, invoicing_sandbox_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """The variables `INVOICING_…` that reach `invoicing_sandbox_url`; they are set while the test runs."""
+    """The variables `INVOICING_…` that reach `invoicing_sandbox_url`; they alone are set while the test runs.
+
+    Those of whoever runs it, as a proxy or live credentials, are gone for that time.
+    """
+    for name in [name for name in os.environ if name.startswith("INVOICING_")]:
+        monkeypatch.delenv(name)
     variables = invoicing_sandbox.environment(invoicing_sandbox_url)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -20,6 +20,7 @@ from invoicing_async.events import (
     WaitStarted,
 )
 from invoicing_async.invoices._waiting import Told
+from invoicing_async.policies import RetryPolicy
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Answer, DropBeforeAnswer, Faults, Hang, Operation, Reset, Unavailable
 from invoicing_async.session._log import logger
@@ -121,7 +122,9 @@ async def test_a_failed_poll_is_a_step_and_a_status_that_was_asked_for_is_none()
         sandbox.script(Operation.STATUS, [Reset()] * 9)
         with pytest.raises(InvoicingError):
             await invoices.status(request.request_id)
-    assert [event.is_step for event in of(CallFailed, heard)] == [True, False]
+        with pytest.raises(InvoicingError):
+            await invoices.status(request.request_id, retry=RetryPolicy(attempts=2))
+    assert [event.is_step for event in of(CallFailed, heard)] == [True, False, False]
 
 
 @pytest.mark.asyncio

@@ -19,7 +19,7 @@ UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 routes = web.RouteTableDef()
 
 
-@routes.get(f"/orders/{{order_id:{UUID}}}/invoice")
+@routes.get(f"/orders/{{order_id:{UUID}}}/invoice", allow_head=False)  # else HEAD is answered with the body, too
 async def order_invoice(request: web.Request) -> web.StreamResponse:
     async with request.app[SERVICE].documents.open(request.match_info["order_id"]) as pdf:
         response = web.StreamResponse(headers=pdf.headers)

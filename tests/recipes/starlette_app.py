@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from invoicing_service import Invoicing, Settings, draft_of, invoicing, shown
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
@@ -22,6 +23,8 @@ def service_of(request: Request) -> Invoicing:
 
 
 async def order_invoice(request: Request) -> StreamingResponse:
+    if request.method == "HEAD":  # Starlette passes it on to what answers GET: the document would be fetched for nobody
+        raise HTTPException(405, headers={"Allow": "GET"})
     async with AsyncExitStack() as opening:
         async with while_connected(request.receive):
             opened = service_of(request).documents.open(request.path_params["order_id"])

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
 from aiohttp import ClientSession, web
@@ -30,6 +31,21 @@ async def seen(url: str, *, method: str = "GET", body: bytes | None = None) -> S
     async with ClientSession() as client, client.request(method, url, data=body) as answer:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Seen(answer.status, headers, await answer.read())
+
+
+async def head_then_get(url: str) -> tuple[int, int]:
+    """Ask twice on one connection, as a client does that trusts the first answer, and return both status codes."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    codes = []
+    for method in ("HEAD", "GET"):
+        writer.write(f"{method} {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+        codes.append(int(head.split()[1]) if head.startswith(b"HTTP/1.1 ") else 0)
+    writer.close()
+    await writer.wait_closed()
+    return codes[0], codes[1]
 
 
 @asynccontextmanager

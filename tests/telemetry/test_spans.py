@@ -13,8 +13,8 @@ import vtime
 from attrs import evolve
 from fakes import START, FakeClock, FakeResponse
 from invoice_clients import STEADY, draft, sandboxed
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry import context, trace
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 from otel_memory import Telemetry, attributes, events, times
 from outages import Calls, Unsteady, governed
@@ -342,14 +342,18 @@ class TestWaits:
         assert (len(told.below(first)), len(told.below(second))) == (2, 0)
         assert (told.orphans, told.is_empty) == ([], True)
 
-    async def test_a_status_that_is_asked_for_is_below_who_asks_though_others_wait(self) -> None:
+    @pytest.mark.parametrize("retry", [None, ONCE], ids=["the session's", "its own"])
+    async def test_a_status_that_is_asked_for_is_below_who_asks_though_others_wait(
+        self, retry: RetryPolicy | None
+    ) -> None:
+        """With whichever policy it is asked for."""
         told, clock = Telemetry(), FakeClock(auto=False)
         async with sandboxed(on_event=told.observer, clock=clock) as (invoices, _):
             request = await invoices.submit(draft())
             waiting = asyncio.create_task(invoices.wait(request.request_id, poller=STEADY))
             await asyncio.sleep(0)
             with told.tracer.start_as_current_span("user"):
-                await invoices.status(request.request_id)
+                await invoices.status(request.request_id, retry=retry)
             waiting.cancel()
             await asyncio.wait([waiting])
         assert [span.name for span in told.below(*told.named("user"))] == ["invoice_status"]
@@ -388,6 +392,24 @@ class TestWaits:
         assert (told.orphans, told.is_empty) == ([], True)
         assert sum(metric_count(told)) == 8
 
+    async def test_polls_of_a_wait_without_a_span_are_below_nobody_elses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are made by a task that whoever waited first has begun."""
+        monkeypatch.setattr(_spans, "MOST_WAITS", 1)
+        told = Telemetry()
+
+        async def wait(request_id: str) -> None:
+            with told.tracer.start_as_current_span("user"):
+                await invoices.wait(request_id, poller=STEADY)
+
+        async with sandboxed(on_event=told.observer) as (invoices, _):
+            first, *others = [(await invoices.submit(draft(number))).request_id for number in range(1, 4)]
+            await asyncio.gather(*map(wait, (first, *others)))
+        [known] = told.named("wait_for_invoice")
+        assert {attributes(poll)["invoicing.subject"] for poll in told.below(known)} == {first}
+        assert all(told.below(user) in ([known], []) for user in told.named("user"))
+        roots = {attributes(poll)["invoicing.subject"] for poll in told.named("invoice_status") if poll.parent is None}
+        assert roots == {*others}
+
     async def test_what_waits_says_that_there_was_a_pause(self) -> None:
         told = Telemetry()
         async with sandboxed(on_event=told.observer, outage=OutagePolicy(after=3)) as (invoices, fake):
@@ -402,8 +424,32 @@ def metric_count(told: Telemetry) -> list[int]:
     return [point.count for point in told.metrics()["invoicing.operation.duration"].data.data_points]
 
 
+class Raising(SpanProcessor):
+    """A user's own, with a fault in it."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        raise ZeroDivisionError(span.name)
+
+
 @pytest.mark.asyncio
 class TestSetUp:
+    async def test_what_a_user_s_processor_raises_makes_no_orphan_and_hides_no_metric(self) -> None:
+        told = Telemetry()
+        told.tracers.add_span_processor(Raising())
+        before = context.get_current()
+        async with scripted(DOWN, FINE, clock=FakeClock(), on_event=told.observer) as session:
+            assert await session.call(CALL, body) == b"fine"
+        assert ([span.name for span in told.spans], told.orphans) == (["POST", "POST", "test"], [])
+        assert told.metrics().keys() == {"http.client.request.duration", "invoicing.retries"}
+        assert (context.get_current(), told.is_empty) == (before, True)
+
+    async def test_what_a_user_s_meter_raises_makes_no_orphan(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        told = Telemetry()
+        monkeypatch.setattr(told.observer._metrics._requests, "record", lambda *_: 1 / 0)
+        async with scripted(DOWN, FINE, clock=FakeClock(), on_event=told.observer) as session:
+            assert await session.call(CALL, body) == b"fine"
+        assert ([span.name for span in told.spans], told.orphans) == (["POST", "POST", "test"], [])
+
     async def test_a_session_of_a_stores_says_whose_calls_it_makes(self) -> None:
         told = Telemetry()
         begun = CallStarted(operation="o", path="/", method="POST", base_url=BASE, call_id=7, store="shop 9")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from invoicing_async.clock import Clock
-from invoicing_async.testing import START, FakeClock
+from invoicing_async.testing import START, FakeClock, _quiet
 
 pytestmark = pytest.mark.asyncio
 
@@ -96,6 +96,16 @@ class TestByHand:
         with pytest.raises(TimeoutError):
             await waiting
 
+    @pytest.mark.parametrize("seconds", [0, -1])
+    async def test_a_time_out_of_no_time_ends_at_once(self, seconds: float) -> None:
+        """As `asyncio.timeout` does: who has nothing left of a deadline waits for nobody."""
+        clock = FakeClock(auto=False)
+        async with asyncio.timeout(5):
+            with pytest.raises(TimeoutError):
+                async with clock.timeout(seconds) as limit:
+                    await asyncio.get_running_loop().create_future()
+        assert (limit.expired(), clock.elapsed, clock.sleeping) == (True, 0, 0)
+
     async def test_a_time_out_whose_block_ended_is_forgotten(self) -> None:
         clock = FakeClock(auto=False)
         async with clock.timeout(30) as limit:
@@ -143,11 +153,12 @@ class TestByItself:
         assert clock.elapsed == 0
 
     async def test_a_sleep_beyond_a_time_out_runs_into_it(self) -> None:
+        """At the time-out's own time, and not at that of the sleep."""
         clock = FakeClock()
         with pytest.raises(TimeoutError):
             async with clock.timeout(5):
                 await clock.sleep(60)
-        assert clock.elapsed == 60
+        assert clock.elapsed == 5
 
     async def test_switched_off_it_stands_still_again(self) -> None:
         clock = FakeClock()
@@ -158,6 +169,15 @@ class TestByItself:
         assert (sleeping.done(), clock.elapsed) == (False, 1)
         clock.advance(1)
         await sleeping
+
+    async def test_switched_on_again_it_turns_for_who_sleeps_already(self) -> None:
+        clock = FakeClock(auto=False)
+        sleeping = asyncio.create_task(clock.sleep(7))
+        await turns(2)
+        clock.auto = True
+        async with asyncio.timeout(5):
+            await sleeping
+        assert (clock.auto, clock.elapsed) == (True, 7)
 
     async def test_it_leaves_no_task_behind(self) -> None:
         clock = FakeClock()
@@ -190,6 +210,41 @@ class TestSeveralLoops:
                 turn(clock)
             await asyncio.to_thread(thread.join)
         assert woken == [5]
+
+    @pytest.mark.parametrize("slept", [0, 60], ids=["works", "sleeps"])
+    async def test_a_service_at_work_in_another_thread_keeps_time_still(
+        self, slept: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For as long as it is patient; one that itself sleeps does not."""
+        monkeypatch.setattr(_quiet, "PATIENCE", 60.0)
+        clock, ready, ended = FakeClock(quiet=0), threading.Event(), threading.Event()
+
+        async def serve() -> None:
+            with clock.patient(lambda: (0, 0 if ended.is_set() else 1)):
+                ready.set()
+                if slept:
+                    await clock.sleep(slept)
+                    ended.set()
+                await asyncio.to_thread(ended.wait)
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        await asyncio.to_thread(ready.wait)
+        sleeping = asyncio.create_task(clock.sleep(100))
+        await asyncio.to_thread(ended.wait, None if slept else 0.05)
+        assert (clock.elapsed > 0) == (slept > 0)
+        ended.set()
+        await sleeping
+        await asyncio.to_thread(thread.join)
+        assert clock.elapsed in {100, 100 + slept}
+
+    async def test_a_service_that_hangs_keeps_time_still_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_quiet, "PATIENCE", 0.02)
+        clock, begun = FakeClock(quiet=0), time.monotonic()
+        with clock.patient(lambda: (3, 2)):
+            for _ in range(200):
+                await clock.sleep(1)
+        assert (clock.elapsed, 0.02 <= time.monotonic() - begun < 2) == (200, True)
 
     async def test_a_loop_that_is_closed_is_no_trouble(self) -> None:
         clock = FakeClock(auto=False)

@@ -99,6 +99,23 @@ def test_the_fixtures_work_in_every_way_to_run(pytester: pytest.Pytester, mark: 
     pytester.runpytest_subprocess("-p", PLUGIN, "-W", "error", *options, *defaults).assert_outcomes(passed=4)
 
 
+def test_the_environment_of_who_runs_it_has_no_part(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy, a file of live credentials, a token: they are gone for the test, and there again after it."""
+    mine = {"PROXY": "http://127.0.0.1:9", "ENV_FILE": "/nowhere", "INVOICES_TOKEN": "live", "DEBUG": "1"}
+    for name, value in mine.items():
+        monkeypatch.setenv(f"INVOICING_{name}", value)
+    pytester.makepyfile("""
+        import os
+
+        def test_it(invoicing_environment):
+            assert {n: v for n, v in os.environ.items() if n.startswith("INVOICING_")} == invoicing_environment
+
+        def test_afterwards():
+            assert os.environ["INVOICING_INVOICES_TOKEN"] == "live"
+    """)
+    in_process(pytester).assert_outcomes(passed=2)
+
+
 @pytest.mark.process
 def test_unittest_needs_no_fixture(pytester: pytest.Pytester) -> None:
     """Nor the plugin."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -25,9 +27,23 @@ from invoicing_async import (
     Session,
     SubmissionInDoubtError,
 )
-from invoicing_async.sandbox import Answer, Fault, Faults, Operation, Outage, Sandbox, SandboxCredentials, demo_orders
+from invoicing_async.models import RequestStatus
+from invoicing_async.sandbox import (
+    Answer,
+    Created,
+    Fault,
+    Faults,
+    Operation,
+    Outage,
+    Sandbox,
+    SandboxCredentials,
+    demo_orders,
+)
+from invoicing_async.sandbox._answers import Reply, Stage
 from invoicing_async.settings import Settings
 from invoicing_async.testing import FakeClock, RecordedRequest, RecordingSandbox
+from invoicing_async.testing._checks import content_of
+from invoicing_async.transport import Request, Response
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,6 +64,10 @@ def made(*inject: Fault | str, faults: Faults | None = None) -> RecordingSandbox
 async def e_invoices(sandbox: RecordingSandbox) -> AsyncIterator[AsyncInvoices]:
     async with sandbox.invoices_session() as session:
         yield AsyncInvoices(session)
+
+
+async def read(response: Response) -> bytes:
+    return await response.read(10_000)
 
 
 async def fetch(session: Session, order_id: str = ORDER) -> bytes:
@@ -250,6 +270,27 @@ class TestDuplicates:
             sandbox.assert_no_duplicates()
         assert f"the draft for B-1 (Tea): 2 e-invoices, requests {first}, {second}" in str(caught.value)
 
+    async def test_the_same_content_is_the_same_draft_however_it_is_written(self) -> None:
+        """In another order, with spaces, and its numbers in another form."""
+        sandbox, path = made(), "/v2/ob/invoices"
+        async with e_invoices(sandbox) as invoices:
+            await invoices.submit(draft())
+        body = sandbox.requests_to("submit")[0].body
+        again = dict(reversed(json.loads(body).items()))
+        async with sandbox.invoices_session() as session:
+            for content in (json.dumps(again, indent=1).encode(), body.replace(b'"B-1"', b'"B-2"')):
+                headers = {"Content-Type": "application/json", "Accept": "application/json"}
+                await session.call(Request(method="POST", path=path, headers=headers, body=content), read)
+        with pytest.raises(AssertionError, match=r"^1 drafts.*\n.*B-1.*: 2 e-invoices"):
+            sandbox.assert_no_duplicates()
+
+    async def test_true_and_one_are_not_the_same(self) -> None:
+        first, second = (
+            Created(request_id="r", invoice_id="i", at=0.0, body=body, outcome=RequestStatus.SUCCESS)
+            for body in (b"[true]", b"[1]")
+        )
+        assert content_of(first) != content_of(second)
+
     async def test_a_refused_submission_is_none(self) -> None:
         sandbox = made("random503:1,operation=submit,first=2")
         async with e_invoices(sandbox) as invoices:
@@ -361,6 +402,30 @@ class TestOnAPort:
             async with session:
                 assert (await fetch(session))[:5] == b"%PDF-"
         assert len(sandbox.requests) == 10
+
+    async def test_time_stands_still_while_the_service_works(self) -> None:
+        """A sleep elsewhere does not run the requests that are under way into their time-outs."""
+
+        class Busy:
+            async def play(self, stage: Stage) -> Reply:
+                time.sleep(0.05)  # noqa: ASYNC251 - work, as the drawing of a page is
+                return stage.genuine()
+
+        sandbox = RecordingSandbox(clock=FakeClock())
+        sandbox.script("document", [Busy()])
+        with sandbox.serve_in_thread() as url:
+            session = Session(url, auth=sandbox.documents_auth, clock=sandbox.clock, retry=RetryPolicy(attempts=1))
+            async with session:
+                sleeping = asyncio.create_task(sandbox.clock.sleep(3600))
+                assert (await fetch(session))[:5] == b"%PDF-"
+                sleeping.cancel()
+
+    async def test_whatever_ends_the_service_before_it_is_there_is_raised(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Sandbox, "serve", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError), RecordingSandbox().serve_in_thread():
+            pass
 
     async def test_an_error_within_the_block_ends_the_thread(self) -> None:
         sandbox = RecordingSandbox()

@@ -15,7 +15,7 @@ from attrs import frozen
 from places import README
 from readme_blocks import example
 from served import serving_sandbox, whole
-from web_servers import aiohttp_served, asgi_served, leave_during, seen, until
+from web_servers import aiohttp_served, asgi_served, head_then_get, leave_during, seen, until
 
 from invoicing_async import AsyncInvoices, HmacAuth, OAuthClientCredentials, Session
 from invoicing_async._files.pdf import fault_of
@@ -32,6 +32,8 @@ from invoicing_async.sandbox import (
     demo_orders,
 )
 from invoicing_async.web import JUDGED, ROWS
+
+pytestmark = pytest.mark.usefixtures("logging_is_as_it_was")
 
 ORDER = demo_orders(1)[0]
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")
@@ -76,6 +78,16 @@ async def test_there_is_a_whole_invoice_or_no_byte_of_one(shown: Shown) -> None:
     assert found.headers["content-type"] == "application/pdf"
     assert found.headers["content-length"] == str(len(found.body))
     assert found.headers["content-disposition"] == f'attachment; filename="invoice-{ORDER}.pdf"'
+
+
+@each_application
+@pytest.mark.asyncio
+async def test_head_fetches_no_document_and_does_not_upset_the_connection(shown: Shown) -> None:
+    """A body behind the answer to HEAD would be taken for the next answer."""
+    sandbox = Sandbox()
+    async with invoice_url(shown, sandbox) as url:
+        assert await head_then_get(url) == (405, 200)
+    assert sandbox.calls("document") == 1
 
 
 @each_application

@@ -23,7 +23,7 @@ from attrs import evolve, frozen
 from invoicing_service import Settings, draft_of, invoicing, settle
 from leaks import others
 from places import TESTS
-from web_servers import Seen, aiohttp_served, asgi_served, leave_during, seen, until
+from web_servers import Seen, aiohttp_served, asgi_served, head_then_get, leave_during, seen, until
 
 from invoicing_async import HmacAuth, OAuthClientCredentials, OrderDocuments, Poller
 from invoicing_async._files.pdf import fault_of
@@ -43,7 +43,7 @@ from invoicing_async.sandbox import (
     demo_orders,
 )
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("logging_is_as_it_was")]
 
 ORDERS = demo_orders(8)
 LOGIN_PAGE = Answer(headers={"Content-Type": "text/html"}, body=b"<html>Please log in</html>")
@@ -131,6 +131,15 @@ async def test_a_whole_invoice_passes_through(recipe: Recipe, tmp_path: Path) ->
             assert found.headers["content-length"] == str(len(found.body))
             assert found.headers["content-disposition"] == f'attachment; filename="invoice-{order}.pdf"'
     assert sandbox.calls("document") == 3
+
+
+@each_recipe
+async def test_head_fetches_no_document_and_does_not_upset_the_connection(recipe: Recipe, tmp_path: Path) -> None:
+    """A body behind the answer to HEAD would be taken for the next answer."""
+    sandbox = Sandbox()
+    async with service(recipe, sandbox, tmp_path) as url:
+        refused, found = await head_then_get(url + invoice_of(ORDERS[0]))
+    assert (refused, found, sandbox.calls("document")) == (405, 200, 1)
 
 
 @each_recipe
