@@ -294,6 +294,20 @@ async def test_a_full_disk_is_a_fault_of_this_service(
     assert record.exc_info is not None
 
 
+@pytest.mark.usefixtures("no_settings")
+async def test_the_application_that_uvicorn_makes_has_its_settings_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Sandbox().serve(base_path="/api/v1") as base_url:
+        for name, value in settings(Sandbox(), base_url).values.items():
+            monkeypatch.setenv(name, value)
+        async with asgi_served(fastapi_app.app()) as url:
+            assert (await seen(url + invoice_of(ORDERS[0]))).status == 200
+            assert (await submitted(url)).json["state"] == "submitted"
+    assert (tmp_path / RUN).exists()
+
+
 async def test_behind_a_middleware_of_fastapis_all_is_as_without(tmp_path: Path) -> None:
     """One made by `@app.middleware("http")`, which stands between the application and its client."""
     sandbox = Sandbox()
