@@ -175,11 +175,12 @@ class CallCancelled(CallEvent):
 class SubmissionInDoubt(CallEvent):
     """A submission left this machine and no usable answer came: the invoice may or may not exist.
 
-    `key` is the draft's own key.
+    `key` is the draft's own key, `error` why it is not known: `asyncio.CancelledError` if whoever made the call left.
     """
 
     key: str
     status: int | None = field(default=None, eq=False)
+    error: BaseException | None = field(default=None, eq=False)
 
 
 @frozen(kw_only=True)

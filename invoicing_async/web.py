@@ -75,7 +75,7 @@ class HttpRow:
 class HttpError:
     """What a web service answers for an error. `message` may be shown to anybody.
 
-    `headers` are those beside the body's own: `Retry-After` in whole seconds, where it is known, or none.
+    `headers` are those beside the body's own: `Retry-After` in whole seconds, of a 503 and where it is known, or none.
     """
 
     status: int
@@ -91,6 +91,8 @@ class HttpError:
 
 LONGEST = 86_400
 """Seconds of a `Retry-After` at most, whatever a service says: a day."""
+USUAL = 5
+"""Seconds of the `Retry-After` of a 503 of which nobody knows better: an `OutagePolicy` asks again every four or so."""
 
 _OURS = HttpRow(HTTPStatus.BAD_GATEWAY, "upstream_refused", "The invoice service does not let this service in.")
 _DOWN = HttpRow(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "The invoice service is not available; try again later.")
@@ -182,14 +184,15 @@ def http_status(error: BaseException) -> int:
 def http_error(error: BaseException, *, health: Health | None = None) -> HttpError:
     """Return the whole answer that a client of a web service gets for this error.
 
-    `Retry-After` stands where the error says how long to wait, with a day at most. With `health` (`Session.health()`) a
-    503 whose error does not say it has the seconds to the next attempt at the service, if there is a pause. The faults
-    of an invalid draft are listed: they are of what the client sent.
+    `Retry-After` stands where the error says how long to wait, with a day at most, and with every 503: where the error
+    does not say it, the seconds to the next attempt at the service, if `health` (`Session.health()`) is given and there
+    is a pause, or else five. The faults of an invalid draft are listed: they are of what the client sent.
     """
     row = _row(error)
     wait = _wait(error)
-    if wait is None and health is not None and row.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        wait = min((lane.next_probe for lane in health.lanes if lane.next_probe is not None), default=None)
+    if wait is None and row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lanes = health.lanes if health is not None else ()
+        wait = min((lane.next_probe for lane in lanes if lane.next_probe is not None), default=USUAL)
     headers = {} if wait is None else {"Retry-After": str(max(1, ceil(min(wait, LONGEST))))}
     listed = f": {error}" if isinstance(error, (DraftError, AnswersError)) and str(error) else ""
     return HttpError(status=int(row.status), code=row.code, message=row.message + listed, headers=headers)

@@ -131,17 +131,17 @@ class Calls:
             if fate(error) is not Fate.IN_DOUBT:
                 raise
             doubt = _in_doubt(error, key, body, partial_answer)
-            self._tell_doubt(key, doubt.status)
+            self._tell_doubt(key, doubt.status, error)
             raise doubt from error
-        except BaseException:
+        except BaseException as error:
             if partial_answer.sent_at is not None:
-                self._tell_doubt(key, partial_answer.status)
+                self._tell_doubt(key, partial_answer.status, error)
             raise
 
-    def _tell_doubt(self, key: str, status: int | None) -> None:
+    def _tell_doubt(self, key: str, status: int | None, error: BaseException) -> None:
         if self.session.hears(logging.WARNING):
             about = last_call() | {"operation": CREATION, "status": status}
-            self.session.tell(SubmissionInDoubt(**about, key=key))
+            self.session.tell(SubmissionInDoubt(**about, key=key, error=error))
 
     def status(
         self, request_id: str, seconds: float | None = None, *, retry: RetryPolicy | None = None

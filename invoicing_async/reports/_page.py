@@ -74,7 +74,7 @@ class RunPage:
         return Overview.apparent(self.figures.counts, held=self.holder is not None)
 
     def html(self) -> str:
-        """Return the page. Raises `RuntimeError` if the extra `report` is not installed."""
+        """Return the page. Raises `ImportError` if the extra `report` is not installed."""
         figures, counts = self.figures, self.counts
         listed = partial(
             task_items, figures, file=self.file, late=self.late, now=self.now, is_held=self.holder is not None
@@ -124,7 +124,7 @@ async def write_run_page(
     process works on it. What is shown of times is local to this machine. The extra `report` must be installed.
 
     Raises `FileExistsError` if there is a file, unless `replace`; `OSError`, also for the place of a run file, which is
-    never replaced; `RunFileError`, and `RuntimeError` without the extra.
+    never replaced; `RunFileError`, and `ImportError` without the extra.
     """
     target, disk = Path(out), DiskWriter()
     environment()
@@ -149,11 +149,11 @@ async def write_run_page(
 
 @cache
 def environment() -> Environment:
-    """Return what makes pages of templates. Raises `RuntimeError` if the extra `report` is not installed."""
+    """Return what makes pages of templates. Raises `ImportError` if the extra `report` is not installed."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise RuntimeError("a page needs the package jinja2: install invoicing-async[report]") from None
+        raise ImportError("a page needs the package jinja2: install invoicing-async[report]") from None
     made = Environment(
         loader=PackageLoader("invoicing_async.reports"),
         autoescape=True,

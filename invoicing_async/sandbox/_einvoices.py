@@ -177,6 +177,8 @@ class Einvoices:
         content: dict[str, Any] = {"request_id": progress.created.request_id, "status": status.value}
         if with_data and status is RequestStatus.SUCCESS:
             content["data"] = _data(progress.created)
+        if status is RequestStatus.FAILED:
+            content["error"] = FAILURE
         return json_reply(content)
 
     def export(self, call: Call) -> Reply:
@@ -274,6 +276,9 @@ def _invoice_xml(created: Created) -> bytes:
     head = f"<id>{created.invoice_id}</id><serial>{data['serial_number']}</serial>"
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<invoice>{head}<lines>{rows}</lines></invoice>\n'.encode()
 
+
+FAILURE = {"code": "ISSUE_001", "message": "No number is left for this template (the sandbox's failed_share)"}
+"""Why an invoice FAILED. Where the service says that is open (README B.2); here as an error is said in README A.1."""
 
 DOCUMENTS: dict[str, Callable[[Created], bytes]] = {
     "pdf": lambda created: _pdf_page.render(_invoice_sheet(created)),

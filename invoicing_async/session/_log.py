@@ -11,8 +11,11 @@ from typing import Any
 
 from attrs import fields, frozen
 
+from .._core.outcomes import Fate, fate
 from .._core.secrecy import Hidden
 from .._values.text import one_line
+from ..errors import InvoicingError
+from ..events import CallFailed
 
 __all__ = ["LAST_CALL", "NOBODY", "ROWS", "ObserverErrors", "Row", "last_call", "log_event", "logger", "row_of"]
 
@@ -59,7 +62,9 @@ ROWS: Mapping[str, Row] = {
         logging.WARNING, _CALL + "failed after %(elapsed).1f s, attempts that failed: %(attempts)d: %(error)s"
     ),
     "CallCancelled": Row(logging.DEBUG, _CALL + "cancelled after %(elapsed).1f s, attempts that failed: %(attempts)d"),
-    "SubmissionInDoubt": Row(logging.WARNING, _CALL + "invoice %(key)r may or may not have been created"),
+    "SubmissionInDoubt": Row(
+        logging.WARNING, _CALL + "invoice %(key)r may or may not have been created; error: %(error)s"
+    ),
     "ClockCorrected": Row(
         logging.INFO, _CALL + "signatures bear this machine's time %(offset)+.1f s, %(before)+.1f s before"
     ),
@@ -78,7 +83,11 @@ ROWS: Mapping[str, Row] = {
 """By the name of the event's class."""
 
 STEP = logging.INFO
-"""The level of a failed call that is a poll: the wait asks again by itself."""
+"""The level of a failed call that is not the last word on its cause.
+
+Of a poll, since the wait asks again by itself; of a token, since the call that it was for fails too; of a submission
+that is in doubt, which is told at once with its key.
+"""
 
 TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "event"}
 """Names of a log record that none of its fields may have."""
@@ -116,7 +125,14 @@ def row_of(event: Any) -> Row:
     if row is None:
         names = [field.name for field in fields(type(event))]
         return Row(logging.INFO, ", ".join([name, *(f"{field}=%({field})s" for field in names)]))
-    return Row(STEP, row.words) if getattr(event, "is_step", False) else row
+    return Row(STEP, row.words) if isinstance(event, CallFailed) and _is_told_again(event) else row
+
+
+def _is_told_again(failed: CallFailed) -> bool:
+    """Tell whether the failure of a call is followed by a warning of the same cause, or by another attempt."""
+    if failed.operation == "create_invoice":
+        return isinstance(failed.error, InvoicingError) and fate(failed.error) is Fate.IN_DOUBT
+    return failed.is_step or failed.operation == "token"
 
 
 def _plain(value: Any) -> Any:

@@ -76,6 +76,10 @@ def test_it_says_what_is_oldest_and_what_is_next(file: str) -> None:
     after = [line.strip() for line in text.split("\n Next\n")[1].splitlines()]
     assert after[0] == "2 in doubt"
     assert f"invoicing-async runs retry {file} --state rejected" in after
+    final = after.index(
+        "The service took it and could not make it; that is final. Submit the corrected invoice under a new key."
+    )
+    assert after[final - 1 : final + 2 : 2] == ["3 failed", f"invoicing-async invoices submit DRAFTS --run {file}"]
     assert after[-1] == f"invoicing-async runs resume {file}"
 
 

@@ -112,7 +112,7 @@ async def state(request: web.Request) -> web.Response:
 
 
 def shown(item: Item) -> dict[str, str | None]:
-    return {"state": item.state, "request_id": item.request_id, "error": item.error}
+    return {"state": item.state, "request_id": item.request_id, "code": item.code}  # `error` names hosts
 
 
 def refusal(status: HTTPStatus, error: InvoicingError) -> web.Response:

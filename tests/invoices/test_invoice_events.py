@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from invoice_clients import STEADY, draft, sandboxed
 
+from invoicing_async.auth import OAuthClientCredentials
 from invoicing_async.errors import InvoicingError, PollTimeoutError, SubmissionInDoubtError
 from invoicing_async.events import (
     CallFailed,
@@ -22,7 +23,16 @@ from invoicing_async.events import (
 from invoicing_async.invoices._waiting import Told
 from invoicing_async.policies import RetryPolicy
 from invoicing_async.polling import Poller
-from invoicing_async.sandbox import Answer, DropBeforeAnswer, Faults, Hang, Operation, Reset, Unavailable
+from invoicing_async.sandbox import (
+    Answer,
+    DropBeforeAnswer,
+    Faults,
+    Hang,
+    Operation,
+    Reset,
+    SandboxCredentials,
+    Unavailable,
+)
 from invoicing_async.session._log import logger
 
 
@@ -44,6 +54,7 @@ class TestDoubts:
         [failed], [doubt] = of(CallFailed, heard), of(SubmissionInDoubt, heard)
         assert (doubt.key, doubt.operation, doubt.status) == ("INV-7", "create_invoice", status)
         assert doubt.call_id == failed.call_id > 0
+        assert doubt.error is failed.error
         assert heard[-1] is doubt
 
     @pytest.mark.parametrize("answer", [Unavailable(), Answer(status=422), Answer(status=401)])
@@ -68,6 +79,7 @@ class TestDoubts:
                 await task
         [doubt] = of(SubmissionInDoubt, heard)
         assert (doubt.key, doubt.status) == ("INV-3", None)
+        assert isinstance(doubt.error, asyncio.CancelledError)
         assert doubt.call_id == heard[0].call_id
 
     async def test_one_that_is_cancelled_while_it_backs_off_is_none(self, clock: Any) -> None:
@@ -84,14 +96,24 @@ class TestDoubts:
                 await task
         assert of(SubmissionInDoubt, heard) == []
 
-    async def test_a_doubt_is_a_warning_of_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Also where there is no observer."""
+    async def test_a_doubt_is_one_warning_of_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        """With its cause; also where there is no observer."""
         async with sandboxed() as (invoices, sandbox):
             sandbox.script(Operation.SUBMIT, [DropBeforeAnswer()])
             with caplog.at_level(logging.WARNING, "invoicing_async"), pytest.raises(SubmissionInDoubtError):
                 await invoices.submit(draft(7))
-        assert [record.__dict__["event"] for record in caplog.records] == ["CallFailed", "SubmissionInDoubt"]
-        assert "'INV-7' may or may not have been created" in caplog.records[1].getMessage()
+        [record] = caplog.records
+        assert record.__dict__["event"] == "SubmissionInDoubt"
+        assert "'INV-7' may or may not have been created; error: TransportError: " in record.getMessage()
+
+    async def test_a_refused_client_is_one_warning_of_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        """That of the call which the token was for; and what made no invoice is one too."""
+        auth = OAuthClientCredentials(**SandboxCredentials().client() | {"client_secret": "wrong"})
+        async with sandboxed(auth=auth) as (invoices, _):
+            with caplog.at_level(logging.WARNING, "invoicing_async"), pytest.raises(InvoicingError):
+                await invoices.submit(draft())
+        [record] = caplog.records
+        assert (record.__dict__["event"], record.__dict__["operation"]) == ("CallFailed", "create_invoice")
 
 
 @pytest.mark.asyncio

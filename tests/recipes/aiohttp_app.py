@@ -1,4 +1,4 @@
-"""Invoices behind aiohttp.web: `web.run_app(application(settings), handler_cancellation=True)`.
+"""Invoices behind aiohttp.web: `web.run_app(application(Settings.load(), FILE), handler_cancellation=True)`.
 
 With `handler_cancellation` a client that leaves ends its request's handler, and with it the call to the service.
 """
@@ -6,13 +6,13 @@ With `handler_cancellation` a client that leaves ends its request's handler, and
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from os import PathLike
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from invoicing_service import Invoicing, Settings, draft_of, invoicing, shown
+from invoicing_service import Invoicing, draft_of, invoicing, shown, told
 
-from invoicing_async import InvoicingError
-from invoicing_async.web import http_error
+from invoicing_async import InvoicingError, Settings
 
 SERVICE = web.AppKey("invoicing", Invoicing)
 UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -49,13 +49,13 @@ async def refused(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (InvoicingError, OSError) as error:
         if request.writer.output_size:  # the answer has begun: only cutting it off tells the client
             raise
-        found = http_error(error)
+        found = told(error)
         return web.json_response(found.body, status=found.status, headers=found.headers)
 
 
-def application(settings: Settings) -> web.Application:
+def application(settings: Settings, run_file: str | PathLike[str]) -> web.Application:
     async def lifespan(app: web.Application) -> AsyncGenerator[None]:
-        async with invoicing(settings) as app[SERVICE]:
+        async with invoicing(settings, run_file) as app[SERVICE]:
             yield
 
     app = web.Application(middlewares=[refused])

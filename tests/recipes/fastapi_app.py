@@ -1,21 +1,19 @@
-"""Invoices behind FastAPI: `uvicorn --factory your_module:app`, with `application` given your settings.
-
-FastAPI 0.118 or newer: before, it closed what a request depends on before the answer was sent.
-"""
+"""Invoices behind FastAPI, from 0.118: `uvicorn --factory fastapi_app:app --workers 1`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from invoicing_service import Invoicing, Settings, draft_of, invoicing, shown
+from invoicing_service import Invoicing, draft_of, invoicing, shown, told
 
-from invoicing_async import InvoicingError, OpenDocument
-from invoicing_async.web import http_error, while_connected
+from invoicing_async import InvoicingError, OpenDocument, Settings
+from invoicing_async.web import while_connected
 
 # FastAPI reads annotations, which are text in this module, with the module's names: a dependency that is made inside
 # a function is not found, is taken for a parameter of the query, and every request is a 422. So they all stand here.
@@ -54,18 +52,22 @@ async def ready(service: Service) -> JSONResponse:
 
 
 async def refused(_: Request, error: Exception) -> JSONResponse:
-    found = http_error(error)
+    found = told(error)
     return JSONResponse(found.body, status_code=found.status, headers=found.headers)
 
 
-def application(settings: Settings) -> FastAPI:
+def application(settings: Settings, run_file: str | PathLike[str]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with invoicing(settings) as app.state.invoicing:
+        async with invoicing(settings, run_file) as app.state.invoicing:
             yield
 
-    app = FastAPI(lifespan=lifespan)
-    app.include_router(router)
-    for kind in (InvoicingError, OSError):
-        app.add_exception_handler(kind, refused)
-    return app
+    made = FastAPI(lifespan=lifespan)
+    made.include_router(router)
+    for kind in (InvoicingError, OSError):  # a `TimeoutError` is an `OSError`
+        made.add_exception_handler(kind, refused)
+    return made
+
+
+def app() -> FastAPI:
+    return application(Settings.load(), "invoices.db")

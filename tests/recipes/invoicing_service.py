@@ -1,7 +1,4 @@
-"""What a web service keeps open, whatever its framework: the sessions, the run file and the task that settles invoices.
-
-The recipes beside this file put HTTP around it: `fastapi_app`, `aiohttp_app`, `litestar_app`.
-"""
+"""What a web service keeps open, whatever its framework: the sessions, the run file, the task that settles invoices."""
 
 from __future__ import annotations
 
@@ -10,21 +7,13 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 
-from invoicing_async import (
-    AsyncInvoices,
-    Auth,
-    InvoiceDraft,
-    InvoicingError,
-    OrderDocuments,
-    Poller,
-    RetryPolicy,
-    Session,
-)
+from invoicing_async import AsyncInvoices, InvoiceDraft, OrderDocuments, Poller, RetryPolicy, Session, Settings
 from invoicing_async.drafts import read_jsonl
-from invoicing_async.errors import DraftError, Fault
+from invoicing_async.errors import DraftError, Fault, InvoicingError
 from invoicing_async.runs import InvoiceRun, Item
+from invoicing_async.web import HttpError, http_error
 
 LOG = logging.getLogger(__name__)
 DEADLINE = 10.0
@@ -37,22 +26,9 @@ DRAIN = 20.0
 """Seconds that calls under way have to end when the process is told to stop."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    documents_url: str
-    documents_auth: Auth
-    invoices_url: str
-    invoices_auth: Auth
-    run_file: Path
-    """Where submissions are recorded, on a local disk. A key is sent once per file, and a file has one process.
-
-    So one worker takes submissions, or each of them always gets the same keys.
-    """
-
-
 @dataclass
 class Invoicing:
-    """One a process."""
+    """One a process: a key is sent once per run file, and a run file has one process."""
 
     sessions: tuple[Session, Session]
     documents: OrderDocuments
@@ -69,9 +45,7 @@ class Invoicing:
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
         await asyncio.wait({task}, timeout=DEADLINE)
-        if task.done():
-            return task.result()
-        item = await self.run.ledger.get(draft.key)
+        item = task.result() if task.done() else await self.run.ledger.get(draft.key)
         if item is None:
             raise TimeoutError("the draft is not recorded yet")
         return item
@@ -82,18 +56,17 @@ class Invoicing:
 
 
 @asynccontextmanager
-async def invoicing(settings: Settings) -> AsyncGenerator[Invoicing]:
+async def invoicing(settings: Settings, run_file: str | PathLike[str]) -> AsyncGenerator[Invoicing]:
     """Open everything for the life of the process, and let what is under way end before it is closed."""
     async with (
-        InvoiceRun.open(settings.run_file) as run,
-        Session(settings.documents_url, auth=settings.documents_auth) as orders,
-        Session(settings.invoices_url, auth=settings.invoices_auth) as einvoices,
+        InvoiceRun.open(run_file) as run,
+        settings.documents() as orders,
+        settings.invoices() as einvoices,
     ):
         documents = OrderDocuments(orders.with_options(retry=RetryPolicy(deadline=DEADLINE)))
-        invoices = AsyncInvoices(einvoices)
-        service = Invoicing((orders, einvoices), documents, invoices, run)
+        service = Invoicing((orders, einvoices), documents, AsyncInvoices(einvoices), run)
         stopping = asyncio.Event()
-        settling = asyncio.create_task(settle(run, invoices, stopping))
+        settling = asyncio.create_task(settle(run, service.invoices, stopping))
         try:
             yield service
         finally:
@@ -104,13 +77,15 @@ async def invoicing(settings: Settings) -> AsyncGenerator[Invoicing]:
 
 
 async def settle(run: InvoiceRun, invoices: AsyncInvoices, stopping: asyncio.Event) -> None:
-    """Send what could not be sent and ask what became of the rest, round after round."""
+    """Send what could not be sent and ask what became of the rest, round after round, whatever a round ends with."""
     while not stopping.is_set():
         try:
             async for item in run.run(invoices, poller=POLLER):
                 LOG.info("invoice %s: %s", item.key, item.state)
-        except (InvoicingError, OSError) as error:
-            LOG.error("the invoices have to wait: %s", error)  # noqa: TRY400 - the error says what to do
+        except (InvoicingError, OSError) as error:  # the service is down, a credential is refused, the disk is full
+            LOG.warning("the invoices have to wait: %s", error)
+        except Exception:
+            LOG.exception("the invoices have to wait for a fault of this program")
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), PAUSE)
 
@@ -124,5 +99,13 @@ def draft_of(body: bytes) -> InvoiceDraft:
 
 
 def shown(item: Item) -> dict[str, str | None]:
-    """What a client is told of its invoice."""
+    """What a client is told of its invoice: never `item.error`, which names hosts and what the service said."""
     return {"key": item.key, "state": item.state, "request_id": item.request_id, "code": item.code}
+
+
+def told(error: Exception) -> HttpError:
+    """What a client is told of an error; the error itself is for the log alone."""
+    found = http_error(error)
+    level = logging.INFO if found.status < 500 else logging.WARNING
+    LOG.log(level, "answered with %d: %s", found.status, error, exc_info=error if found.status == 500 else None)
+    return found

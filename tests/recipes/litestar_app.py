@@ -1,13 +1,14 @@
-"""Invoices behind Litestar: `uvicorn --factory your_module:app`, with `application` given your settings."""
+"""Invoices behind Litestar: `uvicorn --factory yours:app`, with `app()` the `application(Settings.load(), FILE)`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 from typing import Any
 from uuid import UUID
 
-from invoicing_service import Invoicing, Settings, draft_of, invoicing, shown
+from invoicing_service import Invoicing, draft_of, invoicing, shown, told
 from litestar import Litestar, Request, Response, get, post
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import State
@@ -15,8 +16,8 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from invoicing_async import InvoicingError, OpenDocument
-from invoicing_async.web import http_error, while_connected
+from invoicing_async import InvoicingError, OpenDocument, Settings
+from invoicing_async.web import while_connected
 
 
 async def service_of(state: State) -> Invoicing:
@@ -55,14 +56,14 @@ async def ready(service: NamedDependency[Invoicing]) -> Response[dict[str, bool]
 
 
 def refused(_: Request[Any, Any, State], error: Exception) -> Response[dict[str, str]]:
-    found = http_error(error)
+    found = told(error)
     return Response(found.body, status_code=found.status, headers=dict(found.headers))
 
 
-def application(settings: Settings) -> Litestar:
+def application(settings: Settings, run_file: str | PathLike[str]) -> Litestar:
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncGenerator[None]:
-        async with invoicing(settings) as app.state.invoicing:
+        async with invoicing(settings, run_file) as app.state.invoicing:
             yield
 
     return Litestar(

@@ -1,11 +1,12 @@
-"""Invoices behind Starlette: `uvicorn --factory your_module:app`, with `application` given your settings."""
+"""Invoices behind Starlette: `uvicorn --factory yours:app`, with `app()` the `application(Settings.load(), FILE)`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
 
-from invoicing_service import Invoicing, Settings, draft_of, invoicing, shown
+from invoicing_service import Invoicing, draft_of, invoicing, shown, told
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -13,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from invoicing_async import InvoicingError, OpenDocument
-from invoicing_async.web import http_error, while_connected
+from invoicing_async import InvoicingError, OpenDocument, Settings
+from invoicing_async.web import while_connected
 
 
 def service_of(request: Request) -> Invoicing:
@@ -52,7 +53,7 @@ async def ready(request: Request) -> JSONResponse:
 
 
 async def refused(_: Request, error: Exception) -> JSONResponse:
-    found = http_error(error)
+    found = told(error)
     return JSONResponse(found.body, status_code=found.status, headers=found.headers)
 
 
@@ -63,10 +64,10 @@ ROUTES = [
 ]
 
 
-def application(settings: Settings) -> Starlette:
+def application(settings: Settings, run_file: str | PathLike[str]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-        async with invoicing(settings) as app.state.invoicing:
+        async with invoicing(settings, run_file) as app.state.invoicing:
             yield
 
     return Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers={InvoicingError: refused, OSError: refused})

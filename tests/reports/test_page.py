@@ -300,6 +300,6 @@ async def test_without_the_extra_it_is_said_what_to_install(
 
     monkeypatch.setattr(builtins, "__import__", without)
     _page.environment.cache_clear()
-    with pytest.raises(RuntimeError, match=r"install invoicing-async\[report\]"):
+    with pytest.raises(ImportError, match=r"install invoicing-async\[report\]"):
         await write_run_page(file, tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []

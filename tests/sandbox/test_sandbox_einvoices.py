@@ -14,10 +14,12 @@ from attrs import evolve
 from fakes import START, FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from invoice_clients import sandboxed
 from sandbox_requests import BASE, LINE, ask, bearer, draft, made, submission
 
 from invoicing_async._core.http import Request
 from invoicing_async._files import pdf
+from invoicing_async.drafts import example_draft
 from invoicing_async.errors import TransportError
 from invoicing_async.models import RequestStatus
 from invoicing_async.sandbox import (
@@ -25,6 +27,7 @@ from invoicing_async.sandbox import (
     Operation,
     Sandbox,
 )
+from invoicing_async.sandbox._einvoices import FAILURE
 from invoicing_async.sandbox._schema import Shape, encode, parse, total
 
 
@@ -168,7 +171,18 @@ class TestInvoices:
         clock.advance(9.9)
         assert (await ask(sandbox, poll(sandbox, request_id))).json["status"] == "NEW"
         clock.advance(10.1)
-        assert (await ask(sandbox, poll(sandbox, request_id))).json == {"request_id": request_id, "status": "FAILED"}
+        found = (await ask(sandbox, poll(sandbox, request_id))).json
+        assert (found["request_id"], found["status"]) == (request_id, "FAILED")
+
+    @pytest.mark.asyncio
+    @pytest.mark.parametrize("polls", [0, 2])
+    async def test_what_fails_says_why(self, polls: int) -> None:
+        """Whether it is told at once or later, so that who tries the library sees what a reason looks like."""
+        faults = Faults(polls_until_done=(polls, polls), failed_share=1.0)
+        async with sandboxed(faults=faults, clock=FakeClock()) as (invoices, _):
+            done = await invoices.wait((await invoices.submit(example_draft(1))).request_id)
+        assert done.status == RequestStatus.FAILED
+        assert (done.code, done.reason) == (FAILURE["code"], FAILURE["message"])
 
     @pytest.mark.asyncio
     async def test_it_may_be_terminal_at_once(self) -> None:

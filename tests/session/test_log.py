@@ -15,7 +15,7 @@ from fakes import FakeClock, FakeResponse
 from session_calls import BASE, CALL, DOWN, FINE, ONCE, SUBMISSION, body, scripted, sent, steps
 
 from invoicing_async import HmacAuth, events
-from invoicing_async.errors import ApiError, InvoicingError, ServiceUnavailableError, SessionError
+from invoicing_async.errors import ApiError, InvoicingError, ServiceUnavailableError, SessionError, TransportError
 from invoicing_async.events import (
     AttemptFailed,
     CallCancelled,
@@ -67,7 +67,8 @@ def kept() -> Iterator[Kept]:
 def example(kind: type[Any]) -> Any:
     """One event of a kind, each field with a value that its type allows."""
     values: dict[str, Any] = {"int": 3, "float": 1.5, "str": "word", "Path": Path("/d/x.pdf"), "bool": False}
-    values |= dict.fromkeys(("Exception", "Exception | None", "InvoicingError"), ApiError("no", status=500))
+    errors = ("Exception", "Exception | None", "BaseException | None", "InvoicingError")
+    values |= dict.fromkeys(errors, ApiError("no", status=500))
     values |= {"int | None": 500, "Reason | None": "status"}
     return kind(**{field.name: values[str(field.type)] for field in fields(kind)})
 
@@ -115,6 +116,23 @@ class TestRows:
         about: dict[str, Any] = {"operation": "s", "path": "/", "attempts": 1, "elapsed": 0.1, "error": ValueError()}
         assert row_of(CallFailed(**about)).level == logging.WARNING
         assert row_of(CallFailed(**about, is_step=True)).level == logging.INFO
+
+    @pytest.mark.parametrize(
+        ("operation", "error", "level"),
+        [
+            ("token", TransportError(sent="unknown"), logging.INFO),
+            ("create_invoice", TransportError(sent="unknown"), logging.INFO),
+            ("create_invoice", ApiError(status=502), logging.INFO),
+            ("create_invoice", TransportError(sent="no"), logging.WARNING),
+            ("create_invoice", ApiError(status=422), logging.WARNING),
+            ("create_invoice", OSError(), logging.WARNING),
+            ("invoice_status", TransportError(sent="unknown"), logging.WARNING),
+        ],
+    )
+    def test_a_cause_is_one_warning(self, operation: str, error: Exception, level: int) -> None:
+        """Of a call that is made for another, the other's; of a submission in doubt, the doubt."""
+        failed = CallFailed(operation=operation, path="/", attempts=1, elapsed=0.1, error=error)
+        assert row_of(failed).level == level
 
     def test_a_line_is_bounded_and_one_whatever_a_service_says(self, kept: Kept) -> None:
         error = ApiError("\x1b[2J" + "long\n" * 5_000, status=500)

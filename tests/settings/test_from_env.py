@@ -71,6 +71,21 @@ async def test_the_sandbox_may_be_what_carries_it(monkeypatch: pytest.MonkeyPatc
         assert document.size
 
 
+@pytest.mark.asyncio
+async def test_an_option_that_is_given_goes_before_the_settings() -> None:
+    """However the session is made: what the settings would have given does not meet it."""
+    sandbox, limits = Sandbox(), Limits(concurrency=2)
+    loaded = Settings.load(environ=partner() | client() | {"INVOICING_PROXY": "http://proxy:3128"})
+    for made in (
+        loaded.documents(transport=sandbox, limits=limits),
+        loaded.invoices(transport=sandbox, limits=limits),
+        loaded.session("documents", Session, transport=sandbox, limits=limits),
+    ):
+        assert made.limits == limits
+        async with made:
+            assert internals_of(made).transport is sandbox
+
+
 def test_the_names_and_paths_of_the_settings_are_those_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draft is sent under the names that are set, also by `AsyncInvoices(session)`; an argument goes before them."""
     put(monkeypatch, client(names="payment_method=paymentMethod", endpoints="status_method=GET"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from places import ROOT, TESTS
-from readme_blocks import blocks
+from readme_blocks import modules
 
 SAMPLES = TESTS / "typing" / "samples"
 REJECTED = SAMPLES / "rejected.py"
@@ -38,8 +38,8 @@ def users_code(folder: Path) -> None:
     """Write down the samples and every Python block of the README, away from this project's own settings."""
     for sample in SAMPLES.glob("*.py"):
         (folder / sample.name).write_text(sample.read_text())
-    for number, block in enumerate(blocks("python"), 1):
-        (folder / f"readme_{number}.py").write_text(block)
+    for name, block in modules().items():
+        (folder / f"{name}.py").write_text(block)
 
 
 def judge(told: dict[str, dict[int, str]]) -> None:

@@ -160,8 +160,9 @@ def test_no_answer_of_the_service_asks_its_clients_for_a_credential() -> None:
         (RateLimitError(status=429, retry_after=30), "30"),
         (ResolutionTooEarlyError(remaining=12.1), "13"),
         (RateLimitError(status=429, retry_after=1e300), "86400"),
-        (ServiceUnavailableError(status=503, retry_after=float("inf")), None),
-        (ServiceUnavailableError(status=503), None),
+        (ServiceUnavailableError(status=503, retry_after=float("inf")), "5"),
+        (ServiceUnavailableError(status=503), "5"),
+        (SessionError("closing"), "5"),
         (TransportError(), None),
         (OrderStatusError(status=422, retry_after=5), None),
     ],
@@ -178,13 +179,13 @@ def lane(*, next_probe: float | None = None, state: LaneState = LaneState.PAUSED
 @pytest.mark.parametrize(
     ("lanes", "seconds"),
     [
-        ((), None),
-        ((lane(state=LaneState.OPEN),), None),
+        ((), "5"),
+        ((lane(state=LaneState.OPEN),), "5"),
         ((lane(next_probe=3.2),), "4"),
         ((lane(next_probe=9.0), lane(next_probe=0.0), lane(state=LaneState.OPEN)), "1"),
     ],
 )
-def test_what_the_error_does_not_say_the_health_does(lanes: tuple[LaneHealth, ...], seconds: str | None) -> None:
+def test_what_the_error_does_not_say_the_health_does(lanes: tuple[LaneHealth, ...], seconds: str) -> None:
     """The soonest attempt counts; the error's own word goes first, and another status has none."""
     health = Health(lanes=lanes)
     assert http_error(ServiceUnavailableError(status=503), health=health).headers.get("Retry-After") == seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,14 +19,14 @@ import invoicing_service
 import litestar_app
 import pytest
 import starlette_app
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 from attrs import evolve, frozen
-from invoicing_service import Settings, draft_of, invoicing, settle
+from invoicing_service import draft_of, invoicing, settle
 from leaks import others
 from places import TESTS
 from web_servers import Seen, aiohttp_served, asgi_served, head_then_get, leave_during, seen, until
 
-from invoicing_async import HmacAuth, OAuthClientCredentials, OrderDocuments, Poller
+from invoicing_async import OrderDocuments, Poller, Settings
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.drafts import dump_draft, example_draft
 from invoicing_async.errors import AuthenticationError, DraftError
@@ -54,6 +55,7 @@ UNKNOWN = Answer(
 )
 DRAFT = dump_draft(example_draft(1)).encode()
 KEY = example_draft(1).key
+RUN = "invoices.db"
 
 
 @frozen
@@ -93,10 +95,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(invoicing_service, "DRAIN", 2.0)
 
 
-def settings(sandbox: Sandbox, url: str, folder: Path, **more: Any) -> Settings:
-    credentials = sandbox.credentials
-    auth = HmacAuth(**{**credentials.partner(), **more})
-    return Settings(url, auth, url, OAuthClientCredentials(**credentials.client()), folder / "invoices.db")
+def settings(sandbox: Sandbox, url: str, **more: str) -> Settings:
+    """What the environment holds for a sandbox at this address."""
+    given = {
+        "INVOICING_DOCUMENTS_": {**sandbox.credentials.partner(), "base_url": url, **more},
+        "INVOICING_INVOICES_": {**sandbox.credentials.client(), "base_url": url},
+    }
+    return Settings.load(
+        environ={prefix + name.upper(): value for prefix, values in given.items() for name, value in values.items()}
+    )
 
 
 @asynccontextmanager
@@ -104,7 +111,7 @@ async def service(recipe: Recipe, sandbox: Sandbox, folder: Path, **more: Any) -
     """Serve a recipe on the sandbox, and see that nothing of it is left."""
     async with sandbox.serve(base_path="/api/v1") as url:
         before = others()
-        async with recipe.serve(recipe.module.application(settings(sandbox, url, folder, **more))) as web_url:
+        async with recipe.serve(recipe.module.application(settings(sandbox, url, **more), folder / RUN)) as web_url:
             yield web_url
         await until(lambda: others() <= before)
         assert sandbox.in_flight == 0
@@ -213,6 +220,25 @@ async def test_a_client_that_leaves_a_large_document_ends_the_call(recipe: Recip
         assert (await seen(url + invoice_of(ORDERS[0]))).status == 200
 
 
+@pytest.mark.parametrize("name", ["fastapi", "aiohttp"])
+async def test_clients_that_stop_reading_keep_nobody_out(name: str, tmp_path: Path) -> None:
+    """One more than the session has places, each in the middle of a large document."""
+    sandbox = Sandbox()
+    sandbox.script(ORDERS[0], [Endless(chunk=2**18)] * 33)
+    async with (
+        service(RECIPES[name], sandbox, tmp_path) as url,
+        ClientSession(connector=TCPConnector(limit=0)) as client,
+    ):
+        stalled = [await client.get(url + invoice_of(ORDERS[0])) for _ in range(33)]
+        for answer in stalled:
+            await answer.content.readexactly(100_000)
+        found = await seen(url + invoice_of(ORDERS[0]))
+        for answer in stalled:
+            answer.close()
+        await until(lambda: sandbox.in_flight == 0)
+    assert (found.status, fault_of(found.body)) == (200, None)
+
+
 @each_recipe
 async def test_a_large_document_that_breaks_is_never_passed_off_as_whole(recipe: Recipe, tmp_path: Path) -> None:
     sandbox = Sandbox()
@@ -256,16 +282,39 @@ async def test_a_client_that_leaves_does_not_stop_a_submission(recipe: Recipe, t
 async def test_a_full_disk_is_a_fault_of_this_service(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its clients hear nothing of the file."""
+    """Its clients hear nothing of the file, which stands in the log, with where it happened."""
+    records = list[logging.LogRecord]()
 
     async def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/run.db")
 
+    def kept(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return False
+
     monkeypatch.setattr(InvoiceRun, "submit_one", full)
+    monkeypatch.setattr(invoicing_service.LOG, "filters", [kept])  # Litestar takes away other handlers
     async with service(recipe, Sandbox(), tmp_path) as url:
         found = await submitted(url)
     assert (found.status, found.json["code"]) == (500, "internal")
     assert b"run.db" not in found.body
+    (record,) = records
+    assert "No space left on device: '/var/lib/run.db'" in record.getMessage()
+    assert record.exc_info is not None
+
+
+@pytest.mark.usefixtures("no_settings")
+async def test_the_application_that_uvicorn_makes_has_its_settings_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with Sandbox().serve(base_path="/api/v1") as base_url:
+        for name, value in settings(Sandbox(), base_url).values.items():
+            monkeypatch.setenv(name, value)
+        async with asgi_served(fastapi_app.app()) as url:
+            assert (await seen(url + invoice_of(ORDERS[0]))).status == 200
+            assert (await submitted(url)).json["state"] == "submitted"
+    assert (tmp_path / RUN).exists()
 
 
 async def test_behind_a_middleware_of_fastapis_all_is_as_without(tmp_path: Path) -> None:
@@ -277,7 +326,7 @@ async def test_behind_a_middleware_of_fastapis_all_is_as_without(tmp_path: Path)
         return await call_next(request)
 
     async with sandbox.serve(base_path="/api/v1") as base_url:
-        app = fastapi_app.application(settings(sandbox, base_url, tmp_path))
+        app = fastapi_app.application(settings(sandbox, base_url), tmp_path / RUN)
         app.middleware("http")(passing)
         async with asgi_served(app) as web_url:
             url = web_url + invoice_of(ORDERS[0])
@@ -324,7 +373,7 @@ async def test_a_client_that_leaves_without_having_read_leaves_nothing_open(
         "headers": [],
     }
     async with sandbox.serve(base_path="/api/v1") as url:
-        app = RECIPES[name].module.application(settings(sandbox, url, tmp_path))
+        app = RECIPES[name].module.application(settings(sandbox, url), tmp_path / RUN)
         async with app.lifespan() if name == "litestar" else app.router.lifespan_context(app):
             await app({**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}, "app": app}, client.get, send)
             assert sandbox.calls("document") == 1
@@ -341,7 +390,7 @@ async def test_a_request_ends_by_its_deadline_and_the_submission_goes_on(
     """A client that asks again gets what became of it."""
     monkeypatch.setattr(invoicing_service, "DEADLINE", 0.1)
     sandbox = Sandbox(SandboxSettings(latency=0.2))
-    async with sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
+    async with sandbox.serve() as url, invoicing(settings(sandbox, url), tmp_path / RUN) as found:
         draft = draft_of(DRAFT)
         assert (await found.submit(draft)).state in {"planned", "sending"}
         while (await found.submit(draft)).state != "submitted":  # noqa: ASYNC110 - as a client of it would
@@ -354,7 +403,7 @@ async def test_what_could_not_be_sent_is_sent_when_the_service_is_there_again(tm
     drafts = [example_draft(number) for number in range(3)]
     async with sandbox.serve() as url, InvoiceRun.open(tmp_path / "invoices.db") as run:
         await run.add(drafts)
-    async with sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
+    async with sandbox.serve() as url, invoicing(settings(sandbox, url), tmp_path / RUN) as found:
         while (await found.run.ledger.counts())["success"] < len(drafts):  # noqa: ASYNC110 - as an operator would look
             await asyncio.sleep(0.01)
     assert len(sandbox.created) == len(drafts)
@@ -374,7 +423,7 @@ async def test_a_process_that_is_told_to_stop_records_what_is_under_way(
         return item
 
     monkeypatch.setattr(InvoiceRun, "submit_one", slowly)
-    async with sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
+    async with sandbox.serve() as url, invoicing(settings(sandbox, url), tmp_path / RUN) as found:
         waiting = asyncio.create_task(found.submit(draft_of(DRAFT)))
         await until(lambda: sandbox.calls("submit") == 1)
         waiting.cancel()
@@ -388,7 +437,7 @@ async def test_a_process_that_is_told_to_stop_does_not_wait_for_ever(
     monkeypatch.setattr(invoicing_service, "DRAIN", 0.05)
     sandbox = Sandbox()
     sandbox.script("submit", [Hang()])
-    async with asyncio.timeout(5), sandbox.serve() as url, invoicing(settings(sandbox, url, tmp_path)) as found:
+    async with asyncio.timeout(5), sandbox.serve() as url, invoicing(settings(sandbox, url), tmp_path / RUN) as found:
         waiting = asyncio.create_task(found.submit(draft_of(DRAFT)))
         await until(lambda: sandbox.calls("submit") == 1 or sandbox.in_flight == 1)
     item = await waiting
@@ -396,27 +445,28 @@ async def test_a_process_that_is_told_to_stop_does_not_wait_for_ever(
 
 
 class Failing:
-    """A run whose first round fails, and which is told to stop in its second one."""
+    """A run whose rounds fail one after the other, and which is told to stop in the last one."""
 
-    def __init__(self, stopping: asyncio.Event) -> None:
-        self.stopping, self.rounds = stopping, 0
+    def __init__(self, stopping: asyncio.Event, *errors: Exception) -> None:
+        self.stopping, self.errors = stopping, [*errors]
 
     async def run(self, *_: object, **__: object) -> AsyncIterator[None]:
-        self.rounds += 1
-        if self.rounds == 1:
-            raise AuthenticationError("the credential is refused", status=401)
+        if self.errors:
+            raise self.errors.pop(0)
         self.stopping.set()
         for item in list[None]():
             yield item
 
 
 async def test_the_background_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
-    """It says what is wrong: nobody else hears of it."""
+    """Of the services, of the disk, and of this program; it says what is wrong: nobody else hears of it."""
     stopping = asyncio.Event()
-    failing: Any = Failing(stopping)
+    refused, full = AuthenticationError("the credential is refused", status=401), OSError(errno.ENOSPC, "No space left")
+    failing: Any = Failing(stopping, refused, full, KeyError("a fault"))
     await settle(failing, failing, stopping)
-    assert failing.rounds == 2
     assert "the invoices have to wait: the credential is refused" in caplog.text
+    assert "the invoices have to wait: [Errno 28] No space left" in caplog.text
+    assert "KeyError: 'a fault'" in caplog.text
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"no JSON", b"\xff\xfe", json.dumps({"key": "K"}).encode()])

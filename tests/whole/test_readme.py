@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import asdict
 from places import README, ROOT
 from readme_blocks import blocks, example
 
@@ -14,11 +17,18 @@ from invoicing_async import (
     HmacAuth,
     InvoiceDraft,
     InvoiceLine,
+    Limits,
     OAuthClientCredentials,
     OrderDocuments,
+    OutagePolicy,
+    Poller,
+    RetryPolicy,
     Session,
+    Timeouts,
 )
+from invoicing_async._durable.doubts import UNKNOWN_LATE
 from invoicing_async._transport.server import serve
+from invoicing_async._values.ownership import MARGIN
 from invoicing_async.cli import serving
 from invoicing_async.drafts import example_draft
 from invoicing_async.runs import InvoiceRun
@@ -109,6 +119,19 @@ def test_each_promise_is_one_line(command: str) -> None:
     """One line of one shell block does it, and makes its own virtual environment."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if command in line]
     assert lines[0].startswith("python3 -m venv .venv && .venv/bin/python -m pip install")
+
+
+@pytest.mark.parametrize("kind", [RetryPolicy, Timeouts, Limits, OutagePolicy, Poller])
+def test_the_table_of_defaults_is_what_holds(kind: type[Any]) -> None:
+    """Each field of the settings of a session is there, with its value."""
+    (row,) = re.findall(rf"^\| `{kind.__name__}\((.*)\)` \|", TEXT, re.MULTILINE)
+    said = {name: ast.literal_eval(value) for name, value in re.findall(r"(\w+)=([\w.]+)", row)}
+    assert said == asdict(kind())
+
+
+def test_the_time_after_which_nothing_can_arrive_is_that_of_the_defaults() -> None:
+    assert Timeouts().intent + Timeouts().attempt + MARGIN == UNKNOWN_LATE
+    assert TEXT.count(f" {UNKNOWN_LATE:g} s ") == 2
 
 
 def anchors(level: str) -> list[str]:

@@ -37,7 +37,7 @@ async def report(
         page = await write_run_page(file, html, replace=force)
     except FileExistsError:
         raise CommandError(f"{html} is there already", hint="Name another file, or replace it with --force.") from None
-    except RuntimeError as error:
+    except ImportError as error:
         raise CommandError(str(error)) from None
     except OSError as error:
         raise CommandError(f"cannot write {html}: {error.strerror or error}") from None

@@ -74,6 +74,7 @@ def show_tasks(view: RunView, output: Output) -> None:
         output.say("\n Next")
     for task in tasks:
         output.say(f"   {task.count:,} {task.title[0].lower()}{plain(task.title[1:])}", "yellow")
+        output.say(f"     {task.what}", "dim")
         for command in task.commands:
             output.say(f"     {command}")
     for step in steps:
