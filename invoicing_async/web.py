@@ -175,8 +175,8 @@ def http_status(error: BaseException) -> int:
     """Return the HTTP status that tells a client of a web service what this error means for it.
 
     Not found is 404, not eligible (ORDER_021) and another draft of the same key 409, an invalid or refused draft 422;
-    down or asking for fewer calls 503, a deadline 504, everything else that the service did 502, a refused credential
-    of this service's own included; what is wrong in this service itself, as a full disk (`OSError`), is 500.
+    down, out of reach or asking for fewer calls 503, a deadline 504, everything else that the service did 502, a refused
+    credential of this service's own included; what is wrong in this service itself, as a full disk (`OSError`), is 500.
     """
     return int(_row(error).status)
 
@@ -202,7 +202,8 @@ def _row(error: BaseException) -> HttpRow:
     row = next(ROWS[kind] for kind in type(error).__mro__ if kind in ROWS)
     if row is ROWS[ApiError] and isinstance(error, ApiError) and not error.bare:
         return JUDGED.get(error.status, row)
-    return row
+    # No connection is how a service that is down looks before its lane has found that out.
+    return _DOWN if row is ROWS[TransportError] and isinstance(error, TransportError) and error.sent == "no" else row
 
 
 def _wait(error: BaseException) -> float | None:

@@ -46,7 +46,7 @@ SECRET = "sk-9e1"
 
 TOLD = [
     (SessionError(SECRET), 503, "closing"),
-    (TransportError(SECRET, sent="no"), 502, "no_answer"),
+    (TransportError(SECRET, sent="no"), 503, "unavailable"),
     (TransportError(SECRET), 502, "no_answer"),
     (DeadlineError(SECRET), 504, "deadline"),
     (ApiError(SECRET, status=418), 502, "upstream_failed"),
