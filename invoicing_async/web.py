@@ -175,8 +175,9 @@ def http_status(error: BaseException) -> int:
     """Return the HTTP status that tells a client of a web service what this error means for it.
 
     Not found is 404, not eligible (ORDER_021) and another draft of the same key 409, an invalid or refused draft 422;
-    down, out of reach or asking for fewer calls 503, a deadline 504, everything else that the service did 502, a refused
-    credential of this service's own included; what is wrong in this service itself, as a full disk (`OSError`), is 500.
+    down, out of reach or asking for fewer calls 503, a deadline 504, everything else that the service did 502, a
+    refused credential of this service's own included; what is wrong in this service itself, as a full disk
+    (`OSError`), is 500.
     """
     return int(_row(error).status)
 
