@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from ..models import AuthorityStatus
 from ..reports import Report, Row, RowType, reason, refused_by_authority
 from .exits import CommandError, Exit
 from .stop import CountedInput, Stop, listening
-from .terminal.output import Count, Output, plain, silence_stdout
+from .terminal.output import Count, Output, plain
 from .terminal.progress import Monitor
 from .terminal.report import opened_report
 
@@ -122,12 +121,7 @@ class Summary(ABC):
 
     def print(self, row: Row) -> None:
         """Print an outcome as a JSON line, if that is asked for; stop when the reader has left."""
-        try:
-            self.output.line(row)
-        except OSError as error:
-            if error.errno not in {errno.EPIPE, errno.EIO}:  # of a pipe, and of a terminal that has closed
-                raise
-            silence_stdout()
+        if not self.output.line(row):
             self.output.problem("whoever read stdout has left")
             self.stop.ask()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -123,22 +123,15 @@ async def export(
 
 
 async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) -> int:
-    """Print a table as bytes, so that it is UTF-8 whatever the terminal is; or JSON lines."""
+    """Print a table in UTF-8, whatever the terminal is, or JSON lines, until nobody reads on."""
     number = 0
-    if not output.json:
-        _put(sheet_head(mark=not output.out.is_terminal))
-    async for entry in entries(ledger, states):
-        number += 1
-        if output.json:
-            output.line(sheet_row(entry))
-        else:
-            _put(sheet_line(entry))
+    put = partial(output.put, encoding="utf-8")
+    reads = output.json or put(sheet_head(mark=not output.out.is_terminal))
+    async with aclosing(entries(ledger, states)) as found:
+        while reads and (entry := await anext(found, None)):
+            number += 1
+            reads = output.line(sheet_row(entry)) if output.json else put(sheet_line(entry))
     return number
-
-
-def _put(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
 
 
 async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> int:

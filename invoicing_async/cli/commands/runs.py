@@ -117,16 +117,20 @@ async def _write(view: RunView, path: Path, wanted: tuple[str, ...]) -> None:
 
 
 async def _list(view: RunView, output: Output, wanted: tuple[str, ...]) -> None:
-    """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
+    """Print the items: what is asked for, so neither quiet nor by way of the slow console; until nobody reads on."""
     wide = max(map(len, view.row_type.outcomes))
-    async for item in view.rows(wanted):
-        row = item_row(item, held=view.holder is not None)
-        output.line(row)
-        if not output.json:
+    async with aclosing(view.rows(wanted)) as items:
+        async for item in items:
+            row = item_row(item, held=view.holder is not None)
+            if output.json:
+                if not output.line(row):
+                    return
+                continue
             ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
             facts = (item.key, row.get("authority_status"), *ids, row["path"], reason(row, ids=False))
             told = "  ".join(plain(fact) for fact in facts if fact)
-            output.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
+            if not output.put(f"{words(row['state']).ljust(wide)}  {told}\n"):
+                return
     if not output.json:
         await _summary(view, output)
 

@@ -27,6 +27,9 @@ def readable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+LEFT = (errno.EPIPE, errno.EIO)
+"""What writing fails with when the reader of a pipe has left, and when a terminal has closed."""
+
 DEBUG = "INVOICING_DEBUG"
 """The variable that, set to 1, shows tracebacks as `--debug` does."""
 
@@ -80,11 +83,28 @@ class Output:
     def _human(self) -> Console:
         return self.err if self.json else self.out
 
-    def line(self, row: Mapping[str, Any]) -> None:
-        """Print one JSON line, if JSON is asked for; it is flushed, so that a pipe has it at once."""
-        if self.json:
-            sys.stdout.write(json.dumps(row) + "\n")
+    def line(self, row: Mapping[str, Any]) -> bool:
+        """Print one JSON line, if JSON is asked for; False if the reader has just left."""
+        return not self.json or self.put(json.dumps(row) + "\n")
+
+    def put(self, text: str, encoding: str | None = None) -> bool:
+        """Write text to stdout as it is, and flush it, so that a pipe has it at once. Raises `OSError`.
+
+        With an `encoding` it is written as bytes, whatever the terminal's is. Returns False, and lets all that follows
+        go nowhere, if its reader has left: nobody wants more, which is no error of what only shows.
+        """
+        try:
+            if encoding is None:
+                sys.stdout.write(text)
+            else:
+                sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
             sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in LEFT:
+                raise
+            silence_stdout()
+            return False
+        return True
 
     def say(self, text: str, style: str = "", *, cut: bool = False) -> None:
         """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
