@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from ...reports import moment_words
 
 __all__ = ["duration", "local_time"]
 
@@ -10,11 +10,9 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 def local_time(seconds: float | None, *, short: bool = False) -> str:
-    """Return a moment, in epoch seconds, as a person reads it here, with its offset from UTC; `short`: hours only."""
-    if seconds is None:
-        return ""
-    here = datetime.fromtimestamp(seconds, UTC).astimezone()
-    return f"{here:%H:%M:%S}" if short else here.isoformat(" ", "seconds")
+    """Return a moment, in epoch seconds, as a person reads it here, with its zone; `short`: hours only."""
+    words = moment_words(seconds)
+    return words.split()[1] if short and words else words
 
 
 def duration(seconds: float) -> str:
