@@ -19,6 +19,7 @@ from .stop import CountedInput, Stop, listening
 from .terminal.output import Count, Output, plain
 from .terminal.progress import Monitor
 from .terminal.report import opened_report
+from .terminal.times import rate
 
 __all__ = [
     "BROKEN",
@@ -36,6 +37,9 @@ __all__ = [
 
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
+
+MANY = 10
+"""Items from which on it means something how many were done in a second."""
 
 BROKEN = (InvoicingError, OSError)
 """What reading a broken run file, and writing to a full disk, raises."""
@@ -168,8 +172,9 @@ class Summary(ABC):
         with suppress(*BROKEN):
             await self.name_lost()
         seconds = _clock.monotonic() - self.begun
-        rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
-        rows = [*counted(self.shown, self.counts, self.total(f"in {seconds:.1f} s{rate}"), self.refused), *self.more()]
+        speed = rate(self.done / seconds) if seconds > 1 and self.done >= MANY else ""
+        took = f"in {seconds:.1f} s{speed and f', {speed}'}"
+        rows = [*counted(self.shown, self.counts, self.total(took), self.refused), *self.more()]
         if self.monitor.retries:
             rows.append(Count("retries", f"{self.monitor.retries:,}", "calls that were tried again"))
         self.output.counts(self.title, rows)

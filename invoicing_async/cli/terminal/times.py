@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...reports import moment_words
 
-__all__ = ["duration", "local_time"]
+__all__ = ["duration", "local_time", "rate"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
@@ -25,3 +25,11 @@ def duration(seconds: float) -> str:
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE:02}"
     return f"{whole // DAY} d {whole % DAY // HOUR:02}"
+
+
+def rate(per_second: float) -> str:
+    """Return how fast things are done: in a second or, where that is less than one, in a minute; empty for none."""
+    if round(per_second) >= 1:
+        return f"{per_second:,.0f}/s"
+    per_minute = round(per_second * MINUTE)
+    return f"{per_minute}/min" if per_minute else ""
