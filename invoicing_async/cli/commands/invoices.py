@@ -280,8 +280,8 @@ async def wait(
 ) -> int:
     """Wait until each request is SUCCESS or FAILED.
 
-    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped;
-    the operations go on anyway.
+    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 2: usage or
+    settings; 3: stopped; 130: interrupted. The operations go on anyway.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from ...reports import REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
-from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile
+from ..input.options import FLAG, SOURCE, STREAM, Common, RateOptions, ReportFile, RunFile
 from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
@@ -83,7 +83,7 @@ async def retry(
 
 async def export(
     file: RunFile,
-    out: Path | None = None,
+    out: Annotated[Path | None, SOURCE] = None,
     /,
     *,
     state: Annotated[tuple[Listed, ...], Parameter(negative="", show_default=False)] = ("in_doubt",),
@@ -100,13 +100,15 @@ async def export(
     Parameters
     ----------
     out
-        Where to write it, a new file; stdout without.
+        Where to write it, a new file; stdout without, or for -.
     state
         The items in this state; may be given more than once.
     csv
-        Write CSV, which is so anyway without --json.
+        Write the table as CSV. That is the default; --json is the other form.
     """
     output = Output.of(common or Common())
+    if out == Path(STREAM):
+        out = None
     if csv and output.json:
         raise CommandError("--csv and --json exclude each other")
     if out is not None and output.json:
@@ -150,7 +152,7 @@ async def refresh(
     """Ask the service again how every finished e-invoice stands with the tax authority, and record it.
 
     Nothing is submitted. Exit code 0: all stand; 1: some are refused by the authority, or could not be asked for; 2:
-    usage, or another process holds the run; 3: stopped.
+    usage, or another process holds the run; 3: stopped; 130: interrupted.
     """
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()

@@ -265,7 +265,8 @@ async def resume(
 async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common | None = None) -> int:
     """Read and hash every file that a run saved. Nothing is changed and no service is asked.
 
-    Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 3: stopped.
+    Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 2: usage; 3:
+    stopped; 130: interrupted.
     """
     output = Output.of(common or Common())
     again = command("runs", "verify", file)

@@ -16,10 +16,33 @@ if TYPE_CHECKING:
     from ...runs import RunPace
     from ...settings import Settings
 
-__all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "RunOption", "Seconds"]
+__all__ = [
+    "FLAG",
+    "SOURCE",
+    "STREAM",
+    "Common",
+    "IdSource",
+    "RateOptions",
+    "ReportFile",
+    "RunFile",
+    "RunOption",
+    "Seconds",
+]
 
 FLAG: Parameter = Parameter(negative="", show_default=False)
 """An option that is there or not."""
+
+STREAM = "-"
+
+
+def _no_option(_: object, where: str | Path | None) -> None:
+    """Refuse an option where a file must be."""
+    if where is not None and str(where).startswith("-") and str(where) != STREAM:
+        raise ValueError("It is an option or, as ./NAME, a file.")
+
+
+SOURCE: Parameter = Parameter(allow_leading_hyphen=True, validator=_no_option)
+"""A file that is read, or - for stdin; one that is written, or - for stdout."""
 
 RunFile = Annotated[str, Parameter(help="The run file.")]
 RunOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
@@ -28,6 +51,7 @@ as it is; that it may be a path is for the shells, which then complete the names
 """
 ReportFile = Annotated[
     Path | None,
+    SOURCE,
     Parameter(help="Write what became of each item to this file, CSV or JSON by its ending."),
 ]
 Seconds = Annotated[float, Parameter(help="Seconds to wait for each e-invoice.")]
