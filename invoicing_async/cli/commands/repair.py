@@ -22,7 +22,7 @@ from ...reports import REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
-from ..input.options import FLAG, SOURCE, STREAM, Common, RateOptions, ReportFile, RunFile
+from ..input.options import FLAG, SOURCE, STREAM, Common, Local, RateOptions, ReportFile, RunFile
 from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
@@ -43,7 +43,7 @@ async def retry(
     *,
     state: Literal["rejected"] | None = None,
     code: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Let e-invoices that the service rejected be sent again by the next `runs resume`: one by its key, or many.
 
@@ -58,7 +58,7 @@ async def retry(
     code
         With --state: only those that were refused with this code; may be given more than once.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     if (key is None) is (state is None) or (code and state is None):
         raise CommandError("give a KEY, or --state rejected for all of them, with --code CODE for some of them")
     async with entered(InvoiceRun.open(file, create=False)) as run:
@@ -88,7 +88,7 @@ async def export(
     *,
     state: Annotated[tuple[Listed, ...], Parameter(negative="", show_default=False)] = ("in_doubt",),
     csv: Annotated[bool, FLAG] = False,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Write the e-invoices in doubt as a table to be filled in and given back to `runs resolve FILE --from`.
 
@@ -106,7 +106,7 @@ async def export(
     csv
         Write the table as CSV. That is the default; --json is the other form.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     if out == Path(STREAM):
         out = None
     if csv and output.json:
@@ -175,13 +175,13 @@ async def refresh(
     return await carry_out(REFRESHES, output, work, report=report, resume=command("runs", "refresh", file))
 
 
-async def accept_lost_log(file: RunFile, /, *, common: Common | None = None) -> int:
+async def accept_lost_log(file: RunFile, /, *, common: Local | None = None) -> int:
     """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
 
     Only for a file that is refused because its log (FILE-wal) is damaged or not there, and cannot be restored.
     What was taken in after the file was last whole is not known to it: look that up too before you give it again.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:
         counts = {state: count for state, count in (await run.ledger.counts()).items() if count}
     output.line({"file": file, "counts": counts})

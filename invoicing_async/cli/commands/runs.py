@@ -36,7 +36,7 @@ from ...runs import (
 from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.exports import AskedExport, ExportFormat
-from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile, Seconds
+from ..input.options import FLAG, Common, Local, RateOptions, ReportFile, RunFile, Seconds
 from ..run_kinds import DocumentSummary, InvoiceSummary
 from ..run_summary import PAGE, RunContext, command, show_doubts
 from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, words
@@ -67,7 +67,7 @@ async def show(
     items: Annotated[bool, FLAG] = False,
     state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
     report: ReportFile = None,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Show how a run stands and how to go on.
 
@@ -100,7 +100,7 @@ async def show(
     state
         List only the items in this state; may be given more than once.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     async with entered(read_run(file)) as ledger:
         view = await RunView.of(file, ledger)
         if report is not None:
@@ -262,13 +262,13 @@ async def resume(
 
 
 @app.command
-async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common | None = None) -> int:
+async def verify(file: RunFile, /, *, report: ReportFile = None, common: Local | None = None) -> int:
     """Read and hash every file that a run saved. Nothing is changed and no service is asked.
 
     Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 2: usage; 3:
     stopped; 130: interrupted.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     again = command("runs", "verify", file)
     async with entered(read_run(file)) as ledger:
         code = await carry_out(CHECKS, output, partial(_check, ledger), report=report, resume=again)

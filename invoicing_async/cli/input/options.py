@@ -22,6 +22,7 @@ __all__ = [
     "STREAM",
     "Common",
     "IdSource",
+    "Local",
     "RateOptions",
     "ReportFile",
     "RunFile",
@@ -63,26 +64,12 @@ _INPUT = Group("Input", sort_key=6)
 
 @Parameter(name="*", group=_OUTPUT)
 @frozen(kw_only=True)
-class Common:
-    """What every command that calls a service takes."""
+class Local:
+    """What every command takes."""
 
     env_file: Annotated[
         Path | None,
         Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
-    ] = None
-    proxy: Annotated[
-        str | None,
-        Parameter(
-            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
-            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
-        ),
-    ] = field(default=None, repr=False)
-    ca_file: Annotated[
-        Path | None,
-        Parameter(
-            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
-            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
-        ),
     ] = None
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
@@ -97,6 +84,37 @@ class Common:
             help="Log retries, pauses and failures to stderr; -vv every attempt (or INVOICING_LOG=LEVEL[:FILE]).",
         ),
     ] = 0
+
+    def settings(self) -> Settings:
+        """Gather the settings, and log as they say. Raises `SettingsError` as `Settings.load` does."""
+        from ...settings import Settings  # help is shown without what a session needs
+
+        return self._logged(Settings.load(self.env_file))
+
+    def _logged(self, settings: Settings) -> Settings:
+        begin_logging(self.verbose, settings.values.get(LOG))
+        return settings
+
+
+@Parameter(name="*", group=_OUTPUT)
+@frozen(kw_only=True)
+class Common(Local):
+    """What every command that calls a service takes."""
+
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
+            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
+        ),
+    ] = field(default=None, repr=False)
+    ca_file: Annotated[
+        Path | None,
+        Parameter(
+            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
+            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
+        ),
+    ] = None
 
     def settings(self) -> Settings:
         """Gather the settings, and log as they say.
@@ -117,9 +135,7 @@ class Common:
             raise CommandError(f"--proxy {fault}")
         file = self.ca_file
         ca = None if file is None else checked(lambda: trust_only(file), "--ca-file")
-        settings = Settings.load(self.env_file, proxy=self.proxy, ca=ca)
-        begin_logging(self.verbose, settings.values.get(LOG))
-        return settings
+        return self._logged(Settings.load(self.env_file, proxy=self.proxy, ca=ca))
 
     @property
     def again(self) -> tuple[str, ...]:

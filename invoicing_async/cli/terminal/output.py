@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import hints_of
-from ..input.options import Common
+from ..input.options import Local
 
 __all__ = ["Count", "Output", "plain", "print_error", "readable", "silence_stdout", "stderr"]
 
@@ -64,7 +64,7 @@ class Output:
     debug: bool = False
 
     @classmethod
-    def of(cls, common: Common) -> Output:
+    def of(cls, common: Local) -> Output:
         """Open the output as the options say."""
         return cls(
             out=_Console(highlight=False),
