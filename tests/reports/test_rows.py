@@ -49,7 +49,7 @@ DONE = InvoiceRequest(request_id="q", status=RequestStatus.SUCCESS, data=Invoice
         (Deferred("o", REFUSED), {"outcome": "deferred", "code": "ORDER_021", "request_id": "r-1"}),
         (Failed("o", OSError("disk")), {"outcome": "failed", "error": "disk"}),
         (Duplicate("o"), {"outcome": "duplicate"}),
-        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "KeyboardInterrupt"}),
+        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "interrupted"}),
     ],
 )
 def test_a_download_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:

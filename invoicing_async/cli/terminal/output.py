@@ -17,7 +17,7 @@ from rich.text import Text
 from ...errors import hints_of
 from ..input.options import Local
 
-__all__ = ["Count", "Output", "plain", "print_error", "readable", "silence_stdout", "stderr"]
+__all__ = ["Count", "Output", "plain", "print_error", "readable", "shortened", "silence_stdout", "stderr"]
 
 
 def readable() -> None:
@@ -37,6 +37,15 @@ DEBUG = "INVOICING_DEBUG"
 def plain(text: object) -> str:
     """Return text of any origin as one line that cannot move a terminal's cursor."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+LONGEST, TAIL = 400, 150
+"""Characters of a line on a terminal, and of its end, where the ids stand that a service is asked about."""
+
+
+def shortened(text: str) -> str:
+    """Return a line of text with its beginning and its end, if it is very long."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - TAIL]}… {text[-TAIL:]}"
 
 
 NAMES, NUMBERS = 9, 5
@@ -150,7 +159,7 @@ class Output:
         if self.quiet:
             self.problem(text.strip())
         else:
-            self.say(text, "yellow", cut=True)
+            self.say(shortened(text) if _is_terminal(self._human) else text, "yellow")
 
     def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""
