@@ -56,6 +56,8 @@ class Summary(ABC):
     title: str
     shown: RowType
     """The rows of the table."""
+    reported: RowType
+    """What JSON lines and the report's rows are like."""
     go_on: str = ""
     """What is said before how to go on."""
     credential: AuthenticationError | None = None
@@ -125,7 +127,7 @@ class Summary(ABC):
 
     def print(self, row: Row) -> None:
         """Print an outcome as a JSON line, if that is asked for; stop when the reader has left."""
-        if not self.output.line(row):
+        if not self.output.line(self.reported.whole(row)):
             self.output.problem("whoever read stdout has left")
             self.stop.ask()
 
@@ -204,7 +206,7 @@ class BatchSummary(Summary):
     ) -> None:
         super().__init__(output, source.stop, report, resume)
         self.title: str = row_type.title
-        self.shown = row_type
+        self.shown = self.reported = row_type
         self.source = source
         self.lost: list[Row] = []
         self.authority: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
-from ...reports import REFRESHES, item_row, refresh_row, sheet_row
+from ...reports import INVOICE_ITEMS, REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
@@ -73,7 +73,7 @@ async def retry(
                 other = f"nothing was rejected with {' or '.join(code)}; the codes there are: {there}"
                 raise CommandError(other if counts else "nothing in this run is rejected")
     for item in items:
-        output.line(item_row(item))
+        output.line(INVOICE_ITEMS.whole(item_row(item)))
         if not output.json:
             output.say(f" {plain(item.key)} is {words(item.state)}")
     if not output.json:

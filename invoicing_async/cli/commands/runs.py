@@ -132,7 +132,7 @@ async def _list(view: RunView, output: Output, wanted: tuple[str, ...]) -> None:
     async with aclosing(_pages(view.rows(wanted), size)) as pages:
         async for page in pages:
             rows = [item_row(item, held=view.holder is not None) for item in page]
-            reads = output.line(rows[0]) if output.json else output.put(_listed(rows, states))
+            reads = output.line(view.row_type.whole(rows[0])) if output.json else output.put(_listed(rows, states))
             if not reads:
                 return
     if not output.json:
