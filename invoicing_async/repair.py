@@ -19,8 +19,8 @@ from unicodedata import normalize
 from attrs import frozen
 
 from ._core.clock import Clock
+from ._core.error_words import words_of
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
-from ._durable.items import error_line
 from ._durable.records import Change, NewDraft
 from ._durable.sheet import (
     COLUMNS,
@@ -352,7 +352,7 @@ async def export_again(
     except InvoicingError as error:
         if work_of(invoices).ends_batch(error):
             raise
-        await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
+        await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=words_of(error))
         return False
     where = str(saved.path.absolute())
     await run.ledger.transition(item.seq, Event.EXPORTED, path=where, size=saved.size, sha256=saved.sha256)

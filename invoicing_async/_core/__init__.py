@@ -13,6 +13,7 @@
 - `envelope`: What an answer says of an error: its envelope, its code, its Retry-After.
 - `error_bodies`: How much of an answer's body is read when it is no success: what an error envelope may need, and no
   more.
+- `error_words`: What an error says in a line that names its item: in a table, a report, a run file.
 - `exact_json`: JSON read exactly: numbers as decimals, no name twice, no NaN.
 - `fair`: Turns between several, each with a line of its own: pure, without a clock or a loop.
 - `hold`: What an answer that is read on after its call has hold of, and for how long: the inside of `Session.open`.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
+from .._core.error_words import words_of
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
@@ -21,7 +22,7 @@ from ..documents._saving import BatchSaver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
 from .checking import Checked, compare_files
-from .items import absolute_path, error_line, page_items, recorded_path, saved_document
+from .items import absolute_path, page_items, recorded_path, saved_document
 from .ledgers import open_ledger
 from .pauses import PauseLog
 from .protocol import Ledger
@@ -230,6 +231,6 @@ class DocumentRun:
                     path=item.path,
                     request_id=getattr(error, "request_id", None),
                     code=getattr(error, "code", None),
-                    error=error_line(error),
+                    error=words_of(error),
                     attempt=len(getattr(error, "attempts", ())),
                 )

@@ -9,12 +9,13 @@ from math import ceil
 
 from attrs import evolve
 
+from .._core.error_words import words_of
 from .._einvoices.rules import canonical_key, canonical_uuid
 from .._values.ownership import arrives_within, seconds_to_arrive
 from ..errors import InvoicingError, ResolutionTooEarlyError
 from ..models import InvoiceDraft
 from .drafts import sent_draft
-from .items import current_item, error_line, page_items
+from .items import current_item, page_items
 from .protocol import Ledger, LedgerReader
 from .records import Item
 from .states import Event, State
@@ -102,11 +103,11 @@ class Doubts:
         try:
             draft = sent_draft(item)
         except InvoicingError as error:
-            return evolve(item, error=error_line(error))
+            return evolve(item, error=words_of(error))
         answer = await look_up(draft, item)
         if answer is None or answer is True:
             return item
         try:
             return await self.resolve(item.key, created=answer is not False, request_id=answer or None)
         except (ResolutionTooEarlyError, ValueError) as error:
-            return evolve(item, error=error_line(error))
+            return evolve(item, error=words_of(error))

@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 
 from attrs import evolve, frozen
 
+from .._core.error_words import words_of
 from .._einvoices.poll_scheduler import Schedule
 from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of
 from ..session import Sleep
-from .items import absolute_path, current_item, error_line, filter_by_file, page_items
+from .items import absolute_path, current_item, filter_by_file, page_items
 from .protocol import Ledger
 from .records import Item, RunFileError
 from .run_settings import ExportTo, named
@@ -69,7 +70,7 @@ class Exporting:
         except InvoicingError as error:
             if work.ends_batch(error):
                 raise
-            await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=error_line(error))
+            await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=words_of(error))
         else:
             path = str(absolute_path(saved.path))
             await self._ledger.transition(

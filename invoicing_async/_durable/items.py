@@ -17,7 +17,6 @@ __all__ = [
     "PAGE",
     "absolute_path",
     "current_item",
-    "error_line",
     "filter_by_file",
     "page_items",
     "recorded_path",
@@ -56,10 +55,6 @@ def saved_document(item: Item) -> SavedDocument:
         attempts=0,
         request_id=item.request_id,
     )
-
-
-def error_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 async def current_item(ledger: Ledger, ref: int | str) -> Item:

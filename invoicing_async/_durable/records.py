@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from attrs import field, frozen
 
+from .._values.moments import moment_words
 from ..errors import InvoicingError
 from .states import DocumentState, Event, RunKind, State
 
@@ -202,7 +205,12 @@ class Holder:
     since: str
 
     def __str__(self) -> str:
-        return "another process" if self.pid is None else f"process {self.pid} on {self.host} since {self.since}"
+        if self.pid is None:
+            return "another process"
+        since = self.since
+        with suppress(ValueError, OverflowError):  # whatever stands in the note of another version is shown as it is
+            since = moment_words(datetime.fromisoformat(since).timestamp())
+        return f"process {self.pid} on {self.host} since {since}"
 
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:

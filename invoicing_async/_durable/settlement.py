@@ -9,6 +9,7 @@ from functools import partial
 
 from attrs import evolve, frozen
 
+from .._core.error_words import words_of
 from .._einvoices.poll_scheduler import Schedule
 from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
@@ -16,7 +17,7 @@ from ..invoices._client import work_of
 from ..models import RequestStatus, Unsettled
 from ..session import Sleep
 from .answers import End, result_text
-from .items import current_item, error_line, page_items
+from .items import current_item, page_items
 from .protocol import Ledger
 from .records import Change, Item
 from .states import Event, State
@@ -73,7 +74,7 @@ class Settlement:
 
     async def _ended(self, seq: int, end: End) -> Item:
         if isinstance(end, Unsettled):
-            change = Change(ref=seq, event=Event.POLL_NEW, error=error_line(end.error))
+            change = Change(ref=seq, event=Event.POLL_NEW, error=words_of(end.error))
         else:
             change = Change(
                 ref=seq,
@@ -93,7 +94,7 @@ class Settlement:
     async def refreshed(self) -> AsyncGenerator[Item]:
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
             outcomes = work_of(self._invoices).each(
-                items, self._refreshed, on_not_started=lambda item, error: evolve(item, error=error_line(error))
+                items, self._refreshed, on_not_started=lambda item, error: evolve(item, error=words_of(error))
             )
             async with aclosing(outcomes):
                 async for item in outcomes:
@@ -106,7 +107,7 @@ class Settlement:
         except InvoicingError as error:
             if work_of(self._invoices).ends_batch(error):
                 raise
-            return evolve(item, error=error_line(error))
+            return evolve(item, error=words_of(error))
         if now.status != RequestStatus.SUCCESS:
             return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
         await self._ledger.transition(

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from .._core.batch import checked_places
 from .._core.causes import of_submission
+from .._core.error_words import words_of
 from .._core.ramp import Cause, Verdict
 from .._values.ownership import arrives_within
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
@@ -22,7 +23,7 @@ from ..session import Sleep
 from .answers import ACCEPTED, result_text
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
-from .items import current_item, error_line, page_items
+from .items import current_item, page_items
 from .protocol import Ledger
 from .records import Change, Item, RunFileError
 from .states import SENDABLE, Event
@@ -193,7 +194,7 @@ class SubmittedItem:
             )
         except ValueError as error:
             said = _said(status=None, code=None, request_ids=(request.request_id,), answer="")
-            await self._record(Event.LOST, error=error_line(error), result=said)
+            await self._record(Event.LOST, error=words_of(error), result=said)
         except Exception as error:
             lost = f"invoice {self._item.key!r} is request {request.request_id}, which could not be recorded"
             _log.error("%s: %s", lost, error)
@@ -205,9 +206,9 @@ class SubmittedItem:
         code = getattr(error, "code", None) or getattr(error.__cause__, "code", None)
         if self._intended:
             learned = {"result": _answer(error)} if isinstance(error, SubmissionInDoubtError) else {}
-            await self._record(_FATES[fate(error)], error=error_line(error), code=code, **learned)
+            await self._record(_FATES[fate(error)], error=words_of(error), code=code, **learned)
         else:
-            self._changed |= {"error": error_line(error), "code": code}
+            self._changed |= {"error": words_of(error), "code": code}
 
     async def found_invalid(self, error: DraftError) -> None:
         """Record that the draft breaks the limits; nothing of it was sent."""
@@ -217,7 +218,7 @@ class SubmittedItem:
         """Record what is known of an attempt that was cut off: in doubt if its first byte may have left."""
         if self._intended:
             with suppress(Exception):  # what cut it off is raised
-                await self._record(Event.LOST if self._left else Event.NOT_SENT, error=error_line(error))
+                await self._record(Event.LOST if self._left else Event.NOT_SENT, error=words_of(error))
 
     async def _record(self, event: Event, **learned: Any) -> None:
         self._intended, self._left = event is Event.INTENT, False

@@ -14,6 +14,7 @@
   names follow.
 - `ownership`: When what is sent once may be sent, and when it has arrived: the rules that keep two who send one thing
   apart.
+- `moments`: How a moment is written for people, in the one form that tables, messages and pages share.
 - `skew`: The words for two clocks that are apart: a signature is refused when this machine's time is too far off.
 - `table`: Lines and rows of a file as people's programs write them: line ends, marks of the encoding, padding,
   delimiters.

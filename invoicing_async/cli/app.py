@@ -89,10 +89,14 @@ def run(tokens: Sequence[str]) -> int:
 
 def _run(tokens: Sequence[str]) -> int:
     command, bound, _ = app.parse_args(list(tokens), print_error=False, exit_on_error=False)
-    result = command(*bound.args, **bound.kwargs)
     if command.__name__ == App.help_print.__name__:
-        words = app.parse_commands(list(tokens))[0]
-        show_examples(Output.of(Common()), " ".join(word for word in words if not word.startswith("-")))
+        output, words = Output.of(Common()), app.parse_commands(list(tokens))[0]
+        command(
+            *bound.args, **(bound.kwargs | {"console": output.out})
+        )  # its own would end with 1 when a reader leaves
+        show_examples(output, " ".join(word for word in words if not word.startswith("-")))
+        return Exit.DONE
+    result = command(*bound.args, **bound.kwargs)
     return Exit((_awaited(result) if inspect.iscoroutine(result) else result) or 0)
 
 

@@ -17,7 +17,6 @@ from ..repair import lateness, too_early_for
 from ..reports import (
     Report,
     Row,
-    RowType,
     answer_commands,
     doubt_commands,
     item_row,
@@ -108,8 +107,6 @@ class RunSummary(Summary):
     `outcomes` are those of this command, `expected` how many it is to have.
     """
 
-    reported: RowType
-    """What the report's rows are like."""
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
     go_on: str = "; go on with"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,6 +16,8 @@ __all__ = ["Served", "served", "variables"]
 
 DOCUMENTS_PATH = "/api/v1"
 INVOICES_PATH = "/api"
+PORTS = (errno.EADDRINUSE, errno.EACCES)
+"""What another port helps against."""
 
 
 @frozen
@@ -30,14 +33,17 @@ async def served(
     sandbox: Sandbox, *, host: str = "127.0.0.1", documents_port: int = 0, invoices_port: int = 0
 ) -> AsyncIterator[Served]:
     """Serve both services while the block runs; port 0 takes a free one. Raises `CommandError` for a taken port."""
-    documents = sandbox.serve(base_path=DOCUMENTS_PATH, host=host, port=documents_port)
-    invoices = sandbox.serve(base_path=INVOICES_PATH, host=host, port=invoices_port)
+    both = ((DOCUMENTS_PATH, documents_port, "--documents-port"), (INVOICES_PATH, invoices_port, "--invoices-port"))
+    urls: list[str] = []
     async with AsyncExitStack() as stack:
-        try:
-            where = Served(await stack.enter_async_context(documents), await stack.enter_async_context(invoices))
-        except OSError as error:
-            raise CommandError(f"cannot serve the sandbox: {error.strerror or error}") from error
-        yield where
+        for base_path, port, option in both:
+            try:
+                urls.append(await stack.enter_async_context(sandbox.serve(base_path=base_path, host=host, port=port)))
+            except OSError as error:
+                text = f"cannot serve the sandbox on port {port} of {host}: {error.strerror or error}"
+                hint = f"{option} names another port; 0 takes a free one." if error.errno in PORTS else ""
+                raise CommandError(text, hint=hint) from error
+        yield Served(*urls)
 
 
 def variables(sandbox: Sandbox, where: Served) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -17,9 +16,10 @@ from ..models import AuthorityStatus
 from ..reports import Report, Row, RowType, reason, refused_by_authority
 from .exits import CommandError, Exit
 from .stop import CountedInput, Stop, listening
-from .terminal.output import Count, Output, plain, silence_stdout
+from .terminal.output import Count, Output, plain
 from .terminal.progress import Monitor
 from .terminal.report import opened_report
+from .terminal.times import rate
 
 __all__ = [
     "BROKEN",
@@ -38,6 +38,9 @@ __all__ = [
 SHOWN = 10
 """Items that are named one by one when they did not end well."""
 
+MANY = 10
+"""Items from which on it means something how many were done in a second."""
+
 BROKEN = (InvoicingError, OSError)
 """What reading a broken run file, and writing to a full disk, raises."""
 
@@ -53,6 +56,8 @@ class Summary(ABC):
     title: str
     shown: RowType
     """The rows of the table."""
+    reported: RowType
+    """What JSON lines and the report's rows are like."""
     go_on: str = ""
     """What is said before how to go on."""
     credential: AuthenticationError | None = None
@@ -122,12 +127,7 @@ class Summary(ABC):
 
     def print(self, row: Row) -> None:
         """Print an outcome as a JSON line, if that is asked for; stop when the reader has left."""
-        try:
-            self.output.line(row)
-        except OSError as error:
-            if error.errno not in {errno.EPIPE, errno.EIO}:  # of a pipe, and of a terminal that has closed
-                raise
-            silence_stdout()
+        if not self.output.line(self.reported.whole(row)):
             self.output.problem("whoever read stdout has left")
             self.stop.ask()
 
@@ -174,8 +174,9 @@ class Summary(ABC):
         with suppress(*BROKEN):
             await self.name_lost()
         seconds = _clock.monotonic() - self.begun
-        rate = f", {self.done / seconds:,.0f}/s" if seconds > 1 else ""
-        rows = [*counted(self.shown, self.counts, self.total(f"in {seconds:.1f} s{rate}"), self.refused), *self.more()]
+        speed = rate(self.done / seconds) if seconds > 1 and self.done >= MANY else ""
+        took = f"in {seconds:.1f} s{speed and f', {speed}'}"
+        rows = [*counted(self.shown, self.counts, self.total(took), self.refused), *self.more()]
         if self.monitor.retries:
             rows.append(Count("retries", f"{self.monitor.retries:,}", "calls that were tried again"))
         self.output.counts(self.title, rows)
@@ -205,7 +206,7 @@ class BatchSummary(Summary):
     ) -> None:
         super().__init__(output, source.stop, report, resume)
         self.title: str = row_type.title
-        self.shown = row_type
+        self.shown = self.reported = row_type
         self.source = source
         self.lost: list[Row] = []
         self.authority: Counter[str] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from .._core.causes import of_submission
+from .._core.error_words import words_of
 from .._core.outcomes import Fate, fate
 from .._core.ramp import Cause, Verdict
 from .._einvoices.rules import canonical_key
@@ -64,11 +65,12 @@ class Submissions:
     def abandoned(self, draft: InvoiceDraft, error: BaseException) -> SubmitOutcome:
         """Return the outcome of a draft whose submission was cut off, or never begun: what left is in doubt."""
         if self._left.pop(id(draft), None) is not None:
-            text = f"invoice {draft.key!r} may or may not have been created: {error!r}"
+            text = f"invoice {draft.key!r} may or may not have been created: {words_of(error)}"
             doubt = SubmissionInDoubtError(text, key=draft.key)
             doubt.__cause__ = error
             return InDoubt(draft, doubt)
-        return NotSent(draft, error if isinstance(error, Exception) else SessionError(f"the batch was left: {error!r}"))
+        left = SessionError(f"the batch was left: {words_of(error)}")
+        return NotSent(draft, error if isinstance(error, Exception) else left)
 
 
 def judge_outcome(outcome: SubmitOutcome) -> Cause | Verdict:

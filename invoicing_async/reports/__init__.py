@@ -19,7 +19,7 @@ that it prints with `--json`.
 from __future__ import annotations
 
 from ._commands import answer_commands, command_line, doubt_commands, next_commands, retry_command
-from ._filters import duration_words
+from ._filters import duration_words, moment_words
 from ._page import RunPage, write_run_page
 from ._report import Report
 from ._row_types import (
@@ -82,6 +82,7 @@ __all__ = [
     "invoice_row",
     "item_row",
     "json_schema",
+    "moment_words",
     "next_commands",
     "reason",
     "refresh_row",

@@ -81,10 +81,10 @@ COLUMNS: Mapping[str, Column] = {
     "amount": Column("The sum of the lines before tax, in digits."),
     "said": Column("What went wrong and what the service said."),
     "named_ids": Column("The request ids that the answer named, with blanks between."),
-    "faults": Column("Every fault of a draft that is not sent.", "array", {"items": _FAULT.schema()}),
+    "faults": Column("Every fault of a draft that is not sent.", ("array", "null"), {"items": _FAULT.schema()}),
     "found": Column(
         "What the service has under the request id that was given.",
-        "object",
+        ("object", "null"),
         _part(
             request_id=Column("The request.", "string"),
             status=Column("Its status.", "string"),

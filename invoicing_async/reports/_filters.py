@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .._values.characters import spelled_out
+from .._values.moments import moment_words
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["duration_words", "moment", "number", "outside", "percent"]
+__all__ = ["duration_words", "moment", "moment_words", "number", "outside", "percent"]
 
 LONG = 300
 """Characters of a text from outside that are shown."""
@@ -54,10 +55,10 @@ def moment(seconds: float | None) -> Markup:
 
     if seconds is None:
         return Markup("")
-    there = datetime.fromtimestamp(seconds, UTC)
-    here, utc = there.astimezone(), there.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    shown = f"{here:%Y-%m-%d %H:%M:%S} {here:%Z}" + (f" ({here:%z})" if here.tzname() != "UTC" else "")
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(utc, utc[:-1].replace("T", " "), shown)
+    utc = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        utc, utc[:-1].replace("T", " "), moment_words(seconds)
+    )
 
 
 def duration_words(seconds: float) -> str:

@@ -33,8 +33,8 @@ class RowType:
     """The rows of one sort of batch: its `title`, the `columns` of a row in their order, and the outcomes.
 
     `name` is the column that names an item. `outcomes` has what each outcome means, in the order in which they are
-    counted; those in `good` leave nothing to be done. A row need not have all columns. `outcome` is the column that has
-    it, `details` what only JSON lines have, not reports.
+    counted; those in `good` leave nothing to be done. A row need not have all columns; `whole` adds what it lacks.
+    `outcome` is the column that has it, `details` what only JSON lines have, not reports.
     """
 
     title: str
@@ -45,8 +45,12 @@ class RowType:
     outcome: str = "outcome"
     details: tuple[str, ...] = ()
 
+    def whole(self, row: Row) -> Row:
+        """Return a row with every column and detail, None for what it lacks: so JSON lines of one kind look alike."""
+        return {**dict.fromkeys((*self.columns, *self.details)), **row}
+
     def schema(self) -> Schema:
-        """Return the JSON Schema (draft 2020-12) of its rows."""
+        """Return the JSON Schema (draft 2020-12) of its whole rows."""
         names = (*self.columns, *self.details)
         properties = {name: COLUMNS[name].schema() for name in names}
         meanings = [{"const": outcome, "description": meaning} for outcome, meaning in self.outcomes.items()]
@@ -56,7 +60,7 @@ class RowType:
             "title": self.title,
             "type": "object",
             "properties": properties,
-            "required": [self.name, self.outcome],
+            "required": [*names],
             "additionalProperties": False,
         }
 

@@ -6,6 +6,7 @@ import errno
 import os
 from datetime import UTC, datetime
 
+from .._core.error_words import words_of
 from ..auth import Signature
 from ..documents import DownloadOutcome
 from ..drafts import BadDraft
@@ -157,7 +158,7 @@ def refused_by_authority(row: Row) -> bool:
 
 
 def _error(error: BaseException) -> Row:
-    row: Row = {"error": str(error) or type(error).__name__}
+    row: Row = {"error": words_of(error)}
     if isinstance(error, InvoicingError):
         row |= {"hint": error.hint, "attempts": len(error.attempts)}
     if isinstance(error, (ApiError, SubmissionInDoubtError)):

@@ -102,8 +102,9 @@ JSON_LINES: Mapping[str, tuple[str, ...]] = {
 def json_schema(command: str | None = None) -> Schema:
     """Return the JSON Schema (draft 2020-12) of a line that a command prints with `--json`; of all commands without.
 
-    A line is one of `$defs` and has no other members. New versions may add members and kinds; they take none away but
-    in a major version. Raises `ValueError` for a command that prints no such lines.
+    A line is one of `$defs` and has all of its members, null where there is nothing, and no others. New versions
+    may add members and kinds; they take none away but in a major version. Raises `ValueError` for a command that prints
+    no such lines.
     """
     if command is not None and command not in JSON_LINES:
         raise ValueError(f"the command must be one of {', '.join(JSON_LINES)}, got {command!r}")

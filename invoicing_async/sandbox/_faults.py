@@ -204,8 +204,10 @@ def _given(made: type[Fault], text: str) -> dict[str, Any]:
         left, equals, right = (word.strip() for word in part.partition("="))
         name, value = (left, right) if equals else ("" if given else unnamed, left)
         if name not in known:
+            near = get_close_matches(left, known, n=1) if equals else []
             wrong = f"has no field {left!r}" if equals else f"takes name=value, got {part!r}"
-            raise ValueError(f"{made.kind} {wrong}; its fields are {', '.join(known)}")
+            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(known)}"
+            raise ValueError(f"{made.kind} {wrong}; {hint}")
         if name in given:
             raise ValueError(f"{made.kind}.{name} is given twice")
         given[name] = _value(f"{made.kind}.{name}", str(known[name].type), value)

@@ -23,6 +23,8 @@ __all__ = ["ask_services", "clock_difference"]
 SKEW = 5.0
 """Seconds between the clocks that are worth a word: a signature carries a timestamp."""
 
+NOTHING_THERE = 404
+
 _clock = RealClock()
 
 
@@ -54,7 +56,10 @@ async def _asked(settings: Settings, service: Service) -> list[Finding]:
                 elapsed, date, status = _clock.now() - begun, answer.header("Date"), answer.status
         except InvoicingError as error:
             return [Finding(service.title, "online", "bad", str(error), hint=_way_hint(settings, service, error))]
-        text = f"answers ({status}, {elapsed * 1000:,.0f} ms)"
+        root = (
+            "HTTP 404 is what its root answers, where nothing need be" if status == NOTHING_THERE else f"HTTP {status}"
+        )
+        text = f"answers in {elapsed * 1000:,.0f} ms ({root})"
         found = [Finding(service.title, "online", "ok", text), _clocks(service, date, begun + elapsed / 2)]
         with suppress(SettingsError):  # as above
             found += await (call_documents if service is DOCUMENTS else call_invoices)(settings, transport)

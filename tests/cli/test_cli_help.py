@@ -46,8 +46,6 @@ def test_help_fits_a_narrow_window_and_can_be_written_anywhere(
 ) -> None:
     """Only what is to be copied is unbroken; in ASCII, without colours in a pipe."""
     monkeypatch.setenv("COLUMNS", "40")
-    for each in app.parse_commands(command)[1]:
-        monkeypatch.setattr(each, "_fallback_console", None)  # which is as wide as it was when help was first shown
     seen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", seen)
     assert run([*command, "--help"]) == Exit.DONE
@@ -113,3 +111,11 @@ def test_bash_completes_commands_and_options(cli: Cli, tmp_path: Path) -> None:
         missing = words - offered[line.strip()]
         assert not missing, (line, missing, offered[line.strip()])
     assert offered["invoicing-async do"] == {"doctor", "documents"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_that_lists_exit_codes_has_those_of_every_batch(command: tuple[str, ...], cli: Cli) -> None:
+    """Whatever says when it ends with 3, since it can be stopped, also says when with 0, 1, 2 and 130."""
+    text = cli(*command, "--help")[1].partition("Exit code ")[2].partition("\nExamples\n")[0]
+    named = {code for code in ("0", "1", "2", "3", "130") if re.search(rf"\b{code}:", text)}
+    assert "3" not in named or len(named) == 5

@@ -234,3 +234,19 @@ def test_the_page_of_a_real_run_has_its_numbers_and_no_secret(
     assert Seen(text).numbers("states") == expected | {"total": 30}
     assert {"failed", "in doubt", "success"} <= {*expected}
     assert not [secret for secret in SECRETS if secret in text]
+
+
+def test_a_list_of_items_stands_in_columns_on_a_terminal(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What all items have: state and key. A key that is very long moves only its own line; a pipe has no padding."""
+    run = tmp_path / "run.db"
+    keys = ("A", "B-12345", "K" * 100)
+    asyncio.run(invoice_run(run, {"success": 2, "failed": 1}, keys=keys))
+    tokens = ("runs", "show", run, "--items")
+    piped = cli(*tokens)[1].splitlines()[:3]
+    assert [line[11 : 11 + len(key) + 2] for line, key in zip(piped, keys, strict=True)] == [f"{key}  " for key in keys]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = cli(*tokens)[1].splitlines()[:3]
+    assert {line.index(line.split()[2]) for line in shown[:2]} == {11 + 40 + 2}
+    assert [re.sub(" +", " ", line) for line in shown] == [re.sub(" +", " ", line) for line in piped]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -32,6 +33,17 @@ def test_a_wrong_fault_is_named_with_its_field_and_limit(
     tokens = [token for fault in faults for token in ("--fault", fault)]
     assert run(["sandbox", *tokens]) == Exit.USAGE
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_that_is_taken_is_named_with_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of both ports the one that is: the other may be free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for option, other in (("--documents-port", "--invoices-port"), ("--invoices-port", "--documents-port")):
+            assert run(["sandbox", option, str(port), other, "0"]) == Exit.USAGE
+            said, hint = capsys.readouterr().err.splitlines()
+            assert f"cannot serve the sandbox on port {port} of 127.0.0.1: Address already in use" in said
+            assert hint.strip() == f"{option} names another port; 0 takes a free one."
 
 
 def test_the_help_lists_every_kind_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

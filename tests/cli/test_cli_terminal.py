@@ -15,10 +15,13 @@ from rich.console import Console
 from served import Cli
 
 from invoicing_async import reports as rows
-from invoicing_async.cli.exits import CommandError
+from invoicing_async.cli.exits import CommandError, Exit
 from invoicing_async.cli.input.options import Common
+from invoicing_async.cli.stop import CountedInput, Stop
+from invoicing_async.cli.summary import BatchSummary
 from invoicing_async.cli.terminal import progress, report, times
 from invoicing_async.cli.terminal.output import Output, plain
+from invoicing_async.clock import RealClock
 from invoicing_async.errors import InvoicingError, OrderStatusError, RateLimitError, TransportError
 from invoicing_async.events import AttemptFailed, DocumentSaved, RequestStarted, RequestSucceeded, RetryScheduled
 
@@ -70,6 +73,37 @@ def test_durations_are_short(seconds: float, text: str) -> None:
     """Two units say enough."""
     assert times.duration(seconds) == text
     assert times.local_time(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("speed", "text"), [(1234.5, "1,234/s"), (1, "1/s"), (0.6, "1/s"), (0.4, "24/min"), (0.02, "1/min"), (0.001, "")]
+)
+def test_a_rate_is_never_nothing_in_a_second(speed: float, text: str) -> None:
+    assert times.rate(speed) == text
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "took"),
+    [
+        (1, 6.4, "in 6.4 s"),
+        (9, 2.0, "in 2.0 s"),
+        (10, 2.0, "in 2.0 s, 5/s"),
+        (10, 40.0, "in 40.0 s, 15/min"),
+        (10, 0.5, "in 0.5 s"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_rate_is_told_of_more_than_a_few_items(
+    done: int, seconds: float, took: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a single item took says nothing of how fast the service is."""
+    output = Output.of(Common())
+    batch = BatchSummary(rows.DOWNLOADS, output, CountedInput(Stop(lambda: None)), None)
+    batch.source.taken = done
+    batch.outcomes["saved"] = done
+    monkeypatch.setattr(batch, "begun", RealClock().monotonic() - seconds)
+    assert await batch.closed(None) == Exit.DONE
+    assert next(line for line in capsys.readouterr().out.splitlines() if "total" in line).endswith(took)
 
 
 @pytest.mark.asyncio

@@ -136,3 +136,14 @@ def test_what_is_right_is_taken(tokens: tuple[str, ...], cli: Cli) -> None:
     code, _, err = cli(*tokens)
     assert code == Exit.USAGE
     assert "Unknown" not in err
+
+
+LOCAL = {"completion", "schema", "sandbox", "demo", "sign", "invoices example"}
+LOCAL |= {f"runs {name}" for name in ("show", "verify", "retry", "export", "report", "accept-lost-log")}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_options_of_the_network_are_for_what_calls_a_service(command: tuple[str, ...]) -> None:
+    """All of them there, and none where nothing is sent."""
+    network = {"--proxy", "--ca-file"}
+    assert network & {*options(command)} == (set() if " ".join(command) in LOCAL else network)

@@ -85,7 +85,7 @@ async def test_every_id_is_saved_once_and_accounted_for(tmp_path: Path) -> None:
         deferred = await run.ledger.get(ORDERS[0])
         assert deferred is not None
         assert deferred.code == "ORDER_021"
-        assert "OrderStatusError" in (deferred.error or "")
+        assert "ORDER_021" in (deferred.error or "")
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -40,7 +41,6 @@ from invoicing_async.auth import StaticToken
 from invoicing_async.errors import (
     AuthenticationError,
     DraftError,
-    PollTimeoutError,
     SessionError,
 )
 from invoicing_async.invoices import AsyncInvoices
@@ -193,7 +193,7 @@ async def test_a_lost_answer_is_in_doubt_and_never_sent_again(tmp_path: Path, lo
         assert await listed(run.run(found)) == []
         item = await item_of(run, "A-1")
         assert item.state == "in_doubt"
-        assert "SubmissionInDoubtError" in (item.error or "")
+        assert "may or may not have been created" in (item.error or "")
     assert service.submissions["A-1"] == 1
 
 
@@ -349,7 +349,7 @@ async def test_an_operation_that_does_not_end_stays_submitted(tmp_path: Path) ->
     async with invoice_run(tmp_path, service, KEYS[:2]) as (run, found):
         items = await listed(run.run(found, poller=Poller(timeout=30)))
         assert [item.state for item in items] == ["submitted"] * 2
-        assert all(PollTimeoutError.__name__ in (item.error or "") for item in items)
+        assert all(re.search(r"is NEW after [0-9.]+ s and \d+ polls", item.error or "") for item in items)
         service.never_ends = False
         assert [item.state for item in await listed(run.settle(found))] == ["success"] * 2
         assert {key: len(ids) for key, ids in service.created.items()} == {"A-1": 1, "A-2": 1}
@@ -380,7 +380,7 @@ async def test_a_dead_credential_ends_a_submission_at_once(tmp_path: Path) -> No
             "A-1": "submitted", "A-2": "not_sent", "A-3": "not_sent",
             "A-4": "planned", "A-5": "planned", "A-6": "planned",
         }  # fmt: skip
-        assert "AuthenticationError" in ((await item_of(run, "A-2")).error or "")
+        assert "HTTP 401" in ((await item_of(run, "A-2")).error or "")
         await listed(run.run(found))
         assert await counted(run) == {"success": 6}
 
@@ -702,10 +702,10 @@ async def test_an_export_that_fails_is_noted_and_tried_again(tmp_path: Path) -> 
         await listed(run.run(found))
         [item] = await listed(run.export(found, tmp_path / "pdf", format="xml"))
         assert (item.state, item.path) == ("success", None)
-        assert "TransportError" in (item.error or "")
+        assert "lost the answer" in (item.error or "")
         async with invoices(Dying(service, 0)) as dead:
             [item] = await listed(run.export(dead, tmp_path / "pdf"))
-            assert "AuthenticationError" in (item.error or "")
+            assert "HTTP 401" in (item.error or "")
             items, error = await until_error(run.export(dead, tmp_path / "pdf"))
             assert [item.key for item in items] == ["A-1"]
             assert isinstance(error, AuthenticationError)

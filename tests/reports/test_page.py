@@ -224,7 +224,7 @@ async def test_times_are_local_with_their_zone_and_in_utc_for_programs(
         at = datetime.fromisoformat(str(found["datetime"]))
         assert at.utcoffset() is not None
         assert found["title"] == f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03} UTC"
-    assert "2025-09-17 16:12:30 +07 (+0700)" in seen.text
+    assert "2025-09-17 16:12:30 +0700" in seen.text
 
 
 @pytest.mark.parametrize(

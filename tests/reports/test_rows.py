@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from invoicing_async import reports as rows
+from invoicing_async.documents import DownloadOutcome
 from invoicing_async.drafts import example_draft, load_drafts
 from invoicing_async.errors import DraftError, Fault, OrderStatusError, SubmissionInDoubtError, TransportError
 from invoicing_async.models import (
@@ -49,7 +50,7 @@ DONE = InvoiceRequest(request_id="q", status=RequestStatus.SUCCESS, data=Invoice
         (Deferred("o", REFUSED), {"outcome": "deferred", "code": "ORDER_021", "request_id": "r-1"}),
         (Failed("o", OSError("disk")), {"outcome": "failed", "error": "disk"}),
         (Duplicate("o"), {"outcome": "duplicate"}),
-        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "KeyboardInterrupt"}),
+        (NotStarted("o", KeyboardInterrupt()), {"outcome": "not_started", "error": "interrupted"}),
     ],
 )
 def test_a_download_is_one_flat_row(outcome: Any, expected: dict[str, Any]) -> None:
@@ -157,3 +158,18 @@ def test_a_moment_is_written_in_utc(seconds: float) -> None:
     """To the millisecond, wherever it is read; there need be none."""
     assert datetime.fromisoformat(rows.utc_time(seconds) or "").timestamp() == pytest.approx(seconds, abs=0.001)
     assert (rows.utc_time(0), rows.utc_time(None)) == ("1970-01-01T00:00:00.000+00:00", None)
+
+
+def test_whole_rows_of_a_kind_have_the_same_members() -> None:
+    """Whatever became of each; what a row has stays, and what it has beyond its columns is not hidden."""
+    outcomes: tuple[DownloadOutcome, ...] = (
+        Saved("o", DOCUMENT),
+        Duplicate("o"),
+        Deferred("o", REFUSED),
+        NotStarted("o", REFUSED),
+    )
+    found = [rows.download_row(outcome) for outcome in outcomes]
+    whole = [rows.DOWNLOADS.whole(row) for row in found]
+    assert {tuple(row) for row in whole} == {rows.DOWNLOADS.columns}
+    assert all(row.items() <= filled.items() for row, filled in zip(found, whole, strict=True))
+    assert set(rows.SUBMISSIONS.whole({"surplus": 1})) == {*rows.SUBMISSIONS.columns, "faults", "surplus"}

@@ -132,7 +132,7 @@ async def submit(
 def _refuse(found: Drafts, output: Output) -> int:
     faults = [fault for bad in found.bad for fault in bad.faults]
     for bad in found.bad:
-        output.line(bad_draft_row(bad))
+        output.line(SUBMISSIONS.whole(bad_draft_row(bad)))
     for fault in faults:
         output.err.print(plain(fault), markup=False, soft_wrap=True)
     if found.head:
@@ -280,8 +280,8 @@ async def wait(
 ) -> int:
     """Wait until each request is SUCCESS or FAILED.
 
-    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 3: stopped;
-    the operations go on anyway.
+    Exit code 0: all are SUCCESS; 1: some FAILED, are refused by the tax authority or are not final yet; 2: usage or
+    settings; 3: stopped; 130: interrupted. The operations go on anyway.
 
     Parameters
     ----------
@@ -330,7 +330,7 @@ async def status(request_id: str, /, *, common: Common | None = None) -> int:
     async with settings.invoices() as session:
         invoices = settings.e_invoices(session)
         row = request_row(await invoices.status(number))
-    output.line(row)
+    output.line(WAITS.whole(row))
     if not output.json:
         output.facts((words(name), str(value)) for name, value in row.items() if value is not None)
     if row["outcome"] != "failed" and not refused_by_authority(row):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -18,11 +18,11 @@ from ...repair import (
     sheet_line,
     write_sheet,
 )
-from ...reports import REFRESHES, item_row, refresh_row, sheet_row
+from ...reports import INVOICE_ITEMS, REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
-from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile
+from ..input.options import FLAG, SOURCE, STREAM, Common, Local, RateOptions, ReportFile, RunFile
 from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
@@ -43,7 +43,7 @@ async def retry(
     *,
     state: Literal["rejected"] | None = None,
     code: Annotated[tuple[str, ...], Parameter(negative="", show_default=False)] = (),
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Let e-invoices that the service rejected be sent again by the next `runs resume`: one by its key, or many.
 
@@ -58,7 +58,7 @@ async def retry(
     code
         With --state: only those that were refused with this code; may be given more than once.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     if (key is None) is (state is None) or (code and state is None):
         raise CommandError("give a KEY, or --state rejected for all of them, with --code CODE for some of them")
     async with entered(InvoiceRun.open(file, create=False)) as run:
@@ -73,7 +73,7 @@ async def retry(
                 other = f"nothing was rejected with {' or '.join(code)}; the codes there are: {there}"
                 raise CommandError(other if counts else "nothing in this run is rejected")
     for item in items:
-        output.line(item_row(item))
+        output.line(INVOICE_ITEMS.whole(item_row(item)))
         if not output.json:
             output.say(f" {plain(item.key)} is {words(item.state)}")
     if not output.json:
@@ -83,12 +83,12 @@ async def retry(
 
 async def export(
     file: RunFile,
-    out: Path | None = None,
+    out: Annotated[Path | None, SOURCE] = None,
     /,
     *,
     state: Annotated[tuple[Listed, ...], Parameter(negative="", show_default=False)] = ("in_doubt",),
     csv: Annotated[bool, FLAG] = False,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Write the e-invoices in doubt as a table to be filled in and given back to `runs resolve FILE --from`.
 
@@ -100,13 +100,15 @@ async def export(
     Parameters
     ----------
     out
-        Where to write it, a new file; stdout without.
+        Where to write it, a new file; stdout without, or for -.
     state
         The items in this state; may be given more than once.
     csv
-        Write CSV, which is so anyway without --json.
+        Write the table as CSV. That is the default; --json is the other form.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
+    if out == Path(STREAM):
+        out = None
     if csv and output.json:
         raise CommandError("--csv and --json exclude each other")
     if out is not None and output.json:
@@ -123,22 +125,15 @@ async def export(
 
 
 async def _printed(ledger: LedgerReader, states: Sequence[str], output: Output) -> int:
-    """Print a table as bytes, so that it is UTF-8 whatever the terminal is; or JSON lines."""
+    """Print a table in UTF-8, whatever the terminal is, or JSON lines, until nobody reads on."""
     number = 0
-    if not output.json:
-        _put(sheet_head(mark=not output.out.is_terminal))
-    async for entry in entries(ledger, states):
-        number += 1
-        if output.json:
-            output.line(sheet_row(entry))
-        else:
-            _put(sheet_line(entry))
+    put = partial(output.put, encoding="utf-8")
+    reads = output.json or put(sheet_head(mark=not output.out.is_terminal))
+    async with aclosing(entries(ledger, states)) as found:
+        while reads and (entry := await anext(found, None)):
+            number += 1
+            reads = output.line(sheet_row(entry)) if output.json else put(sheet_line(entry))
     return number
-
-
-def _put(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
 
 
 async def _written(ledger: LedgerReader, states: Sequence[str], out: Path) -> int:
@@ -157,7 +152,7 @@ async def refresh(
     """Ask the service again how every finished e-invoice stands with the tax authority, and record it.
 
     Nothing is submitted. Exit code 0: all stand; 1: some are refused by the authority, or could not be asked for; 2:
-    usage, or another process holds the run; 3: stopped.
+    usage, or another process holds the run; 3: stopped; 130: interrupted.
     """
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()
@@ -180,13 +175,13 @@ async def refresh(
     return await carry_out(REFRESHES, output, work, report=report, resume=command("runs", "refresh", file))
 
 
-async def accept_lost_log(file: RunFile, /, *, common: Common | None = None) -> int:
+async def accept_lost_log(file: RunFile, /, *, common: Local | None = None) -> int:
     """Take a run whose write-ahead log is gone as it is: everything that may have been sent is in doubt.
 
     Only for a file that is refused because its log (FILE-wal) is damaged or not there, and cannot be restored.
     What was taken in after the file was last whole is not known to it: look that up too before you give it again.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:
         counts = {state: count for state, count in (await run.ledger.counts()).items() if count}
     output.line({"file": file, "counts": counts})

@@ -22,7 +22,7 @@ from ...repair import (
     read_answers,
     settle,
 )
-from ...reports import item_row
+from ...reports import INVOICE_ITEMS, item_row
 from ...runs import InvoiceRun, State
 from ...settings import Settings, SettingsError
 from ..durable import entered
@@ -178,7 +178,7 @@ async def _settled(run: InvoiceRun, answers: tuple[Answer, ...], context: _Resol
 def _tell(output: Output, settled: Settled) -> None:
     """Tell how an item stands now, with what the service has under its id beside the draft."""
     item, finding = settled.item, settled.finding
-    output.line(item_row(item) | ({} if finding is None else {"found": finding.json()}))
+    output.line(INVOICE_ITEMS.whole(item_row(item)) | {"found": finding and finding.json()})
     if output.json:
         return
     about = f", request {item.request_id}" if item.request_id else ""
@@ -216,7 +216,7 @@ async def _undone(output: Output, file: str, key: str) -> Exit:
             item = await run.undo(key)
         except ValueError as error:
             raise CommandError(str(error)) from None
-    output.line(item_row(item))
+    output.line(INVOICE_ITEMS.whole(item_row(item)))
     if not output.json:
         show = command("runs", "show", file, "--state", "in_doubt")
         output.say(f" {plain(item.key)} is {words(item.state)} again\n\n Next\n   {show}")

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ...reports import write_run_page
+from ...reports import RunPage, write_run_page
 from ...runs import read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
-from ..input.options import FLAG, Common, RunFile
+from ..input.options import FLAG, SOURCE, STREAM, Local, RunFile
 from ..terminal.output import Output, plain
 
 __all__ = ["add_to"]
@@ -21,19 +21,24 @@ async def report(
     file: RunFile,
     /,
     *,
-    html: Annotated[Path, Parameter(help="The page, a new file.")],
+    html: Annotated[Path, SOURCE, Parameter(help="The page, a new file; - for stdout.")],
     force: Annotated[bool, FLAG, Parameter(help="Replace a file that is there.")] = False,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Write a run as one page for people: totals, what needs a person, what happened when, how long, and why not.
 
     The page is one file that loads nothing, and can be mailed, kept and printed. It shows the run as it stands now;
     another process may be at work on it. What is listed one by one are the first fifty of each state.
     """
-    output = Output.of(common or Common())
-    async with entered(read_run(file)):
-        pass  # a run file that cannot be read is told as by every other command
+    output = Output.of(common or Local())
+    if html == Path(STREAM) and output.json:
+        raise CommandError("--html - and --json exclude each other: both are for stdout")
+    async with entered(read_run(file)) as ledger:  # one that cannot be read is told as by every other command
+        seen = await RunPage.of(ledger, file) if html == Path(STREAM) else None
     try:
+        if seen is not None:
+            output.put(seen.html(), "utf-8")
+            return Exit.DONE
         page = await write_run_page(file, html, replace=force)
     except FileExistsError:
         raise CommandError(f"{html} is there already", hint="Name another file, or replace it with --force.") from None

@@ -5,6 +5,7 @@ What people say of its items is in `repair`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from ...polling import Poller
 from ...repair import lateness
 from ...reports import (
     CHECKS,
+    Row,
     check_row,
     item_row,
     reason,
@@ -25,6 +27,7 @@ from ...runs import (
     DocumentRun,
     DocumentState,
     InvoiceRun,
+    Item,
     LedgerReader,
     RunKind,
     check_files,
@@ -33,9 +36,9 @@ from ...runs import (
 from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.exports import AskedExport, ExportFormat
-from ..input.options import FLAG, Common, RateOptions, ReportFile, RunFile, Seconds
+from ..input.options import FLAG, Common, Local, RateOptions, ReportFile, RunFile, Seconds
 from ..run_kinds import DocumentSummary, InvoiceSummary
-from ..run_summary import RunContext, command, show_doubts
+from ..run_summary import PAGE, RunContext, command, show_doubts
 from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, words
 from ..terminal.output import Count, Output, plain
 from ..terminal.progress import Bar, live
@@ -52,6 +55,9 @@ Shown: TypeAlias = Literal[
     "in_flight", "not_sent", "submitted", "success", "rejected", "in_doubt", "invalid",
 ]  # fmt: skip
 
+WIDE = 40
+"""Columns of a key at most that others are aligned to."""
+
 
 @app.command
 async def show(
@@ -61,7 +67,7 @@ async def show(
     items: Annotated[bool, FLAG] = False,
     state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
     report: ReportFile = None,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Show how a run stands and how to go on.
 
@@ -94,7 +100,7 @@ async def show(
     state
         List only the items in this state; may be given more than once.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     async with entered(read_run(file)) as ledger:
         view = await RunView.of(file, ledger)
         if report is not None:
@@ -117,18 +123,45 @@ async def _write(view: RunView, path: Path, wanted: tuple[str, ...]) -> None:
 
 
 async def _list(view: RunView, output: Output, wanted: tuple[str, ...]) -> None:
-    """Print the items: what is asked for, so neither quiet nor by way of the slow console."""
-    wide = max(map(len, view.row_type.outcomes))
-    async for item in view.rows(wanted):
-        row = item_row(item, held=view.holder is not None)
-        output.line(row)
-        if not output.json:
-            ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
-            facts = (item.key, row.get("authority_status"), *ids, row["path"], reason(row, ids=False))
-            told = "  ".join(plain(fact) for fact in facts if fact)
-            output.out.file.write(f"{words(row['state']).ljust(wide)}  {told}\n")
+    """Print the items: what is asked for, so neither quiet nor by way of the slow console; until nobody reads on.
+
+    On a terminal what items are called stands in columns; elsewhere each line is made as its item comes.
+    """
+    states = max(map(len, view.row_type.outcomes))
+    size = PAGE if output.out.is_terminal and not output.json else 1
+    async with aclosing(_pages(view.rows(wanted), size)) as pages:
+        async for page in pages:
+            rows = [item_row(item, held=view.holder is not None) for item in page]
+            reads = output.line(view.row_type.whole(rows[0])) if output.json else output.put(_listed(rows, states))
+            if not reads:
+                return
     if not output.json:
         await _summary(view, output)
+
+
+async def _pages(items: AsyncGenerator[Item], size: int) -> AsyncGenerator[list[Item]]:
+    page: list[Item] = []
+    async with aclosing(items):
+        async for item in items:
+            page.append(item)
+            if len(page) == size:
+                yield page
+                page = []
+    if page:
+        yield page
+
+
+def _listed(rows: Sequence[Row], states: int) -> str:
+    """Return a line for each row: state, key and authority aligned, then the facts that there are, with two blanks."""
+    heads = [(words(row["state"]), plain(row["key"]), plain(row.get("authority_status") or "")) for row in rows]
+    _, keys, authority = (min(WIDE, max(map(len, column))) for column in zip(*heads, strict=True))
+    lines = []
+    for (state, key, status), row in zip(heads, rows, strict=True):
+        ids = dict.fromkeys((row["request_id"], row["invoice_id"]))
+        cells = [state.ljust(states), key.ljust(keys), status.ljust(authority)]
+        cells += [plain(fact) for fact in (*ids, row["path"], reason(row, ids=False)) if fact]
+        lines.append("  ".join(filter(None, cells)).rstrip() + "\n")
+    return "".join(lines)
 
 
 async def _summary(view: RunView, output: Output) -> None:
@@ -229,12 +262,13 @@ async def resume(
 
 
 @app.command
-async def verify(file: RunFile, /, *, report: ReportFile = None, common: Common | None = None) -> int:
+async def verify(file: RunFile, /, *, report: ReportFile = None, common: Local | None = None) -> int:
     """Read and hash every file that a run saved. Nothing is changed and no service is asked.
 
-    Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 3: stopped.
+    Exit code 0: all are as recorded; 1: some are missing or broken, which `runs resume` fetches anew; 2: usage; 3:
+    stopped; 130: interrupted.
     """
-    output = Output.of(common or Common())
+    output = Output.of(common or Local())
     again = command("runs", "verify", file)
     async with entered(read_run(file)) as ledger:
         code = await carry_out(CHECKS, output, partial(_check, ledger), report=report, resume=again)

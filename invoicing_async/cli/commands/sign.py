@@ -11,7 +11,7 @@ from ...reports import signature_row
 from ...settings import DOCUMENTS, Settings
 from ...transport import path as quoted
 from ..exits import CommandError, Exit
-from ..input.options import Common
+from ..input.options import Local
 from ..terminal.output import Output, plain
 
 __all__ = ["sign"]
@@ -27,7 +27,7 @@ def sign(
     method: str = "POST",
     path: str | None = None,
     body: Path | None = None,
-    common: Common | None = None,
+    common: Local | None = None,
 ) -> int:
     """Print every stage of a signature, secrets masked; nothing is sent.
 
@@ -44,7 +44,7 @@ def sign(
     body
         Sign the bytes of this file as the body.
     """
-    common = common or Common()
+    common = common or Local()
     settings = common.settings()
     auth = settings.partner()
     try:

@@ -9,26 +9,13 @@ from shlex import quote
 from typing import BinaryIO
 
 from attrs import frozen
-from cyclopts import Parameter
 
 from ...ids import Feed, InputError, read_ids
 from ..exits import CommandError
 from ..stop import Stop
-from .options import IdSource
+from .options import SOURCE, STREAM, IdSource
 
 __all__ = ["SOURCE", "Ids", "check_form", "open_ids", "opened", "picked", "readable_input"]
-
-STDIN = "-"
-
-
-def _no_option(_: object, where: str | None) -> None:
-    """Refuse an option where a file must be."""
-    if where is not None and where.startswith("-") and where != STDIN:
-        raise ValueError("It is an option or, as ./NAME, a file.")
-
-
-SOURCE: Parameter = Parameter(allow_leading_hyphen=True, validator=_no_option)
-"""A file that is read, or - for stdin."""
 
 
 @frozen
@@ -56,7 +43,7 @@ def open_ids(where: str, id_source: IdSource, stop: Stop) -> Iterator[Ids]:
     """
     if id_source.column is not None and id_source.field is not None:
         raise CommandError("--column and --field exclude each other: the input is CSV or JSONL")
-    if where == STDIN or not Path(where).is_file():
+    if where == STREAM or not Path(where).is_file():
         feed = Feed(picked(opened(where), where, id_source))
         stop.then(feed.end)
         yield Ids(feed)
@@ -70,7 +57,7 @@ def open_ids(where: str, id_source: IdSource, stop: Stop) -> Iterator[Ids]:
 def opened(where: str) -> BinaryIO:
     """Open a file for reading in binary; stdin by its number, so that no lock of `sys.stdin` is held at the end."""
     try:
-        return open(0, "rb", closefd=False) if where == STDIN else Path(where).open("rb")
+        return open(0, "rb", closefd=False) if where == STREAM else Path(where).open("rb")
     except OSError as error:
         raise CommandError(f"cannot read {where}: {error.strerror or error}") from None
 

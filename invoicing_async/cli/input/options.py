@@ -16,10 +16,34 @@ if TYPE_CHECKING:
     from ...runs import RunPace
     from ...settings import Settings
 
-__all__ = ["FLAG", "Common", "IdSource", "RateOptions", "ReportFile", "RunFile", "RunOption", "Seconds"]
+__all__ = [
+    "FLAG",
+    "SOURCE",
+    "STREAM",
+    "Common",
+    "IdSource",
+    "Local",
+    "RateOptions",
+    "ReportFile",
+    "RunFile",
+    "RunOption",
+    "Seconds",
+]
 
 FLAG: Parameter = Parameter(negative="", show_default=False)
 """An option that is there or not."""
+
+STREAM = "-"
+
+
+def _no_option(_: object, where: str | Path | None) -> None:
+    """Refuse an option where a file must be."""
+    if where is not None and str(where).startswith("-") and str(where) != STREAM:
+        raise ValueError("It is an option or, as ./NAME, a file.")
+
+
+SOURCE: Parameter = Parameter(allow_leading_hyphen=True, validator=_no_option)
+"""A file that is read, or - for stdin; one that is written, or - for stdout."""
 
 RunFile = Annotated[str, Parameter(help="The run file.")]
 RunOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
@@ -28,6 +52,7 @@ as it is; that it may be a path is for the shells, which then complete the names
 """
 ReportFile = Annotated[
     Path | None,
+    SOURCE,
     Parameter(help="Write what became of each item to this file, CSV or JSON by its ending."),
 ]
 Seconds = Annotated[float, Parameter(help="Seconds to wait for each e-invoice.")]
@@ -39,26 +64,12 @@ _INPUT = Group("Input", sort_key=6)
 
 @Parameter(name="*", group=_OUTPUT)
 @frozen(kw_only=True)
-class Common:
-    """What every command that calls a service takes."""
+class Local:
+    """What every command takes."""
 
     env_file: Annotated[
         Path | None,
         Parameter(help="Read settings from this file of NAME=VALUE lines (or name it in INVOICING_ENV_FILE)."),
-    ] = None
-    proxy: Annotated[
-        str | None,
-        Parameter(
-            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
-            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
-        ),
-    ] = field(default=None, repr=False)
-    ca_file: Annotated[
-        Path | None,
-        Parameter(
-            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
-            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
-        ),
     ] = None
     json: Annotated[bool, FLAG, Parameter(help="Print one JSON line for each outcome on stdout.")] = False
     quiet: Annotated[bool, FLAG, Parameter(help="Show no progress and no summary.")] = False
@@ -73,6 +84,37 @@ class Common:
             help="Log retries, pauses and failures to stderr; -vv every attempt (or INVOICING_LOG=LEVEL[:FILE]).",
         ),
     ] = 0
+
+    def settings(self) -> Settings:
+        """Gather the settings, and log as they say. Raises `SettingsError` as `Settings.load` does."""
+        from ...settings import Settings  # help is shown without what a session needs
+
+        return self._logged(Settings.load(self.env_file))
+
+    def _logged(self, settings: Settings) -> Settings:
+        begin_logging(self.verbose, settings.values.get(LOG))
+        return settings
+
+
+@Parameter(name="*", group=_OUTPUT)
+@frozen(kw_only=True)
+class Common(Local):
+    """What every command that calls a service takes."""
+
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="Go through this HTTP proxy, http://HOST:PORT, for every host; one with a password stands in "
+            "INVOICING_PROXY. Without either, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are followed."
+        ),
+    ] = field(default=None, repr=False)
+    ca_file: Annotated[
+        Path | None,
+        Parameter(
+            help="Trust the authorities in this PEM file and no others (or name it in INVOICING_CA_FILE). "
+            "Without either, SSL_CERT_FILE and SSL_CERT_DIR are followed."
+        ),
+    ] = None
 
     def settings(self) -> Settings:
         """Gather the settings, and log as they say.
@@ -93,9 +135,7 @@ class Common:
             raise CommandError(f"--proxy {fault}")
         file = self.ca_file
         ca = None if file is None else checked(lambda: trust_only(file), "--ca-file")
-        settings = Settings.load(self.env_file, proxy=self.proxy, ca=ca)
-        begin_logging(self.verbose, settings.values.get(LOG))
-        return settings
+        return self._logged(Settings.load(self.env_file, proxy=self.proxy, ca=ca))
 
     @property
     def again(self) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ...errors import hints_of
-from ..input.options import Common
+from ..input.options import Local
 
-__all__ = ["Count", "Output", "plain", "print_error", "readable", "silence_stdout", "stderr"]
+__all__ = ["Count", "Output", "plain", "print_error", "readable", "shortened", "silence_stdout", "stderr"]
 
 
 def readable() -> None:
@@ -27,6 +27,9 @@ def readable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+LEFT = (errno.EPIPE, errno.EIO)
+"""What writing fails with when the reader of a pipe has left, and when a terminal has closed."""
+
 DEBUG = "INVOICING_DEBUG"
 """The variable that, set to 1, shows tracebacks as `--debug` does."""
 
@@ -34,6 +37,15 @@ DEBUG = "INVOICING_DEBUG"
 def plain(text: object) -> str:
     """Return text of any origin as one line that cannot move a terminal's cursor."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+LONGEST, TAIL = 400, 150
+"""Characters of a line on a terminal, and of its end, where the ids stand that a service is asked about."""
+
+
+def shortened(text: str) -> str:
+    """Return a line of text with its beginning and its end, if it is very long."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - TAIL]}… {text[-TAIL:]}"
 
 
 NAMES, NUMBERS = 9, 5
@@ -61,7 +73,7 @@ class Output:
     debug: bool = False
 
     @classmethod
-    def of(cls, common: Common) -> Output:
+    def of(cls, common: Local) -> Output:
         """Open the output as the options say."""
         return cls(
             out=_Console(highlight=False),
@@ -80,11 +92,28 @@ class Output:
     def _human(self) -> Console:
         return self.err if self.json else self.out
 
-    def line(self, row: Mapping[str, Any]) -> None:
-        """Print one JSON line, if JSON is asked for; it is flushed, so that a pipe has it at once."""
-        if self.json:
-            sys.stdout.write(json.dumps(row) + "\n")
+    def line(self, row: Mapping[str, Any]) -> bool:
+        """Print one JSON line, if JSON is asked for; False if the reader has just left."""
+        return not self.json or self.put(json.dumps(row) + "\n")
+
+    def put(self, text: str, encoding: str | None = None) -> bool:
+        """Write text to stdout as it is, and flush it, so that a pipe has it at once. Raises `OSError`.
+
+        With an `encoding` it is written as bytes, whatever the terminal's is. Returns False, and lets all that follows
+        go nowhere, if its reader has left: nobody wants more, which is no error of what only shows.
+        """
+        try:
+            if encoding is None:
+                sys.stdout.write(text)
+            else:
+                sys.stdout.buffer.write(text.encode(encoding, "backslashreplace"))
             sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in LEFT:
+                raise
+            silence_stdout()
+            return False
+        return True
 
     def say(self, text: str, style: str = "", *, cut: bool = False) -> None:
         """Show one line as it is, unbroken; with `cut`, no longer than the terminal is wide, if it is one."""
@@ -130,7 +159,7 @@ class Output:
         if self.quiet:
             self.problem(text.strip())
         else:
-            self.say(text, "yellow", cut=True)
+            self.say(shortened(text) if _is_terminal(self._human) else text, "yellow")
 
     def problem(self, message: str, *hints: str) -> None:
         """Tell what went wrong and what to do, on stderr, quiet or not."""

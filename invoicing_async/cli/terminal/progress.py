@@ -17,7 +17,7 @@ from ...errors import RateLimitError, ServiceUnavailableError, TransportError
 from ...events import AttemptFailed, Event, OperationPolled, RequestSucceeded, Resumed, RetryScheduled
 from ...health import Health, LaneState
 from ...session import Session
-from .times import duration, local_time
+from .times import duration, local_time, rate
 
 __all__ = ["Bar", "Monitor", "live"]
 
@@ -121,7 +121,7 @@ class _Count(ProgressColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(("" if speed is None else f"{speed:,.0f}/s").rjust(7), style="dim")
+        return Text(rate(speed or 0).rjust(7), style="dim")
 
 
 class _Left(ProgressColumn):

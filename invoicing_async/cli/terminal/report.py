@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...reports import Report, RowType
 from ..exits import CommandError
+from ..input.options import STREAM
 
 __all__ = ["opened_report", "spare"]
 
@@ -25,6 +26,8 @@ async def opened_report(path: Path | None, row_type: RowType) -> AsyncIterator[R
     if path is None:
         yield None
         return
+    if path == Path(STREAM):
+        raise CommandError("a report is a file, CSV or JSON by its ending", hint="--json prints its lines on stdout.")
     async with AsyncExitStack() as stack:
         try:
             report = await stack.enter_async_context(Report(path, row_type.columns))

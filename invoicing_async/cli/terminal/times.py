@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from ...reports import moment_words
 
-__all__ = ["duration", "local_time"]
+__all__ = ["duration", "local_time", "rate"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 def local_time(seconds: float | None, *, short: bool = False) -> str:
-    """Return a moment, in epoch seconds, as a person reads it here, with its offset from UTC; `short`: hours only."""
-    if seconds is None:
-        return ""
-    here = datetime.fromtimestamp(seconds, UTC).astimezone()
-    return f"{here:%H:%M:%S}" if short else here.isoformat(" ", "seconds")
+    """Return a moment, in epoch seconds, as a person reads it here, with its zone; `short`: hours only."""
+    words = moment_words(seconds)
+    return words.split()[1] if short and words else words
 
 
 def duration(seconds: float) -> str:
@@ -27,3 +25,11 @@ def duration(seconds: float) -> str:
     if whole < DAY:
         return f"{whole // HOUR} h {whole % HOUR // MINUTE:02}"
     return f"{whole // DAY} d {whole % DAY // HOUR:02}"
+
+
+def rate(per_second: float) -> str:
+    """Return how fast things are done: in a second or, where that is less than one, in a minute; empty for none."""
+    if round(per_second) >= 1:
+        return f"{per_second:,.0f}/s"
+    per_minute = round(per_second * MINUTE)
+    return f"{per_minute}/min" if per_minute else ""
