@@ -206,7 +206,8 @@ class BatchSummary(Summary):
     ) -> None:
         super().__init__(output, source.stop, report, resume)
         self.title: str = row_type.title
-        self.shown = self.reported = row_type
+        self.reported: RowType = row_type
+        self.shown = row_type
         self.source = source
         self.lost: list[Row] = []
         self.authority: Counter[str] = Counter()
