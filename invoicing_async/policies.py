@@ -76,10 +76,11 @@ class OutagePolicy:
 
     After `after` failures for the service's sake (SYS_DEP_503, 429, a gateway's 502, 503 or 504, no connection) with no
     answer between, calls pause; of a batch at a service that never answered none is counted, so that a wrong address
-    ends it. The first probe goes out about `probe` seconds later, the next ones at twice the
-    distance each, up to `ceiling` seconds; the first answer ends the pause. A batch waits for that, and ends after
-    `patience` seconds of it with what is left not started. A call outside a batch raises `ServiceDownError` at once;
-    with `wait` it waits too, until its deadline.
+    ends it. One that hardly ever failed before is down sooner: once more calls in a row failed than may be under way,
+    nine at least. The first probe goes out about `probe` seconds later, the next ones at twice the distance each, up to
+    `ceiling` seconds; the first answer ends the pause. A batch waits for that, and ends after `patience` seconds of it
+    with what is left not started. A call outside a batch raises `ServiceDownError` at once; with `wait` it waits too,
+    until its deadline.
     """
 
     after: int = field(default=20, validator=count)

@@ -166,7 +166,7 @@ class Lane:
     ) -> None:
         top = int(min(self.limit, self.most))
         counts = self.is_known or not patient or self.outage.is_stopped
-        if counts and self.outage.fail(now, random, top=top, probe=ticket.is_probe):
+        if counts and self.outage.fail(now, random, top=top, probe=ticket.is_probe, answers=self.answers):
             self.pauses += 1
             self.concurrency.restart()
         elif answer is Answer.REFUSED and not self.outage.is_stopped:

@@ -34,6 +34,9 @@ CHANCE = 0.02
 MEMORY = 200
 """Answers that the share of failures is a mean of."""
 
+SURE = 8
+"""Failures in a row that are no chance where failures were as rare as `CHANCE` for as long as `MEMORY`."""
+
 KEPT = 1 - 1 / MEMORY
 """What is left of that share after an answer that is no failure."""
 
@@ -111,10 +114,11 @@ class Outage:
             self.places = 1
             self.is_calm = False
 
-    def fail(self, now: float, random: Callable[[], float], *, top: int, probe: bool) -> bool:
+    def fail(self, now: float, random: Callable[[], float], *, top: int, probe: bool, answers: int = 0) -> bool:
         """Hear that the service was not there, and tell whether that begins a pause.
 
-        So do `after` failures in a row, or as many as there are places, `top`, with no answer to anything begun later.
+        So do `after` failures in a row, or as many as there are places, `top`, with no answer to anything begun later;
+        after many `answers` with hardly a failure among them, one more in a row than there are places will do.
         """
         self.streak += 1
         self.is_calm = False
@@ -131,6 +135,8 @@ class Outage:
             return False
         self.share += (1 - self.share) / MEMORY
         after = self.policy.after
+        if answers >= MEMORY and self._closed_since > -inf:
+            after = min(after, max(top, SURE) + GIVING_WAY)
         if self.streak < min(after, self.places + GIVING_WAY) and self.closed < max(after, top):
             return False
         # One that comes back while the last one is hardly over goes on with its distance.

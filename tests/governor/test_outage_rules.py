@@ -307,6 +307,23 @@ class TestLane:
         one.end(one.begin(5.0 + first), Answer.UNREACHABLE, 6.0, soonest)
         assert one.wait(6.0) > first
 
+    @pytest.mark.parametrize(
+        ("answers", "spoilt", "pauses"),
+        [(200, 0, 1), (199, 0, 0), (200, 20, 0)],
+        ids=["hardly ever failed", "hardly known", "often failed"],
+    )
+    def test_a_service_that_hardly_ever_failed_is_down_when_all_places_failed(
+        self, answers: int, spoilt: int, pauses: int
+    ) -> None:
+        """Sooner than after `after` failures: by chance they would not come in a row."""
+        one = Lane(OutagePolicy(after=20), 8, adaptive=False)
+        for number in range(answers + spoilt):
+            failed = number % 10 == 0 and number < 10 * spoilt
+            one.end(one.begin(number), Answer.REFUSED if failed else Answer.SUCCESS, number + 0.1, middle)
+        for _ in range(9):
+            one.end(one.begin(1_000.0), Answer.REFUSED, 1_000.1, middle)
+        assert one.pauses == pauses
+
     def test_a_retry_after_is_the_lanes(self) -> None:
         one = lane()
         one.end(one.begin(0.0), Answer.REFUSED, 1.0, middle, retry_after=30.0)
