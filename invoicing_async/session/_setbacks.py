@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["FAILING", "Setbacks"]
 
 FAILING = 5
-"""Calls that fail with no answer between, from which on it is the service's trouble and not theirs."""
+"""Calls that fail with no answer between, from which on it is the service's trouble and not theirs.
+
+A token is one call for all, and in a batch its trouble is nobody's from its first failure on.
+"""
 
 
 class Setbacks:
@@ -28,6 +31,7 @@ class Setbacks:
         self._answers = -1
         """The lane's answers at the failure before."""
         self._answers_at_first = call.gate.lane.answers
+        self._enough = FAILING if call.request.authorised else 1
         self._is_second_round = False
         self._is_refused = False
         self.spared = 0
@@ -42,7 +46,7 @@ class Setbacks:
         self._answers = lane.answers
         if before != lane.answers:
             lane.failing += 1
-        elif self._call.patience is not None and lane.is_known and lane.failing >= FAILING:
+        elif self._call.patience is not None and lane.is_known and lane.failing >= self._enough:
             self.spared += 1
 
     async def begins_again(self, counted: int) -> bool:
