@@ -9,7 +9,16 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 
-from invoicing_async import AsyncInvoices, InvoiceDraft, OrderDocuments, Poller, RetryPolicy, Session, Settings
+from invoicing_async import (
+    AsyncInvoices,
+    InvoiceDraft,
+    OrderDocuments,
+    OutagePolicy,
+    Poller,
+    RetryPolicy,
+    Session,
+    Settings,
+)
 from invoicing_async.drafts import read_jsonl
 from invoicing_async.errors import DraftError, Fault, InvoicingError
 from invoicing_async.runs import InvoiceRun, Item
@@ -18,6 +27,8 @@ from invoicing_async.web import HttpError, http_error
 LOG = logging.getLogger(__name__)
 DEADLINE = 10.0
 """Seconds for which a request waits for a service at most, retries included."""
+OUTAGE = OutagePolicy(after=5)
+"""Requests come one by one here: a few that failed are enough to say that the service is down, and to be not ready."""
 POLLER = Poller(timeout=10.0)
 """How the background asks for what was sent; what it does not learn in this time it asks for in the next round."""
 PAUSE = 1.0
@@ -60,8 +71,8 @@ async def invoicing(settings: Settings, run_file: str | PathLike[str]) -> AsyncG
     """Open everything for the life of the process, and let what is under way end before it is closed."""
     async with (
         InvoiceRun.open(run_file) as run,
-        settings.documents() as orders,
-        settings.invoices() as einvoices,
+        settings.documents(outage=OUTAGE) as orders,
+        settings.invoices(outage=OUTAGE) as einvoices,
     ):
         documents = OrderDocuments(orders.with_options(retry=RetryPolicy(deadline=DEADLINE)))
         service = Invoicing((orders, einvoices), documents, AsyncInvoices(einvoices), run)
@@ -72,6 +83,7 @@ async def invoicing(settings: Settings, run_file: str | PathLike[str]) -> AsyncG
         finally:
             stopping.set()
             run.stop()
+            einvoices.stop_waiting()
             await asyncio.gather(orders.close(drain=DRAIN), einvoices.close(drain=DRAIN))
             await asyncio.gather(settling, *service.under_way, return_exceptions=True)
 
