@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
+
+from attrs import evolve, frozen
 
 from .._einvoices import rules
 from .._values.table import BOM, Head, LineFault, Numbered, head_of
@@ -14,6 +17,18 @@ from ._csv_cells import COLUMNS, EXTRA, INVOICE, LINE, LINE_PATH, NAMELESS, REQU
 from ._records import SHOWN, Record, canonical
 
 __all__ = ["csv_records"]
+
+_PLACES = 5
+"""Places of one key that a fault names."""
+
+
+@frozen
+class _Stretch:
+    """Rows of one key that follow one another: the lines on which they begin, and the invoice read from them."""
+
+    key: str | None
+    lines: tuple[int, ...]
+    record: Record
 
 
 def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
@@ -37,9 +52,10 @@ def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
     absent = (column for column in REQUIRED if column in missing)
     faults += [LineFault("", "is required and is not among the columns", head.line, column) for column in absent]
     yield Record(head.line, faults=tuple(faults))
-    for group in _groups(_rows(source, head, header, table)):
-        yield _grouped(group, missing, table)
+    groups = _groups(_rows(source, head, header, table))
+    stretches = [_Stretch(_key(group[0]), _lines(group), _grouped(group, missing, table)) for group in groups]
     yield Record(head.line, faults=table.numbers.fault(head.line))
+    yield from _whole(stretches)
 
 
 def _column(name: str) -> str:
@@ -98,13 +114,47 @@ def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
     """
     group: list[Row] = []
     for row in rows:
-        key = row.cells.get("key")
-        if group and row.cells and (key is None or key != group[0].cells.get("key")):
+        key = _key(row)
+        if group and row.cells and (key is None or key != _key(group[0])):
             yield group
             group = []
         group.append(row)
     if group:
         yield group
+
+
+def _key(row: Row) -> str | None:
+    key = row.cells.get("key")
+    return None if key is None else rules.canonical_key(key)
+
+
+def _lines(group: list[Row]) -> tuple[int, ...]:
+    return tuple(row.line for row in group if row.cells)
+
+
+def _whole(stretches: list[_Stretch]) -> Iterator[Record]:
+    """Yield each invoice; one whose key comes back after other rows is withheld, with a fault at each of its rows.
+
+    Nobody can tell whether they are one invoice or two, and a part of one must not pass for the whole.
+    """
+    places = defaultdict[str, list[tuple[int, ...]]](list)
+    for stretch in stretches:
+        if stretch.key is not None:
+            places[stretch.key].append(stretch.lines)
+    apart = {key: _apart(key, found) for key, found in places.items() if len(found) > 1}
+    for stretch in stretches:
+        if message := apart.get(stretch.key or ""):
+            faults = (LineFault("", message, line, "key") for line in stretch.lines)
+            yield evolve(stretch.record, draft=None, faults=(*stretch.record.faults, *faults))
+        else:
+            yield stretch.record
+
+
+def _apart(key: str, places: list[tuple[int, ...]]) -> str:
+    shown = [str(lines[0]) if len(lines) == 1 else f"{lines[0]}-{lines[-1]}" for lines in places[:_PLACES]]
+    more = f" and {len(places) - _PLACES:,} more places" if len(places) > _PLACES else ""
+    said = f"{key[:SHOWN]!r} stands on lines {', '.join(shown)}{more}, with other rows between"
+    return f"{said}: put the rows of an invoice together, and give each invoice a key of its own"
 
 
 def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
@@ -113,7 +163,7 @@ def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
     sound = [row for row in group if row.sound]
     for row in sound[1:]:
         for column, value in row.cells.items():
-            if column not in LINE and value != first.cells.get(column):
+            if column not in LINE and column != "key" and value != first.cells.get(column):
                 row.fault(column, f"differs from line {first.line}, where this invoice begins")
     found = [fault for row in group for fault in row.faults]
     if not first.sound:
@@ -126,7 +176,7 @@ def _grouped(group: list[Row], missing: frozenset[str], table: Table) -> Record:
             told.add((line, column))
             found.append(LineFault(fault.path, fault.message, line, column))
     bad = found or missing
-    return Record(first.line, None if bad else canonical(draft), tuple(found), "key")
+    return Record(first.line, None if bad else canonical(draft), tuple(found))
 
 
 def _draft(group: list[Row]) -> InvoiceDraft:

@@ -36,7 +36,7 @@ def read_jsonl(
     `DraftsFileError` with every fault, each with line and path, unless `on_fault` took them.
     """
     unit = rules.rounding_unit(rounding)
-    return _checked(jsonl_records(lines, names or WireNames(), unit), on_fault)
+    return _checked(_compared(jsonl_records(lines, names or WireNames(), unit)), on_fault)
 
 
 def read_csv(
@@ -47,12 +47,13 @@ def read_csv(
     decimal_mark: DecimalMark | None = None,
     on_fault: OnFault | None = None,
 ) -> Iterator[DraftAt]:
-    """Return the drafts of a CSV file as they come; the columns are listed at the head of this module.
+    """Return the drafts of a CSV file; `COLUMNS` are its columns.
 
-    A key that comes again, not in adjacent rows, must have the same content. `rounding` is the unit to which amounts
-    may have been rounded; `decimal_mark` says what stands before the decimals in this file, the other mark then
-    groups thousands. At the end raises `DraftsFileError` with every fault, each with line and column, unless
-    `on_fault` took them.
+    Adjacent rows of one key are one invoice. A key that comes back after other rows, with the same content or not, is
+    a fault of each of its rows, and none of them becomes a draft; so the whole file is read before the first draft.
+    `rounding` is the unit to which amounts may have been rounded; `decimal_mark` says what stands before the decimals
+    in this file, the other mark then groups thousands. At the end raises `DraftsFileError` with every fault, each with
+    line and column, unless `on_fault` took them.
     """
     if decimal_mark not in {None, ".", ","}:
         raise ValueError(f"decimal_mark must be '.', ',' or None, not {decimal_mark!r}")
@@ -63,30 +64,24 @@ def read_csv(
 def _checked(records: Iterator[Record], on_fault: OnFault | None) -> Iterator[DraftAt]:
     collected: list[LineFault] = []
     tell = on_fault or collected.append
-    keys = _Keys()
     for record in records:
-        faults = record.faults or keys.faults(record)
-        for fault in faults:
+        for fault in record.faults:
             tell(fault)
-        if record.draft is not None and not faults:
+        if record.draft is not None and not record.faults:
             yield DraftAt(record.line, record.draft)
     if collected:
         raise DraftsFileError(tuple(sorted(collected, key=lambda fault: fault.line)))
 
 
-class _Keys:
-    """Where each key stood first, and with which content."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, tuple[int, bytes]] = {}
-
-    def faults(self, record: Record) -> tuple[LineFault, ...]:
+def _compared(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield the records, with a fault where a key comes again with other content."""
+    first: dict[str, tuple[int, bytes]] = {}
+    for record in records:
         draft = record.draft
-        if draft is None:
-            return ()
+        if draft is None or record.faults:
+            yield record
+            continue
         content = sha256(dump_draft(draft).encode()).digest()[:16]
-        line, known = self._first.setdefault(draft.key, (record.line, content))
-        if content == known:
-            return ()
+        line, known = first.setdefault(draft.key, (record.line, content))
         message = f"{draft.key!r} stands on line {line} with other content; each invoice has a key of its own"
-        return (LineFault("key", message, record.line, record.column),)
+        yield record if content == known else Record(record.line, faults=(LineFault("key", message, record.line),))

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
+from .._einvoices import rules
 from .._einvoices.shape import WireNames
 from .._einvoices.spreadsheet import DecimalMark
 from .._values.table import Head, LineFault, Numbered, head_of
@@ -39,7 +40,7 @@ class BadDraft:
 class Drafts:
     """What a file holds: the drafts that can be sent, with their lines by key, and the rest.
 
-    `repeated` are keys that came again with the same content, with their lines. With `head`, the row of column
+    `repeated` are keys of JSONL that came again with the same content, with their lines. With `head`, the row of column
     names has faults itself: then no cell can be trusted. `rounding` is the unit that amounts were judged by.
     """
 
@@ -66,9 +67,10 @@ def load_drafts(
 ) -> Drafts:
     """Load all drafts of a file, as `read_csv` and `read_jsonl` read them, and put the faults together by draft.
 
-    So the drafts without faults can be sent, and each of the others be told of as one. It raises nothing for a fault
-    of the file; it raises `ValueError` for a `rounding` that is no unit, and for a `decimal_mark` that is none or that
-    is given for JSONL.
+    So the drafts without faults can be sent, and each of the others be told of as one; rows of a CSV with one key that
+    stand apart are told of place by place, and none of them is sent. It raises nothing for a fault of the file; it
+    raises `ValueError` for a `rounding` that is no unit, and for a `decimal_mark` that is none or that is given for
+    JSONL.
     """
     lines, faults = list(lines), list[LineFault]()
     shared: dict[str, Any] = {"names": names, "rounding": rounding, "on_fault": faults.append}
@@ -127,7 +129,7 @@ def _csv_keys(lines: list[bytes], head: Head) -> Iterator[tuple[int, str]]:
         for row in reader:
             cell = row[names.index("key")].strip() if len(row) > names.index("key") else ""
             if cell:
-                yield head.line + begins, cell
+                yield head.line + begins, rules.canonical_key(cell)
             begins = reader.line_num + 1
     except (csv.Error, ValueError):  # the faults of the file say so
         return

@@ -38,12 +38,11 @@ class DraftAt:
 
 @frozen
 class Record:
-    """One draft of a file, or what keeps it from being one. `column` is where a CSV file has the key."""
+    """One draft of a file, or what keeps it from being one."""
 
     line: int
     draft: InvoiceDraft | None = None
     faults: tuple[LineFault, ...] = ()
-    column: str | None = None
 
 
 def canonical(draft: InvoiceDraft) -> InvoiceDraft:

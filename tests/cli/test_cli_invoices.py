@@ -116,6 +116,30 @@ def test_skip_invalid_sends_the_rest(
     assert sorted(row["line"] for row in found) == ["1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("last", ["Lamp", "Desk"], ids=["equal", "different"])
+@pytest.mark.parametrize("durably", [[], ["--run", "run.db"]], ids=["batch", "run"])
+def test_of_an_invoice_whose_rows_stand_apart_nothing_is_sent(
+    services: Callable[..., Sandbox],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    last: str,
+    durably: list[str],
+) -> None:
+    """Its first rows are not the whole of it: the file is refused, and with --skip-invalid the others are sent."""
+    sandbox = services()
+    rows_ = [f"{key},{TEMPLATE},{name},piece,1,2\n" for key, name in (("A", "Lamp"), ("B", "Lamp"), ("A", last))]
+    (tmp_path / "d.csv").write_text("".join([CSV_HEAD + "\n", *rows_]))
+    assert run(["invoices", "submit", "d.csv", *durably]) == Exit.USAGE
+    err = capsys.readouterr().err
+    assert "line 2, column key: 'A' stands on lines 2, 4, with other rows between" in err
+    assert "line 4, column key: 'A' stands on lines 2, 4" in err
+    assert not sandbox.counts
+    assert run(["invoices", "submit", "d.csv", *durably, "--skip-invalid", "--json"]) == Exit.SOME_LEFT
+    found = {(row["key"], row["outcome"]) for row in json_lines(capsys.readouterr().out) if "key" in row}
+    assert found == {("A", "invalid"), ("B", "submitted")}
+    assert len(sandbox.created) == 1
+
+
 def test_submitted_and_awaited_to_the_end(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

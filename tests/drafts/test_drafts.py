@@ -293,13 +293,6 @@ def test_rows_of_one_invoice_agree_about_it() -> None:
     ]
 
 
-def test_rows_of_one_invoice_stand_together() -> None:
-    """A key that comes back later with other lines is a fault that names the first place."""
-    [text] = texts(rows(ROW, ROW.replace("A-1", "A-2"), ROW.replace("Lamp", "Desk")))
-    assert text.startswith("line 4, column key: 'A-1' stands on line 2 with other content")
-    assert len(list(read_csv(rows(ROW, ROW.replace("A-1", "A-2"), ROW)))) == 3
-
-
 def test_the_row_of_names_is_checked() -> None:
     """An unknown column, one that stands twice, one that is missing: each is a fault, and rows are checked as well."""
     head = "key,invoice_template_id,name,unit,prcie,quantity,quantity,,extra_"
