@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from attrs import evolve, frozen
@@ -18,17 +19,24 @@ from ._records import SHOWN, Record, canonical
 
 __all__ = ["csv_records"]
 
+_MAY_LACK = "may lack the row on line {}, of which nobody can tell whose it is"
+
 _PLACES = 5
 """Places of one key that a fault names."""
 
 
 @frozen
 class _Stretch:
-    """Rows of one key that follow one another: the lines on which they begin, and the invoice read from them."""
+    """Rows of one key that follow one another: the lines on which they begin, and the invoice read from them.
+
+    `before` and `after` are the lines of its first and its last row if these may be another invoice's, else None.
+    """
 
     key: str | None
     lines: tuple[int, ...]
     record: Record
+    before: int | None
+    after: int | None
 
 
 def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
@@ -53,7 +61,7 @@ def csv_records(lines: Iterable[str | bytes], table: Table) -> Iterator[Record]:
     faults += [LineFault("", "is required and is not among the columns", head.line, column) for column in absent]
     yield Record(head.line, faults=tuple(faults))
     groups = _groups(_rows(source, head, header, table))
-    stretches = [_Stretch(_key(group[0]), _lines(group), _grouped(group, missing, table)) for group in groups]
+    stretches = [_stretch(group, missing, table) for group in groups]
     yield Record(head.line, faults=table.numbers.fault(head.line))
     yield from _whole(stretches)
 
@@ -128,23 +136,35 @@ def _key(row: Row) -> str | None:
     return None if key is None else rules.canonical_key(key)
 
 
-def _lines(group: list[Row]) -> tuple[int, ...]:
-    return tuple(row.line for row in group if row.cells)
+def _stretch(group: list[Row], missing: frozenset[str], table: Table) -> _Stretch:
+    first, last = group[0], group[-1]
+    return _Stretch(
+        key=_key(first),
+        lines=tuple(row.line for row in group if row.cells),
+        record=_grouped(group, missing, table),
+        before=first.line if _key(first) is None else None,
+        after=last.line if _key(last) is None else None,
+    )
 
 
 def _whole(stretches: list[_Stretch]) -> Iterator[Record]:
-    """Yield each invoice; one whose key comes back after other rows is withheld, with a fault at each of its rows.
+    """Yield each invoice; one that may not be whole is withheld, with a fault at its rows.
 
-    Nobody can tell whether they are one invoice or two, and a part of one must not pass for the whole.
+    Where a key comes back after other rows, nobody can tell whether they are one invoice or two; and a row without a
+    key, or one that cannot be read, may be the last of the invoice above it or the first of the one below.
     """
     places = defaultdict[str, list[tuple[int, ...]]](list)
     for stretch in stretches:
         if stretch.key is not None:
             places[stretch.key].append(stretch.lines)
     apart = {key: _apart(key, found) for key, found in places.items() if len(found) > 1}
-    for stretch in stretches:
+    above = chain((None,), (stretch.after for stretch in stretches))
+    below = chain((stretch.before for stretch in stretches[1:]), (None,))
+    for stretch, *beside in zip(stretches, above, below, strict=False):
+        faults = [LineFault("", _MAY_LACK.format(line), stretch.record.line, "key") for line in beside if line]
         if message := apart.get(stretch.key or ""):
-            faults = (LineFault("", message, line, "key") for line in stretch.lines)
+            faults += [LineFault("", message, line, "key") for line in stretch.lines]
+        if faults and stretch.key is not None:
             yield evolve(stretch.record, draft=None, faults=(*stretch.record.faults, *faults))
         else:
             yield stretch.record

@@ -50,7 +50,8 @@ def read_csv(
     """Return the drafts of a CSV file; `COLUMNS` are its columns.
 
     Adjacent rows of one key are one invoice. A key that comes back after other rows, with the same content or not, is
-    a fault of each of its rows, and none of them becomes a draft; so the whole file is read before the first draft.
+    a fault of each of its rows, and none of them becomes a draft; nor does what stands beside a row of which nobody can
+    tell whose it is. So the whole file is read before the first draft.
     `rounding` is the unit to which amounts may have been rounded; `decimal_mark` says what stands before the decimals
     in this file, the other mark then groups thousands. At the end raises `DraftsFileError` with every fault, each with
     line and column, unless `on_fault` took them.

@@ -109,3 +109,16 @@ def test_what_is_no_row_parts_nothing() -> None:
     found = load(row("A"), "", ",,,,,", HEAD, row("A", "Desk"), row("B"))
     assert names_by_key(found) == {"A": ["Lamp", "Desk"], "B": ["Lamp"]}
     assert found.bad == []
+
+
+@pytest.mark.parametrize("stray", [row("", "Desk"), f'"A"x,{TEMPLATE},Desk,piece,1,1'], ids=["no key", "a stray quote"])
+def test_what_stands_beside_a_row_of_nobody_is_withheld(stray: str) -> None:
+    """The row may be the last of the invoice above or the first of the one below; those further away are whole."""
+    found = load(row("A"), row("B"), stray, row("C"), row("D"))
+    assert list(names_by_key(found)) == ["A", "D"]
+    assert any("may lack the row on line 4" in bad.error for bad in found.bad if bad.key == "C")
+
+
+def test_a_row_of_nobody_between_two_rows_of_one_invoice_is_the_trouble_of_that_one_alone() -> None:
+    found = load(row("A"), row("B"), f'"B"x,{TEMPLATE},Desk,piece,1,1', row("B"), row("C"))
+    assert list(names_by_key(found)) == ["A", "C"]

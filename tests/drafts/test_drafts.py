@@ -280,7 +280,8 @@ def test_a_fault_has_its_line_and_column(column: str, value: str, message: str) 
     writer = csv.DictWriter(out, list(bad), delimiter=";")
     writer.writeheader()
     writer.writerows([good, bad, good | {"key": "A-9"}])
-    assert texts(io.StringIO(out.getvalue())) == [f"line 3, column {column}: {message}"]
+    found = [fault for fault in texts(io.StringIO(out.getvalue())) if "nobody can tell whose it is" not in fault]
+    assert found == [f"line 3, column {column}: {message}"]
 
 
 def test_rows_of_one_invoice_agree_about_it() -> None:
@@ -324,10 +325,12 @@ def test_rows_that_are_no_csv_do_not_hide_the_faults_of_others() -> None:
     )  # fmt: skip
     found = texts(table)
     assert [text.split(":")[0] for text in found] == [
-        "line 2", "line 3", "line 4", "line 5, column price", "line 6", "line 7, column price", "line 8",
+        "line 2", "line 3", "line 4", "line 5, column price", "line 5, column key", "line 6", "line 7, column price",
+        "line 8",
     ]  # fmt: skip
     assert found[0] == "line 2: has 8 cells, the row of column names has 6"
-    assert "is a quote not closed" in found[6]
+    assert "may lack the row on line 4" in found[4]
+    assert "is a quote not closed" in found[7]
 
 
 def test_a_row_may_span_lines() -> None:
