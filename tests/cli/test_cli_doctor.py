@@ -15,7 +15,8 @@ from served import SECRETS, Cli, json_lines
 from invoicing_async import SigningRules
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
-from invoicing_async.sandbox import Sandbox
+from invoicing_async.sandbox import Outage, Sandbox
+from invoicing_async.settings import _harmless
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -124,3 +125,21 @@ def test_doctor_says_where_a_setting_came_from_and_what_to_change(
     code, out, err = cli(*tokens, "--quiet")
     assert (code, out, len(err.splitlines()), err.splitlines()[1].strip()) == (Exit.SOME_LEFT, "", 2, hint)
     assert not any(secret in found_ for found_ in (out, err, repr(found)) for secret in SECRETS)
+
+
+def test_doctor_proves_no_credential_during_an_outage(
+    services: Callable[..., Sandbox], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is for the moment: no secret, right or wrong, is called right, and the exit code says so."""
+
+    async def no_time(seconds: float) -> None: ...
+
+    monkeypatch.setattr(_harmless._clock, "sleep", no_time)
+    services().inject(Outage())
+    for secret in (None, "sk_wrong"):
+        if secret:
+            monkeypatch.setenv("INVOICING_DOCUMENTS_SECRET_KEY", secret)
+        code, out, _ = cli("doctor", "--online", "--json")
+        found = {row["subject"]: row for row in json_lines(out)}
+        assert (code, found["signed call"]["grade"], found["token"]["grade"]) == (Exit.SOME_LEFT, "bad", "bad")
+        assert "not proved, the service is down" in cli("doctor", "--online", "--quiet")[2]

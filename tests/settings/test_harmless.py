@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from json import dumps
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from typing import Any
@@ -17,15 +18,17 @@ from invoicing_async import SigningRules
 from invoicing_async.sandbox import (
     Answer,
     ClockSkew,
+    NotEligible,
     NotPdf,
     Operation,
+    Outage,
     RateLimited,
     Reset,
     Sandbox,
     SandboxSettings,
     Unavailable,
 )
-from invoicing_async.settings import Finding, Network, Settings, ask_services, trust_only
+from invoicing_async.settings import Finding, Network, Settings, _harmless, ask_services, trust_only
 from invoicing_async.settings._harmless import NOBODYS
 
 pytestmark = [pytest.mark.usefixtures("no_settings"), pytest.mark.asyncio]
@@ -33,6 +36,24 @@ pytestmark = [pytest.mark.usefixtures("no_settings"), pytest.mark.asyncio]
 PREFIX, PATH = "INVOICING_DOCUMENTS_SIGNATURE_PREFIX", "INVOICING_DOCUMENTS_SIGN_FULL_PATH"
 A, B = "Order documents", "E-invoices"
 JSON = {"Content-Type": "application/json"}
+
+
+def refusal(status: int, code: str) -> Answer:
+    """An error envelope."""
+    said = {"success": False, "error": {"code": code, "message": "no"}}
+    return Answer(status=status, headers=JSON, body=dumps(said).encode())
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits before a call is made again, which take no time."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(_harmless._clock, "sleep", sleep)
+    return waited
 
 
 @asynccontextmanager
@@ -113,14 +134,14 @@ async def test_a_wrong_secret_is_no_other_reading() -> None:
 
 @pytest.mark.parametrize(
     "then",
-    [Answer(status=502, body=b"bad gateway"), RateLimited(), Reset(), NotPdf()],
+    [Answer(status=502, body=b"bad gateway"), RateLimited(), Unavailable(), Reset(), NotPdf()],
     ids=lambda then: type(then).__name__,
 )
 async def test_an_answer_that_proves_nothing_is_no_other_reading(then: Any) -> None:
     """A signature is not said to pass because a gateway broke off, or because nobody looked at it."""
     refused = Answer(status=401, headers=JSON, body=b'{"success": false, "error": {"code": "AUTH_1", "message": "no"}}')
     sandbox = Sandbox()
-    sandbox.script(NOBODYS, [refused, refused, *([then] * 8)])
+    sandbox.script(NOBODYS, [refused, refused, *([then] * 20)])
     async with reaching(sandbox) as there:
         finding = (await found(Settings(of(there, "DOCUMENTS"))))[A, "signed call"]
     assert (finding.grade, "passed" in finding.hint) == ("bad", False)
@@ -128,7 +149,7 @@ async def test_an_answer_that_proves_nothing_is_no_other_reading(then: Any) -> N
 
 async def test_a_gateway_that_breaks_off_is_no_other_method() -> None:
     sandbox = Sandbox()
-    sandbox.script(NOBODYS, [Answer(status=404, body=b"no"), *([Answer(status=502, body=b"bad gateway")] * 4)])
+    sandbox.script(NOBODYS, [Answer(status=404, body=b"no"), *([Answer(status=502, body=b"bad gateway")] * 8)])
     async with reaching(sandbox) as there:
         finding = (await found(Settings(of(there, "INVOICES"))))[B, "status call"]
     assert (finding.grade, "passed" in finding.hint) == ("bad", False)
@@ -155,27 +176,62 @@ async def test_a_wrong_base_url_is_named() -> None:
         (Answer(status=302, headers={"Location": "/login"}), "bad", "not the service's", "sign-in page"),
         (NotPdf(), "bad", "not the service's", "sign-in page"),
         (Reset(), "bad", "no whole answer", "network"),
-        (RateLimited(), "note", "too many calls", "later"),
-        (Answer(status=502, body=b"bad gateway"), "note", "broke off", "later"),
-        (Answer(status=500, headers=JSON, body=b'{"error": "x"}'), "note", "broke off", "later"),
-        (Unavailable(), "ok", "SYS_DEP_503", ""),
+        (RateLimited(), "bad", "not proved, too many calls", "again later"),
+        (Answer(status=502, body=b"bad gateway"), "bad", "not proved, the service is down", "again later"),
+        (Answer(status=500, headers=JSON, body=b'{"error": "x"}'), "bad", "not proved, the service", "again later"),
+        (refusal(500, "SYS_001"), "bad", "not proved, the service is down", "again later"),
+        (Unavailable(), "bad", "not proved, the service is down (it said: ", "again later"),
+        (Unavailable(status=200), "bad", "not proved, the service is down (it said: ", "again later"),
+        (refusal(400, "VALIDATION_001"), "note", "not proved, it was refused", "ask for one that there is"),
+        (refusal(200, "ANY_1"), "note", "not proved, it was refused", "ask for one that there is"),
+        (NotEligible(), "ok", "accepted; ", ""),
+        (NotEligible(status=200), "ok", "accepted; ", ""),
+        (refusal(422, "ORDER_002"), "ok", "accepted; ", ""),
         (
-            Answer(
-                status=404, headers=JSON, body=b'{"success": false, "error": {"code": "ORDER_404", "message": "no"}}'
-            ),
+            Answer(headers={"Content-Type": "application/pdf"}, body=b"%PDF-1.7\nstartxref\n9\n%%EOF\n"),
             "ok",
-            "ORDER_404",
+            "accepted; ",
             "",
         ),
+        (refusal(404, "ORDER_404"), "ok", "ORDER_404", ""),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
 )
 async def test_what_the_answer_to_the_signed_call_means(answer: object, grade: str, said: str, hint: str) -> None:
     sandbox = Sandbox()
-    sandbox.script(NOBODYS, [answer, answer])  # type: ignore[list-item] # each is one; a reset of a connection that was idle is tried once more
+    sandbox.script(NOBODYS, [answer] * 3)  # type: ignore[list-item] # each is one
     async with reaching(sandbox) as values:
         finding = (await found(Settings(of(values, "DOCUMENTS"))))[A, "signed call"]
     assert (finding.grade, said in finding.text, hint in finding.hint) == (grade, True, True)
+
+
+@pytest.mark.parametrize("secret", ["right", "wrong"])
+async def test_an_outage_proves_no_secret(secret: str, waits: list[float]) -> None:
+    """A service that is down answers whoever asks; neither secret is called right, after three calls of each kind."""
+    sandbox = Sandbox()
+    sandbox.inject(Outage())
+    async with reaching(sandbox) as there:
+        wrong = {"INVOICING_DOCUMENTS_SECRET_KEY": "sk_wrong", "INVOICING_INVOICES_CLIENT_SECRET": "cs_wrong"}
+        told = await found(Settings(there | (wrong if secret == "wrong" else {})))
+    for at in ((A, "signed call"), (B, "token")):
+        assert (told[at].grade, told[at].hint) == ("bad", _harmless.AGAIN)
+        assert told[at].text.startswith("not proved, the service is down (")
+    assert sandbox.calls(Operation.DOCUMENT) == 3
+    assert sorted(waits) == sorted(_harmless.WAITS * 2)
+
+
+@pytest.mark.parametrize("then", [Unavailable(), RateLimited(), Answer(status=502, body=b"bad gateway")])
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("secret", "grade"), [({}, "ok"), ({"INVOICING_DOCUMENTS_SECRET_KEY": "sk_wrong"}, "bad")])
+async def test_the_answer_after_one_for_the_moment_counts(
+    then: Any, times: int, secret: dict[str, str], grade: str
+) -> None:
+    sandbox = Sandbox()
+    sandbox.script(NOBODYS, [then] * times)
+    async with reaching(sandbox) as there:
+        finding = (await found(Settings(of(there, "DOCUMENTS") | secret)))[A, "signed call"]
+    assert (finding.grade, "not proved" in finding.text) == (grade, False)
+    assert ("look at the keys" in finding.hint) is (grade == "bad")
 
 
 @pytest.mark.parametrize("status", [404, 405])

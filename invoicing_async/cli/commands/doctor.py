@@ -30,6 +30,7 @@ async def doctor(*, online: Annotated[bool, FLAG] = False, common: Common | None
     online
         Also ask each service for an answer, compare the clocks, and try the credentials with calls that can do no harm:
         for the invoice of an order that cannot exist, for a token, and for the status of a request that cannot exist.
+        A service that is down proves no credential: exit code 1 then too.
     """
     common = common or Common()
     settings, output = common.settings(), Output.of(common)
