@@ -57,6 +57,9 @@ def test_why_a_request_failed_stands_wherever_it_is_shown(services: Callable[...
     unsaid = [name for name, text in seen.items() if not shows(text, WORDS) or "ERR_TAX_CODE" not in text]
     assert unsaid == []
     assert all(number[:8] in seen[name] for name in ("status", "wait"))
+    code, _, refused = cli("runs", "retry", "i.db", "ORDER-0000")
+    assert (code, "is failed, not rejected" in refused) == (Exit.USAGE, True)
+    assert "Submit the corrected invoice under a new key." in refused
 
 
 def shows(text: str, words: str) -> bool:

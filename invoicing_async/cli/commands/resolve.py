@@ -229,4 +229,5 @@ async def standing(run: InvoiceRun, key: str, state: State, said: str) -> None:
     if item is None:
         raise CommandError(f"this run has no {key!r}", hint=command("runs", "show", run.ledger.name, "--items"))
     if item.state != state:
-        raise CommandError(f"{key!r} is {words(item.state)}, not {said}")
+        hint = "That is final. Submit the corrected invoice under a new key." if item.state == State.FAILED else ""
+        raise CommandError(f"{key!r} is {words(item.state)}, not {said}", hint=hint)
