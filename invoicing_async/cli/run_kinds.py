@@ -79,7 +79,6 @@ class InvoiceSummary(RunSummary):
         self.rest: list[Row] = []
         self.waiting = False
         self.exporting = False
-        self.exported = 0
         self.without_file: int = 0
         self.broken = 0
         self.authority: Authority = Authority()
@@ -136,9 +135,10 @@ class InvoiceSummary(RunSummary):
         return self.authority.refused
 
     def more(self) -> Iterator[Count]:
-        """Yield what the table counts beside the states."""
-        if self.exported:
-            yield Count("exported", f"{self.exported:,}", "saved as files, whole", "green")
+        """Yield what the table counts beside the states: of the whole run, as those are."""
+        saved = self.counts.get(State.SUCCESS, 0) - self.without_file - self.broken
+        if self.exporting and saved > 0:
+            yield Count("exported", f"{saved:,}", "saved as files, by this command or before", "green")
         for name, number, meaning in self._undone():
             yield Count(name, f"{number:,}", meaning, "yellow")
 

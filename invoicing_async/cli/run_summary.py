@@ -110,6 +110,8 @@ class RunSummary(Summary):
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors."""
     go_on: str = "; go on with"
+    exported: int = 0
+    """Documents of finished invoices that this command saved."""
 
     def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
         super().__init__(context.output, stop, report, context.resume)
@@ -230,10 +232,11 @@ class RunSummary(Summary):
         yield from self.this_command()
 
     def this_command(self) -> Iterator[str]:
-        """Yield how many items of this command have which outcome."""
-        known = [outcome for outcome in self.reported.outcomes if self.outcomes[outcome]]
-        if known:
-            yield "this command: " + ", ".join(f"{self.outcomes[outcome]:,} {words(outcome)}" for outcome in known)
+        """Yield how many items of this command have which outcome, and how many documents it saved."""
+        numbers = {outcome: self.outcomes[outcome] for outcome in self.reported.outcomes} | {"exported": self.exported}
+        if any(numbers.values()):
+            told = (f"{number:,} {words(name)}" for name, number in numbers.items() if number)
+            yield f"this command: {', '.join(told)}"
 
     async def publish(self, report: Report, *, stopped: bool) -> None:
         """Write every item of the run as it stands, whatever this command did to it."""
