@@ -71,7 +71,8 @@ class InvoiceSummary(RunSummary):
 
     shown = INVOICE_ITEMS
     reported = SUBMISSIONS
-    lost: tuple[str, ...] = (State.FAILED, State.REJECTED, State.INVALID, State.NOT_SENT)
+    lost: tuple[str, ...] = (State.INVALID, State.FAILED, State.REJECTED, State.NOT_SENT)
+    # What was never sent comes first: nobody but its writer can correct it.
 
     def __init__(self, ledger: LedgerReader, context: RunContext, stop: Stop, report: Report | None) -> None:
         super().__init__(ledger, context, stop, report)

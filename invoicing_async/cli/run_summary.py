@@ -108,7 +108,7 @@ class RunSummary(Summary):
     """
 
     lost: tuple[str, ...]
-    """The states whose first items are named in the summary, with their errors."""
+    """The states whose first items are named in the summary, with their errors; those of the first state first."""
     go_on: str = "; go on with"
     exported: int = 0
     """Documents of finished invoices that this command saved."""
@@ -258,7 +258,10 @@ class RunSummary(Summary):
 
     async def name_lost(self) -> None:
         """Name the first items that did not end well, and those in doubt."""
-        items = await self.ledger.rows(self.lost, limit=SHOWN)
+        items: list[Item] = []
+        for state in self.lost:
+            if len(items) < SHOWN:
+                items += await self.ledger.rows((state,), limit=SHOWN - len(items))
         more = sum(self.counts.get(state, 0) for state in self.lost) - len(items)
         states = [token for state in self.lost if self.counts.get(state) for token in ("--state", str(state))]
         self.name(map(lost_row, items), more, command("runs", "show", self.context.file, *states))

@@ -140,6 +140,22 @@ def test_of_an_invoice_whose_rows_stand_apart_nothing_is_sent(
     assert len(sandbox.created) == 1
 
 
+@pytest.mark.parametrize("durably", [(), ("--run", "i.db")], ids=["batch", "run"])
+def test_invalid_drafts_are_named_before_many_that_failed(
+    services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str], durably: tuple[str, ...]
+) -> None:
+    """Ten are named: the invalid ones are not hidden by those that the service could not make."""
+    services(Faults(failed_share=1.0, polls_until_done=(1, 1)))
+    file = write_drafts(tmp_path / "d.jsonl", 12)
+    file.write_text(file.read_text() + '{"key": "FAULTY-1"}\n{"key": "FAULTY-2"}\n')
+    assert run(["invoices", "submit", str(file), "--skip-invalid", "--wait", *durably]) == Exit.SOME_LEFT
+    out = capsys.readouterr().out
+    named = re.findall(r"^   (invalid|failed) +(\S+)  ", out, re.MULTILINE)[:10]
+    assert named[:2] == [("invalid", "FAULTY-1"), ("invalid", "FAULTY-2")]
+    assert [state for state, _ in named[2:]] == ["failed"] * 8
+    assert "and 4 more; " in out
+
+
 def test_submitted_and_awaited_to_the_end(
     services: Callable[..., Sandbox], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
