@@ -21,7 +21,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "invoicing-async completion zsh > ~/.zfunc/_invoicing-async  # a folder of $fpath",
         "invoicing-async completion fish > ~/.config/fish/completions/invoicing-async.fish",
     ),
-    "demo": ("invoicing-async demo", "invoicing-async demo --orders 200 --invoices 0 --to /tmp/demo"),
+    "demo": ("invoicing-async demo", "invoicing-async demo --orders 200 --invoices 0 --to demo"),
     "doctor": (
         "invoicing-async doctor",
         "invoicing-async doctor --online --env-file invoicing.env",
