@@ -111,7 +111,11 @@ class Internals:
         self._refuse_view()
         self.life.check_new()
         self.admission.join()
-        self.transport = self._carrier.open()
+        try:
+            self.transport = self._carrier.open()
+        except BaseException:
+            self.admission.leave()
+            raise
         self.life.begin()
 
     async def close(self, *, drain: float) -> tuple[str, ...]:

@@ -141,6 +141,22 @@ def test_another_event_loop_cannot_share_them_until_it_is_the_only_one() -> None
     assert len(service.begun) == 1
 
 
+def test_a_session_that_could_not_be_opened_does_not_have_them() -> None:
+    """Otherwise no other event loop could ever share them."""
+    shared = SharedLimits(Limits())
+
+    def fails() -> SlowTransport:
+        raise OSError("no descriptors left")
+
+    async def opened(transport: SlowTransport | Callable[[], SlowTransport]) -> None:
+        async with Session(BASE, auth=StaticToken("t"), limits=shared, transport=transport):
+            pass
+
+    with pytest.raises(OSError, match="no descriptors left"):
+        asyncio.run(opened(fails))
+    asyncio.run(opened(Slow().to("a")))
+
+
 def test_it_shows_its_limits() -> None:
     shared = SharedLimits(Limits(concurrency=3))
     assert repr(shared) == f"SharedLimits({Limits(concurrency=3)!r})"
