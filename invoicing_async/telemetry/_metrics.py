@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.metrics import Histogram, Meter, MeterProvider, get_meter
 
 from .. import VERSION
 from ..events import (
@@ -32,35 +32,36 @@ LONG_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 ENDS = frozenset({RequestStatus.SUCCESS.value, RequestStatus.FAILED.value})
 
 
+def _duration(meter: Meter, name: str, buckets: Sequence[float], description: str) -> Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
+
+
 class Metrics:
     """The instruments, each fed by one kind of event, but for that of requests."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
         meter = get_meter(names.SCOPE, VERSION, provider, names.SCHEMA)
-        self._requests = meter.create_histogram(
-            "http.client.request.duration",
-            "s",
-            "Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=HTTP_BUCKETS,
+        self._requests = _duration(
+            meter, "http.client.request.duration", HTTP_BUCKETS, "Duration of HTTP client requests."
         )
         self._retries = meter.create_counter("invoicing.retries", "{retry}", "Attempts made again, by their reason.")
         self._pauses = meter.create_counter("invoicing.pauses", "{pause}", "Pauses begun while the service is down.")
-        self._paused = meter.create_histogram(
+        self._paused = _duration(
+            meter,
             "invoicing.pause.duration",
-            "s",
+            LONG_BUCKETS,
             "Duration of pauses, from the first failure to the first answer.",
-            explicit_bucket_boundaries_advisory=LONG_BUCKETS,
         )
         self._limit = meter.create_gauge(
             "invoicing.concurrency.limit", "{call}", "Calls that may be under way at once, as last changed."
         )
         self._documents = meter.create_counter("invoicing.documents.saved", "{document}", "Whole documents saved.")
         self._bytes = meter.create_counter("invoicing.documents.bytes", "By", "Bytes of the documents saved.")
-        self._operations = meter.create_histogram(
+        self._operations = _duration(
+            meter,
             "invoicing.operation.duration",
-            "s",
+            LONG_BUCKETS,
             "Duration of an operation from when it is awaited, NEW, to its end, SUCCESS or FAILED.",
-            explicit_bucket_boundaries_advisory=LONG_BUCKETS,
         )
         self._doubts = meter.create_counter(
             "invoicing.submissions.in_doubt", "{submission}", "Submissions that left and had no usable answer."
