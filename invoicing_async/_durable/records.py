@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from .._values.moments import moment_words
-from ..errors import InvoicingError
+from ..errors import InvoicingError, Sent
 from .states import DocumentState, Event, RunKind, State
 
 __all__ = [
@@ -27,7 +27,10 @@ __all__ = [
     "RequestIdTakenError",
     "RunChangedError",
     "RunFileError",
+    "RunHaltedError",
     "RunLockedError",
+    "RunPausedError",
+    "SupersededError",
     "json_text",
     "quote",
     "states_of",
@@ -80,6 +83,36 @@ class RunLockedError(RunFileError):
         self.since = since
 
 
+class SupersededError(InvoicingError):
+    """An event came for an item that somebody else has moved on with; it was not applied, and nothing is wrong.
+
+    `key` is the item's, `seq` its number.
+    """
+
+    hint: str = "Read the item: it is as another worker, or a person, has left it."
+    sent: Sent = "no"
+
+    def __init__(self, message: str = "", *, key: str = "", seq: int = 0) -> None:
+        super().__init__(message)
+        self.key = key
+        self.seq = seq
+
+
+class RunPausedError(RunFileError):
+    """The run is paused: nothing of it is sent until it goes on. What is not sent stays as it is."""
+
+    hint: str = "Let it go on with `runs unpause`."
+
+
+class RunHaltedError(RunFileError):
+    """The run is halted: its database came back older than what was recorded in it, so nobody knows what was sent.
+
+    Nothing of it is sent until a person has said since when everything is in doubt.
+    """
+
+    hint: str = "Find out since when records are missing; then `runs unhalt RUN --doubt-since TIME`."
+
+
 class DraftConflictError(InvoicingError):
     """Drafts bear keys that this run knows with other content; nothing of the command was taken in.
 
@@ -104,7 +137,8 @@ class Item:
     in bytes and `sha256` are of the file on disk (an invoice's: the exported one). `error` is one line, `code` the
     service's. `result` is the last answer as JSON text. `sent_at` is when the last intent was recorded (after a
     lost log: when that was found), `updated` the last change, in epoch seconds. `payload`, the draft's JSON text, is
-    there only when it was asked for.
+    there only when it was asked for. `other_request_id` is that of another attempt which the service accepted after
+    this item had moved on: there may be two invoices, and it is never sent again.
     """
 
     seq: int
@@ -123,6 +157,7 @@ class Item:
     sent_at: float | None = None
     updated: float = 0.0
     payload: str | None = field(default=None, repr=False)
+    other_request_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -153,7 +188,8 @@ class Change:
     """An event of one invoice item, with what is learned from it.
 
     `ref` is the item's `seq` or its key. `error` and `code` replace what stood there, None included; the others
-    are kept when None. `path`, `size` and `sha256` come with `Event.EXPORTED`.
+    are kept when None. `path`, `size` and `sha256` come with `Event.EXPORTED`. `attempt` is the attempt that an answer
+    is of, or that an intent follows (see `fence`); None if it is not known, and then the state alone decides.
     """
 
     ref: int | str
@@ -166,6 +202,7 @@ class Change:
     path: str | None = None
     size: int | None = None
     sha256: str | None = None
+    attempt: int | None = None
 
 
 @frozen

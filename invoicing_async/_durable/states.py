@@ -87,6 +87,18 @@ class Event(StrEnum):
     """The run file was opened again after its process ended without closing it."""
     LOG_LOST = "log_lost"
     """A person opened the run file though its log, which says what was sent last, is gone."""
+    LATE_NOT_SENT = "late_not_sent"
+    """It had been put in doubt, and then its own attempt ended: nothing was created."""
+    LATE_REJECTED = "late_rejected"
+    """It had been put in doubt, and then its own attempt was refused."""
+    LATE_ACCEPTED_NEW = "late_accepted_new"
+    """It had been put in doubt, or held not to exist and not sent again, and then an attempt of it was accepted."""
+    LATE_ACCEPTED_SUCCESS = "late_accepted_success"
+    LATE_ACCEPTED_FAILED = "late_accepted_failed"
+    LATE_LOST = "late_lost"
+    """It had been put in doubt, and then its own attempt ended without a usable answer: the doubt stays."""
+    LATE_ACCEPT = "late_accept"
+    """An attempt was accepted when a later one was under way or had ended: perhaps a second invoice. It is noted."""
     POLL_SUCCESS = "poll_success"
     POLL_FAILED = "poll_failed"
     POLL_NEW = "poll_new"
@@ -147,7 +159,16 @@ ON_DISK = (DocumentState.SAVED, DocumentState.SKIPPED)
 """The document states that have a file to verify."""
 
 NEEDS_REQUEST_ID = frozenset(
-    {Event.ACCEPTED_NEW, Event.ACCEPTED_SUCCESS, Event.ACCEPTED_FAILED, Event.RESOLVED_CREATED}
+    {
+        Event.ACCEPTED_NEW,
+        Event.ACCEPTED_SUCCESS,
+        Event.ACCEPTED_FAILED,
+        Event.LATE_ACCEPTED_NEW,
+        Event.LATE_ACCEPTED_SUCCESS,
+        Event.LATE_ACCEPTED_FAILED,
+        Event.LATE_ACCEPT,
+        Event.RESOLVED_CREATED,
+    }
 )
 """The events that mean nothing without the request id of the service."""
 
@@ -178,6 +199,16 @@ def _only(state: State, to: State, why: str) -> dict[State, Outcome]:
 
 def _answer(to: State) -> dict[State, Outcome]:
     return _only(State.SENDING, to, "it is not being sent")
+
+
+def _late(to: State) -> dict[State, Outcome]:
+    return _only(State.IN_DOUBT, to, "it is not in doubt")
+
+
+def _late_accepted(to: State) -> dict[State, Outcome]:
+    """Accept it in doubt, and wherever no invoice is held to exist, before it is sent a second time."""
+    nowhere = (State.PLANNED, State.NOT_SENT, State.REJECTED, State.INVALID)
+    return {**_late(to), **dict.fromkeys(nowhere, to)}
 
 
 def _poll(to: State) -> dict[State, Outcome]:
@@ -241,6 +272,15 @@ _FOUND_INVALID: dict[State, Outcome] = {
     State.INVALID: ForbiddenTransition("it was found invalid before"),
 }
 
+_LATE_ACCEPT: dict[State, Outcome] = {
+    **dict.fromkeys(_STATES, ForbiddenTransition("no other attempt of it made an invoice, so this is the one")),
+    State.SENDING: State.SENDING,
+    State.SUBMITTED: State.SUBMITTED,
+    State.SUCCESS: State.SUCCESS,
+    State.FAILED: State.FAILED,
+    State.IN_DOUBT: State.IN_DOUBT,
+}
+
 _BY_EVENT: dict[Event, dict[State, Outcome]] = {
     Event.INTENT: _INTENT,
     Event.NOT_SENT: _answer(State.NOT_SENT),
@@ -252,6 +292,13 @@ _BY_EVENT: dict[Event, dict[State, Outcome]] = {
     Event.LOST: _answer(State.IN_DOUBT),
     Event.CRASHED: _CRASHED,
     Event.LOG_LOST: _LOG_LOST,
+    Event.LATE_NOT_SENT: _late(State.NOT_SENT),
+    Event.LATE_REJECTED: _late(State.REJECTED),
+    Event.LATE_ACCEPTED_NEW: _late_accepted(State.SUBMITTED),
+    Event.LATE_ACCEPTED_SUCCESS: _late_accepted(State.SUCCESS),
+    Event.LATE_ACCEPTED_FAILED: _late_accepted(State.FAILED),
+    Event.LATE_LOST: _late(State.IN_DOUBT),
+    Event.LATE_ACCEPT: _LATE_ACCEPT,
     Event.POLL_SUCCESS: _poll(State.SUCCESS),
     Event.POLL_FAILED: _poll(State.FAILED),
     Event.POLL_NEW: _poll(State.SUBMITTED),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invoicing_async._durable.fence import LATE
 from invoicing_async._durable.states import (
     BY_HAND,
     FINAL,
@@ -36,6 +37,13 @@ EXPECTED = {
     "accepted_success":     "- success - - - - - - -",
     "accepted_failed":      "- failed - - - - - - -",
     "lost":                 "- in_doubt - - - - - - -",
+    "late_not_sent":         "- - - - - - - not_sent -",
+    "late_rejected":         "- - - - - - - rejected -",
+    "late_accepted_new": "submitted - submitted - - - submitted submitted submitted",
+    "late_accepted_success": "success - success - - - success success success",
+    "late_accepted_failed": "failed - failed - - - failed failed failed",
+    "late_lost":             "- - - - - - - in_doubt -",
+    "late_accept":          "- sending - submitted success failed - in_doubt -",
     "crashed":              "planned in_doubt not_sent submitted success failed rejected in_doubt invalid",
     "poll_success":         "- - - success - - - - -",
     "poll_failed":          "- - - failed - - - - -",
@@ -116,15 +124,15 @@ def test_nothing_leaves_a_final_state() -> None:
 
 @given(st.lists(st.sampled_from(Event), max_size=40))
 def test_in_doubt_and_rejected_return_to_sendable_only_by_a_word_from_outside(events: list[Event]) -> None:
-    """Whatever happens, no item that may exist at the service is sent again on its own."""
+    """Whatever happens, no item that may exist at the service is sent again on its own: or its own attempt's answer."""
     state = State.PLANNED
     for event in events:
         try:
             after = next_state(state, event)
         except ValueError:
             continue
-        if state in {State.IN_DOUBT, State.REJECTED} and after is not state:
-            assert event in BY_HAND
+        if state in {State.IN_DOUBT, State.REJECTED} and after in SENDABLE:
+            assert event in BY_HAND | set(LATE.values())
         if state is State.SENDING:
             assert event in ANSWERS | {Event.CRASHED, Event.LOG_LOST}
         state = after
@@ -143,7 +151,9 @@ def test_an_accepted_item_is_never_sent_again(events: list[Event]) -> None:
         except ValueError:
             continue
         last = event
-        accepted = (accepted or event in NEEDS_REQUEST_ID) and event is not Event.RESOLUTION_UNDONE
+        accepted = (
+            accepted or event in NEEDS_REQUEST_ID - {Event.LATE_ACCEPT}
+        ) and event is not Event.RESOLUTION_UNDONE
         assert not (accepted and state in {*SENDABLE, State.SENDING})
 
 
