@@ -61,10 +61,7 @@ def test_a_server_loses_nothing_when_it_is_killed_and_stands_still_when_it_is_pa
     server.start()
     assert database.psql("SELECT one FROM kept") == [(1,)]
     with server.paused():
-        states = [
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in working_in(server.pgdata)
-        ]
-        assert set(states) == {"T"}
+        assert {state_of(pid) for pid in working_in(server.pgdata)} == {"T"}
     assert database.psql("SELECT one FROM kept") == [(1,)]
 
 
