@@ -30,6 +30,7 @@ from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
 from .operations import RunOrders
+from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
 from .recorder import Recorder, register
@@ -226,6 +227,40 @@ class PostgresLedger(PostgresReader):
         await self._recorder.do(sweep.unhalt)
         return doubts
 
+    async def twice(self, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which the service has accepted another attempt as well: perhaps two invoices."""
+        at_least_one("limit", limit)
+        statement = page(None, more="AND i.other_request_id IS NOT NULL")
+        return [item(row) for row in await self._rows(statement, after=0, limit=limit)]
+
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:
             raise ValueError(f"{name} is for a run of {kind.value}; {self.name} is one of {self.kind.value}")
+
+
+async def _kept(
+    connection: Connection,
+    reading: Reading,
+    clock: DatabaseClock,
+    kind: RunKind | None,
+    settings: Mapping[str, object] | None,
+    *,
+    create: bool,
+) -> KeptRun:
+    """Return the run of the address, made if it may be; two that make it at once have one."""
+    name = reading.address.text
+    kept = await describe_run(reading)
+    if kept is None and not create:
+        raise FileNotFoundError(errno.ENOENT, "no such run", name)
+    if kept is None:
+        if kind is None:
+            raise ValueError("kind must be given for a new run")
+        with database_errors(name):
+            values = (reading.address.run, kind.value, json_text(settings or {}), clock.parameter())
+            await Session(connection, 0, 0, 0, clock).rows(CREATE_RUN, *values)
+        kept = await describe_run(reading)
+    if kept is None:
+        raise FileNotFoundError(errno.ENOENT, "the run was taken away while it was opened", name)
+    if kind not in {None, kept.kind}:
+        raise RunFileError(f"{name} is a run of {kept.kind.value}, not of {kind}")
+    return kept
