@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._durable.address import FileAddress, RunAddress, ServerAddress, run_address
 from ._durable.answers import RecordedAnswer, authority_status, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
@@ -41,6 +42,7 @@ __all__ = [
     "DraftConflictError",
     "Durations",
     "ExportTo",
+    "FileAddress",
     "Holder",
     "Intake",
     "InvoiceRun",
@@ -55,6 +57,7 @@ __all__ = [
     "RecordedAnswer",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",
+    "RunAddress",
     "RunChangedError",
     "RunFigures",
     "RunFileError",
@@ -62,6 +65,7 @@ __all__ = [
     "RunLockedError",
     "RunPace",
     "RunSettings",
+    "ServerAddress",
     "SqliteReader",
     "State",
     "Stretch",
@@ -76,5 +80,6 @@ __all__ = [
     "read_run",
     "recorded_answer",
     "recorded_request",
+    "run_address",
     "run_file",
 ]
