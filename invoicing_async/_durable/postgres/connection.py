@@ -15,7 +15,16 @@ from ..records import LedgerSchemaError, LedgerServerError
 from .conninfo import connection_parameters
 from .errors import database_errors
 
-__all__ = ["SCHEMA_VERSION", "WAIVER", "Connection", "connect", "open_connection"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "WAIVER",
+    "Connection",
+    "SchemaState",
+    "check_schema",
+    "connect",
+    "open_connection",
+    "schema_state",
+]
 
 Connection: TypeAlias = AsyncConnection[tuple[Any, ...]]
 
@@ -30,7 +39,7 @@ WAIVER = "INVOICING_LEDGER_WAIVE"
 _ASKED = """
 SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
     current_setting('server_encoding'), current_setting('synchronous_commit'), current_setting('fsync'),
-    pg_is_in_recovery(), pg_backend_pid(), to_regclass('invoicing.meta') IS NOT NULL
+    pg_is_in_recovery(), pg_backend_pid()
 """
 
 
@@ -45,7 +54,6 @@ class _Server:
     fsync: str
     is_standby: bool
     backend: int
-    has_schema: bool
 
     def fault(self, waived: str) -> str | None:
         """Return why no run may be kept here, None if one may."""
@@ -62,6 +70,30 @@ class _Server:
         return None
 
 
+@frozen(kw_only=True)
+class SchemaState:
+    """How the tables of runs stand in a database: their version, 0 if there are none, and what this program knows.
+
+    `min_reader` and `min_writer` are the versions that a program must know at least to read, and to write.
+    """
+
+    version: int = 0
+    min_reader: int = 0
+    min_writer: int = 0
+    known: int = SCHEMA_VERSION
+
+    def fault(self, *, to_write: bool) -> str | None:
+        """Return why this program cannot work with the tables as they are, None if it can."""
+        least = self.min_writer if to_write else self.min_reader
+        if not self.version:
+            return "has no tables for runs yet"
+        if self.version < self.known:
+            return f"has tables of version {self.version}, this program needs {self.known}"
+        if least > self.known:
+            return f"needs a program that knows tables of version {least}, this one knows {self.known}"
+        return None
+
+
 async def open_connection(
     address: ServerAddress, *, to_write: bool = False, environ: Mapping[str, str] | None = None
 ) -> Connection:
@@ -70,15 +102,11 @@ async def open_connection(
     Raises `LedgerAwayError` if it may come back, `LedgerSchemaError` if its tables are not of this program's version,
     `LedgerServerError` for all else.
     """
-    environ = os.environ if environ is None else environ
     connection = await connect(address, environ=environ)
     try:
         with database_errors(address.text):
-            server = await _ask(connection, address, environ)
-            if server.backend != connection.info.backend_pid:
-                # A pooler hands out another connection for each transaction, which knows no statement prepared before.
-                connection.prepare_threshold = None
-            await _check_schema(connection, address, there=server.has_schema, to_write=to_write)
+            state = await schema_state(connection)
+            check_schema(state, address, to_write=to_write)
     except BaseException:
         await connection.close()
         raise
@@ -86,33 +114,41 @@ async def open_connection(
 
 
 async def connect(address: ServerAddress, *, environ: Mapping[str, str] | None = None) -> Connection:
-    """Connect, whatever is there; in autocommit. Raises as `open_connection` does."""
-    parameters = connection_parameters(address, os.environ if environ is None else environ)
+    """Connect, whatever tables are there, if a run may be kept on such a server; in autocommit."""
+    environ = os.environ if environ is None else environ
+    parameters = connection_parameters(address, environ)
     with database_errors(address.text):
-        return await AsyncConnection.connect(make_conninfo("", **parameters), autocommit=True)
+        connection: Connection = await AsyncConnection.connect(make_conninfo("", **parameters), autocommit=True)
+        try:
+            await _check_server(connection, address, waived=environ.get(WAIVER, ""))
+        except BaseException:
+            await connection.close()
+            raise
+    return connection
 
 
-async def _ask(connection: Connection, address: ServerAddress, environ: Mapping[str, str]) -> _Server:
+async def _check_server(connection: Connection, address: ServerAddress, *, waived: str) -> None:
     row = await (await connection.execute(_ASKED)).fetchone()
     assert row is not None  # noqa: S101 - it always has one; for the type checker
     server = _Server(*row)
-    if fault := server.fault(environ.get(WAIVER, "")):
+    if fault := server.fault(waived):
         raise LedgerServerError(f"no run can be kept in the database of {address.text}: {fault}")
-    return server
+    if server.backend != connection.info.backend_pid:
+        # A pooler hands out another connection for each transaction, which knows no statement prepared before.
+        connection.prepare_threshold = None
 
 
-async def _check_schema(connection: Connection, address: ServerAddress, *, there: bool, to_write: bool) -> None:
-    version, min_reader, min_writer = 0, 0, 0
-    if there:
-        row = await (await connection.execute("SELECT version, min_reader, min_writer FROM invoicing.meta")).fetchone()
-        version, min_reader, min_writer = row or (0, 0, 0)
-    least = min_writer if to_write else min_reader
-    if not version:
-        said = "has no tables for runs yet"
-    elif version < SCHEMA_VERSION:
-        said = f"has tables of version {version}, this program needs {SCHEMA_VERSION}"
-    elif least > SCHEMA_VERSION:
-        said = f"needs a program that knows tables of version {least}, this one knows {SCHEMA_VERSION}"
-    else:
-        return
-    raise LedgerSchemaError(f"the database of {address.text} {said}")
+async def schema_state(connection: Connection) -> SchemaState:
+    """Return how the tables of runs stand."""
+    there = await (await connection.execute("SELECT to_regclass('invoicing.meta') IS NOT NULL")).fetchone()
+    if there is None or not there[0]:
+        return SchemaState()
+    row = await (await connection.execute("SELECT version, min_reader, min_writer FROM invoicing.meta")).fetchone()
+    version, min_reader, min_writer = row or (0, 0, 0)
+    return SchemaState(version=version, min_reader=min_reader, min_writer=min_writer)
+
+
+def check_schema(state: SchemaState, address: ServerAddress, *, to_write: bool) -> None:
+    """Raise `LedgerSchemaError` if this program cannot work with the tables."""
+    if fault := state.fault(to_write=to_write):
+        raise LedgerSchemaError(f"the database of {address.text} {fault}")

@@ -53,13 +53,10 @@ _SAID = (
     ("3D000", r"database \".*\" does not exist|no such database"),
     ("28P01", r"password authentication failed|no password supplied|SASL authentication failed"),
     ("42501", r"permission denied"),
-    (
-        "28000",
-        r"role \".*\" does not exist|not permitted to log in|no pg_hba\.conf entry|authentication failed|no such user"
-        r"|server does not support SSL|certificate|authentication method .* (?:required|failed)|requires a valid",
-    ),
+    ("28000", r"role \".*\" does not exist|not permitted to log in|no pg_hba\.conf entry|authentication failed"),
+    ("28000", r"no such user|server does not support SSL|certificate|requires a valid client|authentication method"),
 )
-"""What servers and libpq say when they let nobody in. There is no SQLSTATE then; in another language it is not known."""
+"""What servers and libpq say when they let nobody in: there is no SQLSTATE then. Other languages are not known."""
 
 
 def state_said(text: str) -> str | None:
