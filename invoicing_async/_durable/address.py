@@ -63,7 +63,9 @@ class ServerAddress:
 
     @property
     def text(self) -> str:
-        """The address as `run_address` takes it."""
+        """The address as `run_address` takes it; without a run that of the server, as `server_address` takes it."""
+        if not self.run:
+            return self.server
         return f"{self.server}{'&' if '?' in self.server else '?'}{RUN}={quote(self.run, safe='')}"
 
 
