@@ -14,7 +14,7 @@ from typing import Protocol
 from attrs import frozen
 
 from .protocol import LedgerReader
-from .records import Moved, RunFileError, RunMovedError
+from .records import Moved, RunMovedError
 from .states import RunKind
 
 __all__ = ["ImportedRun", "MovableLedger", "RunTaker", "carry_over", "moved_to"]
