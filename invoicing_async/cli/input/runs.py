@@ -1,0 +1,30 @@
+"""Where a run is kept, as commands are told it: the file of one, or its address on a database server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runs import FileAddress, RunAddress, ServerAddress, run_address
+from ..exits import checked
+
+__all__ = ["file_of", "is_server", "run_option", "run_text"]
+
+
+def run_option(where: str | Path | None) -> RunAddress | None:
+    """Take what `--run` was given. Raises `CommandError` for what names no run, and for a password in it."""
+    return None if where is None else checked(lambda: run_address(where), "--run")
+
+
+def file_of(address: RunAddress | None) -> Path | None:
+    """Return the file of a run; None for no run, and for one on a server."""
+    return address.path if isinstance(address, FileAddress) else None
+
+
+def run_text(address: RunAddress) -> str:
+    """Return what commands name a run by."""
+    return address.text if isinstance(address, ServerAddress) else str(address.path)
+
+
+def is_server(where: str) -> bool:
+    """Tell whether a run is on a server. Raises `CommandError` as `run_option` does."""
+    return isinstance(checked(lambda: run_address(where), "RUN"), ServerAddress)
