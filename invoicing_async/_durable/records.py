@@ -35,6 +35,7 @@ __all__ = [
     "RunPausedError",
     "SupersededError",
     "json_text",
+    "one_line",
     "quote",
     "states_of",
 ]
@@ -276,6 +277,10 @@ class Holder:
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
     return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+def one_line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:1000]
 
 
 quote = json.encoder.encode_basestring
