@@ -25,7 +25,7 @@ from ..protocol import ID_BATCH
 from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text
 from ..states import DocumentState, Event, RunKind, State
 from ..transaction import one_line
-from . import operations, sweep
+from . import intake, operations, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
@@ -33,7 +33,7 @@ from .operations import RunOrders
 from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
-from .recorder import Recorder, register
+from .recorder import Connect, Recorder, register
 from .session import DatabaseClock, Session, Worker
 from .statements import CREATE_RUN
 from .transitions import change_in_turn
@@ -44,11 +44,14 @@ __all__ = ["PostgresLedger"]
 class PostgresLedger(PostgresReader):
     """A run on a server open for writing: a `Ledger`. `recovered` counts the items that its opening put in doubt."""
 
-    def __init__(self, reading: Reading, kept: KeptRun, recorder: Recorder, clock: Clock | None) -> None:
+    def __init__(
+        self, reading: Reading, kept: KeptRun, recorder: Recorder, connect: Connect, clock: Clock | None
+    ) -> None:
         super().__init__(reading, kept, clock)
         self.recovered = 0
         self.now = recorder.clock.now
         self._recorder = recorder
+        self._connect = connect
         self._importing = asyncio.Lock()
 
     @classmethod
@@ -86,7 +89,7 @@ class PostgresLedger(PostgresReader):
                 raise
             recorder = Recorder(address.text, kept.run, worker, ticks, connect, connection)
             try:
-                ledger = cls(reading, kept, recorder, clock)
+                ledger = cls(reading, kept, recorder, connect, clock)
                 if kept.kind is RunKind.INVOICES:
                     ledger.recovered = await ledger.sweep()
                 yield ledger
@@ -127,6 +130,32 @@ class PostgresLedger(PostgresReader):
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
         self._only(RunKind.INVOICES, "undo")
         await self._recorder.do(partial(operations.undo, ref=ref))
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
+
+        By a connection of its own: what is under way is recorded meanwhile.
+        """
+        self._only(RunKind.DOCUMENTS, "add_ids")
+        at_least_one("batch", batch)
+        async with self._importing, await self._connect() as connection:
+            counted = await intake.add_ids(connection, self.run, ids, batch=batch, **self._taking_in)
+        self._command = counted.command
+        return counted.intake
+
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
+        """Take in the drafts of one command in one transaction: all of them or none.
+
+        A key with the same content is known and changes nothing. Raises `DraftConflictError` for keys with other
+        content; only a draft that is invalid, so never sent, may be replaced by another.
+        """
+        self._only(RunKind.INVOICES, "add_drafts")
+        async with self._importing, await self._connect() as connection:
+            return await intake.add_drafts(connection, self.run, tuple(drafts), **self._taking_in)
+
+    @property
+    def _taking_in(self) -> dict[str, Any]:
+        return {"name": self.name, "now": self._recorder.clock.parameter()}
 
     async def record_document(
         self,
