@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from .integrity import fault
 from .records import Change, DamagedRunError, RunFileError, states_of
-from .schema import COUNT, LATE, MOVE, MOVES, PAUSES, SOME
+from .schema import COUNT, LATE, MOVE, MOVES, NOTE, OTHERS, PAUSES, SOME
 from .states import FINAL, Event, RunKind, State
 from .transaction import Transaction
 from .transitions import change_items
@@ -46,10 +46,12 @@ def open_run(transaction: Transaction, path: Path, kind: RunKind | None) -> Open
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
     if opened.kind is RunKind.INVOICES:
-        for statement in (MOVES, MOVE, COUNT):
+        for statement in (MOVES, MOVE, NOTE, COUNT):
             transaction.execute(statement)
         _index_requests(transaction)
     transaction.execute(PAUSES)
+    transaction.execute(OTHERS.format(temporary=""))
+    transaction.noted = {item for (item,) in transaction.execute("SELECT item FROM other_requests").fetchall()}
     transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
         # Whatever may have been sent while the lost log was written is in doubt: all that is not final or accepted. As

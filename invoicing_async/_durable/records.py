@@ -111,6 +111,7 @@ class RunLockedError(RunFileError):
 class SupersededError(InvoicingError):
     """An event came for an item that somebody else has moved on with; it was not applied, and nothing is wrong.
 
+    That an attempt was accepted is kept all the same, as the item's `other_request_id`; then there may be two invoices.
     `key` is the item's, `seq` its number.
     """
 
@@ -127,6 +128,7 @@ class RunPausedError(RunFileError):
     """The run is paused: nothing of it is sent until it goes on. What is not sent stays as it is."""
 
     hint: str = "Let it go on with `runs unpause`."
+    sent: Sent = "no"
 
 
 class RunHaltedError(RunFileError):
@@ -136,6 +138,7 @@ class RunHaltedError(RunFileError):
     """
 
     hint: str = "Find out since when records are missing; then `runs unhalt RUN --doubt-since TIME`."
+    sent: Sent = "no"
 
 
 class DraftConflictError(InvoicingError):
