@@ -260,7 +260,7 @@ class PostgresLedger(PostgresReader):
         """Return up to `limit` items of which the service has accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
         statement = page(None, more="AND i.other_request_id IS NOT NULL")
-        return [item(row) for row in await self._rows(statement, after=0, limit=limit)]
+        return [item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

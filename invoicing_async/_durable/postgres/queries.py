@@ -30,7 +30,7 @@ __all__ = [
 
 Row = tuple[Any, ...]
 
-EVERY = tuple(state.value for kind in RunKind for state in states_of(kind))
+EVERY = tuple(dict.fromkeys(state.value for kind in RunKind for state in states_of(kind)))
 AT_REST = frozenset({State.SUCCESS.value, DocumentState.SAVED.value, DocumentState.SKIPPED.value})
 """The states that the index of open items leaves out; the primary key leads through them."""
 
