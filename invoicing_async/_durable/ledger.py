@@ -21,7 +21,8 @@ from .._core.clock import Clock, RealClock
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
-from .intake import add_drafts, chunks, stage, take_ids, unstage
+from .intake import add_drafts, stage, take_ids, unstage
+from .intake_parts import chunks
 from .integrity import Log
 from .lock import holder_of
 from .opening import OpenedRun, describe_run, open_run, store_moved

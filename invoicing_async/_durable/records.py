@@ -37,6 +37,7 @@ __all__ = [
     "RunPausedError",
     "SupersededError",
     "json_text",
+    "one_line",
     "quote",
     "states_of",
 ]
@@ -122,6 +123,7 @@ class RunMovedError(RunFileError):
 class SupersededError(InvoicingError):
     """An event came for an item that somebody else has moved on with; it was not applied, and nothing is wrong.
 
+    That an attempt was accepted is kept all the same, as the item's `other_request_id`; then there may be two invoices.
     `key` is the item's, `seq` its number.
     """
 
@@ -138,6 +140,7 @@ class RunPausedError(RunFileError):
     """The run is paused: nothing of it is sent until it goes on. What is not sent stays as it is."""
 
     hint: str = "Let it go on with `runs unpause`."
+    sent: Sent = "no"
 
 
 class RunHaltedError(RunFileError):
@@ -147,6 +150,7 @@ class RunHaltedError(RunFileError):
     """
 
     hint: str = "Find out since when records are missing; then `runs unhalt RUN --doubt-since TIME`."
+    sent: Sent = "no"
 
 
 class DraftConflictError(InvoicingError):
@@ -296,6 +300,10 @@ class Holder:
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
     return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+def one_line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:1000]
 
 
 quote = json.encoder.encode_basestring
