@@ -54,7 +54,7 @@ def run_file(where: str | PathLike[str]) -> Path:
     address = run_address(where)
     if isinstance(address, FileAddress):
         return address.path
-    raise ValueError("a run on a PostgreSQL server cannot be had: this version keeps runs in files")
+    raise ValueError("a run file must be named, got the address of a run on a server")
 
 
 @asynccontextmanager
@@ -68,8 +68,18 @@ async def open_ledger(
     clock: Clock | None = None,
 ) -> AsyncIterator[Ledger]:
     """Open a run to work on it; with `create`, make it if it is not there. Raises as `InvoiceRun.open` does."""
+    address = run_address(where)
+    if isinstance(address, ServerAddress):
+        if accept_lost_log:
+            raise ValueError("a run on a server has no log beside it that could be lost")
+        with _of_servers():
+            from .postgres.ledger import PostgresLedger
+        kept = PostgresLedger.open(address, kind=kind, settings=settings, create=create, clock=clock)
+        async with kept as run:
+            yield run
+        return
     opening = SqliteLedger.open(
-        run_file(where), kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
+        address.path, kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
     )
     async with opening as ledger:
         yield ledger
