@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 from psycopg import AsyncRawCursor
 
 from ..._core.clock import Clock
+from .arrays import storable
 from .connection import Connection
 
 __all__ = ["Answer", "DatabaseClock", "Group", "Job", "Operation", "Session", "TurnLostError", "UndoneError", "Worker"]
@@ -78,7 +79,7 @@ class Session:
 
     async def rows(self, statement: bytes, *values: Value) -> list[tuple[Any, ...]]:
         """Execute a statement; its values go as text, so that each statement is prepared once."""
-        cursor = await self._cursor.execute(statement, [None if value is None else str(value) for value in values])
+        cursor = await self._cursor.execute(statement, [None if value is None else storable(str(value)) for value in values])
         return await cursor.fetchall() if cursor.description else []
 
     async def row(self, statement: bytes, *values: Value) -> tuple[Any, ...] | None:
