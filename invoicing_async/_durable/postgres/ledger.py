@@ -25,11 +25,11 @@ from ..protocol import ID_BATCH
 from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text
 from ..states import DocumentState, Event, RunKind, State
 from ..transaction import one_line
-from . import intake, operations, sweep
+from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
-from .operations import RunOrders
+from .run_changes import RunOrders
 from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
@@ -113,23 +113,23 @@ class PostgresLedger(PostgresReader):
     async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
         text = json_text(settings)
-        await self._recorder.do(partial(operations.update_settings, settings=json.loads(text)))
+        await self._recorder.do(partial(run_changes.update_settings, settings=json.loads(text)))
         self._settings = json.loads(text)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
         if late > self.late:
-            kept = await self._recorder.do(partial(operations.keep_late, late=late))
+            kept = await self._recorder.do(partial(run_changes.keep_late, late=late))
             self.late = max(self.late, kept)
 
     async def record_pause(self, pause: Pause) -> None:
         """Record a pause, or how far one is that is recorded."""
-        await self._recorder.do(partial(operations.write_pause, pause=pause))
+        await self._recorder.do(partial(run_changes.write_pause, pause=pause))
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
         self._only(RunKind.INVOICES, "undo")
-        await self._recorder.do(partial(operations.undo, ref=ref))
+        await self._recorder.do(partial(run_changes.undo, ref=ref))
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
         """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
@@ -224,7 +224,7 @@ class PostgresLedger(PostgresReader):
 
     async def beat(self, doing: str | None = None, slots: int = 0) -> RunOrders:
         """Say that this worker lives, what it does and how many items it works on at once; return what it is told."""
-        orders: RunOrders = await self._recorder.do(partial(operations.beat, doing=doing, slots=slots))
+        orders: RunOrders = await self._recorder.do(partial(run_changes.beat, doing=doing, slots=slots))
         return orders
 
     async def sweep(self) -> int:
@@ -237,11 +237,11 @@ class PostgresLedger(PostgresReader):
 
     async def pause(self) -> None:
         """Let no worker begin to send anything more of the run; what is under way is recorded."""
-        await self._recorder.do(operations.pause_run)
+        await self._recorder.do(run_changes.pause_run)
 
     async def unpause(self) -> None:
         """Let a paused run go on."""
-        await self._recorder.do(operations.unpause_run)
+        await self._recorder.do(run_changes.unpause_run)
 
     async def unhalt(self, doubt_since: float) -> int:
         """Let a halted run go on, when all of it that may have been sent unrecorded is in doubt; return how many.

@@ -19,9 +19,9 @@ from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
+from .operations import read_open_chunks, read_standing
 from .reading import Reading, Row
 from .report_queries import Report
-from .standing_queries import read_open_chunks, read_standing
 
 __all__ = ["KeptRun", "PostgresReader", "describe_run"]
 
