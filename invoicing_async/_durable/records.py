@@ -25,6 +25,7 @@ __all__ = [
     "LedgerAwayError",
     "LedgerSchemaError",
     "LedgerServerError",
+    "Moved",
     "NewDraft",
     "Pause",
     "RequestIdTakenError",
@@ -32,6 +33,7 @@ __all__ = [
     "RunFileError",
     "RunHaltedError",
     "RunLockedError",
+    "RunMovedError",
     "RunPausedError",
     "SupersededError",
     "json_text",
@@ -106,6 +108,16 @@ class RunLockedError(RunFileError):
         self.pid = pid
         self.host = host
         self.since = since
+
+
+class RunMovedError(RunFileError):
+    """The run of a file was carried over to a server, and goes on there. `to` is its address."""
+
+    hint: str = "Go on with the run where it is now: the file only says how it stood when it was carried over."
+
+    def __init__(self, message: str = "", *, to: str = "") -> None:
+        super().__init__(message)
+        self.to = to
 
 
 class SupersededError(InvoicingError):
@@ -259,6 +271,14 @@ class Pause:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "until", max(self.until, self.begun))
+
+
+@frozen
+class Moved:
+    """The address that the run of a file was carried over to; it may not have come there unless it `is_done`."""
+
+    to: str
+    is_done: bool
 
 
 @frozen

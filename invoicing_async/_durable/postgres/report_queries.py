@@ -54,7 +54,8 @@ _SIZE = "SELECT coalesce(sum(size), 0) FROM invoicing.items WHERE run = %(run)s 
 
 _REASONS = """
 SELECT state, code, replace(error, '''' || key || '''', '…') COLLATE "C" AS said, count(*) AS number
-FROM invoicing.items WHERE run = %(run)s AND state IN ({states}) GROUP BY state, code, said
+FROM invoicing.items
+WHERE run = %(run)s AND state IN ({states}) GROUP BY state, code, said
 ORDER BY number DESC, said LIMIT {most}
 """
 

@@ -57,6 +57,7 @@ def test_a_server_that_is_named_and_not_there_is_no_reason_to_skip() -> None:
             chosen(missing)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="the processes of a server are found by /proc")
 def test_a_server_loses_nothing_when_it_is_killed_and_stands_still_when_it_is_paused(postgres_servers: Servers) -> None:
     server = postgres_servers(fsync=True)
@@ -73,6 +74,7 @@ def test_a_server_loses_nothing_when_it_is_killed_and_stands_still_when_it_is_pa
     assert database.psql("SELECT one FROM kept") == [(1,)]
 
 
+@pytest.mark.process
 def test_a_server_comes_back_as_of_a_copy(postgres_servers: Servers) -> None:
     server = postgres_servers()
     database = server.database(migrated=False)
