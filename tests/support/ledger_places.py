@@ -21,7 +21,7 @@ from invoicing_async._durable import transaction as sqlite_transaction
 from invoicing_async._durable import transitions as sqlite_transitions
 from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.ledger import SqliteLedger, SqliteReader
-from invoicing_async._durable.postgres import groups, sweep, transitions
+from invoicing_async._durable.postgres import groups, intake, sweep, transitions
 from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.postgres.reader import PostgresReader
@@ -151,7 +151,7 @@ class PostgresPlace:
     @contextmanager
     def in_groups_of(self, count: int) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            for module in (groups, transitions, sweep):
+            for module in (groups, transitions, sweep, intake):
                 patch.setattr(module, "TOGETHER", count)
             yield
 
