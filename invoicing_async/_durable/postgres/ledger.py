@@ -22,13 +22,12 @@ from ..._core.clock import Clock, RealClock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
-from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text, one_line
+from ..records import Change, Intake, NewDraft, Pause, RunFileError, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
 from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
-from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
 from .recorder import Connect, Recorder, register
@@ -254,12 +253,6 @@ class PostgresLedger(PostgresReader):
             doubts += count
         await self._recorder.do(sweep.unhalt)
         return doubts
-
-    async def twice(self, *, limit: int = 1000) -> list[Item]:
-        """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
-        at_least_one("limit", limit)
-        statement = page(None, more="AND i.other_request_id IS NOT NULL")
-        return [item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:
