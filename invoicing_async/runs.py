@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._durable.address import FileAddress, RunAddress, ServerAddress, run_address
+from ._durable.address import FileAddress, RunAddress, ServerAddress, run_address, server_address
 from ._durable.answers import RecordedAnswer, authority_status, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
@@ -11,7 +11,7 @@ from ._durable.figures import Durations, Reason, RunFigures
 from ._durable.importing import ImportedRun, moved_to
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
-from ._durable.ledgers import import_run, migrate_tables, read_run, run_file, tables_state
+from ._durable.ledgers import LedgerTables, import_run, ledger_tables, migrate_ledger, read_run, run_file
 from ._durable.lock import holder_of
 from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow
 from ._durable.protocol import Ledger, LedgerReader
@@ -62,6 +62,7 @@ __all__ = [
     "LedgerReader",
     "LedgerSchemaError",
     "LedgerServerError",
+    "LedgerTables",
     "Moved",
     "Overview",
     "Pause",
@@ -94,12 +95,13 @@ __all__ = [
     "follow",
     "holder_of",
     "import_run",
-    "migrate_tables",
+    "ledger_tables",
+    "migrate_ledger",
     "moved_to",
     "read_run",
     "recorded_answer",
     "recorded_request",
     "run_address",
     "run_file",
-    "tables_state",
+    "server_address",
 ]

@@ -6,20 +6,43 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from attrs import asdict, frozen
 
 from .._core.clock import Clock
-from .address import FileAddress, run_address, server_address
+from .address import FileAddress, ServerAddress, run_address, server_address
 from .importing import ImportedRun, carry_over
 from .ledger import SqliteLedger, SqliteReader
 from .protocol import Ledger, LedgerReader
 from .records import RunFileError
 from .states import RunKind
 
-if TYPE_CHECKING:
-    from .postgres.connection import SchemaState
+__all__ = [
+    "LedgerTables",
+    "import_run",
+    "ledger_tables",
+    "migrate_ledger",
+    "open_ledger",
+    "read_run",
+    "run_file",
+]
 
-__all__ = ["import_run", "migrate_tables", "open_ledger", "read_run", "run_file", "tables_state"]
+
+@frozen(kw_only=True)
+class LedgerTables:
+    """The tables for runs in a database: their version, 0 if there are none, and the one that this program needs.
+
+    `fault` says why no run can be kept in them, None if one can; `is_too_new` that only a newer program can.
+    """
+
+    version: int
+    needed: int
+    fault: str | None
+    is_too_new: bool
+
+    def json(self) -> dict[str, object]:
+        """Return it as one flat object."""
+        return asdict(self)
 
 
 def run_file(where: str | PathLike[str]) -> Path:
@@ -31,7 +54,7 @@ def run_file(where: str | PathLike[str]) -> Path:
     address = run_address(where)
     if isinstance(address, FileAddress):
         return address.path
-    raise ValueError("a run on a PostgreSQL server cannot be had: this version keeps runs in files")
+    raise ValueError("a run file must be named, got the address of a run on a server")
 
 
 @asynccontextmanager
@@ -45,8 +68,18 @@ async def open_ledger(
     clock: Clock | None = None,
 ) -> AsyncIterator[Ledger]:
     """Open a run to work on it; with `create`, make it if it is not there. Raises as `InvoiceRun.open` does."""
+    address = run_address(where)
+    if isinstance(address, ServerAddress):
+        if accept_lost_log:
+            raise ValueError("a run on a server has no log beside it that could be lost")
+        with _of_servers():
+            from .postgres.ledger import PostgresLedger
+        kept = PostgresLedger.open(address, kind=kind, settings=settings, create=create, clock=clock)
+        async with kept as run:
+            yield run
+        return
     opening = SqliteLedger.open(
-        run_file(where), kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
+        address.path, kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
     )
     async with opening as ledger:
         yield ledger
@@ -56,10 +89,17 @@ async def open_ledger(
 async def read_run(where: str | PathLike[str], *, clock: Clock | None = None) -> AsyncIterator[LedgerReader]:
     """Open a run to look at it, also while another process works on it; nothing is changed.
 
-    Raises `FileNotFoundError`, `RunFileError` for a file that is not a run file, and `ValueError` for text that names
-    no file.
+    Raises `FileNotFoundError`, `RunFileError` for a file that is not a run file, `LedgerServerError` for a database
+    that cannot be used, and `ValueError` for text that names no run.
     """
-    async with SqliteReader.read(run_file(where), clock=clock) as ledger:
+    address = run_address(where)
+    if isinstance(address, ServerAddress):
+        with _of_servers():
+            from .postgres.reader import PostgresReader
+        async with PostgresReader.read(address, clock=clock) as kept:
+            yield kept
+        return
+    async with SqliteReader.read(address.path, clock=clock) as ledger:
         yield ledger
 
 
@@ -79,8 +119,8 @@ async def import_run(file: str | PathLike[str], where: str, *, clock: Clock | No
     return await carry_over(source, open_taker(to))
 
 
-async def migrate_tables(where: str) -> tuple[int, ...]:
-    """Bring the tables of runs on a server up to this version, and return the numbers of the migrations that were done.
+async def migrate_ledger(where: str) -> tuple[int, ...]:
+    """Bring the tables for runs in a database up to this version, and return the numbers of the steps that were done.
 
     The address may name a run or none. Raises `LedgerServerError`, `ValueError` for an address that is of no server.
     """
@@ -89,11 +129,14 @@ async def migrate_tables(where: str) -> tuple[int, ...]:
     return await migrate(server_address(where))
 
 
-async def tables_state(where: str) -> SchemaState:
-    """Return how the tables of runs on a server stand; nothing is changed. Raises as `migrate_tables` does."""
+async def ledger_tables(where: str) -> LedgerTables:
+    """Return how the tables for runs in a database stand; nothing is changed. Raises as `migrate_ledger` does."""
     with _of_servers():
         from .postgres.migrations import check
-    return await check(server_address(where))
+    state = await check(server_address(where))
+    fault = state.fault(to_write=True)
+    is_too_new = fault is not None and state.version >= state.known
+    return LedgerTables(version=state.version, needed=state.known, fault=fault, is_too_new=is_too_new)
 
 
 @contextmanager

@@ -85,9 +85,12 @@ def test_a_password_is_refused_by_every_command_and_shown_by_none(
 
 @pytest.mark.usefixtures("drafts")
 @pytest.mark.parametrize("tokens", COMMANDS, ids=" ".join)
-def test_a_run_on_a_server_is_refused_by_every_command(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(tokens, "postgresql://h/db?run=m", capsys)
-    assert "this version keeps runs in files" in " ".join(told.split())
+def test_a_database_that_is_not_reached_is_told_in_one_sentence_by_every_command(
+    tokens: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "postgresql://127.0.0.1:1/db?run=m"
+    told = " ".join(refused(tokens, where, capsys).split())
+    assert ("has no log beside it" if "accept-lost-log" in tokens else f"the database of {where}: ") in told
 
 
 @pytest.mark.parametrize(

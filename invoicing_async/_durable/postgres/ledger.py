@@ -22,18 +22,16 @@ from ..._core.clock import Clock, RealClock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
-from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text
+from ..records import Change, Intake, NewDraft, Pause, RunFileError, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
-from ..transaction import one_line
-from . import operations, sweep
+from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
-from .operations import RunOrders
-from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
-from .recorder import Recorder, register
+from .recorder import Connect, Recorder, register
+from .run_changes import RunOrders
 from .session import DatabaseClock, Session, Worker
 from .statements import CREATE_RUN
 from .transitions import change_in_turn
@@ -44,11 +42,14 @@ __all__ = ["PostgresLedger"]
 class PostgresLedger(PostgresReader):
     """A run on a server open for writing: a `Ledger`. `recovered` counts the items that its opening put in doubt."""
 
-    def __init__(self, reading: Reading, kept: KeptRun, recorder: Recorder, clock: Clock | None) -> None:
+    def __init__(
+        self, reading: Reading, kept: KeptRun, recorder: Recorder, connect: Connect, clock: Clock | None
+    ) -> None:
         super().__init__(reading, kept, clock)
         self.recovered = 0
         self.now = recorder.clock.now
         self._recorder = recorder
+        self._connect = connect
         self._importing = asyncio.Lock()
 
     @classmethod
@@ -65,9 +66,9 @@ class PostgresLedger(PostgresReader):
     ) -> AsyncIterator[Self]:
         """Open a run to work on it beside others; with `create`, make it if it is not there.
 
-        `kind` may be None to take an existing run as it is; `settings` (JSON, no secrets) are kept when the run is made,
-        an existing one keeps its own. Raises `RunFileError` if it is of another kind, `FileNotFoundError`, and as
-        `open_connection` does.
+        `kind` may be None to take an existing run as it is; `settings` (JSON, no secrets) are kept when the run is
+        made, an existing one keeps its own. Raises `RunFileError` if it is of another kind, `FileNotFoundError`, and
+        as `open_connection` does.
         """
         kind = None if kind is None else RunKind(kind)
         connect = partial(open_connection, address, to_write=True, environ=environ)
@@ -86,7 +87,7 @@ class PostgresLedger(PostgresReader):
                 raise
             recorder = Recorder(address.text, kept.run, worker, ticks, connect, connection)
             try:
-                ledger = cls(reading, kept, recorder, clock)
+                ledger = cls(reading, kept, recorder, connect, clock)
                 if kept.kind is RunKind.INVOICES:
                     ledger.recovered = await ledger.sweep()
                 yield ledger
@@ -110,23 +111,49 @@ class PostgresLedger(PostgresReader):
     async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
         text = json_text(settings)
-        await self._recorder.do(partial(operations.update_settings, settings=json.loads(text)))
+        await self._recorder.do(partial(run_changes.update_settings, settings=json.loads(text)))
         self._settings = json.loads(text)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
         if late > self.late:
-            kept = await self._recorder.do(partial(operations.keep_late, late=late))
+            kept = await self._recorder.do(partial(run_changes.keep_late, late=late))
             self.late = max(self.late, kept)
 
     async def record_pause(self, pause: Pause) -> None:
         """Record a pause, or how far one is that is recorded."""
-        await self._recorder.do(partial(operations.write_pause, pause=pause))
+        await self._recorder.do(partial(run_changes.write_pause, pause=pause))
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""
         self._only(RunKind.INVOICES, "undo")
-        await self._recorder.do(partial(operations.undo, ref=ref))
+        await self._recorder.do(partial(run_changes.undo, ref=ref))
+
+    async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
+
+        By a connection of its own: what is under way is recorded meanwhile.
+        """
+        self._only(RunKind.DOCUMENTS, "add_ids")
+        at_least_one("batch", batch)
+        async with self._importing, await self._connect() as connection:
+            counted = await intake.add_ids(connection, self.run, ids, batch=batch, **self._taking_in)
+        self._command = counted.command
+        return counted.intake
+
+    async def add_drafts(self, drafts: Iterable[NewDraft]) -> Intake:
+        """Take in the drafts of one command in one transaction: all of them or none.
+
+        A key with the same content is known and changes nothing. Raises `DraftConflictError` for keys with other
+        content; only a draft that is invalid, so never sent, may be replaced by another.
+        """
+        self._only(RunKind.INVOICES, "add_drafts")
+        async with self._importing, await self._connect() as connection:
+            return await intake.add_drafts(connection, self.run, tuple(drafts), **self._taking_in)
+
+    @property
+    def _taking_in(self) -> dict[str, Any]:
+        return {"name": self.name, "now": self._recorder.clock.parameter()}
 
     async def record_document(
         self,
@@ -195,7 +222,7 @@ class PostgresLedger(PostgresReader):
 
     async def beat(self, doing: str | None = None, slots: int = 0) -> RunOrders:
         """Say that this worker lives, what it does and how many items it works on at once; return what it is told."""
-        orders: RunOrders = await self._recorder.do(partial(operations.beat, doing=doing, slots=slots))
+        orders: RunOrders = await self._recorder.do(partial(run_changes.beat, doing=doing, slots=slots))
         return orders
 
     async def sweep(self) -> int:
@@ -208,11 +235,11 @@ class PostgresLedger(PostgresReader):
 
     async def pause(self) -> None:
         """Let no worker begin to send anything more of the run; what is under way is recorded."""
-        await self._recorder.do(operations.pause_run)
+        await self._recorder.do(run_changes.pause_run)
 
     async def unpause(self) -> None:
         """Let a paused run go on."""
-        await self._recorder.do(operations.unpause_run)
+        await self._recorder.do(run_changes.unpause_run)
 
     async def unhalt(self, doubt_since: float) -> int:
         """Let a halted run go on, when all of it that may have been sent unrecorded is in doubt; return how many.
@@ -226,12 +253,6 @@ class PostgresLedger(PostgresReader):
             doubts += count
         await self._recorder.do(sweep.unhalt)
         return doubts
-
-    async def twice(self, limit: int = 1000) -> list[Item]:
-        """Return up to `limit` items of which the service has accepted another attempt as well: perhaps two invoices."""
-        at_least_one("limit", limit)
-        statement = page(None, more="AND i.other_request_id IS NOT NULL")
-        return [item(row) for row in await self._rows(statement, after=0, limit=limit)]
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

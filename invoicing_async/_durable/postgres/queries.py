@@ -24,12 +24,13 @@ __all__ = [
     "entry",
     "item",
     "page",
+    "select",
     "state_counts",
 ]
 
 Row = tuple[Any, ...]
 
-EVERY = tuple(state.value for kind in RunKind for state in states_of(kind))
+EVERY = tuple(dict.fromkeys(state.value for kind in RunKind for state in states_of(kind)))
 AT_REST = frozenset({State.SUCCESS.value, DocumentState.SAVED.value, DocumentState.SKIPPED.value})
 """The states that the index of open items leaves out; the primary key leads through them."""
 
@@ -73,19 +74,20 @@ ORDER BY worker
 """  # noqa: S608 - made of constants
 
 
-def _select(where: str, *, payload: bool = False) -> str:
+def select(where: str, *, payload: bool = False) -> str:
+    """Return the statement for items from a place, `where`, that calls them `i`; the order of columns is `item`'s."""
     more = _PAYLOAD if payload else "NULL"
     return f"SELECT {_COLUMNS}, {more}, i.other_request_id FROM {where}"  # noqa: S608 - made of constants
 
 
 FIND = {
-    int: _select("invoicing.items AS i WHERE i.run = %(run)s AND i.seq = %(ref)s", payload=True),
-    str: _select("invoicing.items AS i WHERE i.run = %(run)s AND i.key = %(ref)s", payload=True),
+    int: select("invoicing.items AS i WHERE i.run = %(run)s AND i.seq = %(ref)s", payload=True),
+    str: select("invoicing.items AS i WHERE i.run = %(run)s AND i.key = %(ref)s", payload=True),
 }
 """An item by its `seq`, or by its key."""
 
 OLDEST = tuple(
-    _select(f"invoicing.items AS i WHERE i.run = %(run)s AND i.state = '{state}' ORDER BY i.sent_at, i.seq LIMIT 1")
+    select(f"invoicing.items AS i WHERE i.run = %(run)s AND i.state = '{state}' ORDER BY i.sent_at, i.seq LIMIT 1")
     for state in (State.SENDING, State.SUBMITTED)
 )
 """The oldest of what is on its way, and of what the service has."""
@@ -110,7 +112,7 @@ def page(states: Sequence[str] | None, *, payload: bool = False, more: str = "")
         for condition in wanted or ["false"]
     ]
     merged = f"(SELECT * FROM ({' UNION ALL '.join(parts)}) AS i ORDER BY i.seq LIMIT %(limit)s) AS i"  # noqa: S608 - made of constants
-    return f"{_select(merged, payload=payload)} ORDER BY i.seq"
+    return f"{select(merged, payload=payload)} ORDER BY i.seq"
 
 
 def item(row: Row) -> Item:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -15,16 +15,15 @@ from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..figures import RunFigures
 from ..records import Holder, Item, JournalEntry, Pause
+from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
+from .operations import read_open_chunks, read_standing
 from .reading import Reading, Row
 from .report_queries import Report
 
-__all__ = ["ALIVE", "KeptRun", "PostgresReader", "describe_run"]
-
-ALIVE = 15.0
-"""Seconds after its last heartbeat in which a worker still counts as at work."""
+__all__ = ["KeptRun", "PostgresReader", "describe_run"]
 
 
 @frozen(kw_only=True)
@@ -82,6 +81,11 @@ class PostgresReader:
             await reading.close()
 
     @property
+    def is_shared(self) -> bool:
+        """True: any number of processes may work on it at once."""
+        return True
+
+    @property
     def name(self) -> str:
         """The address of the run, in which no password stands."""
         return self.address.text
@@ -97,13 +101,12 @@ class PostgresReader:
 
     async def holders(self) -> tuple[Holder, ...]:
         """Return who works on the run: the workers that were heard of in the last `ALIVE` seconds."""
-        now = None if self._clock is None else self._clock.now()
-        rows = await self._rows(queries.HOLDERS, now=now, alive=ALIVE)
+        rows = await self.select(queries.HOLDERS, alive=ALIVE)
         return tuple(Holder(pid, host, _day_and_time(started)) for pid, host, started in rows)
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
-        for row in await self._rows(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
+        for row in await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
             return queries.item(row)
         return None
 
@@ -113,7 +116,7 @@ class PostgresReader:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(str(state) for state in states)
-        rows = await self._rows(queries.page(wanted, payload=payload), after=after, limit=limit)
+        rows = await self.select(queries.page(wanted, payload=payload), after=after, limit=limit)
         return [queries.item(row) for row in rows]
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
@@ -140,17 +143,17 @@ class PostgresReader:
 
     async def counts(self) -> dict[str, int]:
         """Return how many items are in each state, zeros included. Kept up with every change, so it costs nothing."""
-        return queries.state_counts(await self._rows(queries.COUNTS), self.kind)
+        return queries.state_counts(await self.select(queries.COUNTS), self.kind)
 
     async def count_without_file(self) -> int:
         """Return how many finished invoices have no file of theirs."""
-        [row] = await self._rows(queries.WITHOUT_FILE)
+        [row] = await self.select(queries.WITHOUT_FILE)
         return int(row[0])
 
     async def duplicates(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, int]]:
         """Return the ids that the last `add_ids` met more than once, in order, and how often beyond the first."""
         at_least_one("limit", limit)
-        rows = await self._rows(queries.DUPLICATES, after=after, limit=limit, command=self._command)
+        rows = await self.select(queries.DUPLICATES, after=after, limit=limit, command=self._command)
         return [(key, times) for key, times in rows]
 
     async def history(self, ref: int | str) -> list[JournalEntry]:
@@ -158,7 +161,7 @@ class PostgresReader:
         found = await self.get(ref)
         if found is None:
             raise ValueError(f"this run has no item {ref!r}")
-        return [queries.entry(row) for row in await self._rows(queries.HISTORY, item=found.seq)]
+        return [queries.entry(row) for row in await self.select(queries.HISTORY, item=found.seq)]
 
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`.
@@ -166,7 +169,7 @@ class PostgresReader:
         Entries that are being written at this moment may later appear before the last of them.
         """
         at_least_one("limit", limit)
-        return [queries.entry(row) for row in await self._rows(queries.ENTRIES, after=after, limit=limit)]
+        return [queries.entry(row) for row in await self.select(queries.ENTRIES, after=after, limit=limit)]
 
     async def figures(self) -> RunFigures:
         """Return the figures of the run at one moment. Reads all of it once, by a connection of its own."""
@@ -180,22 +183,57 @@ class PostgresReader:
 
     async def pauses(self) -> tuple[Pause, ...]:
         """Return when calls waited because the service was down."""
-        return tuple(Pause(*row) for row in await self._rows(queries.PAUSES))
+        return tuple(Pause(*row) for row in await self.select(queries.PAUSES))
 
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         for sql in queries.OLDEST:
-            for row in await self._rows(sql):
+            for row in await self.select(sql):
                 return queries.item(row)
         return None
+
+    async def standing(self) -> Standing:
+        """Return how the run stands at this moment, for who watches over it."""
+        return await read_standing(self.select, self.name, self.kind)
+
+    async def open_chunks(
+        self,
+        *,
+        limit: int,
+        live: Collection[int] = (),
+        exports: bool = False,
+        tried_before: float | None = None,
+        size: int = CHUNK,
+    ) -> list[Chunk]:
+        """Return up to `limit` chunks that have work, from the front, without those that begin with one of `live`.
+
+        Chunks are a grid: each begins with 1 more than a multiple of `size`. Work is what is planned, not sent or
+        submitted, with `exports` also what is finished and has no file. What was tried and failed, documents and
+        exports, is work only if that was before `tried_before` (epoch seconds; None for never): else it would be tried
+        for ever.
+        """
+        at_least_one("limit", limit)
+        return await read_open_chunks(
+            self.select, self.kind, limit=limit, live=live, exports=exports, tried_before=tried_before, size=size
+        )
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
+        at_least_one("limit", limit)
+        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
+
+    async def select(self, sql: str, **values: object) -> list[Row]:
+        """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""
+        return await self._reading.rows(sql, {"run": self.run, "now": self._now(), **values})
 
     @asynccontextmanager
     async def _report(self) -> AsyncIterator[Report]:
         async with self._reading.snapshot() as connection:
             yield Report(connection, self.run, self.kind)
 
-    async def _rows(self, sql: str, **values: object) -> list[Row]:
-        return await self._reading.rows(sql, {"run": self.run, **values})
+    def _now(self) -> float | None:
+        return None if self._clock is None else self._clock.now()
 
 
 def _day_and_time(epoch: float) -> str:

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from attrs import define, evolve, field
@@ -27,7 +27,7 @@ from .groups import next_group
 from .session import Answer, DatabaseClock, Group, Job, Session, TurnLostError, UndoneError, Worker
 from .statements import END_WORKER, GROUPS, HALT, HEARTBEAT, REGISTER
 
-__all__ = ["Recorder", "register"]
+__all__ = ["Connect", "Recorder", "register"]
 
 _log = logging.getLogger("invoicing_async")
 
@@ -43,6 +43,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 OLDER = "the database came back older than what was recorded in it"
 """Why a run is halted: what was sent since is not known to it."""
 
+Connect: TypeAlias = Callable[[], Awaitable[Connection]]
+
 
 @define(eq=False)
 class Recorder:
@@ -52,7 +54,7 @@ class Recorder:
     run: int
     worker: Worker
     clock: DatabaseClock
-    _connect: Callable[[], Awaitable[Connection]]
+    _connect: Connect
     _connection: Connection | None
     _groups: int = field(default=0, init=False)
     """The number of the last group that was recorded and answered."""
@@ -116,7 +118,7 @@ class Recorder:
         try:
             answers = await self._until_recorded(group)
         except UndoneError as undone:
-            answers = [Answer(job, error=undone.__cause__) for job in group.jobs]
+            answers = [Answer(job, error=undone.error) for job in group.jobs]
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             if len(group.jobs) > 1:
                 for part in group.apart():
@@ -172,7 +174,7 @@ class Recorder:
         return bool(stands > self._groups)
 
     async def _halt(self, session: Session, stands: int | None) -> None:
-        """Let nothing of the run be sent until a person has said since when records are missing; go on with the rest."""
+        """Let nothing of the run be sent until a person has said since when records are missing."""
         await session.rows(HALT, self.run, self.clock.parameter(), OLDER)
         if stands is None:
             self.worker = await register(session, self.worker)

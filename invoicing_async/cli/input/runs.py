@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...runs import FileAddress, RunAddress, ServerAddress, run_address
-from ..exits import checked
+from ..exits import CommandError, checked
 
-__all__ = ["file_of", "is_server", "run_option", "run_text"]
+__all__ = ["file_of", "is_server", "run_option", "run_text", "server_run"]
 
 
 def run_option(where: str | Path | None) -> RunAddress | None:
@@ -26,5 +26,16 @@ def run_text(address: RunAddress) -> str:
 
 
 def is_server(where: str) -> bool:
-    """Tell whether a run is on a server. Raises `CommandError` as `run_option` does."""
-    return isinstance(checked(lambda: run_address(where), "RUN"), ServerAddress)
+    """Tell whether a run is on a server; nothing else is, whatever is wrong with it."""
+    try:
+        return isinstance(run_address(where), ServerAddress)
+    except ValueError:
+        return False
+
+
+def server_run(where: str, option: str) -> str:
+    """Return the address of a run on a server. Raises `CommandError` for a file, and as `run_option` does."""
+    address = checked(lambda: run_address(where), option)
+    if isinstance(address, ServerAddress):
+        return address.text
+    raise CommandError(f"{option}: this is for a run on a server, postgresql://HOST/DATABASE?run=NAME, not for a file")
