@@ -61,7 +61,9 @@ class Recorder:
     _is_unsure: bool = field(default=False, init=False)
     """Whether the counter of groups must be looked at first: the last group may have been recorded, or be forgotten."""
     _failures: int = field(default=0, init=False)
-    """Attempts since the database was last reached."""
+    """Attempts since a group was last recorded."""
+    _told: set[str] = field(factory=set, init=False)
+    """What was said meanwhile of why: each thing once."""
     _jobs: deque[Job] = field(factory=deque, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pace: RealClock = field(factory=RealClock, init=False)
@@ -153,13 +155,14 @@ class Recorder:
 
     def _counted(self, answers: list[Answer]) -> list[Answer]:
         self._groups += 1
+        self._failures = 0
+        self._told.clear()
         return answers
 
     async def _session(self) -> Session:
         """Return what the next group is recorded with, on another connection if the last one was lost."""
         if self._connection is None:
             self._connection = await self._connect()
-        self._failures = 0
         return Session(self._connection, self.run, self.worker.number, self._groups + 1, self.clock)
 
     async def _was_recorded(self) -> bool:
@@ -188,10 +191,16 @@ class Recorder:
         return may_come_back(error.sqlstate, type(error))
 
     async def _wait(self, error: Exception) -> None:
-        """Wait before the next attempt, twice as long as before the last one."""
+        """Wait before the next attempt, twice as long as before the last one.
+
+        That one has another connection: this one stays read-only, or with the server that is no primary any more.
+        """
+        if self._connection is not None:
+            await self._connection.close()
         await self._drop_lost_connection()
-        said = translate_error(error, self.name) if isinstance(error, psycopg.Error) else error
-        if self._failures == 0:
+        said = str(translate_error(error, self.name) if isinstance(error, psycopg.Error) else error)
+        if said not in self._told:
+            self._told.add(said)
             _log.warning("%s; what is to be recorded waits until it is back", said)
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures += 1
