@@ -40,6 +40,9 @@ LEAVING_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds between two attempts to reach a database that is away; each pause is twice the one before."""
 
+SILENCE_SECONDS = 5.0
+"""Seconds after which it is told that the database is silent, as while somebody holds a table: it is waited for."""
+
 OLDER = "the database came back older than what was recorded in it"
 """Why a run is halted: what was sent since is not known to it."""
 
@@ -144,7 +147,11 @@ class Recorder:
                         return self._counted(await group.recall(await self._session()))
                     self._groups += 1  # the group before failed after it was recorded
                 is_begun = True
-                return self._counted(await group.record(await self._session()))
+                silence = self._loop.call_later(SILENCE_SECONDS, self._tell_of_silence)
+                try:
+                    return self._counted(await group.record(await self._session()))
+                finally:
+                    silence.cancel()
             except TurnLostError:
                 self._is_unsure = True
             except (psycopg.Error, LedgerServerError) as error:
@@ -158,6 +165,10 @@ class Recorder:
         self._failures = 0
         self._told.clear()
         return answers
+
+    def _tell_of_silence(self) -> None:
+        text = "the database of %s has said nothing for %d s: what is to be recorded waits for it"
+        _log.warning(text, self.name, SILENCE_SECONDS)
 
     async def _session(self) -> Session:
         """Return what the next group is recorded with, on another connection if the last one was lost."""

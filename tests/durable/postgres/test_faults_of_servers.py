@@ -18,6 +18,7 @@ import pytest
 from ledger_faults import PLACES, all_made_once, eventually, remembering, states, working
 from postgres_server import Database, PostgresServer, Servers
 
+from invoicing_async._durable.postgres import recorder
 from invoicing_async._durable.records import RunHaltedError
 from invoicing_async.policies import Timeouts
 
@@ -133,7 +134,11 @@ async def going_on(
             assert len(service.made) == before
             assert not task.done()
 
-        yield told
+        try:
+            yield told
+        except BaseException:
+            task.cancel()
+            raise
         await task
         await all_made_once(work, service, DRAFTS)
 
@@ -151,13 +156,15 @@ def end_connections(connection: psycopg.Connection) -> None:
         time.sleep(0.005)
 
 
-async def test_a_database_that_is_read_only_is_waited_for(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_database_that_is_read_only_is_waited_for(
+    server: PostgresServer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     async with going_on(database, caplog) as told:
         with psycopg.connect(database.address(None), autocommit=True) as connection:
             connection.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
             end_connections(connection)
         await told("read-only")
-        database.psql(f"ALTER DATABASE {database.name} RESET default_transaction_read_only")
+        server.psql(f"ALTER DATABASE {database.name} RESET default_transaction_read_only")
 
 
 async def test_a_database_without_a_free_connection_is_waited_for(
@@ -177,11 +184,14 @@ async def test_a_database_without_a_free_connection_is_waited_for(
             stack.close()
 
 
-async def test_a_migration_under_way_is_waited_for(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_migration_under_way_is_waited_for(
+    database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "SILENCE_SECONDS", 0.5)
     async with going_on(database, caplog) as told:
         with psycopg.connect(database.address(None)) as migration:
             migration.execute("LOCK TABLE invoicing.items IN ACCESS EXCLUSIVE MODE")
-            await told("")
+            await told("said nothing for")
 
 
 @pytest.fixture
