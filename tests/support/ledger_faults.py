@@ -110,11 +110,11 @@ class Work:
 
 @asynccontextmanager
 async def working(
-    address: str, service: Service, *, drafts: int = 0, timeouts: Timeouts = TIMEOUTS, places: int = PLACES
+    address: str, service: Service | str, *, drafts: int = 0, timeouts: Timeouts = TIMEOUTS, places: int = PLACES
 ) -> AsyncIterator[Work]:
     """Open a run, and take drafts in."""
     session = Session(
-        service.url,
+        service if isinstance(service, str) else service.url,
         auth=StaticToken("not-a-secret"),
         retry=RetryPolicy(first=0.005),
         timeouts=timeouts,
