@@ -22,9 +22,8 @@ from ..._core.clock import Clock, RealClock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
-from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text
+from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
-from ..transaction import one_line
 from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from ..fence import fenced
-from ..records import Change, RequestIdTakenError, RunHaltedError, RunPausedError, SupersededError, quote
+from ..records import Change, RequestIdTakenError, RunHaltedError, RunPausedError, SupersededError, one_line, quote
 from ..states import NEEDS_REQUEST_ID, Event, State, next_state
-from ..transaction import one_line
 from .arrays import array
 from .session import Session, TurnLostError
 from .statements import CHANGE, CHANGE_WITHIN, KEY_OF_SEQ, OWNER_OF_REQUEST, SEQ_OF_KEY
