@@ -64,7 +64,7 @@ class Recorder:
     _is_unsure: bool = field(default=False, init=False)
     """Whether the counter of groups must be looked at first: the last group may have been recorded, or be forgotten."""
     _failures: int = field(default=0, init=False)
-    """Attempts since a group was last recorded."""
+    """Attempts to record since the last one that succeeded."""
     _told: set[str] = field(factory=set, init=False)
     """What was said meanwhile of why: each thing once."""
     _jobs: deque[Job] = field(factory=deque, init=False)
@@ -162,8 +162,10 @@ class Recorder:
 
     def _counted(self, answers: list[Answer]) -> list[Answer]:
         self._groups += 1
-        self._failures = 0
-        self._told.clear()
+        if self._failures:
+            _log.warning("the database of %s is back: recording goes on", self.name)
+            self._failures = 0
+            self._told.clear()
         return answers
 
     def _tell_of_silence(self) -> None:
@@ -229,7 +231,11 @@ class Recorder:
         if self._connection is None:
             return
         try:
-            await (await self._session()).rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            session = await self._session()
+            await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            if self._connection.prepare_threshold is not None:
+                # A plan that was made when the tables were small would read all of what they hold by now.
+                await session.rows(b"DEALLOCATE ALL")
         except psycopg.Error:
             self._is_unsure = True
             await self._drop_lost_connection()
