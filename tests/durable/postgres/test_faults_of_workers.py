@@ -29,15 +29,17 @@ async def worker(address: str, service: Service, *, ahead: float = 0.0) -> Async
     """Start a worker, and wait for its end, unless it was killed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     words = (sys.executable, fault_work.__file__, address, service.url, str(ahead))
-    process = await asyncio.create_subprocess_exec(*words, env=environment)
+    process = await asyncio.create_subprocess_exec(*words, env=environment, stderr=asyncio.subprocess.PIPE)
+    said = asyncio.create_task(process.communicate())
     try:
         yield process
-        await asyncio.wait_for(process.wait(), 60)
+        await asyncio.wait_for(asyncio.shield(said), 60)
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
-    assert process.returncode in {0, -signal.SIGKILL}
+        _, errors = await said
+    assert process.returncode in {0, -signal.SIGKILL}, errors.decode()
+    assert b"Traceback" not in errors, errors.decode()
 
 
 async def test_two_workers_whose_clocks_are_an_hour_apart_differ_in_nothing(postgres: Database) -> None:

@@ -244,7 +244,7 @@ async def test_a_statement_that_was_held_up_is_not_done_beside_its_repetition(
 async def test_while_the_database_is_away_operations_wait(
     postgres: Database, proxy: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also those that are queued when the run is closed; it is told once."""
+    """Also those that are queued when the run is closed; each reason is told once."""
     async with invoices(postgres, 20, proxy) as ledger:
         proxy.refuse()
         proxy.cut()
@@ -259,10 +259,9 @@ async def test_while_the_database_is_away_operations_wait(
         await closing
         assert await asyncio.gather(*waiting) == [[State.SENDING]] * 10
     told = [record.getMessage() for record in caplog.records]
-    assert [("waits until it is back" in line, line.endswith("recording goes on")) for line in told] == [
-        (True, False),
-        (False, True),
-    ]
+    assert len(told) == len(set(told))
+    assert all("waits until it is back" in line for line in told[:-1])
+    assert told[-1].endswith("recording goes on")
 
 
 @pytest.mark.asyncio
