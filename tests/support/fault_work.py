@@ -7,6 +7,7 @@ AHEAD seconds.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from contextlib import suppress
@@ -17,8 +18,8 @@ from ledger_faults import Work, working
 from invoicing_async._core.clock import RealClock
 from invoicing_async.policies import Timeouts
 
-TIMEOUTS = Timeouts(connect=0.5, read=0.7, attempt=0.7, intent=0.5)
-LATE = 2.2
+TIMEOUTS = Timeouts(connect=0.5, read=1.5, attempt=1.5, intent=0.5)
+LATE = 3.0
 """Seconds after its intent within which a submission has arrived, with these and the margin."""
 
 OPEN = ("planned", "not_sent", "sending", "submitted")
@@ -43,6 +44,7 @@ async def live(address: str, url: str) -> None:
 
 if __name__ == "__main__":
     where, service, ahead = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    logging.basicConfig(level=logging.WARNING)
     clock: Any = RealClock
     clock.now = staticmethod(lambda: time.time() + ahead)
     asyncio.run(live(where, service))

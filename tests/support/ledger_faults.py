@@ -76,10 +76,10 @@ class Service:
 
 
 @asynccontextmanager
-async def remembering(seconds: float = 0.005) -> AsyncIterator[Service]:
+async def remembering(seconds: float = 0.005, *, host: str = "127.0.0.1") -> AsyncIterator[Service]:
     service = Service(seconds)
-    server = await asyncio.start_server(service._serve, "127.0.0.1", 0)
-    service.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(service._serve, host, 0)
+    service.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield service
     finally:
