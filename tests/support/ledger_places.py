@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol, TypeAlias
@@ -28,6 +34,12 @@ class Place(Protocol):
         self, kind: RunKind | None = None, *, settings: Mapping[str, object] | None = None, clock: Clock | None = None
     ) -> AbstractAsyncContextManager[Ledger]:
         """Open the run to work on it; with `kind`, make it if it is not there."""
+
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        """Open the run for another who works on it while `ledger` is open, with the same clock if it has one.
+
+        Where only one can have it open, the other works on it through the same ledger.
+        """
 
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         """Open the run to look at it, also while it is worked on."""
@@ -55,6 +67,9 @@ class SqlitePlace:
         self, kind: RunKind | None = None, *, settings: Mapping[str, object] | None = None, clock: Clock | None = None
     ) -> AbstractAsyncContextManager[Ledger]:
         return SqliteLedger.open(self.file, kind=kind, settings=settings, clock=clock)
+
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        return nullcontext(ledger)
 
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         return SqliteReader.read(self.file)
