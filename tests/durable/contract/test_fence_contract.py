@@ -157,7 +157,7 @@ class Stand:
         event = fenced(change.event, change.attempt, state=self.state, attempt=self.attempt)
         is_late = event is Event.LATE_ACCEPT
         is_again = is_late and change.attempt is not None and change.request_id in {self.request_id, self.other}
-        if event is None or is_again or (event is Event.INTENT and self.other and self.is_allowed(event)):
+        if event is None or is_again or (event is Event.INTENT and self.other):
             return SupersededError
         if not self.is_allowed(event):
             return ValueError
