@@ -18,6 +18,8 @@ __all__ = [
     "ITEMS",
     "LATE",
     "MOVE",
+    "MOVED",
+    "MOVED_VERSION",
     "MOVES",
     "NOTE",
     "OTHERS",
@@ -36,6 +38,10 @@ APPLICATION_ID = 0x496E7641
 
 VERSION = 1
 """The version of the file format; a file of another one is refused."""
+
+
+MOVED_VERSION = 2
+"""The version of a file whose run was carried over elsewhere: programs that know nothing of that refuse it."""
 
 
 ITEMS = """
@@ -128,6 +134,10 @@ RECORD = (
 
 LATE = "late"
 """The row of `meta` that says how long after its intent a submission may arrive."""
+
+
+MOVED = "moved"
+"""The row of `meta` that says where the run was carried over to."""
 
 
 CHANGED = "an item does not stand where this process left it"
