@@ -136,6 +136,7 @@ class PostgresPlace:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._run = secrets.token_hex(8)
+        self._clock: Clock | None = None
 
     @property
     def address(self) -> ServerAddress:
@@ -149,7 +150,12 @@ class PostgresPlace:
     def open(
         self, kind: RunKind | None = None, *, settings: Mapping[str, object] | None = None, clock: Clock | None = None
     ) -> AbstractAsyncContextManager[Ledger]:
+        self._clock = clock
         return PostgresLedger.open(self.address, kind=kind, settings=settings, clock=clock, environ=WAIVED)
+
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        """Another process as the database sees it: with connections of its own, known by another number."""
+        return PostgresLedger.open(self.address, kind=ledger.kind, clock=self._clock, environ=WAIVED)
 
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         return PostgresReader.read(self.address, environ=WAIVED)

@@ -33,7 +33,12 @@ SHOWN = 10
 
 _AGAIN = "i.updated < to_timestamp(%(tried_before)s)"
 _TO_DO = {
-    RunKind.INVOICES: ("i.state = 'planned'", "i.state = 'not_sent'", "i.state = 'submitted'"),
+    # Of what there may be two of nothing more is sent.
+    RunKind.INVOICES: (
+        "i.state = 'planned'",
+        "i.state = 'not_sent' AND i.other_request_id IS NULL",
+        "i.state = 'submitted'",
+    ),
     RunKind.DOCUMENTS: (
         "i.state = 'planned'",
         f"i.state = 'deferred' AND {_AGAIN}",

@@ -135,10 +135,12 @@ class PostgresReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
-            return await self.rows(SENDABLE, after=after, limit=limit, payload=True)
+            at_least_one("limit", limit)
+            wanted = queries.page(SENDABLE, payload=True, more="AND i.other_request_id IS NULL")
+            return [queries.item(row) for row in await self.select(wanted, after=after, limit=limit)]
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
 
     async def counts(self) -> dict[str, int]:
