@@ -82,6 +82,11 @@ class PostgresReader:
             await reading.close()
 
     @property
+    def is_shared(self) -> bool:
+        """True: any number of processes may work on it at once."""
+        return True
+
+    @property
     def name(self) -> str:
         """The address of the run, in which no password stands."""
         return self.address.text
@@ -214,6 +219,12 @@ class PostgresReader:
         return await read_open_chunks(
             self.select, self.kind, limit=limit, live=live, exports=exports, tried_before=tried_before, size=size
         )
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
+        at_least_one("limit", limit)
+        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""

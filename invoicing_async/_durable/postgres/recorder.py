@@ -61,7 +61,7 @@ class Recorder:
     _is_unsure: bool = field(default=False, init=False)
     """Whether the counter of groups must be looked at first: the last group may have been recorded, or be forgotten."""
     _failures: int = field(default=0, init=False)
-    """Attempts since the database was last reached."""
+    """Attempts to record since the last one that succeeded."""
     _jobs: deque[Job] = field(factory=deque, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pace: RealClock = field(factory=RealClock, init=False)
@@ -118,7 +118,7 @@ class Recorder:
         try:
             answers = await self._until_recorded(group)
         except UndoneError as undone:
-            answers = [Answer(job, error=undone.__cause__) for job in group.jobs]
+            answers = [Answer(job, error=undone.error) for job in group.jobs]
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             if len(group.jobs) > 1:
                 for part in group.apart():
@@ -153,13 +153,15 @@ class Recorder:
 
     def _counted(self, answers: list[Answer]) -> list[Answer]:
         self._groups += 1
+        if self._failures:
+            _log.warning("the database of %s is back: recording goes on", self.name)
+            self._failures = 0
         return answers
 
     async def _session(self) -> Session:
         """Return what the next group is recorded with, on another connection if the last one was lost."""
         if self._connection is None:
             self._connection = await self._connect()
-        self._failures = 0
         return Session(self._connection, self.run, self.worker.number, self._groups + 1, self.clock)
 
     async def _was_recorded(self) -> bool:
@@ -174,7 +176,7 @@ class Recorder:
         return bool(stands > self._groups)
 
     async def _halt(self, session: Session, stands: int | None) -> None:
-        """Let nothing of the run be sent until a person has said since when records are missing; go on with the rest."""
+        """Let nothing of the run be sent until a person has said since when records are missing."""
         await session.rows(HALT, self.run, self.clock.parameter(), OLDER)
         if stands is None:
             self.worker = await register(session, self.worker)
@@ -209,7 +211,11 @@ class Recorder:
         if self._connection is None:
             return
         try:
-            await (await self._session()).rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            session = await self._session()
+            await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            if self._connection.prepare_threshold is not None:
+                # A plan that was made when the tables were small would read all of what they hold by now.
+                await session.rows(b"DEALLOCATE ALL")
         except psycopg.Error:
             self._is_unsure = True
             await self._drop_lost_connection()
