@@ -86,7 +86,7 @@ async def read_open_chunks(
 _RUN = f"""
 SELECT extract(epoch FROM {NOW})::float8, late, extract(epoch FROM halted)::float8, halted_why,
     extract(epoch FROM paused)::float8,
-    (SELECT count(*) FROM invoicing.items WHERE run = %(run)s AND other_request_id IS NOT NULL)
+    (SELECT count(*) FROM invoicing.items AS i WHERE run = %(run)s AND {queries.TWICE})
 FROM invoicing.runs WHERE run = %(run)s
 """  # noqa: S608 - made of constants
 

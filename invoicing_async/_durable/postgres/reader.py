@@ -225,7 +225,7 @@ class PostgresReader:
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
-        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        statement = queries.page(None, more=f"AND {queries.TWICE}")
         return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
