@@ -21,6 +21,7 @@ from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.groups import next_group
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.postgres.session import DatabaseClock, Job, Session, TurnLostError
+from invoicing_async._durable.postgres.statements import CHANGE
 from invoicing_async._durable.postgres.sweep import sweep_part
 from invoicing_async._durable.postgres.transitions import change_items
 from invoicing_async._durable.records import (
@@ -171,6 +172,38 @@ async def test_what_two_processes_ask_of_the_same_items_at_once_happens_once(pos
             answers = await asyncio.gather(*forth, *back, return_exceptions=True)
             assert sum(isinstance(answer, State) for answer in answers) == 60
         assert len(await one.journal(limit=1_000)) == 60 * 7
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_items_are_found_by_their_number_also_in_a_run_that_is_younger_than_analyze(
+    postgres: Database, mode: str
+) -> None:
+    """Else every group reads the whole run."""
+    async with opened(postgres) as ledger:
+        for run in (ledger.run + 1_000, ledger.run):
+            postgres.psql(
+                "INSERT INTO invoicing.items (run, seq, key, state, updated) "
+                "SELECT %s, n, 'k' || n, 'planned', now() FROM generate_series(1, 2000) AS n",
+                run,
+            )
+            if run != ledger.run:
+                postgres.psql("ANALYZE invoicing.items")
+        async with await connect(ledger.address) as connection:
+            await connection.execute(f"SET plan_cache_mode = {mode}".encode())
+            changes: list[str | int | None] = [
+                ledger.run,
+                ledger.worker_id,
+                2,
+                None,
+                0,
+                "{1,2,3}",
+                "{intent,intent,intent}",
+            ]
+            session = Session(connection, ledger.run, ledger.worker_id, 2, DatabaseClock(None, RealClock()))
+            plan = "\n".join(row[0] for row in await session.rows(b"EXPLAIN " + CHANGE, *changes, *["{}"] * 10))
+    assert plan.count("Index Scan using items_pkey on items") == 2
+    assert "items_run_key_key" not in plan
 
 
 # -- connections that are lost
