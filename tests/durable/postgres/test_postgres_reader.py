@@ -21,7 +21,7 @@ from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres import queries, report_queries
 from invoicing_async._durable.postgres.connection import Connection, connect
 from invoicing_async._durable.postgres.ledger import PostgresLedger
-from invoicing_async._durable.postgres.operations import _FIRST_STUCK, _RUN, _STUCK, _walk
+from invoicing_async._durable.postgres.operations import _FIRST_STUCK, _RUN, _STUCK, chunk_walk
 from invoicing_async._durable.postgres.reader import PostgresReader
 from invoicing_async._durable.records import LedgerAwayError, RunFileError
 from invoicing_async._durable.states import DocumentState, Event, RunKind, State
@@ -54,7 +54,7 @@ PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
     (_STUCK, {"late": 90.0}, {"items_sending"}),
     (_FIRST_STUCK, {"late": 90.0}, {"items_sending"}),
     *(
-        (_walk(kind, exports=True), {"size": 200, "live": [1, 201], "tried_before": None}, {"items_open"})
+        (chunk_walk(kind, exports=True), {"size": 200, "live": [1, 201], "tried_before": None}, {"items_open"})
         for kind in RunKind
     ),
 ]
@@ -82,7 +82,7 @@ def scanned(plan: Any) -> set[str]:
 
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer) -> Iterator[Database]:
-    """A database with a run of 40,000 items, most of them at rest, beside another one."""
+    """A database with a run of 12,000 items, most of them at rest, beside another one."""
     database = postgres_server.database()
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, fill(database)).result()
@@ -101,7 +101,7 @@ async def fill(database: Database) -> None:
             SELECT run, seq, 'k' || seq, coalesce(
                 (ARRAY['planned', 'not_sent', 'submitted', 'sending', 'in_doubt', 'rejected'])[1 + seq % 600], 'success'
             ), now(), now()
-            FROM invoicing.runs, generate_series(1, 40000) AS seq
+            FROM invoicing.runs, generate_series(1, 12000) AS seq
         """)
         await connection.execute("UPDATE invoicing.items SET path = 'x' WHERE state = 'success' AND seq % 100 > 0")
         await connection.execute("""
@@ -138,7 +138,7 @@ async def test_every_statement_is_led_by_an_index(filled: Database, mode: str) -
     async with await connect(address(filled)) as connection:
         await connection.execute(f"SET plan_cache_mode = {mode}".encode())
         for sql, more, expected in PLANS:
-            found = await plan(connection, sql, {"run": 2, "now": None, "after": 20_000, "limit": 100, **more})
+            found = await plan(connection, sql, {"run": 2, "now": None, "after": 6_000, "limit": 100, **more})
             assert used(found) >= expected, sql
             assert not scanned(found) & {"items", "journal", "drafts"}, sql
 
