@@ -139,6 +139,9 @@ async def check_server(connection: Connection, address: ServerAddress, *, waived
     if server.backend != connection.info.backend_pid:
         # A pooler hands out another connection for each transaction, which knows no statement prepared before.
         connection.prepare_threshold = None
+    else:
+        # What is compiled here takes longer than what it is for: statements look through much and return little.
+        await connection.execute("SET jit = off")
 
 
 async def schema_state(connection: Connection) -> SchemaState:

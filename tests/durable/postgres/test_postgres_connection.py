@@ -97,6 +97,8 @@ async def test_a_database_with_tables_is_opened_in_autocommit(postgres: Database
         assert connection.prepare_threshold is not None
         row = await (await connection.execute("SHOW application_name")).fetchone()
         assert row == ("invoicing-async",)
+        row = await (await connection.execute("SHOW jit")).fetchone()
+        assert row == ("off",)
 
 
 @contextmanager

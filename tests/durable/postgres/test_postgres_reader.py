@@ -143,6 +143,32 @@ async def test_every_statement_is_led_by_an_index(filled: Database, mode: str) -
             assert not scanned(found) & {"items", "journal", "drafts"}, sql
 
 
+def sorted_whole(plan: Any) -> bool:
+    """Whether the rows of a table are sorted before it is known how many of them are wanted."""
+    if isinstance(plan, list):
+        return any(map(sorted_whole, plan))
+    below = plan.get("Plans", [])
+    is_table = any("Relation Name" in each or each["Node Type"] == "Gather" for each in below)
+    return (plan["Node Type"] == "Sort" and is_table and not is_stretch(plan)) or any(map(sorted_whole, below))
+
+
+def is_stretch(plan: Any) -> bool:
+    return "begin" in json.dumps(plan)
+
+
+@pytest.mark.asyncio
+async def test_a_page_is_read_as_far_as_it_goes(filled: Database) -> None:
+    """The rows of every state come in their order, and no more of them than the page has: nothing sorts them all.
+
+    Also of states that there are none of, as far as the database knows.
+    """
+    async with await connect(address(filled)) as connection:
+        for states in (None, OPEN_STATES, [*queries.EVERY], ["saved", "skipped", "failed"], ["success"]):
+            found = await plan(connection, queries.page(states), {"run": 2, "after": 6_000, "limit": 100})
+            assert not sorted_whole(found[0]["Plan"]), states
+            assert not scanned(found), states
+
+
 @pytest.mark.asyncio
 async def test_a_run_that_is_not_there_is_told_by_its_address(postgres: Database) -> None:
     where = address(postgres, "april / 100%")
