@@ -48,6 +48,8 @@ class Reading:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
+        self._is_away = False
+        """Whether it was told that the database is away, for all who wait for it."""
 
     async def rows(self, sql: str, values: Values) -> list[Row]:
         """Return all rows of a statement. Raises as `open_connection`, and `RunFileError` when it is closed."""
@@ -60,12 +62,14 @@ class Reading:
                 if not self._waits and tries > 1:
                     raise
                 if self._waits and tries > 1:
-                    if wait == FIRST_WAIT:
+                    if not self._is_away:
+                        self._is_away = True
                         _log.warning("%s; reading waits until it is back", error.message)
                     await self._ticks.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
             else:
-                if wait > FIRST_WAIT:
+                if self._is_away:
+                    self._is_away = False
                     _log.warning("the database of %s is back: reading goes on", self.address.text)
                 return rows
 

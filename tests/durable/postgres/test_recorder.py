@@ -315,7 +315,7 @@ async def test_a_statement_that_comes_after_its_repetition_does_nothing(postgres
 async def test_while_the_database_is_away_operations_wait(
     postgres: Database, proxy: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also those that are queued when the run is closed; it is told once."""
+    """Also those that are queued when the run is closed; each reason is told once."""
     async with invoices(postgres, 20, proxy) as ledger:
         proxy.refuse()
         proxy.cut()
@@ -330,10 +330,9 @@ async def test_while_the_database_is_away_operations_wait(
         await closing
         assert await asyncio.gather(*waiting) == [[State.SENDING]] * 10
     told = [record.getMessage() for record in caplog.records]
-    assert [("waits until it is back" in line, line.endswith("recording goes on")) for line in told] == [
-        (True, False),
-        (False, True),
-    ]
+    assert len(told) == len(set(told))
+    assert all("waits until it is back" in line for line in told[:-1])
+    assert told[-1].endswith("recording goes on")
 
 
 @pytest.mark.asyncio
