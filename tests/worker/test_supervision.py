@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from postgres_server import Database, PostgresServer, Servers
@@ -12,17 +13,17 @@ from worker_runs import Held, asked, jobs, server_address, shared_run, taken, un
 from invoicing_async._durable.records import LedgerSchemaError
 from invoicing_async._durable.states import State
 from invoicing_async.events import Event
+from invoicing_async.runs import InvoiceRun
 
 pytestmark = pytest.mark.asyncio
 
 KEYS = [f"A-{number}" for number in range(1, 24)]
 
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-QUEUE = " AND application_name = 'invoicing-async queue'"
 
 
-async def test_an_engine_whose_connections_are_cut_is_made_anew(queued: Database) -> None:
-    """Its listener fails, and it ends quietly."""
+async def test_an_engine_that_is_lost_is_made_anew(queued: Database) -> None:
+    """Its listener fails, and it ends quietly, while the ledger goes on."""
     service, told = Held("A-3"), list[Event]()
     async with (
         shared_run(queued, KEYS) as run,
@@ -30,17 +31,42 @@ async def test_an_engine_whose_connections_are_cut_is_made_anew(queued: Database
     ):
         taking = asyncio.create_task(taken(worker))
         await service.arrived.wait()
-        await asked(queued, CUT + QUEUE)
-
-        async def rebuilt() -> bool:
-            return worker.status().rebuilt > 0
-
-        await until(rebuilt)
+        await allow_connections(queued, allowed=False)
+        await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
+        await until(has_been_told(told, "QueueLost"))
         service.go_on.set()
+        await until(in_state(run, "A-5", "success"))
+        assert "A-6" not in service.submissions, "there are no more jobs"
+        await allow_connections(queued, allowed=True)
         assert (await taking).keys() == {*KEYS}
+        assert worker.status().rebuilt == 1
     assert service.submissions == dict.fromkeys(KEYS, 1)
-    names = [type(event).__name__ for event in told]
-    assert names.index("QueueLost") < names.index("QueueReconnected")
+    assert await has_been_told(told, "QueueReconnected")()
+
+
+CUT_QUEUE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = %s AND application_name = 'invoicing-async queue'"
+)
+
+
+async def allow_connections(database: Database, *, allowed: bool) -> None:
+    """New ones; those that there are stay."""
+    await asyncio.to_thread(database.server.psql, f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {allowed}")
+
+
+def has_been_told(told: list[Event], name: str) -> Callable[[], Awaitable[bool]]:
+    async def has() -> bool:
+        return name in [type(event).__name__ for event in told]
+
+    return has
+
+
+def in_state(run: InvoiceRun, key: str, state: str) -> Callable[[], Awaitable[bool]]:
+    async def is_so() -> bool:
+        return (await item_of(run, key)).state == state
+
+    return is_so
 
 
 async def test_every_connection_is_cut_again_and_again(queued: Database) -> None:
