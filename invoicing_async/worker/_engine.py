@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,8 +22,11 @@ __all__ = ["EngineSettings", "opened_app", "run_engine"]
 
 _log = logging.getLogger("invoicing_async")
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds for which the engine waits for a connection before it is given up and made anew."""
+
+OPENING = 5.0
+"""Seconds for its first one."""
 
 CONNECTIONS = (1, 4)
 """How many connections the engine keeps, and may have; one more listens."""
@@ -70,14 +74,14 @@ async def opened_app(settings: EngineSettings) -> AsyncIterator[App]:
         min_size=least,
         max_size=most,
         timeout=PATIENCE,
-        reconnect_timeout=PATIENCE,
         name="invoicing-queue",
     )
     app = App(connector=connector)
     app.job_manager = Jobs(connector)
     app.add_tasks_from(blueprint(), namespace=NAMESPACE)
     try:
-        await connector.open_async()
+        async with asyncio.timeout(OPENING):
+            await connector.open_async()
         await _check(app)
         yield app
     finally:
