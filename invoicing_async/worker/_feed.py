@@ -54,15 +54,16 @@ class Pages:
                 async with asyncio.timeout(IDLE):
                     await self._changed.wait()
             except TimeoutError:
-                self.is_closed = self.is_closed or self._is_end_awaited()
+                if self._is_end_awaited():
+                    self.close()
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
 
 
 class LedgerFeed(LedgerPart):
     """A ledger whose `pending`, and `rows` that are submitted or finished, are what is put into these pages.
 
-    `is_end_awaited` tells whether something is under way of what is to be sent: an item that used up its attempts is tried
-    once more when the input has ended.
+    `is_end_awaited` tells whether something is under way of what is to be sent: an item that used up its attempts is
+    tried once more when the input has ended.
     """
 
     def __init__(self, ledger: Ledger, is_end_awaited: Callable[[], bool]) -> None:
@@ -70,7 +71,10 @@ class LedgerFeed(LedgerPart):
         self.to_send = Pages(is_end_awaited)
         self.to_settle = Pages()
         self.to_export = Pages()
-        self._pages: dict[tuple[str, ...], Pages] = {(State.SUBMITTED,): self.to_settle, (State.SUCCESS,): self.to_export}
+        self._pages: dict[tuple[str, ...], Pages] = {
+            (State.SUBMITTED,): self.to_settle,
+            (State.SUCCESS,): self.to_export,
+        }
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         """Return the next items that are to be sent or downloaded, wherever they are in the run."""

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from postgres_server import Database
 from served import serving_sandbox
-from worker_runs import draft, shared_run, until
+from run_services import draft
+from worker_runs import shared_run, until
 
 from invoicing_async.sandbox import Faults, Sandbox
 
@@ -53,7 +54,7 @@ async def states(database: Database) -> Counter[str]:
 
 
 def made(sandbox: Sandbox) -> int:
-    return len(sandbox.created)
+    return sum(count for (operation, _), count in sandbox.counts.items() if operation == "create_invoice")
 
 
 async def test_two_processes_share_a_run(queued: Database, url: tuple[str, Sandbox]) -> None:

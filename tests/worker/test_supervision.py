@@ -14,17 +14,22 @@ from invoicing_async._durable.records import LedgerSchemaError
 from invoicing_async._durable.states import State
 from invoicing_async.events import Event
 from invoicing_async.runs import InvoiceRun
+from invoicing_async.worker import _engine
 
 pytestmark = pytest.mark.asyncio
 
 KEYS = [f"A-{number}" for number in range(1, 24)]
 
-CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
-@pytest.mark.slow
-async def test_an_engine_that_is_lost_is_made_anew(queued: Database) -> None:
-    """Its listener fails, and it ends quietly, while the ledger goes on."""
+async def test_an_engine_that_is_lost_is_made_anew(queued: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its heartbeat fails and it says nothing, while the ledger goes on."""
+    monkeypatch.setattr(_engine, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(_engine, "PATIENCE", 0.5)
     service, told = Held("A-3"), list[Event]()
     async with (
         shared_run(queued, KEYS) as run,

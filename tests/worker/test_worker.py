@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 from postgres_server import Database
-from run_services import ORDERS, Service, documents, draft, files, invoice_run, invoices, item_of, listed, sandbox, states
+from run_services import (
+    ORDERS,
+    Service,
+    documents,
+    draft,
+    files,
+    invoice_run,
+    invoices,
+    item_of,
+    listed,
+    sandbox,
+    states,
+)
 from worker_runs import SOON, Held, asked, jobs, server_address, shared_run, taken, until, working
 
 from invoicing_async._durable.postgres.ledger import PostgresLedger
@@ -95,7 +107,9 @@ async def test_finished_invoices_are_exported_if_the_run_is_to(queued: Database,
         await run.keep(RunSettings(export=ExportTo(folder=tmp_path / "out")))
         async with working(run, service) as worker:
             found = await taken(worker)
-    assert {key: Path(item.path or "").name.partition("~")[0] for key, item in found.items()} == {k: k for k in KEYS[:7]}
+    assert {key: Path(item.path or "").name.partition("~")[0] for key, item in found.items()} == {
+        k: k for k in KEYS[:7]
+    }
     assert len(files(tmp_path / "out")) == 7
 
 
@@ -149,7 +163,7 @@ async def test_jobs_that_come_twice_send_nothing_twice(queued: Database) -> None
 
 
 @pytest.mark.parametrize("created", [True, False])
-async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Database, created: bool) -> None:
+async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Database, *, created: bool) -> None:
     """Its chunk was done by then, or about to be: nobody else would be told."""
     service = Held("A-20", plans={"A-1": ["lost" if not created else "gateway lost"]})
     async with shared_run(queued, KEYS) as run, working(run, service, slots=2) as worker:
@@ -352,5 +366,3 @@ async def test_outside_its_block_it_does_nothing(queued: Database) -> None:
     async with shared_run(queued) as run, invoices(Service()) as client:
         with pytest.raises(ValueError, match="async with"):
             Worker(run, client).stop()
-
-
