@@ -118,7 +118,7 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
     where there are none: then a heartbeat that failed is never missed. So its heartbeat is looked at here. When this
     returns, or raises, a job is cut off, what it does is not.
     """
-    app.perform_import_paths()
+    app.perform_import_paths()  # type: ignore[no-untyped-call]  # the engine's own, without annotations
     engine = EngineWorker(
         app,
         queues=[queue],
@@ -132,7 +132,8 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
         fetch_job_polling_interval=1.0,
         shutdown_graceful_timeout=0,
     )
-    tasks = [started(engine.run()), started(_watch_heartbeat(app, engine))]
+    running = engine.run()  # type: ignore[no-untyped-call]  # as above
+    tasks = [started(running), started(_watch_heartbeat(app, engine))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

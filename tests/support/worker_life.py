@@ -1,4 +1,4 @@
-"""A worker in a process of its own: `python worker_life.py ADDRESS URL [OPTION=VALUE ...]` works until the run rests."""
+"""A worker in a process of its own: `worker_life.py ADDRESS URL [OPTION=VALUE ...]` works until the run rests."""
 
 from __future__ import annotations
 

@@ -72,9 +72,8 @@ async def test_a_worker_alone_ends_as_a_command_on_a_file_does(queued: Database,
 async def test_the_next_worker_tries_again_what_was_tried_in_vain(queued: Database) -> None:
     """As the next command on a file does."""
     service = Service({"A-1": ["busy"] * 6})
-    async with shared_run(queued, KEYS[:3]) as run:
-        async with working(run, service) as worker:
-            assert (await taken(worker))["A-1"].state == "not_sent"
+    async with shared_run(queued, KEYS[:3]) as run, working(run, service) as worker:
+        assert (await taken(worker))["A-1"].state == "not_sent"
     async with shared_run(queued) as run, working(run, service) as worker:
         assert {key: item.state for key, item in (await taken(worker)).items()} == {"A-1": "success"}
 
@@ -181,6 +180,26 @@ async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Databas
     assert len(service.created["A-1"]) == (1 if created else 2), "lost, it was made: this person was wrong"
 
 
+async def test_a_doubt_is_gone_on_with_also_beside_what_was_tried_in_vain(queued: Database) -> None:
+    """Its chunk is noted as one that was worked through, with an item that was left."""
+    service = Held("A-20", plans={"A-1": ["gateway lost"], "A-2": ["busy"] * 99})
+    async with shared_run(queued, KEYS) as run, working(run, service, slots=2) as worker:
+        taking = asyncio.create_task(taken_all(worker))
+        await service.arrived.wait()
+
+        async def is_noted() -> bool:
+            return bool(await asked(queued, "SELECT FROM invoicing_queue.walks WHERE lo = 1"))
+
+        await until(is_noted)
+        tried = service.submissions["A-2"]
+        await run.resolve("A-1", created=True, request_id=service.created["A-1"][0])
+        await until(lambda: in_state(run, "A-1", "success"))
+        service.go_on.set()
+        await taking
+    assert tried == 6
+    assert service.submissions["A-1"] == 1
+
+
 async def taken_all(worker: Worker[Item]) -> list[Item]:
     return await listed(worker.items())
 
@@ -228,8 +247,8 @@ async def until_is(ask: Callable[[], Any], expected: object) -> None:
 
 async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
     service, told = Held("A-3"), list[str]()
-    async with shared_run(queued, KEYS) as run:
-        options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
+    options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
+    async with shared_run(queued, KEYS) as run:  # noqa: SIM117 - the run is looked at after the worker has ended
         async with working(run, service, **options) as worker:
             taking = asyncio.create_task(taken(worker))
             await service.arrived.wait()
