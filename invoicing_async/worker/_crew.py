@@ -82,7 +82,7 @@ class Crew(Generic[T]):
         ]
 
     async def plan(self) -> None:
-        """Give a job to what has none."""
+        """See that everything open has a job."""
         await self._planner.plan()
 
     async def work(self, job: int, run: int, lo: int, hi: int) -> None:
