@@ -248,7 +248,7 @@ async def until_is(ask: Callable[[], Any], expected: object) -> None:
 async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
     service, told = Held("A-3"), list[str]()
     options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
-    async with shared_run(queued, KEYS) as run:  # noqa: SIM117 - the run is looked at after the worker has ended
+    async with shared_run(queued, KEYS) as run:
         async with working(run, service, **options) as worker:
             taking = asyncio.create_task(taken(worker))
             await service.arrived.wait()
@@ -280,7 +280,7 @@ async def test_two_workers_share_a_run(queued: Database) -> None:
 
 async def test_what_another_has_in_hand_is_waited_for(queued: Database) -> None:
     service = Held("A-1")
-    async with shared_run(queued, ["A-1"]) as run, shared_run(queued) as other:
+    async with shared_run(queued, ["A-1"]) as run, shared_run(queued) as other:  # noqa: SIM117 - one ends before the other run is closed
         async with working(run, service) as one:
             taking = asyncio.create_task(taken(one))
             await service.arrived.wait()
