@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 
@@ -59,6 +59,11 @@ class ServerAddress:
 
     server: str
     run: str
+
+    @property
+    def text(self) -> str:
+        """The address as `run_address` takes it."""
+        return f"{self.server}{'&' if '?' in self.server else '?'}{RUN}={quote(self.run, safe='')}"
 
 
 RunAddress: TypeAlias = FileAddress | ServerAddress

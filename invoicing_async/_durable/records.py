@@ -22,6 +22,9 @@ __all__ = [
     "Intake",
     "Item",
     "JournalEntry",
+    "LedgerAwayError",
+    "LedgerSchemaError",
+    "LedgerServerError",
     "NewDraft",
     "Pause",
     "RequestIdTakenError",
@@ -59,6 +62,27 @@ class RunChangedError(RunFileError):
     """Somebody else changed the run file while it was held: nothing more is done with it."""
 
     hint: str = "Find out what else works on the file; then go on with `runs resume`, which reads it anew."
+
+
+class LedgerServerError(RunFileError):
+    """The database that a run is kept in cannot be used: not found, not allowed, or not as it must be."""
+
+    hint: str = "Mend what the message says of the database, or name another one; nothing was sent."
+
+
+class LedgerSchemaError(LedgerServerError):
+    """The tables of the database are not there, or not of a version that this program knows."""
+
+    hint: str = "Bring the database up to date with `invoicing-async ledger migrate`, or install a newer version."
+
+
+class LedgerAwayError(LedgerServerError):
+    """The database that a run is kept in takes no work at this moment: lost, starting, full or read-only.
+
+    It may come back by itself, and then everything goes on.
+    """
+
+    hint: str = "Wait until the database is back; what was recorded is there, and what was not is done again."
 
 
 class RequestIdTakenError(InvoicingError, ValueError):
