@@ -25,7 +25,7 @@ from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
-pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "ledger_places"]
+pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "ledger_places", "postgres_server"]
 """The second is on its entry point too where the package was installed with it; once is enough."""
 
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
