@@ -19,12 +19,13 @@ __all__ = ["SharedAdmission"]
 class SharedAdmission(Admission):
     """Places of this process, and the turns of a rate that is the run's."""
 
-    __slots__ = ("_asking", "_lanes", "_leased", "_waiting")
+    __slots__ = ("_asking", "_lanes", "_leased", "_per_second", "_waiting")
 
     def __init__(self, limits: Limits, clock: Clock, lanes: SharedLanes) -> None:
         super().__init__(limits, clock)
         assert limits.per_second is not None  # noqa: S101 - without a rate there is nothing to lease
         self._lanes = lanes
+        self._per_second = limits.per_second
         self._leased = LeasedRate(limits.per_second, limits.burst)
         self._waiting = 0
         self._asking: asyncio.Task[None] | None = None
@@ -57,7 +58,7 @@ class SharedAdmission(Admission):
 
     async def _lease(self) -> None:
         leased = self._leased
-        leased.add(await self._lanes.lease(leased.wanted(self._waiting), leased.per_second))
+        leased.add(await self._lanes.lease(leased.wanted(self._waiting), self._per_second))
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asking = None

@@ -8,7 +8,7 @@ from attrs import define, field
 
 from .._core.shared_lanes import LaneNews, LanePause, LaneReport, SharedLanes
 from .._core.tasks import started
-from ..errors import SessionError
+from ..errors import InvoicingError
 from .gate import Gate
 from .lane import Answer, LaneKey, Ticket
 from .shared_outage import SharedOutage
@@ -107,11 +107,11 @@ class SharedGate(Gate):
     async def _claim(self) -> None:
         try:
             granted = await self.shared.claim(self._name)
-        except SessionError as error:
+        except InvoicingError as error:
             while self._waiters:
                 waiter = self._waiters.popleft()
                 if not waiter.future.done():
-                    waiter.future.set_exception(SessionError(str(error)))
+                    waiter.future.set_exception(error)
             return
         finally:
             self._claiming = None
