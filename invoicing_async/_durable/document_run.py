@@ -20,7 +20,9 @@ from ..documents import DownloadOutcome, OrderDocuments
 from ..documents._client import work_of
 from ..documents._saving import BatchSaver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
+from ..policies import Limits
 from ..session import Sleep
+from ..session._shared_limits import SharedLimits, limits_over
 from .checking import Checked, compare_files
 from .items import absolute_path, page_items, recorded_path, saved_document
 from .ledgers import open_ledger
@@ -112,6 +114,14 @@ class DocumentRun:
         if settings.export is not None:
             raise ValueError("export is for a run of e-invoices")
         await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    def limits(self, limits: Limits | None = None) -> SharedLimits:
+        """Return limits, by default the run's, for a session that works on it: `Session(…, limits=run.limits())`.
+
+        Of a run on a server `per_second` and `burst` hold for all processes that work on it together, and when one of
+        them finds the service down, all pause. A file's are the process's, which has it for itself.
+        """
+        return limits_over(limits or self.settings.pace.limits, self.ledger.lanes)
 
     async def move(self, *, folder: str | PathLike[str] | None = None, layout: str | None = None) -> None:
         """Save what is still to be had elsewhere, or under other names, from now on.

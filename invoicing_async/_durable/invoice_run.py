@@ -16,6 +16,8 @@ from .._einvoices.rules import canonical_key, check
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of
 from ..models import InvoiceDraft
+from ..policies import Limits
+from ..session._shared_limits import SharedLimits, limits_over
 from .claims import Claims
 from .doubts import Doubts, Reconcile
 from .drafts import new_drafts
@@ -81,6 +83,14 @@ class InvoiceRun:
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. What was exported before stays where it is."""
         await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    def limits(self, limits: Limits | None = None) -> SharedLimits:
+        """Return limits, by default the run's, for a session that works on it: `Session(…, limits=run.limits())`.
+
+        Of a run on a server `per_second` and `burst` hold for all processes that work on it together, and when one of
+        them finds the service down, all pause. A file's are the process's, which has it for itself.
+        """
+        return limits_over(limits or self.settings.pace.limits, self.ledger.lanes)
 
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.

@@ -18,6 +18,9 @@ class SharedLimits:
     credentials name no store, take turns, however many calls each has waiting. The lanes, with what they learn of an
     outage and of the concurrency that a service can do, stay each session's own. Sessions that share limits run in one
     event loop: opening one in another while the first is open raises `SessionError`.
+
+    Those that `limits` of a run on a server returns are the run's: `per_second` and `burst` are the sum of all
+    processes that work on it, and when one of them finds the service down, all pause. `concurrency` is each one's.
     """
 
     __slots__ = ("_admission", "_lanes", "limits")

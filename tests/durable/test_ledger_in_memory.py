@@ -35,6 +35,7 @@ class MemoryLedger:
 
     name = "in memory"
     recovered = 0
+    lanes = None
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
         self.kind, self.settings, self.created, self.late = kind, dict(settings), clock.now(), 0.0

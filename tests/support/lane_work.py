@@ -1,7 +1,8 @@
 """One of several processes that share the rate and the pauses of a run: it calls a service that notes when.
 
 `python lane_work.py ADDRESS RUN WORKER RATE SECONDS` prints, as JSON, when each call began, by the monotonic clock that
-all processes of a machine have in common, and how many statements it took.
+all processes of a machine have in common, and how many statements it took. With a RATE of 0 it pauses a lane, claims
+its probe and keeps that until it is killed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fakes import FakeResponse
 from session_calls import BASE, CALL, FINE, body
 
 from invoicing_async._core.http import Exchange, Request
+from invoicing_async._core.shared_lanes import LaneNews, LaneReport
 from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres.connection import Connection, open_connection
 from invoicing_async._durable.postgres.lanes import PostgresLanes
@@ -89,7 +91,17 @@ async def work(address: str, run: int, worker: int, rate: float, seconds: float)
     return {"at": service.at, "statements": statements}
 
 
+async def hold(address: str, run: int, worker: int) -> None:
+    lanes, now = Counted(address, run, worker).lanes, time.monotonic()
+    lanes.join(lambda _: None)
+    lanes.report(LaneReport(lane=CALL.operation, news=LaneNews.PAUSED, since=now, until=now, distance=1.0))
+    print(await lanes.claim(CALL.operation), flush=True)  # noqa: T201 - whoever started it waits for this
+    await asyncio.Event().wait()
+
+
 if __name__ == "__main__":
     where, *numbers = sys.argv[1:]
+    if not float(numbers[2]):
+        asyncio.run(hold(where, int(numbers[0]), int(numbers[1])))
     found = asyncio.run(work(where, int(numbers[0]), int(numbers[1]), float(numbers[2]), float(numbers[3])))
     print(json.dumps(found), flush=True)  # noqa: T201 - whoever started it reads this
