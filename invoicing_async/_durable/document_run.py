@@ -20,12 +20,11 @@ from ..documents import DownloadOutcome, OrderDocuments
 from ..documents._client import work_of
 from ..documents._saving import BatchSaver, judged
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
-from ..policies import Limits
 from ..session import Sleep
-from ..session._shared_limits import SharedLimits, limits_over
 from .checking import Checked, compare_files
 from .items import absolute_path, page_items, recorded_path, saved_document
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -36,7 +35,7 @@ from .stop import StoppedError, StopToken
 __all__ = ["DocumentRun"]
 
 
-class DocumentRun:
+class DocumentRun(PacedRun):
     """The durable download of many order documents. `ledger` is its run file."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -104,24 +103,11 @@ class DocumentRun:
         given = {name: value.value if isinstance(value, OnExisting) else value for name, value in wanted.items()}
         return {name: begun[name] for name, value in given.items() if value not in (None, begun[name])}
 
-    @property
-    def settings(self) -> RunSettings:
-        """What the run keeps for whoever goes on with it; its place is `folder` and `layout`."""
-        return RunSettings.read(self.ledger.settings)
-
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. Raises `ValueError` for an export, which is for e-invoices."""
         if settings.export is not None:
             raise ValueError("export is for a run of e-invoices")
         await self.ledger.update_settings(settings.written(self.ledger.settings))
-
-    def limits(self, limits: Limits | None = None) -> SharedLimits:
-        """Return limits, by default the run's, for a session that works on it: `Session(…, limits=run.limits())`.
-
-        Of a run on a server `per_second` and `burst` hold for all processes that work on it together, and when one of
-        them finds the service down, all pause. A file's are the process's, which has it for itself.
-        """
-        return limits_over(limits or self.settings.pace.limits, self.ledger.lanes)
 
     async def move(self, *, folder: str | PathLike[str] | None = None, layout: str | None = None) -> None:
         """Save what is still to be had elsewhere, or under other names, from now on.

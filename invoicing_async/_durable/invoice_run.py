@@ -16,14 +16,13 @@ from .._einvoices.rules import canonical_key, check
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of
 from ..models import InvoiceDraft
-from ..policies import Limits
-from ..session._shared_limits import SharedLimits, limits_over
 from .claims import Claims
 from .doubts import Doubts, Reconcile
 from .drafts import new_drafts
 from .exporting import Exporting, export_name
 from .items import current_item
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -37,7 +36,7 @@ from .submission import Submission
 __all__ = ["InvoiceRun"]
 
 
-class InvoiceRun:
+class InvoiceRun(PacedRun):
     """The durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -75,22 +74,9 @@ class InvoiceRun:
         async with opening as ledger:
             yield cls(ledger)
 
-    @property
-    def settings(self) -> RunSettings:
-        """The settings that the run keeps for whoever goes on with it."""
-        return RunSettings.read(self.ledger.settings)
-
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. What was exported before stays where it is."""
         await self.ledger.update_settings(settings.written(self.ledger.settings))
-
-    def limits(self, limits: Limits | None = None) -> SharedLimits:
-        """Return limits, by default the run's, for a session that works on it: `Session(…, limits=run.limits())`.
-
-        Of a run on a server `per_second` and `burst` hold for all processes that work on it together, and when one of
-        them finds the service down, all pause. A file's are the process's, which has it for itself.
-        """
-        return limits_over(limits or self.settings.pace.limits, self.ledger.lanes)
 
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.

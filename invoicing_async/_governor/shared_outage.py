@@ -73,9 +73,9 @@ class SharedOutage(Outage):
 
     def adopt(self, pause: LanePause) -> bool:
         """Take over what others know of a pause, and tell whether it begins one here."""
-        if pause.since is None or (self.since is None and self._contradicts(pause.since)):
-            return False
         is_new = self.since is None
+        if pause.since is None or (is_new and self._answered > pause.since and not self.streak):
+            return False
         self._next = max(pause.next_probe, pause.probed_until)
         self._distance = max(pause.distance, self.policy.probe)
         if is_new:
@@ -91,6 +91,3 @@ class SharedOutage(Outage):
         """Hear that the service answers another: begin again, slowly."""
         self.since, self.places, self.streak, self.closed = None, 1, 0, 0
         self.is_claimed = False
-
-    def _contradicts(self, since: float) -> bool:
-        return self._answered > since and not self.streak

@@ -158,7 +158,7 @@ async def test_the_protocols_have_all_that_a_ledger_has() -> None:
     own = {name for name in {*dir(SqliteReader), *dir(SqliteLedger)} if not name.startswith("_")}
     said = {name for name in {*dir(LedgerReader), *dir(Ledger)} if not name.startswith("_")}
     assert own - said == {"read", "open"}
-    assert said - own == {"created", "kind", "late", "recovered", "now"}  # attributes of an instance
+    assert said - own == {"created", "kind", "lanes", "late", "recovered", "now"}  # attributes of an instance
 
 
 async def test_a_run_of_invoices_needs_no_more_than_the_protocol(tmp_path: Path) -> None:

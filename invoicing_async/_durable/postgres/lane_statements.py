@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from ..._core.shared_lanes import LaneNews
 
-__all__ = ["CLAIM", "LEASE", "LOOK", "LOOK_AND_RENEW", "PROBE_LEASE", "REPORTS"]
+__all__ = ["CLAIM", "LEASE", "LOOK", "LOOKS", "LOOK_AND_RENEW", "PROBE_LEASE", "REPORTS"]
 
 PROBE_LEASE = 5.0
 """Seconds after which a probe counts as lost; while it is under way it is renewed each second."""
@@ -44,20 +44,21 @@ FROM leased LEFT JOIN invoicing.lanes AS l {_PAUSED}
 """Lease permits: the time behind all that is leased, and from now on at the earliest. A clock that was set back makes
 nobody wait for its former time. What is leased need not survive the database, whose coming back takes longer."""
 
-_LOOK = f"""
+LOOK = f"""
 SELECT extract(epoch FROM clock_timestamp())::float8, NULL::float8, NULL::float8, {_PAUSES}
 FROM (SELECT 1) AS one LEFT JOIN invoicing.lanes AS l {_PAUSED}
 """  # noqa: S608 - of the constants above
-
-LOOK = _LOOK
 
 LOOK_AND_RENEW = f"""
 WITH renewed AS (
     UPDATE invoicing.lanes SET probe_until = clock_timestamp() + make_interval(secs => {PROBE_LEASE})
     WHERE run = %(run)s AND probe_by = %(worker)s AND lane = ANY(%(probes)s)
 )
-{_LOOK}
+{LOOK}
 """  # noqa: S608 - of the constants above
+
+LOOKS = frozenset({LEASE, LOOK, LOOK_AND_RENEW})
+"""What returns rows of that shape."""
 
 CLAIM = f"""
 UPDATE invoicing.lanes

@@ -1,9 +1,8 @@
 """The rate and the pauses of a run, shared by all who work on it: rows of `invoicing.lanes`.
 
 They have a connection of their own: a lease is of use for a tenth of a second, too short to wait behind a page of a
-report or a group commit.
-Pauses come with each lease, and are looked up each second where nothing is leased. All times are the database's, which
-are reckoned into this process's monotonic clock by the narrowest of the answers: no host's wall clock has a say.
+report or a group commit. Pauses come with each lease, and are looked up each second where nothing is leased. All times
+are the database's, which are reckoned into this process's monotonic clock: no host's wall clock has a say.
 """
 
 from __future__ import annotations
@@ -11,24 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import inf
-from typing import Any, TypeAlias
 
 from attrs import define, field
-from psycopg import Error
 
 from ..._core.clock import Clock, RealClock
-from ..._core.shared_lanes import Hear, LaneNews, LanePause, LaneReport, Lease
+from ..._core.shared_lanes import Hear, LaneNews, LaneReport, Lease
 from ..._core.tasks import started
 from ...errors import InvoicingError, SessionError
 from ..records import LedgerAwayError
-from .connection import Connection
-from .errors import translate_error
-from .lane_statements import CLAIM, LEASE, LOOK, LOOK_AND_RENEW, REPORTS
+from .lane_connection import Connect, LaneConnection, Rows
+from .lane_statements import CLAIM, LEASE, LOOK, LOOK_AND_RENEW, LOOKS, REPORTS
 
-__all__ = ["PostgresLanes", "Reckoning"]
+__all__ = ["PostgresLanes"]
 
 LOOKING = 1.0
 """Seconds between two looks at the pauses."""
@@ -36,37 +32,10 @@ LOOKING = 1.0
 FIRST_RETRY, LAST_RETRY = 0.1, 2.0
 """Seconds before the database is asked again that was away, at first and at last."""
 
-PATIENCE = 10.0
-"""Seconds that an answer may take: all of these statements do little, and wait for each other alone."""
-
 PARTING = 1.0
 """Seconds that closing waits for reports on their way."""
 
-Rows: TypeAlias = Sequence[tuple[Any, ...]]
-
 _log = logging.getLogger("invoicing_async")
-
-
-@define
-class Reckoning:
-    """The database's time in terms of this process's monotonic clock: pure.
-
-    An answer that was given between two moments here says where the database's time was between them; the narrowest
-    counts, until one contradicts it: then one of the clocks stood still or was set.
-    """
-
-    _ahead: float = 0.0
-    _width: float = inf
-
-    def learn(self, at: float, *, sent: float, received: float) -> None:
-        """Take in that it was `at` there at some moment between the two."""
-        width, ahead = received - sent, at - (sent + received) / 2
-        if width <= self._width or abs(ahead - self._ahead) > (width + self._width) / 2:
-            self._ahead, self._width = ahead, width
-
-    def here(self, at: float) -> float:
-        """Return the monotonic time of one of the database's."""
-        return at - self._ahead
 
 
 @define(eq=False)
@@ -85,22 +54,24 @@ class PostgresLanes:
     It connects when it is first needed, and again whenever the database was away. Everything is asked in order.
     """
 
-    _connect: Callable[[], Awaitable[Connection]]
+    _connect: Connect
     run: int = field(kw_only=True)
     worker: int = field(kw_only=True)
     _clock: Clock = field(factory=RealClock, kw_only=True)
-    _time: Reckoning = field(factory=Reckoning, init=False)
-    _took: float = field(default=0.0, init=False)
+    _connection: LaneConnection = field(init=False)
     _queue: deque[_Request] = field(factory=deque, init=False)
     _listeners: list[Hear] = field(factory=list, init=False)
     _probes: set[str] = field(factory=set, init=False)
     """The lanes whose one probe this process may make."""
     _told_rate: float | None = field(default=None, init=False)
-    _connection: Connection | None = field(default=None, init=False)
     _task: asyncio.Task[None] | None = field(default=None, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _look_at: float = field(default=-inf, init=False)
     _is_closed: bool = field(default=False, init=False)
+
+    @_connection.default
+    def _made(self) -> LaneConnection:
+        return LaneConnection(self._connect, self.run, self.worker, self._clock)
 
     def join(self, hear: Hear) -> None:
         """Begin to look for pauses, at once and then each second, and tell `hear` of them."""
@@ -123,8 +94,8 @@ class PostgresLanes:
         rows = await self._asked(LEASE, values)
         self._told_rate = per_second
         _, free_at, rate, *_ = rows[0]
-        ends = self._time.here(free_at)
-        return Lease(permits=permits, begins=ends - permits / rate, ends=ends, took=self._took)
+        ends = self._connection.time.here(free_at)
+        return Lease(permits=permits, begins=ends - permits / rate, ends=ends, took=self._connection.took)
 
     async def claim(self, lane: str) -> bool:
         """Ask to make the one probe of a lane."""
@@ -166,7 +137,7 @@ class PostgresLanes:
 
     async def close(self) -> None:
         """Send the reports that are on their way if the database is there, and end."""
-        if self._queue and self._connection is not None:
+        if self._queue and self._connection.is_made:
             with suppress(TimeoutError, InvoicingError):
                 async with asyncio.timeout(PARTING):
                     await self._asked(LOOK, dict)  # what is asked before it is done before it
@@ -175,7 +146,7 @@ class PostgresLanes:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self._disconnect()
+        await self._connection.close()
         self._fail(self._closed_error())
 
     def _closed_error(self) -> SessionError:
@@ -205,16 +176,16 @@ class PostgresLanes:
                 self._queue.popleft()  # whoever asked gave up
                 continue
             try:
-                rows = await self._executed(request)
+                rows = await self._connection.execute(request.statement, request.values)
             except (LedgerAwayError, OSError) as error:  # a time-out is an OSError
                 if wait == FIRST_RETRY:
                     _log.warning("the rate and the pauses of the run are not shared until this is over: %s", error)
-                await self._disconnect()
+                await self._connection.close()
                 await self._clock.sleep(wait)
                 wait = min(LAST_RETRY, 2 * wait)
             except InvoicingError as error:
                 _log.warning("the rate and the pauses of the run are not shared: %s", error)
-                await self._disconnect()
+                await self._connection.close()
                 self._fail(error)
                 await self._clock.sleep(wait)
             else:
@@ -235,29 +206,12 @@ class PostgresLanes:
             return self._queue[0]
         return _Request(LOOK_AND_RENEW if self._probes else LOOK, lambda: {"probes": [*self._probes]})
 
-    async def _executed(self, request: _Request) -> Rows:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                if self._connection is None:
-                    self._connection = await self._connect()
-                sent = self._clock.monotonic()
-                values = {"run": self.run, "worker": self.worker, **request.values()}
-                cursor = await self._connection.execute(request.statement, values)
-                rows = await cursor.fetchall() if cursor.description else []
-                received = self._clock.monotonic()
-        except Error as error:
-            raise translate_error(error, "the run") from error
-        if request.statement in {LEASE, LOOK, LOOK_AND_RENEW}:
-            self._time.learn(rows[0][0], sent=sent, received=received)
-            self._took = received - sent
-        return rows
-
     def _answer(self, request: _Request, rows: Rows) -> None:
         if self._queue and self._queue[0] is request:
             self._queue.popleft()
         if request.answer is not None and not request.answer.done():
             request.answer.set_result(rows)
-        if request.statement in {LEASE, LOOK, LOOK_AND_RENEW}:
+        if request.statement in LOOKS:
             # A lease renews no probe: while one is under way there is a look each second beside the leases.
             if request.statement != LEASE or not self._probes:
                 self._look_at = self._clock.monotonic() + LOOKING
@@ -266,26 +220,9 @@ class PostgresLanes:
 
     def _tell(self, rows: Rows) -> None:
         """Tell of all pauses; what is still to be reported is newer, and heard of with the next look."""
-        pauses = {row[3]: self._pause(row) for row in rows if row[3] is not None}
+        pauses = {row[3]: self._connection.pause(row) for row in rows if row[3] is not None}
         for hear in [*self._listeners]:
             hear(pauses)
-
-    def _pause(self, row: tuple[Any, ...]) -> LanePause:
-        since, next_probe, distance, probe_by, probed_until, held_until = row[4:]
-        here = self._time.here
-        return LanePause(
-            since=None if since is None else here(since),
-            next_probe=-inf if next_probe is None else here(next_probe),
-            distance=distance or 0.0,
-            probed_until=-inf if probed_until is None or probe_by == self.worker else here(probed_until),
-            held_until=-inf if held_until is None else here(held_until),
-        )
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(Error, OSError):
-                await connection.close()
 
     def _fail(self, error: InvoicingError) -> None:
         """End everything that is asked, with an error."""

@@ -18,8 +18,9 @@ psycopg = pytest.importorskip("psycopg")
 from invoicing_async._core.shared_lanes import LaneNews, LanePause, LaneReport  # noqa: E402 - psycopg may be missing
 from invoicing_async._durable.address import ServerAddress, run_address  # noqa: E402
 from invoicing_async._durable.postgres.connection import Connection, open_connection  # noqa: E402
+from invoicing_async._durable.postgres.lane_connection import Reckoning  # noqa: E402
 from invoicing_async._durable.postgres.lane_statements import LEASE, PROBE_LEASE  # noqa: E402
-from invoicing_async._durable.postgres.lanes import PostgresLanes, Reckoning  # noqa: E402
+from invoicing_async._durable.postgres.lanes import PostgresLanes  # noqa: E402
 from invoicing_async._durable.records import LedgerAwayError, LedgerSchemaError  # noqa: E402
 from invoicing_async.errors import SessionError  # noqa: E402
 
