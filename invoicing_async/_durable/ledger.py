@@ -22,10 +22,11 @@ from .._core.shared_lanes import SharedLanes
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
-from .intake import add_drafts, chunks, stage, take_ids, unstage
+from .intake import add_drafts, stage, take_ids, unstage
+from .intake_parts import chunks
 from .integrity import Log
 from .lock import holder_of
-from .opening import OpenedRun, describe_run, open_run
+from .opening import OpenedRun, describe_run, open_run, store_moved
 from .protocol import ID_BATCH
 from .queries import (
     count_states,
@@ -34,9 +35,10 @@ from .queries import (
     read_entries,
     read_history,
     read_items,
+    read_twice,
     to_send,
 )
-from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause, json_text
+from .records import Change, Holder, Intake, Item, JournalEntry, Moved, NewDraft, Pause, json_text
 from .report_queries import read_figures, read_oldest, read_pauses, read_timeline
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .timeline import Timeline
@@ -51,14 +53,18 @@ class SqliteReader:
     """A run file open for reading, also while another process writes it.
 
     `kind`, `settings` and `created` (epoch seconds) are those of the file; `late` is how many seconds after its intent
-    a submission may still arrive at the service, 0 before the first.
+    a submission may still arrive at the service, 0 before the first; `moved` says where it goes on, if not here.
     """
+
+    is_shared = False
+    """A run file has one writer at a time."""
 
     def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
         self.path = path
         self.kind: RunKind = opened.kind
         self.created: float = opened.created
         self.late: float = opened.late
+        self.moved: Moved | None = opened.moved
         self._settings = opened.settings
         self._worker = worker
 
@@ -166,6 +172,11 @@ class SqliteReader:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         return await self._worker.run(read_oldest)
 
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which there may be two invoices, in the order of the input."""
+        at_least_one("limit", limit)
+        return await self._worker.run(partial(read_twice, limit=limit))
+
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
         at_least_one("limit", limit)
@@ -192,6 +203,7 @@ class SqliteLedger(SqliteReader):
         settings: Mapping[str, object] | None = None,
         create: bool = True,
         accept_lost_log: bool = False,
+        to_move: bool = False,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file for writing and hold it; with `create`, make it if it is not there.
@@ -201,7 +213,8 @@ class SqliteLedger(SqliteReader):
 
         `kind` may be None to take an existing file as it is; `settings` (JSON, no secrets) are kept when the file is
         made, an existing one keeps its own. Raises `RunLockedError` if another process holds it, `RunFileError` if it
-        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`.
+        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`; unless it is
+        opened `to_move`, `RunMovedError` if its run was carried over elsewhere.
         """
         resolved, ticks = resolve_path(path), clock or RealClock()
         kind = None if kind is None else RunKind(kind)
@@ -218,7 +231,7 @@ class SqliteLedger(SqliteReader):
         )
         worker = Writer(resolved, enter, "BEGIN IMMEDIATE", ticks, log)
         try:
-            begun = await worker.run(partial(open_run, path=resolved, kind=kind))
+            begun = await worker.run(partial(open_run, path=resolved, kind=kind, to_move=to_move))
             yield cls(resolved, worker, begun, ticks)
         finally:
             await worker.stop()
@@ -228,6 +241,11 @@ class SqliteLedger(SqliteReader):
         text = json_text(settings)
         await self._worker.run(partial(store_meta, name="settings", value=text))
         self._settings = json.loads(text)
+
+    async def keep_moved(self, moved: Moved | None) -> None:
+        """Keep where the run is carried over to; from then on the file can only be read. None takes that back."""
+        await self._worker.run(partial(store_moved, moved=moved))
+        self.moved = moved
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""

@@ -25,6 +25,7 @@ __all__ = [
     "LedgerAwayError",
     "LedgerSchemaError",
     "LedgerServerError",
+    "Moved",
     "NewDraft",
     "Pause",
     "RequestIdTakenError",
@@ -32,9 +33,11 @@ __all__ = [
     "RunFileError",
     "RunHaltedError",
     "RunLockedError",
+    "RunMovedError",
     "RunPausedError",
     "SupersededError",
     "json_text",
+    "one_line",
     "quote",
     "states_of",
 ]
@@ -107,9 +110,20 @@ class RunLockedError(RunFileError):
         self.since = since
 
 
+class RunMovedError(RunFileError):
+    """The run of a file was carried over to a server, and goes on there. `to` is its address."""
+
+    hint: str = "Go on with the run where it is now: the file only says how it stood when it was carried over."
+
+    def __init__(self, message: str = "", *, to: str = "") -> None:
+        super().__init__(message)
+        self.to = to
+
+
 class SupersededError(InvoicingError):
     """An event came for an item that somebody else has moved on with; it was not applied, and nothing is wrong.
 
+    That an attempt was accepted is kept all the same, as the item's `other_request_id`; then there may be two invoices.
     `key` is the item's, `seq` its number.
     """
 
@@ -126,6 +140,7 @@ class RunPausedError(RunFileError):
     """The run is paused: nothing of it is sent until it goes on. What is not sent stays as it is."""
 
     hint: str = "Let it go on with `runs unpause`."
+    sent: Sent = "no"
 
 
 class RunHaltedError(RunFileError):
@@ -135,6 +150,7 @@ class RunHaltedError(RunFileError):
     """
 
     hint: str = "Find out since when records are missing; then `runs unhalt RUN --doubt-since TIME`."
+    sent: Sent = "no"
 
 
 class DraftConflictError(InvoicingError):
@@ -258,6 +274,14 @@ class Pause:
 
 
 @frozen
+class Moved:
+    """The address that the run of a file was carried over to; it may not have come there unless it `is_done`."""
+
+    to: str
+    is_done: bool
+
+
+@frozen
 class Holder:
     """The process that works on a run: as it said itself, None or empty where it has not."""
 
@@ -276,6 +300,10 @@ class Holder:
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
     return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+def one_line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:1000]
 
 
 quote = json.encoder.encode_basestring

@@ -34,6 +34,7 @@ class MemoryLedger:
     """Items in a list. Nothing outlives the process."""
 
     name = "in memory"
+    is_shared = True
     recovered = 0
     lanes = None
 
@@ -91,6 +92,9 @@ class MemoryLedger:
 
     async def pauses(self) -> tuple[Pause, ...]:
         return tuple(self.paused)
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        return [item for item in self.held if item.other_request_id is not None][:limit]
 
     async def oldest(self) -> Item | None:
         return next(iter(await self.rows((State.SENDING, State.SUBMITTED), limit=1)), None)
@@ -154,10 +158,10 @@ class MemoryLedger:
 
 
 async def test_the_protocols_have_all_that_a_ledger_has() -> None:
-    """What only a file has is how it is opened, and its path."""
+    """What only a file has is how it is opened, its path, and that its run may go on elsewhere."""
     own = {name for name in {*dir(SqliteReader), *dir(SqliteLedger)} if not name.startswith("_")}
     said = {name for name in {*dir(LedgerReader), *dir(Ledger)} if not name.startswith("_")}
-    assert own - said == {"read", "open"}
+    assert own - said == {"read", "open", "keep_moved"}
     assert said - own == {"created", "kind", "lanes", "late", "recovered", "now"}  # attributes of an instance
 
 

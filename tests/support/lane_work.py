@@ -87,7 +87,7 @@ async def work(address: str, run: int, worker: int, rate: float, seconds: float)
         before = counted.statements
         await asyncio.gather(*(caller() for _ in range(64)))
         statements = counted.statements - before
-    await counted.lanes.close()
+    await counted.lanes.aclose()
     return {"at": service.at, "statements": statements}
 
 

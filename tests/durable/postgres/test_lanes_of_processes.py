@@ -106,7 +106,7 @@ def test_one_meets_an_outage_and_the_other_pauses_and_both_go_on(
             sessions = []
             for number, service in enumerate(services, 1):
                 lanes = Counted(postgres.address(), 1, number).lanes
-                stack.push_async_callback(lanes.close)
+                stack.push_async_callback(lanes.aclose)
 
                 def note(event: Event, number: int = number) -> None:
                     events[number].append((loop.time(), event))
@@ -154,7 +154,7 @@ def test_the_probe_of_a_process_that_is_killed_is_soon_made_by_another(
             holder.process.kill()
             killed = time.monotonic()
             await waiting
-        await lanes.close()
+        await lanes.aclose()
         return time.monotonic() - killed
 
     try:

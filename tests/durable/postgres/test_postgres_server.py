@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from postgres_server import CHOICE, Database, PostgresServer, Servers, chosen
+from postgres_server import CHOICE, Database, PostgresServer, Programs, Servers, chosen
 from server_watch import state_of, working_in
 
 HOLDER = """
@@ -43,13 +43,22 @@ def test_the_server_is_the_one_that_was_asked_for(postgres: Database, monkeypatc
     assert found.major == major
 
 
+def test_the_oldest_and_the_newest_of_what_is_there(postgres_programs: Programs) -> None:
+    oldest, newest = chosen("oldest"), chosen("newest")
+    assert oldest is not None
+    assert newest is not None
+    assert 14 <= oldest.major <= postgres_programs.major <= newest.major
+
+
 def test_a_server_that_is_named_and_not_there_is_no_reason_to_skip() -> None:
     assert chosen("none") is None
-    for missing in ("3", "/nowhere/bin"):
+    for missing in ("3", "/nowhere/bin", "old"):
         with pytest.raises(LookupError, match=CHOICE):
             chosen(missing)
 
 
+@pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="the processes of a server are found by /proc")
 def test_a_server_loses_nothing_when_it_is_killed_and_stands_still_when_it_is_paused(postgres_servers: Servers) -> None:
     server = postgres_servers(fsync=True)
     database = server.database(migrated=False)
@@ -65,6 +74,7 @@ def test_a_server_loses_nothing_when_it_is_killed_and_stands_still_when_it_is_pa
     assert database.psql("SELECT one FROM kept") == [(1,)]
 
 
+@pytest.mark.process
 def test_a_server_comes_back_as_of_a_copy(postgres_servers: Servers) -> None:
     server = postgres_servers()
     database = server.database(migrated=False)
@@ -76,6 +86,7 @@ def test_a_server_comes_back_as_of_a_copy(postgres_servers: Servers) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="the processes of a server are found by /proc")
 def test_nothing_is_left_of_a_server_whose_process_is_killed(postgres_server: PostgresServer) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", HOLDER]
