@@ -59,9 +59,7 @@ async def _step(execute: Execute) -> str | None:
     files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
     if not await _one(execute, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"):
         await execute(SchemaManager.get_schema())
-        await execute(
-            "INSERT INTO invoicing_queue.migrations (name) SELECT unnest(%s::text[])", [[f.name for f in files]]
-        )
+        await execute("INSERT INTO invoicing_queue.migrations (name) SELECT unnest(%s::text[])", [[f.name for f in files]])
         return "the queue"
     for file in files:
         if file.name not in names and not (AFTER in file.name and await _one(execute, _LIVING)):

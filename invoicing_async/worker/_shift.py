@@ -212,7 +212,9 @@ class InvoiceShift(Shift[Item]):
     async def _exported(self) -> AsyncGenerator[Item]:
         to = self._way.export
         assert to is not None  # noqa: S101 - it is exporting; for the type checker
-        items = self._run.export(self._invoices, to.folder, format=to.format, layout=to.layout, poller=self._way.poller)
+        items = self._run.export(
+            self._invoices, to.folder, format=to.format, layout=to.layout, poller=self._way.poller
+        )
         try:
             async with aclosing(items):
                 async for item in items:
