@@ -37,14 +37,13 @@ def address(database: Database, run: str = "march") -> ServerAddress:
 OPEN_STATES = [state for state in queries.EVERY if state not in queries.AT_REST]
 
 PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
-    *((queries.page((state,)), {}, {"items_open"}) for state in OPEN_STATES if state != "sending"),
-    (queries.page(("sending",)), {}, {"items_sending"}),
+    *((queries.page((state,)), {}, {"items_open"}) for state in OPEN_STATES),
     (queries.page(("planned", "not_sent"), payload=True), {}, {"items_open", "drafts_pkey"}),
     (queries.page(("success",)), {}, {"items_pkey"}),
     (queries.page(("saved", "skipped")), {}, {"items_pkey"}),
     (queries.page(None), {}, {"items_pkey"}),
     (queries.FIND[int], {"ref": 7}, {"items_pkey", "drafts_pkey"}),
-    (queries.FIND[str], {"ref": "k7"}, {"items_run_key_key", "drafts_pkey"}),
+    (queries.FIND[str], {"ref": "k7"}, {"items_key_run_key", "drafts_pkey"}),
     (queries.HISTORY, {"item": 7}, {"journal_of_item"}),
     (queries.ENTRIES, {}, {"journal_pkey"}),
     (queries.DUPLICATES, {"after": "", "command": None}, {"duplicates_pkey"}),
