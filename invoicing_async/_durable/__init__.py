@@ -26,6 +26,7 @@
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
 - `part`: A part of a run, as a ledger: what one worker does of it while others do the rest.
+- `paced_run`: What every run keeps of how it is worked on: its settings, and limits for the sessions that do.
 - `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
   file.
 - `postgres`: A run on a PostgreSQL server: the ledger that many machines work on at once.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Self
 
 from ..._core.clock import Clock
+from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
@@ -38,6 +39,8 @@ class PostgresLedger(PostgresReader):
         self.recovered = 0
         self.now = opened.recorder.clock.now
         self._recorder = opened.recorder
+        self._lanes = opened.lanes
+        self.lanes: SharedLanes | None = opened.lanes
         self._connect = opened.connect
         self._importing = asyncio.Lock()
 
@@ -77,6 +80,7 @@ class PostgresLedger(PostgresReader):
         try:
             await self._recorder.stop()
         finally:
+            await self._lanes.aclose()
             await super().close()
 
     async def update_settings(self, settings: Mapping[str, object]) -> None:
@@ -101,10 +105,7 @@ class PostgresLedger(PostgresReader):
         await self._recorder.do(partial(run_changes.undo, ref=ref))
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
-        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
-
-        By a connection of its own: what is under way is recorded meanwhile.
-        """
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts."""
         self._only(RunKind.DOCUMENTS, "add_ids")
         at_least_one("batch", batch)
         async with self._importing, await self._connect() as connection:
