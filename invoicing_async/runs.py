@@ -34,6 +34,7 @@ from ._durable.records import (
     RunLockedError,
     RunMovedError,
     RunPausedError,
+    SupersededError,
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
 from ._durable.states import DocumentState, RunKind, State
@@ -86,6 +87,7 @@ __all__ = [
     "SqliteReader",
     "State",
     "Stretch",
+    "SupersededError",
     "Timeline",
     "apparent_state",
     "authority_status",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from .._core.clock import Clock, RealClock
+from .._core.shared_lanes import SharedLanes
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
@@ -125,7 +126,7 @@ class SqliteReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
             return await self._worker.run(partial(to_send, after=after, limit=limit))
@@ -189,6 +190,7 @@ class SqliteLedger(SqliteReader):
         super().__init__(path, worker, opened)
         self.now = clock.now
         self.recovered = opened.recovered
+        self.lanes: SharedLanes | None = None  # nobody else works on a file that is held
         self._importing = asyncio.Lock()
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from typing import Protocol
 
+from .._core.shared_lanes import SharedLanes
 from .figures import RunFigures
 from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
 from .states import DocumentState, Event, RunKind, State
@@ -96,7 +97,8 @@ class LedgerReader(Protocol):
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which there may be two invoices, in the order of the input.
 
-        Each has an `other_request_id`: that of an attempt that was accepted beside its own.
+        Each has an `other_request_id`: that of an attempt that was accepted beside its own. A person may say that it
+        is the item's own, and then it is no more one of these.
         """
 
     async def close(self) -> None:
@@ -109,6 +111,10 @@ class Ledger(LedgerReader, Protocol):
     @property
     def recovered(self) -> int:
         """How many items were left in doubt by the end of the process before."""
+
+    @property
+    def lanes(self) -> SharedLanes | None:
+        """The rate and the pauses that all processes share which work on the run; None if only one can."""
 
     def now(self) -> float:
         """Return the time by which everything is recorded, in epoch seconds."""

@@ -103,7 +103,10 @@ class PostgresReader:
     async def holders(self) -> tuple[Holder, ...]:
         """Return who works on the run: the workers that were heard of in the last `ALIVE` seconds."""
         rows = await self.select(queries.HOLDERS, alive=ALIVE)
-        return tuple(Holder(pid, host, _day_and_time(started)) for pid, host, started in rows)
+        return tuple(
+            Holder(pid, host, datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"))
+            for pid, host, started in rows
+        )
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
@@ -138,10 +141,12 @@ class PostgresReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
-            return await self.rows(SENDABLE, after=after, limit=limit, payload=True)
+            at_least_one("limit", limit)
+            wanted = queries.page(SENDABLE, payload=True, more="AND i.other_request_id IS NULL")
+            return [queries.item(row) for row in await self.select(wanted, after=after, limit=limit)]
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
 
     async def counts(self) -> dict[str, int]:
@@ -223,21 +228,15 @@ class PostgresReader:
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
-        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        statement = queries.page(None, more=f"AND {queries.TWICE}")
         return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""
-        return await self._reading.rows(sql, {"run": self.run, "now": self._now(), **values})
+        now = None if self._clock is None else self._clock.now()
+        return await self._reading.rows(sql, {"run": self.run, "now": now, **values})
 
     @asynccontextmanager
     async def _report(self) -> AsyncIterator[Report]:
         async with self._reading.snapshot() as connection:
             yield Report(connection, self.run, self.kind)
-
-    def _now(self) -> float | None:
-        return None if self._clock is None else self._clock.now()
-
-
-def _day_and_time(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

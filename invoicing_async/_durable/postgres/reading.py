@@ -74,17 +74,14 @@ class Reading:
                 return rows
 
     async def _rows(self, sql: str, values: Values) -> list[Row]:
-        connection = await self._opened()
-        with database_errors(self.address.text):
-            return await (await connection.execute(sql.encode(), values)).fetchall()
-
-    async def _opened(self) -> Connection:
         async with self._opening:
             if self._is_closed:
                 raise RunFileError(f"{self.address.text} is closed")
             if self._connection is None or self._connection.closed:
                 self._connection = await open_connection(self.address, environ=self._environ)
-            return self._connection
+            connection = self._connection
+        with database_errors(self.address.text):
+            return await (await connection.execute(sql.encode(), values)).fetchall()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
