@@ -56,7 +56,9 @@ async def taken(worker: Worker[Item]) -> dict[str, Item]:
 
 
 def jobs(database: Database) -> list[tuple[Any, ...]]:
-    return database.psql("SELECT id, status::text, (args ->> 'lo')::int FROM invoicing_queue.procrastinate_jobs ORDER BY id")
+    return database.psql(
+        "SELECT id, status::text, (args ->> 'lo')::int FROM invoicing_queue.procrastinate_jobs ORDER BY id"
+    )
 
 
 @pytest.fixture(scope="session")
