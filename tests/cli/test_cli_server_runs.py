@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import shlex
+from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 
 import pytest
+from attrs import define
 from postgres_server import Database, PostgresServer
 from report_runs import invoice_run
-from served import Cli, clean
+from served import Cli, clean, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
+from invoicing_async.sandbox import Faults, Sandbox
 
 SECRET = "hunter2-canary"
 
@@ -99,3 +105,84 @@ def test_a_run_is_carried_over_and_shown_as_its_file_was(postgres: Database, cli
     code, out, _ = cli("runs", "import", "march.db", "--run", where, "--json")
     assert code == Exit.DONE
     assert json.loads(out) == {"file": "march.db", "run": where, "kind": "invoices", "items": 7, "entries": 12}
+
+
+Services = Callable[..., Sandbox]
+
+
+@define
+class Side:
+    """One of two places where the same run is kept, with a folder and a service of its own."""
+
+    folder: Path
+    run: str
+    variables: dict[str, str]
+
+    def give(self, cli: Cli, monkeypatch: pytest.MonkeyPatch, tokens: Sequence[str]) -> tuple[int, str, str]:
+        """What a command says, without how long it took, when it was, and where."""
+        monkeypatch.chdir(self.folder)
+        for name, value in self.variables.items():
+            monkeypatch.setenv(name, value)
+        code, *streams = cli(*(self.run if token == "RUN" else token for token in tokens))
+        timed = r"in \d+\.\d s(, [\d,]+/\w+)?|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d( \S+)?"
+        names = (shlex.quote(self.run), self.run, str(self.folder))
+        out, err = (
+            reduce(lambda text, name: text.replace(name, "HERE"), names, re.sub(timed, "", text)) for text in streams
+        )
+        return code, out, err
+
+
+Both = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def both(postgres: Database, cli: Cli, services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Both:
+    """Give a command to a run in a file and to one on a server; they must say the same, which is returned."""
+    monkeypatch.setenv("INVOICING_LEDGER_WAIVE", "fsync")
+    sides: list[Side] = []
+
+    def give(*tokens: str, code: Exit = Exit.DONE, faults: Faults | None = None) -> tuple[int, str, str]:
+        for name, where in (("file", "march.db"), ("server", postgres.address())):
+            if len(sides) < 2:
+                folder = tmp_path / name
+                folder.mkdir()
+                write_drafts(folder / "drafts.jsonl", 12)
+                write_ids(folder / "orders.txt", 12)
+                services(faults)
+                found = {key: value for key, value in os.environ.items() if key.startswith("INVOICING_")}
+                sides.append(Side(folder, where, found))
+        of_file, on_server = [side.give(cli, monkeypatch, tokens) for side in sides]
+        assert on_server == of_file
+        assert of_file[0] == code, of_file
+        return of_file
+
+    return give
+
+
+def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> None:
+    """Submitted, given again, shown, resumed, verified, reported on: but for the name of the run."""
+    both("invoices", "submit", "drafts.jsonl", "--run", "RUN")
+    both("runs", "show", "RUN", code=Exit.DONE)
+    both("invoices", "submit", "drafts.jsonl", "--run", "RUN", "--report", "r.csv")
+    both("runs", "resume", "RUN")
+    both("runs", "resume", "RUN", "--export", "pdf", "--to", "out")
+    both("runs", "verify", "RUN")
+    both("runs", "show", "RUN", "--items")
+    both("runs", "refresh", "RUN")
+
+
+def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:
+    both("documents", "download", "orders.txt", "--to", "out", "--run", "RUN")
+    both("runs", "show", "RUN")
+    both("documents", "download", "orders.txt", "--to", "out", "--run", "RUN")
+    both("runs", "resume", "RUN")
+    both("runs", "verify", "RUN")
+
+
+def test_doubts_are_settled_on_both_ledgers(both: Both) -> None:
+    lost = Faults(lost_share=1.0)
+    tokens = ("invoices", "submit", "drafts.jsonl", "--run", "RUN", "--stop-after", "0")
+    both(*tokens, faults=lost, code=Exit.SOME_LEFT)
+    both("runs", "show", "RUN")
+    both("runs", "export", "RUN")
+    both("runs", "resolve", "RUN", "ORDER-0001", "--as", "not-created", code=Exit.USAGE)
