@@ -34,6 +34,7 @@ from .queries import (
     read_entries,
     read_history,
     read_items,
+    read_twice,
     to_send,
 )
 from .records import Change, Holder, Intake, Item, JournalEntry, Moved, NewDraft, Pause, json_text
@@ -53,6 +54,9 @@ class SqliteReader:
     `kind`, `settings` and `created` (epoch seconds) are those of the file; `late` is how many seconds after its intent
     a submission may still arrive at the service, 0 before the first; `moved` says where it goes on, if not here.
     """
+
+    is_shared = False
+    """A run file has one writer at a time."""
 
     def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
         self.path = path
@@ -166,6 +170,11 @@ class SqliteReader:
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         return await self._worker.run(read_oldest)
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which there may be two invoices, in the order of the input."""
+        at_least_one("limit", limit)
+        return await self._worker.run(partial(read_twice, limit=limit))
 
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""

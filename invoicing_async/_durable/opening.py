@@ -11,7 +11,7 @@ from attrs import asdict, evolve, frozen
 
 from .integrity import fault
 from .records import Change, DamagedRunError, Moved, RunFileError, RunMovedError, json_text, states_of
-from .schema import COUNT, LATE, MOVE, MOVED, MOVED_VERSION, MOVES, PAUSES, SOME, VERSION
+from .schema import COUNT, LATE, MOVE, MOVED, MOVED_VERSION, MOVES, NOTE, OTHERS, PAUSES, SOME, VERSION
 from .states import FINAL, Event, RunKind, State
 from .transaction import Transaction, store_meta
 from .transitions import change_items
@@ -50,10 +50,12 @@ def open_run(transaction: Transaction, path: Path, kind: RunKind | None, *, to_m
     if kind not in {None, opened.kind}:
         raise RunFileError(f"{path} is a run of {opened.kind.value}, not of {kind}")
     if opened.kind is RunKind.INVOICES:
-        for statement in (MOVES, MOVE, COUNT):
+        for statement in (MOVES, MOVE, NOTE, COUNT):
             transaction.execute(statement)
         _index_requests(transaction)
     transaction.execute(PAUSES)
+    transaction.execute(OTHERS.format(temporary=""))
+    transaction.noted = {item for (item,) in transaction.execute("SELECT item FROM other_requests").fetchall()}
     transaction.execute("DELETE FROM staged")  # of a command that was cut off: nothing of it was taken in
     if transaction.log.is_lost and opened.kind is RunKind.INVOICES:
         # Whatever may have been sent while the lost log was written is in doubt: all that is not final or accepted. As

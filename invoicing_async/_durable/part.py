@@ -39,6 +39,7 @@ class LedgerPart:
         self.timeline = ledger.timeline
         self.pauses = ledger.pauses
         self.oldest = ledger.oldest
+        self.twice = ledger.twice
         self.close = ledger.close
         self.now = ledger.now
         self.update_settings = ledger.update_settings
@@ -50,6 +51,11 @@ class LedgerPart:
         self.transition = ledger.transition
         self.transition_many = ledger.transition_many
         self.undo = ledger.undo
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may work on the run at once."""
+        return self._ledger.is_shared
 
     @property
     def name(self) -> str:

@@ -23,6 +23,10 @@ class LedgerReader(Protocol):
     """Where a run is recorded, for reading."""
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes may work on the run at once."""
+
+    @property
     def name(self) -> str:
         """What messages and commands name it by: of a run file its path."""
 
@@ -89,6 +93,12 @@ class LedgerReader(Protocol):
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
 
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which there may be two invoices, in the order of the input.
+
+        Each has an `other_request_id`: that of an attempt that was accepted beside its own.
+        """
+
     async def close(self) -> None:
         """Do what is queued, then let go. Closing twice does nothing."""
 
@@ -154,7 +164,12 @@ class Ledger(LedgerReader, Protocol):
         """
 
     async def transition_many(self, changes: Iterable[Change]) -> list[State]:
-        """Let events happen in turn, all of them or none."""
+        """Let events happen in turn, all of them or none, and return the state that follows each.
+
+        Raises as `transition` does, and `SupersededError` for an event that bears an attempt with which somebody else
+        has moved on (see `fence`), and for the intent of an item of which there may be two invoices already;
+        `RunPausedError` and `RunHaltedError` for an intent of a run that takes none.
+        """
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""

@@ -46,6 +46,11 @@ _HAPPENED: Mapping[Event, str] = {
     Event.LOG_LOST: "in_doubt",
     Event.NOT_SENT: "not_sent",
     Event.REFUSED_FOR_NOW: "not_sent",
+    Event.LATE_ACCEPTED_NEW: "submitted",
+    Event.LATE_ACCEPTED_SUCCESS: "success",
+    Event.LATE_ACCEPTED_FAILED: "failed",
+    Event.LATE_REJECTED: "rejected",
+    Event.LATE_NOT_SENT: "not_sent",
 }
 """The state that an item came to by an event."""
 
@@ -75,6 +80,7 @@ _ANSWERS = frozenset(
     )
 )
 _ACCEPTED = _EVENTS.index(Event.ACCEPTED_NEW)
+_LATE_ACCEPTED = _EVENTS.index(Event.LATE_ACCEPTED_NEW)
 _ENDS = frozenset(_EVENTS.index(event) for event in (Event.POLL_SUCCESS, Event.POLL_FAILED))
 
 STATES_AMISS = {
@@ -106,6 +112,8 @@ class Latencies:
                     self.answered.append(at - sent[item])
                 if code == _ACCEPTED:
                     accepted[item] = at
+            elif code == _LATE_ACCEPTED:
+                accepted[item] = at  # how long its answer took says nothing of the service
             elif code in _ENDS and accepted[item]:
                 self.settled.append(at - accepted[item])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -14,6 +15,7 @@ from .._core.batch import checked_places
 from .._core.causes import of_submission
 from .._core.error_words import words_of
 from .._core.ramp import Cause, Verdict
+from .._core.tasks import started
 from .._values.ownership import arrives_within
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
 from ..invoices import AsyncInvoices, Fate, fate
@@ -23,7 +25,7 @@ from ..session import Sleep
 from .answers import ACCEPTED, result_text
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
-from .fence import ANSWERS
+from .fence import ACCEPTING, ANSWERS
 from .items import current_item, page_items
 from .protocol import Ledger
 from .records import Change, Item, RunFileError, RunHaltedError, RunPausedError, SupersededError
@@ -193,8 +195,16 @@ class SubmittedItem:
     _sleep: Sleep
     _superseded: Superseded
     _changed: dict[str, Any] = field(factory=dict, init=False)
+    _attempt: int = field(init=False)
+    """The attempt that was begun last, here or before; as soon as its intent is handed over."""
+    _begun: float = field(default=0.0, init=False)
+    """When its intent was handed over, by the ledger's time."""
+    _intent: asyncio.Task[bool] | None = field(default=None, init=False)
     _intended: bool = field(default=False, init=False)
     _left: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._attempt = self._item.attempt
 
     @property
     def item(self) -> Item:
@@ -204,11 +214,12 @@ class SubmittedItem:
         """Record the intent, unless it is recorded already (a 401 is mended inside one attempt)."""
         if self._intended:
             return
-        try:
+        if not self._ledger.is_shared:
             await self._record(Event.INTENT)
-        except Exception:
-            self._intended = False
-            raise
+            return
+        # Whether it is this one's or another's must be known before anything more is said of the attempt.
+        self._intent = started(self._record(Event.INTENT))
+        await asyncio.shield(self._intent)
 
     def leaves(self) -> None:
         """Note that the first byte is about to leave: from here on a cancelled attempt is a doubt."""
@@ -217,7 +228,7 @@ class SubmittedItem:
     async def back_off(self, seconds: float) -> None:
         """Record that nothing is in flight, and wait: only what provably made no invoice is tried again."""
         if self._intended and not await self._record(Event.REFUSED_FOR_NOW):
-            raise SupersededError("somebody else has moved on", key=self._item.key, seq=self._item.seq)
+            raise self._given_up("somebody else has moved on with it")
         await self._stop.sleep(self._sleep)(seconds)
 
     async def accepted(self, request: InvoiceRequest) -> None:
@@ -256,30 +267,43 @@ class SubmittedItem:
 
     async def abandoned(self, error: BaseException) -> None:
         """Record what is known of an attempt that was cut off: in doubt if its first byte may have left."""
+        if self._intent is not None:
+            await asyncio.wait((self._intent,))
         if self._intended:
             with suppress(Exception):  # what cut it off is raised
                 await self._record(Event.LOST if self._left else Event.NOT_SENT, error=words_of(error))
 
     async def _record(self, event: Event, **learned: Any) -> bool:
         """Record an event of the attempt, and tell whether it was not too late."""
-        self._intended, self._left = event is Event.INTENT, False
-        changed, attempt = self._changed, self.item.attempt
-        change = Change(ref=self._item.seq, event=event, attempt=attempt, **learned)
+        is_intent = self._intended = event is Event.INTENT
+        self._left = False
+        ledger, change = self._ledger, Change(ref=self._item.seq, event=event, attempt=self._attempt, **learned)
+        if is_intent:
+            self._attempt += 1
+            self._begun = ledger.now()
         try:
-            [state] = await self._ledger.transition_many((change,))
-        except SupersededError as error:
-            self._item, self._changed = await self._superseded.item(self._ledger, change, error), {}
-            if event is Event.INTENT:
+            [state] = await ledger.transition_many((change,))
+        except Exception as error:
+            self._intended = False
+            self._attempt = change.attempt or 0
+            if not isinstance(error, SupersededError):
                 raise
+            self._item, self._changed = await self._superseded.current(ledger, change, error), {}
+            if is_intent:
+                raise self._given_up(error) from error
             return False
-        if state is not _AFTER[event]:
-            self._item, self._changed = await self._superseded.passed(self._ledger, change), {}
-            return False
-        changed.update(error=None, code=None, state=state.value)
+        # Nobody else can have moved on before a sweep. After one an acceptance may stand as another's does.
+        if state is not _AFTER[event] or (event in ACCEPTING and ledger.now() > self._begun + ledger.late):
+            self._item, self._changed = await self._superseded.current(ledger, change), {}
+            return self._item.request_id == change.request_id
+        changed = self._changed
+        changed.update(error=None, code=None, state=state.value, attempt=self._attempt)
         changed.update((name, value) for name, value in learned.items() if value is not None)
-        if event is Event.INTENT:
-            changed["attempt"] = attempt + 1
         return True
+
+    def _given_up(self, why: object) -> SupersededError:
+        item = self._item
+        return SupersededError(f"{item.key!r} was not sent: {why}", key=item.key, seq=item.seq)
 
 
 def _answer(error: SubmissionInDoubtError) -> str:

@@ -27,31 +27,22 @@ class Superseded:
         try:
             await ledger.transition_many((change,))
         except SupersededError as error:
-            return await self.item(ledger, change, error)
+            return await self.current(ledger, change, error)
         return await current_item(ledger, change.ref)
 
-    async def item(self, ledger: Ledger, change: Change, error: SupersededError) -> Item:
-        """Count an event that was refused, tell of it, and return the item as somebody else has left it."""
-        item = await self.passed(ledger, change)
-        # Of an intent the call fails that it was for, and that is logged.
-        if change.event is not Event.INTENT and (change.request_id or "") != item.other_request_id:
-            _log.warning("%s of invoice %r came when somebody else had moved on: %s", change.event, item.key, error)
-        return item
-
-    async def passed(self, ledger: Ledger, change: Change) -> Item:
-        """Count an event after which the item does not stand as expected; return the item as it does.
+    async def current(self, ledger: Ledger, change: Change, error: SupersededError | None = None) -> Item:
+        """Return the item as it stands after an event that came too late, or may have; if it did, count it and tell.
 
         An acceptance beside the one that the item has, or that is under way, is an error for people to see to.
         """
+        item, request = await current_item(ledger, change.ref), change.request_id
+        if error is None and item.request_id == request:
+            return item
         self.count += 1
-        item = await current_item(ledger, change.ref)
-        other = change.request_id
-        if other is not None and item.other_request_id == other:
-            first = f"request {item.request_id}" if item.request_id is not None else "another attempt"
-            _log.error(
-                "invoice %r is %s and was accepted once more as request %s: there may be two invoices",
-                item.key,
-                first,
-                other,
-            )
+        if request is not None and item.other_request_id == request:
+            first = "another attempt" if item.request_id is None else f"request {item.request_id}"
+            text = "invoice %r is %s, and was accepted as request %s besides: there may be two invoices"
+            _log.error(text, item.key, first, request)
+        elif change.event is not Event.INTENT:  # of which the call fails that it was for, and that is logged
+            _log.warning("%s of invoice %r came when somebody else had moved on: %s", change.event, item.key, error)
         return item

@@ -55,6 +55,9 @@ class Transaction:
         self.current: dict[int, tuple[str, int]] = {}
         """The state and attempt, as committed, of items that are about to be sent or are being sent: what is most
         often looked for."""
+        self.noted: set[int] = set()
+        """The items of which the service accepted a request beside their own; they are never sent again. One that could
+        not be written down stays here: what is known of it is known."""
         self.changed: dict[int, int | None] = {}
         """The attempt of each item that is being sent after this transaction, None for any other that it changes."""
 

@@ -1,8 +1,8 @@
 """A run's ledger whose open items come chunk by chunk, as they are given out, and not all at once.
 
-`InvoiceRun` and `DocumentRun` work over it as over any other: they ask for the next page, and wait for it. So one command
-submits, polls and exports the chunks of its part in one stream each: it begins slowly once, counts the same trouble once,
-and no chunk waits for the slowest item of the one before.
+`InvoiceRun` and `DocumentRun` work over it as over any other: they ask for the next page, and wait for it. So one
+command submits, polls and exports the chunks of its part in one stream each: it begins slowly once, counts the same
+trouble once, and no chunk waits for the slowest item of the one before.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LedgerFeed(LedgerPart):
         self.to_send = Pages()
         self.to_settle = Pages()
         self.to_export = Pages()
-        self._pages = {(State.SUBMITTED,): self.to_settle, (State.SUCCESS,): self.to_export}
+        self._pages: dict[tuple[str, ...], Pages] = {(State.SUBMITTED,): self.to_settle, (State.SUCCESS,): self.to_export}
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         """Return the next items that are to be sent or downloaded, wherever they are in the run."""
@@ -65,7 +65,7 @@ class LedgerFeed(LedgerPart):
     ) -> list[Item]:
         """Return the next items that are to be awaited or exported, or the rows of the run in other states."""
         wanted = None if states is None else tuple(states)
-        pages = None if wanted is None else self._pages.get(wanted)  # type: ignore[call-overload]
+        pages = None if wanted is None else self._pages.get(wanted)
         if pages is not None:
             return await pages.read(limit)
         return await super().rows(wanted, after=after, limit=limit, payload=payload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,16 +51,24 @@ async def _brought(connector: PsycopgConnector) -> tuple[str, ...]:
         done.append(step)
 
 
+@cache
+def _files() -> list[Path]:
+    """The engine's migrations that come with this version of it, in their order."""
+    return sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
+
+
 async def _step(execute: Execute) -> str | None:
     """Do the next step, and return its name; None if there is none."""
     await execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
     await execute(f"CREATE SCHEMA IF NOT EXISTS {QUEUE_SCHEMA}")
     await execute(TABLES)
     names = {row[0] for row in await (await execute("SELECT name FROM invoicing_queue.migrations")).fetchall()}
-    files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
+    files = _files()
     if not await _one(execute, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"):
         await execute(SchemaManager.get_schema())
-        await execute("INSERT INTO invoicing_queue.migrations (name) SELECT unnest(%s::text[])", [[f.name for f in files]])
+        await execute(
+            "INSERT INTO invoicing_queue.migrations (name) SELECT unnest(%s::text[])", [[f.name for f in files]]
+        )
         return "the queue"
     for file in files:
         if file.name not in names and not (AFTER in file.name and await _one(execute, _LIVING)):

@@ -1,9 +1,9 @@
 """The queue of one run, as one life of the engine has it: what has no job gets one, and jobs of the dead are swept.
 
-Sweeping is no job of the engine's. A sweep that is a job can stall itself, and with a `lock` nothing is ever swept again
-(procrastinate #1408); putting a stalled job back collides with a new one of the same `queueing_lock`, and ends the sweep
-at that job (#1446). Here any worker sweeps, in a task of its own, and a stalled job is taken away: the planner makes a new
-one if there is still something to do. So a job that is lost from sight (#1518) holds nothing up for longer than that.
+Sweeping is no job of the engine's. A sweep that is a job can stall itself, and with a `lock` nothing is ever swept
+again (procrastinate #1408); putting a stalled job back collides with a new one of the same `queueing_lock`, and ends the
+sweep at that job (#1446). Here any worker sweeps, in a task of its own, and a stalled job is taken away: the planner
+makes a new one if there is still something to do. So a job that is lost from sight (#1518) holds nothing up for long.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from collections.abc import Collection
 from hashlib import md5
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 from procrastinate import App
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.jobs import Job, Status
 
 from .._durable.states import RunKind
 from ._blueprint import TASK
+from ._outlook import Chunk, Outlook, queue_of
 from ._statements import LEFT_OPEN, OUTLOOK, TURN, WALKED, WALKED_WHOLE
 
-__all__ = ["JobQueue", "Outlook", "queue_of"]
+__all__ = ["JobQueue"]
 
 _log = logging.getLogger("invoicing_async")
 
@@ -31,27 +32,6 @@ STALLED = 30.0
 
 LEAST = 10
 """Keys that a chunk of a short run has at least."""
-
-Chunk = tuple[int, int]
-
-
-def queue_of(run: int) -> str:
-    """Return the name of the queue that has the jobs of a run, by the run's number."""
-    return f"invoicing-run-{run}"
-
-
-@frozen
-class Outlook:
-    """What is to do at one moment: chunks that are due a job, how many have one, whether anything is on its way."""
-
-    due: tuple[Chunk, ...]
-    live: int
-    sending: bool
-
-    @property
-    def rests(self) -> bool:
-        """Whether nobody has anything to do, nor will have by itself."""
-        return not (self.due or self.live or self.sending)
 
 
 @define(eq=False)
@@ -142,5 +122,4 @@ class JobQueue:
         await self.app.connector.execute_query_async(WALKED, run=self.run, lo=lo, hi=hi, left_as=left_as)
 
     async def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
-        # The engine's own text is literal; this one is made of literals when the package is read.
-        return await self.app.connector.execute_query_all_async(statement, **values)  # type: ignore[arg-type]
+        return await self.app.connector.execute_query_all_async(statement, **values)

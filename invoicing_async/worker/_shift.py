@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -27,7 +27,7 @@ from ..documents import DownloadOutcome, OrderDocuments
 from ..invoices import AsyncInvoices
 from ..models import Deferred, Failed, NotStarted
 from ._feed import LedgerFeed, Pages
-from ._queue_types import Chunk
+from ._outlook import Chunk
 
 __all__ = ["DocumentShift", "InvoiceShift", "InvoiceWay", "Shift", "ShiftOverError"]
 
@@ -76,23 +76,29 @@ class Shift(ABC, Generic[T]):
     def stop(self) -> None:
         """Let what is in flight finish, and begin nothing more."""
 
+    @property
+    def exports(self) -> bool:
+        """Whether finished items without a file are something to do."""
+        return False
+
     def end(self) -> None:
         """Take on nothing more; what was taken on is done."""
         self._is_over = True
         self._feed.to_send.close()
 
-    async def work(self, chunk: Chunk, besides: Collection[str]) -> set[str]:
+    async def work(self, chunk: Chunk, besides: Collection[str]) -> set[str] | None:
         """Work through a chunk but for some of its keys, and return which of its items ended and are still open.
 
-        Raises `ShiftOverError` if the shift ends before.
+        None if there was nothing to do. Raises `ShiftOverError` if the shift ends before.
         """
         lo, hi = chunk
         found = await self._open_items(LedgerPart(self._ledger, lo, hi), hi - lo + 1)
         if self._is_over:
             raise ShiftOverError
-        new = {item.key: (item, pages) for item, pages in found if item.key not in besides | self._taken.keys()}
+        known = self._taken.keys() | besides
+        new = {item.key: (item, pages) for item, pages in found if item.key not in known}
         if not new:
-            return set()
+            return None
         taken = Taken(len(new))
         self._taken |= dict.fromkeys(new, taken)
         for item, pages in new.values():
@@ -128,11 +134,15 @@ class Shift(ABC, Generic[T]):
 
 @frozen(kw_only=True)
 class InvoiceWay:
-    """How e-invoices are worked on: `export` says where finished ones are saved, None for nowhere."""
+    """How e-invoices are worked on: `export` says where finished ones are saved, None for nowhere.
+
+    With `goes_on` trouble with the exports is raised when all the rest has come to rest, without it at once.
+    """
 
     concurrency: int | None = None
     poller: Schedule | None = None
     export: ExportTo | None = None
+    goes_on: bool = True
 
 
 class InvoiceShift(Shift[Item]):
@@ -147,12 +157,17 @@ class InvoiceShift(Shift[Item]):
         self._finished: dict[str, Item] = {}
         """What is to be exported, as it finished."""
 
+    @property
+    def exports(self) -> bool:
+        """Whether finished items without a file are something to do."""
+        return self._exporting
+
     def stop(self) -> None:
         """Let what is in flight finish, and begin nothing more; what is awaited stays submitted."""
         self._run.stop()
+        for pages in (self._feed.to_send, self._feed.to_settle, self._feed.to_export):
+            pages.close()
         self.end()
-        self._feed.to_settle.close()
-        self._feed.to_export.close()
 
     async def _open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
         feed = self._feed
@@ -168,63 +183,76 @@ class InvoiceShift(Shift[Item]):
         sources = [self._submitted(), self._settled()]
         if self._exporting:
             sources.append(self._exported())
-        async with aclosing(merge_sources(*sources)) as items:
-            async for item in items:
-                yield item
-        for item in [*self._finished.values()]:
-            yield item  # made, and to be exported at another time
+        trouble: Exception | None = None
+        try:
+            async with aclosing(merge_sources(*sources)) as items:
+                async for item in items:
+                    yield item
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            trouble = error
+        for item in self._given_up():
+            yield item
+        if trouble is not None:
+            raise trouble
+
+    def _given_up(self) -> list[Item]:
+        """Return what finished and is to be exported at another time."""
+        items = [*self._finished.values()]
+        self._finished.clear()
+        return items
 
     async def _submitted(self) -> AsyncGenerator[Item]:
-        items = self._run.submit(self._invoices, concurrency=self._way.concurrency)
-        async for item in self._passed_on(items, self._feed.to_settle):
-            if item.state != State.SUBMITTED or self._feed.to_settle.is_closed:
-                yield item
-            else:
-                self._feed.to_settle.put([item])
-
-    async def _settled(self) -> AsyncGenerator[Item]:
-        items = self._run.settle(self._invoices, poller=self._way.poller)
-        async for item in self._passed_on(items, self._feed.to_export):
-            yield item
-
-    async def _passed_on(self, items: AsyncGenerator[Item], then: Pages) -> AsyncGenerator[Item]:
-        """Yield what comes to rest, and hand on what is to be exported; at the end what comes next has its end too."""
+        feed = self._feed
         try:
-            async with aclosing(items):
+            async with aclosing(self._run.submit(self._invoices, concurrency=self._way.concurrency)) as items:
                 async for item in items:
-                    if item.state != State.SUCCESS or not self._exporting:
+                    if item.state == State.SUBMITTED:
+                        feed.to_settle.put([item])
+                    elif not await self._is_to_be_exported(item):
                         yield item
-                    elif (finished := await self._to_export(item)) is not None:
-                        yield finished
         finally:
             self.end()
-            then.close()
+            feed.to_settle.close()
 
-    async def _to_export(self, item: Item) -> Item | None:
-        """Hand on an item as it is recorded, with when it was sent; return it if there is nothing to export of it."""
+    async def _settled(self) -> AsyncGenerator[Item]:
+        try:
+            async with aclosing(self._run.settle(self._invoices, poller=self._way.poller)) as items:
+                async for item in items:
+                    if not await self._is_to_be_exported(item):
+                        yield item
+        finally:
+            self.end()
+            self._feed.to_export.close()
+
+    async def _is_to_be_exported(self, item: Item) -> bool:
+        """Hand on what is to be exported, as it is recorded: that says when it was sent, which its name may hold."""
+        if not self._exporting or item.state != State.SUCCESS or self._feed.to_export.is_closed:
+            return False
         recorded = await self._ledger.get(item.seq) or item
-        if recorded.path is not None or self._feed.to_export.is_closed:
-            return recorded
+        if recorded.path is not None or not self._exporting:
+            return False
         self._finished[item.key] = recorded
         self._feed.to_export.put([recorded])
-        return None
+        return True
 
     async def _exported(self) -> AsyncGenerator[Item]:
         to = self._way.export
         assert to is not None  # noqa: S101 - it is exporting; for the type checker
-        items = self._run.export(
+        exported = self._run.export(
             self._invoices, to.folder, format=to.format, layout=to.layout, poller=self._way.poller
         )
         try:
-            async with aclosing(items):
+            async with aclosing(exported) as items:
                 async for item in items:
                     self._finished.pop(item.key, None)
                     yield item
-        finally:
+        except Exception:
             self._exporting = False
-            for item in [*self._finished.values()]:
-                del self._finished[item.key]
+            if not self._way.goes_on:
+                self.end()
+            for item in self._given_up():
                 yield item
+            raise
 
     def _key(self, result: Item) -> str:
         return result.key
@@ -263,7 +291,3 @@ class DocumentShift(Shift[DownloadOutcome]):
 
     def _is_open(self, result: DownloadOutcome) -> bool:
         return isinstance(result, (Deferred, Failed))
-
-
-def keys_of(items: Iterable[Item]) -> set[str]:
-    return {item.key for item in items}

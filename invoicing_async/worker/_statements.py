@@ -1,7 +1,7 @@
 """What is asked of the database about the work of a run: which chunks of it have something to do and no job.
 
-The tables of the queue are found by the `search_path` of the connection, those of the ledger by their schema. The ledger
-is the truth, a job only a hint: what is open there and has no live job gets one.
+The tables of the queue are found by the `search_path` of the connection, those of the ledger by their schema. The
+ledger is the truth, a job only a hint: what is open there and has no live job gets one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _conditions(kind: RunKind) -> list[str]:
 def _next_open(kind: RunKind, after: str) -> str:
     """The number of the first open item behind another."""
     found = (
-        f"(SELECT seq FROM invoicing.items WHERE run = %(run)s AND {condition} AND seq > {after} ORDER BY seq LIMIT 1)"
+        "(SELECT seq FROM invoicing.items"
+        f" WHERE run = %(run)s AND {condition} AND seq > {after} ORDER BY seq LIMIT 1)"  # noqa: S608 - made of constants
         for condition in _conditions(kind)
     )
     return f"least({', '.join(found)})"
@@ -67,7 +68,8 @@ def _next_open(kind: RunKind, after: str) -> str:
 
 def _open_between(kind: RunKind, lo: str, hi: str, columns: str) -> str:
     return " UNION ALL ".join(
-        f"SELECT {columns} FROM invoicing.items WHERE run = %(run)s AND {condition} AND seq BETWEEN {lo} AND {hi}"
+        f"SELECT {columns} FROM invoicing.items"  # noqa: S608 - made of constants
+        f" WHERE run = %(run)s AND {condition} AND seq BETWEEN {lo} AND {hi}"
         for condition in _conditions(kind)
     )
 
@@ -84,8 +86,10 @@ WITH RECURSIVE crew AS MATERIALIZED (
     FROM procrastinate_jobs WHERE queue_name = %(queue)s AND status IN ('todo', 'doing')
 ), grid AS MATERIALIZED (
     SELECT CASE WHEN EXISTS (SELECT FROM live) THEN turns.chunk
-        ELSE least(%(most)s::integer, greatest(%(least)s::integer, ceil(runs.last_seq / (8.0 * greatest(crew.slots, %(slots)s)))))
-        END::bigint AS size
+        ELSE least(
+            %(most)s::integer,
+            greatest(%(least)s::integer, ceil(runs.last_seq / (8.0 * greatest(crew.slots, %(slots)s))))
+        ) END::bigint AS size
     FROM crew, invoicing.runs LEFT JOIN invoicing_queue.turns USING (run) WHERE run = %(run)s
 ), chunks (lo) AS (
     SELECT seq - (seq - 1) %% size FROM grid, LATERAL (SELECT {_next_open(kind, "0")} AS seq) found
@@ -109,7 +113,7 @@ WITH RECURSIVE crew AS MATERIALIZED (
 SELECT (SELECT size FROM grid) AS size, (SELECT count(*) FROM live) AS live,
     EXISTS (SELECT FROM invoicing.items WHERE run = %(run)s AND state = '{State.SENDING}') AS sending,
     (SELECT array_agg(ARRAY[lo, hi]) FROM due) AS due
-"""
+"""  # noqa: S608 - made of constants
 
 
 OUTLOOK: Mapping[RunKind, str] = {kind: _outlook(kind) for kind in RunKind}
@@ -129,7 +133,7 @@ WHERE turn.at < clock_timestamp() - %(every)s * interval '1 s' RETURNING true AS
 LEFT_OPEN: Mapping[RunKind, str] = {
     kind: f"""
 SELECT key, mark FROM ({_open_between(kind, "%(lo)s", "%(hi)s", f"seq, key, {_MARK} AS mark")}) left_open ORDER BY seq
-"""
+"""  # noqa: S608 - made of constants
     for kind in RunKind
 }
 """What a chunk still has to do."""

@@ -34,6 +34,7 @@ class MemoryLedger:
     """Items in a list. Nothing outlives the process."""
 
     name = "in memory"
+    is_shared = True
     recovered = 0
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
@@ -90,6 +91,9 @@ class MemoryLedger:
 
     async def pauses(self) -> tuple[Pause, ...]:
         return tuple(self.paused)
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        return [item for item in self.held if item.other_request_id is not None][:limit]
 
     async def oldest(self) -> Item | None:
         return next(iter(await self.rows((State.SENDING, State.SUBMITTED), limit=1)), None)

@@ -23,7 +23,9 @@ Wanted: TypeAlias = Callable[[str], bool]
 SECONDS = 10.0
 """How long the thread may take to do what it is told."""
 
-READY = ord("Z")
+ANSWERED = frozenset(b"ZG")
+"""The messages that end an answer: ready for the next statement, or for the rows of a COPY."""
+
 STARTUP = 196_608
 """What opens a connection of protocol 3; before it a client may ask for encryption, which a server here declines."""
 
@@ -79,10 +81,14 @@ class Statements:
 
 @define(eq=False)
 class Lost:
-    """The answer of one statement that does not come; `wait` until the server has given it."""
+    """The answer of one statement that does not come; `wait` until the server has given it.
+
+    Of a statement that does not reach the server, until it was cut.
+    """
 
     wanted: Wanted
     then: Literal["reset", "fin", "hang"]
+    reaches: bool = True
     statement: str = ""
     _done: threading.Event = field(init=False, factory=threading.Event)
 
@@ -124,6 +130,10 @@ class Line:
                 continue
             for statement in self._statements.of(data):
                 self._look_at(statement)
+            if self.lost is not None and not self.lost.reaches:
+                self.cut("reset")
+                self.lost.done()
+                return
             server.write(data)
             await server.drain()
         if not self.has_swallowed:
@@ -155,7 +165,7 @@ class Line:
     def _lose(self, data: bytes, lost: Lost) -> None:
         """Keep what the server says to itself; once it is ready for the next statement, it has done this one."""
         self.has_swallowed = True
-        if not lost.is_done and READY in [kind for kind, _ in self._answers.of(data)]:
+        if not lost.is_done and ANSWERED & {kind for kind, _ in self._answers.of(data)}:
             if lost.then != "hang":
                 self.cut(lost.then)
             lost.done()
@@ -173,6 +183,12 @@ class Line:
                 writer.transport.abort()
             else:
                 writer.close()
+
+
+def _wanted(wanted: str | Wanted) -> Wanted:
+    if isinstance(wanted, str):
+        return lambda statement: wanted in statement
+    return wanted
 
 
 # -- the proxy -------------------------------------------------------------------------------------------------------
@@ -243,9 +259,12 @@ class TcpProxy:
 
         The connection is cut `then`, or stays and is silent.
         """
-        text = wanted if isinstance(wanted, str) else None
-        match: Wanted = (lambda statement: str(text) in statement) if text is not None else wanted  # type: ignore[assignment]
-        self.lost = Lost(match, then)
+        self.lost = Lost(_wanted(wanted), then)
+        return self.lost
+
+    def lose_statement(self, wanted: str | Wanted) -> Lost:
+        """Let the next statement that holds a text, or is as wanted, never reach the server; its connection is cut."""
+        self.lost = Lost(_wanted(wanted), "reset", reaches=False)
         return self.lost
 
     def _do(self, what: Coroutine[Any, Any, T]) -> T:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
 import psycopg
+from attrs import define, field, frozen
 from psycopg import pq
 from psycopg.errors import UniqueViolation
 
@@ -72,13 +72,13 @@ class TransitionGroup:
         try:
             seqs = [await find_seq(session, job.operation.ref) for job in self.jobs]
         except ValueError as error:
-            raise UndoneError from error
+            raise UndoneError(error) from error
         changes = [job.operation.change for job in self.jobs]
         try:
             told = await change_items(session, seqs, changes)
         except UniqueViolation:
             if len(seqs) == 1 and (taken := await refused_by_owner(session, seqs[0], changes[0])) is not None:
-                raise UndoneError from taken
+                raise UndoneError(taken) from taken
             raise
         return [await _answer(session, *each) for each in zip(self.jobs, seqs, changes, told, strict=True)]
 
@@ -114,7 +114,7 @@ class DocumentGroup:
         try:
             seqs = [await find_seq(session, job.operation.ref) for job in self.jobs]
         except ValueError as error:
-            raise UndoneError from error
+            raise UndoneError(error) from error
         clock = session.clock
         columns = map(array, zip(*(job.operation.values for job in self.jobs), strict=True))
         asked = clock.host.now()
@@ -124,7 +124,9 @@ class DocumentGroup:
             raise TurnLostError
         if row[1] is not None:
             clock.learn(row[1], asked=asked)
-        return [_recorded(job, is_known=told != "refused") for job, told in zip(self.jobs, row[2].split(","), strict=True)]
+        return [
+            _recorded(job, is_known=told != "refused") for job, told in zip(self.jobs, row[2].split(","), strict=True)
+        ]
 
     async def recall(self, session: Session) -> list[Answer]:
         """Return that all was recorded, but for documents that the run does not have."""
@@ -140,7 +142,7 @@ def _recorded(job: Job, *, is_known: bool) -> Answer:
     return Answer(job, error=None if is_known else ValueError(f"this run has no item {job.operation.ref!r}"))
 
 
-_KINDS: dict[type, Any] = {Transition: TransitionGroup, DocumentOutcome: DocumentGroup}
+_KINDS: dict[type, Callable[[Sequence[Job]], Group]] = {Transition: TransitionGroup, DocumentOutcome: DocumentGroup}
 
 
 @define(eq=False)
@@ -168,13 +170,12 @@ class Alone:
     async def _record(self, session: Session) -> list[Answer]:
         await session.rows(b"BEGIN")
         try:
-            if await session.row(TAKE_TURN, session.worker, session.number) is None:
-                raise TurnLostError
+            await _take_turn(session)
             self._result = await self._job.operation(session)
-        except BaseException as error:
+        except Exception as error:
             await _roll_back(session)
-            if is_own(error):
-                raise UndoneError from error
+            if _is_own(error):
+                raise UndoneError(error) from error
             raise
         await session.rows(b"COMMIT")
         return [Answer(self._job, self._result)]
@@ -186,9 +187,14 @@ class Alone:
         return [self]
 
 
-def is_own(error: BaseException) -> bool:
+async def _take_turn(session: Session) -> None:
+    if await session.row(TAKE_TURN, session.worker, session.number) is None:
+        raise TurnLostError
+
+
+def _is_own(error: Exception) -> bool:
     """Tell whether an error is an operation's own, and not of the database or of what counts its groups."""
-    return isinstance(error, Exception) and not isinstance(error, psycopg.Error | TurnLostError)
+    return not isinstance(error, psycopg.Error | TurnLostError)
 
 
 async def _roll_back(session: Session) -> None:

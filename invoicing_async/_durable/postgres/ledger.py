@@ -22,18 +22,16 @@ from ..._core.clock import Clock, RealClock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
-from ..records import Change, Intake, Item, NewDraft, Pause, RunFileError, json_text
+from ..records import Change, Intake, NewDraft, Pause, RunFileError, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
-from ..transaction import one_line
 from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
-from .run_changes import RunOrders
-from .queries import item, page
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
 from .recorder import Connect, Recorder, register
+from .run_changes import RunOrders
 from .session import DatabaseClock, Session, Worker
 from .statements import CREATE_RUN
 from .transitions import change_in_turn
@@ -68,9 +66,9 @@ class PostgresLedger(PostgresReader):
     ) -> AsyncIterator[Self]:
         """Open a run to work on it beside others; with `create`, make it if it is not there.
 
-        `kind` may be None to take an existing run as it is; `settings` (JSON, no secrets) are kept when the run is made,
-        an existing one keeps its own. Raises `RunFileError` if it is of another kind, `FileNotFoundError`, and as
-        `open_connection` does.
+        `kind` may be None to take an existing run as it is; `settings` (JSON, no secrets) are kept when the run is
+        made, an existing one keeps its own. Raises `RunFileError` if it is of another kind, `FileNotFoundError`, and
+        as `open_connection` does.
         """
         kind = None if kind is None else RunKind(kind)
         connect = partial(open_connection, address, to_write=True, environ=environ)
@@ -255,12 +253,6 @@ class PostgresLedger(PostgresReader):
             doubts += count
         await self._recorder.do(sweep.unhalt)
         return doubts
-
-    async def twice(self, limit: int = 1000) -> list[Item]:
-        """Return up to `limit` items of which the service has accepted another attempt as well: perhaps two invoices."""
-        at_least_one("limit", limit)
-        statement = page(None, more="AND i.other_request_id IS NOT NULL")
-        return [item(row) for row in await self._rows(statement, after=0, limit=limit)]
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

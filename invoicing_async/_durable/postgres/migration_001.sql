@@ -68,7 +68,9 @@ CREATE TABLE invoicing.items (
 CREATE INDEX items_open ON invoicing.items (run, state, seq) WHERE state NOT IN ('success', 'saved', 'skipped');
 CREATE INDEX items_sending ON invoicing.items (run, sent_at) WHERE state = 'sending';
 CREATE INDEX items_without_file ON invoicing.items (run, seq) WHERE state = 'success' AND path IS NULL;
-CREATE UNIQUE INDEX items_request ON invoicing.items (run, lower(request_id)) WHERE request_id IS NOT NULL;
+-- Of e-invoices alone, which have a digest of their draft: one request makes one of them.
+CREATE UNIQUE INDEX items_request ON invoicing.items (run, lower(request_id))
+    WHERE request_id IS NOT NULL AND payload_sha256 IS NOT NULL;
 CREATE INDEX items_twice ON invoicing.items (run, seq) WHERE other_request_id IS NOT NULL;
 
 CREATE TABLE invoicing.drafts (

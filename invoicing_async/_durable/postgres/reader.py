@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -15,16 +15,15 @@ from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..figures import RunFigures
 from ..records import Holder, Item, JournalEntry, Pause
+from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
+from .operations import read_open_chunks, read_standing
 from .reading import Reading, Row
 from .report_queries import Report
 
-__all__ = ["ALIVE", "KeptRun", "PostgresReader", "describe_run"]
-
-ALIVE = 15.0
-"""Seconds after its last heartbeat in which a worker still counts as at work."""
+__all__ = ["KeptRun", "PostgresReader", "describe_run"]
 
 
 @frozen(kw_only=True)
@@ -80,6 +79,11 @@ class PostgresReader:
             yield PostgresReader(reading, kept, clock)
         finally:
             await reading.close()
+
+    @property
+    def is_shared(self) -> bool:
+        """True: any number of processes may work on it at once."""
+        return True
 
     @property
     def name(self) -> str:
@@ -187,6 +191,37 @@ class PostgresReader:
             for row in await self.select(sql):
                 return queries.item(row)
         return None
+
+    async def standing(self) -> Standing:
+        """Return how the run stands at this moment, for who watches over it."""
+        return await read_standing(self.select, self.name, self.kind)
+
+    async def open_chunks(
+        self,
+        *,
+        limit: int,
+        live: Collection[int] = (),
+        exports: bool = False,
+        tried_before: float | None = None,
+        size: int = CHUNK,
+    ) -> list[Chunk]:
+        """Return up to `limit` chunks that have work, from the front, without those that begin with one of `live`.
+
+        Chunks are a grid: each begins with 1 more than a multiple of `size`. Work is what is planned, not sent or
+        submitted, with `exports` also what is finished and has no file. What was tried and failed, documents and
+        exports, is work only if that was before `tried_before` (epoch seconds; None for never): else it would be tried
+        for ever.
+        """
+        at_least_one("limit", limit)
+        return await read_open_chunks(
+            self.select, self.kind, limit=limit, live=live, exports=exports, tried_before=tried_before, size=size
+        )
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
+        at_least_one("limit", limit)
+        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""

@@ -118,7 +118,7 @@ class Recorder:
         try:
             answers = await self._until_recorded(group)
         except UndoneError as undone:
-            answers = [Answer(job, error=undone.__cause__) for job in group.jobs]
+            answers = [Answer(job, error=undone.error) for job in group.jobs]
         except Exception as error:  # noqa: BLE001 - it is raised by every operation of the group
             if len(group.jobs) > 1:
                 for part in group.apart():
@@ -174,7 +174,7 @@ class Recorder:
         return bool(stands > self._groups)
 
     async def _halt(self, session: Session, stands: int | None) -> None:
-        """Let nothing of the run be sent until a person has said since when records are missing; go on with the rest."""
+        """Let nothing of the run be sent until a person has said since when records are missing."""
         await session.rows(HALT, self.run, self.clock.parameter(), OLDER)
         if stands is None:
             self.worker = await register(session, self.worker)

@@ -53,7 +53,8 @@ _LOST_EXPORTS = f"SELECT count(*) FROM invoicing.items AS i WHERE run = %(run)s 
 _SIZE = "SELECT coalesce(sum(size), 0) FROM invoicing.items WHERE run = %(run)s AND path IS NOT NULL"
 
 _REASONS = """
-SELECT state, code, replace(error, '''' || key || '''', '…') COLLATE "C" AS said, count(*) AS number FROM invoicing.items
+SELECT state, code, replace(error, '''' || key || '''', '…') COLLATE "C" AS said, count(*) AS number
+FROM invoicing.items
 WHERE run = %(run)s AND state IN ({states}) GROUP BY state, code, said
 ORDER BY number DESC, said LIMIT {most}
 """

@@ -23,7 +23,11 @@ class TurnLostError(Exception):
 
 
 class UndoneError(Exception):
-    """A group of one operation failed as itself, and nothing of it was recorded; its cause is the operation's error."""
+    """A group of one operation failed by the operation's own `error`, and nothing of it was recorded."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 @frozen
@@ -79,7 +83,9 @@ class Session:
 
     async def rows(self, statement: bytes, *values: Value) -> list[tuple[Any, ...]]:
         """Execute a statement; its values go as text, so that each statement is prepared once."""
-        cursor = await self._cursor.execute(statement, [None if value is None else storable(str(value)) for value in values])
+        cursor = await self._cursor.execute(
+            statement, [None if value is None else storable(str(value)) for value in values]
+        )
         return await cursor.fetchall() if cursor.description else []
 
     async def row(self, statement: bytes, *values: Value) -> tuple[Any, ...] | None:
@@ -112,7 +118,9 @@ class Answer:
 class Group(Protocol):
     """Operations that are recorded in one transaction."""
 
-    jobs: Sequence[Job]
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """Each operation, with whoever waits for it."""
 
     async def record(self, session: Session) -> list[Answer]:
         """Do it all, once. Raises `TurnLostError`, `UndoneError`, and the errors of psycopg."""

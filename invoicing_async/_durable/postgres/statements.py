@@ -78,8 +78,8 @@ WITH turn AS ({{turn}}
 ), judged AS MATERIALIZED (
     SELECT asked.*, held.state AS before, held.attempt AS attempt, rule.applied, rule.after, run.at,
         CASE
+            WHEN asked.event = '{_INTENT}' AND held.other_request_id IS NOT NULL THEN 'twice'
             WHEN rule.applied = '{_INTENT}' AND run.halted THEN 'halted'
-            WHEN rule.applied = '{_INTENT}' AND held.other_request_id IS NOT NULL THEN 'twice'
             WHEN rule.applied = '{_INTENT}' AND run.paused THEN 'paused'
             WHEN asked.bears IS NOT NULL AND rule.applied = '{_LATE_ACCEPT}'
                 AND lower(asked.request_id) IN (lower(held.request_id), lower(held.other_request_id)) THEN 'known'
@@ -279,8 +279,13 @@ UNHALT = b"UPDATE invoicing.runs SET halted = NULL, halted_why = NULL WHERE run 
 DOUBTFUL = f"""
 SELECT seq FROM invoicing.items
 WHERE run = $1 AND seq > $3::bigint AND updated <= to_timestamp($2::double precision)
-    AND state IN ({", ".join(f"'{state.value}'" for state in State if TABLE[state, Event.LOG_LOST] is State.IN_DOUBT
-                             and state is not State.IN_DOUBT)})
+    AND state IN ({
+    ", ".join(
+        f"'{state.value}'"
+        for state in State
+        if TABLE[state, Event.LOG_LOST] is State.IN_DOUBT and state is not State.IN_DOUBT
+    )
+})
 ORDER BY seq LIMIT $4::integer
 """.encode()  # noqa: S608 - made of constants
 """What may have been sent before a run was halted, without this database knowing it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from attrs import frozen
+from psycopg.errors import UniqueViolation
 
 from ..fence import fenced
-from ..records import Change, RequestIdTakenError, RunHaltedError, RunPausedError, SupersededError, quote
+from ..records import Change, RequestIdTakenError, RunHaltedError, RunPausedError, SupersededError, one_line, quote
 from ..states import NEEDS_REQUEST_ID, Event, State, next_state
-from ..transaction import one_line
 from .arrays import array
 from .session import Session, TurnLostError
 from .statements import CHANGE, CHANGE_WITHIN, KEY_OF_SEQ, OWNER_OF_REQUEST, SEQ_OF_KEY
@@ -114,22 +114,26 @@ async def refused(session: Session, seq: int, change: Change, refusal: Refusal) 
         return RunHaltedError("the run is halted: its database came back older than what was recorded in it")
     if refusal.why == "paused":
         return RunPausedError("the run is paused")
-    bears = change.attempt
-    if refusal.why == "known" or fenced(change.event, bears, state=state, attempt=refusal.attempt) is None:
-        text = f"{change.event.value!r} of attempt {bears} is refused: item {change.ref!r} is {state.value!r} by now"
-        row = await session.row(KEY_OF_SEQ, session.run, seq)
-        return SupersededError(f"{text}, in attempt {refusal.attempt}", key=row[0] if row else "", seq=seq)
-    if (taken := await refused_by_owner(session, seq, change)) is not None:
+    if refusal.why == "known" or fenced(change.event, change.attempt, state=state, attempt=refusal.attempt) is None:
+        said = f"{change.event.value!r} of attempt {change.attempt} comes too late"
+        return await _superseded(session, seq, f"{said}: it is {state.value!r} by now, in attempt {refusal.attempt}")
+    if refusal.why == "twice":
+        return await _superseded(session, seq, "it was accepted twice, perhaps, and is never sent again")
+    if change.event is not Event.LATE_ACCEPT and (taken := await refused_by_owner(session, seq, change)):
         return taken
     if _lacks_request_id(change):
         return ValueError(f"request_id must be given with {change.event.value!r}")
-    if refusal.why == "twice":
-        return ValueError(f"item {change.ref!r} may have been made twice: it is never sent again")
     try:
         next_state(state, change.event)
     except ValueError as error:
         return error
     return ValueError(f"{change.event.value!r} was refused for an item that was {state.value!r}")
+
+
+async def _superseded(session: Session, seq: int, why: str) -> SupersededError:
+    row = await session.row(KEY_OF_SEQ, session.run, seq)
+    key = "" if row is None else row[0]
+    return SupersededError(f"somebody else has moved on with {key!r}: {why}", key=key, seq=seq)
 
 
 async def refused_by_owner(session: Session, seq: int, change: Change) -> RequestIdTakenError | None:
@@ -145,18 +149,35 @@ async def refused_by_owner(session: Session, seq: int, change: Change) -> Reques
 async def change_in_turn(session: Session, changes: Sequence[Change]) -> list[State]:
     """Make changes in turn within a transaction, in one statement as many as are of distinct items.
 
-    Raises the error of the first that is refused. A session that verifies makes each by itself, and looks before it
-    whose its request id is: after an index has refused one of many nobody knows which.
+    Raises the error of the first that is refused. A session that verifies makes each by itself: of many, nobody knows
+    which of them an index has refused.
     """
     states: list[State] = []
     for seqs, part in _in_parts([(await find_seq(session, change.ref), change) for change in changes], session):
-        if session.verifies and (taken := await refused_by_owner(session, seqs[0], part[0])) is not None:
-            raise taken
-        for seq, change, told in zip(seqs, part, await change_items(session, seqs, part, within=True), strict=True):
+        made = await (_change_one if session.verifies else _change_part)(session, seqs, part)
+        for seq, change, told in zip(seqs, part, made, strict=True):
             if isinstance(told, Refusal):
                 raise await refused(session, seq, change, told)
             states.append(told)
     return states
+
+
+async def _change_part(session: Session, seqs: Sequence[int], changes: Sequence[Change]) -> list[State | Refusal]:
+    return await change_items(session, seqs, changes, within=True)
+
+
+async def _change_one(session: Session, seqs: Sequence[int], changes: Sequence[Change]) -> list[State | Refusal]:
+    """Make one change. Raises `RequestIdTakenError` if another item has its request id."""
+    await session.rows(b"SAVEPOINT one")
+    try:
+        made = await _change_part(session, seqs, changes)
+    except UniqueViolation:
+        await session.rows(b"ROLLBACK TO one")
+        if (taken := await refused_by_owner(session, seqs[0], changes[0])) is not None:
+            raise taken from None
+        raise
+    await session.rows(b"RELEASE one")
+    return made
 
 
 def _in_parts(changes: Sequence[tuple[int, Change]], session: Session) -> Iterator[tuple[list[int], list[Change]]]:

@@ -79,6 +79,16 @@ def test_a_commit_is_done_and_its_answer_lost(postgres: Database, proxy: TcpProx
     assert made(postgres) == [*before, "C", "D"]
 
 
+def test_a_statement_never_reaches_the_server(postgres: Database, proxy: TcpProxy) -> None:
+    with connected(postgres, proxy) as connection:
+        connection.execute("INSERT INTO made VALUES ('A')")
+        lost = proxy.lose_statement("INSERT INTO made")
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("INSERT INTO made VALUES ('B')")
+        lost.wait()
+    assert made(postgres) == ["A"]
+
+
 def test_the_answer_of_the_commit_of_a_transaction_is_lost(postgres: Database, proxy: TcpProxy) -> None:
     lost = proxy.lose_answer("COMMIT")
     with connected(postgres, proxy) as connection, pytest.raises(psycopg.OperationalError), connection.transaction():
