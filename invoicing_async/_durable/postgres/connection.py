@@ -20,6 +20,7 @@ __all__ = [
     "WAIVER",
     "Connection",
     "SchemaState",
+    "ServerSettings",
     "check_schema",
     "connect",
     "open_connection",
@@ -44,7 +45,7 @@ SELECT current_setting('server_version_num')::integer, current_setting('server_v
 
 
 @frozen
-class _Server:
+class ServerSettings:
     """What a server says of itself."""
 
     number: int
@@ -130,7 +131,7 @@ async def connect(address: ServerAddress, *, environ: Mapping[str, str] | None =
 async def _check_server(connection: Connection, address: ServerAddress, *, waived: str) -> None:
     row = await (await connection.execute(_ASKED)).fetchone()
     assert row is not None  # noqa: S101 - it always has one; for the type checker
-    server = _Server(*row)
+    server = ServerSettings(*row)
     if fault := server.fault(waived):
         raise LedgerServerError(f"no run can be kept in the database of {address.text}: {fault}")
     if server.backend != connection.info.backend_pid:

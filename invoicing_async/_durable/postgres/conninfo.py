@@ -6,6 +6,7 @@ for the places that it names itself, and for its own user: an address that names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -22,6 +23,10 @@ LEDGER = "INVOICING_LEDGER"
 """The variable that may hold the address of the server with a password, as libpq takes it."""
 
 PORT = "5432"
+
+_PORTS = re.compile(r"[0-9]{0,5}(?:,[0-9]{0,5})*")
+_AT_ODDS = re.compile(r"[^:/]+://(?:[^/@]*@[^/@]*@|[^/]*/[^?]*@)")
+"""An @ where none may be: behind the first one, or the first slash."""
 
 PLACE = frozenset({"host", "hostaddr", "port", "service"})
 """What says where the server is; a service may say it, and bring a password of its own."""
@@ -65,11 +70,18 @@ def connection_parameters(address: ServerAddress, environ: Mapping[str, str]) ->
 
 
 def _parsed(text: str, what: str) -> dict[str, str]:
+    """Read parameters, and refuse what libpq would complain of later, when a part of a password is taken for a place."""
     try:
-        return {name: str(value) for name, value in conninfo_to_dict(text).items() if value not in {None, ""}}
+        found = {name: str(value) for name, value in conninfo_to_dict(text).items() if value not in {None, ""}}
     except ProgrammingError:  # its text may repeat a part of a password
-        said = f"{what} is not as libpq takes it: postgresql://USER@HOST:PORT/DATABASE?NAME=VALUE"
-        raise LedgerServerError(said) from None
+        found = None
+    if found is None or not _PORTS.fullmatch(found.get("port", "")) or _AT_ODDS.match(text):
+        said = (
+            f"{what} is not as libpq takes it: postgresql://USER@HOST:PORT/DATABASE?NAME=VALUE; "
+            "in a password @, : and / must be percent-encoded"
+        )
+        raise LedgerServerError(said)
+    return found
 
 
 def merged(asked: Parameters, given: Parameters) -> dict[str, str]:
