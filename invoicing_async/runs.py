@@ -13,7 +13,7 @@ from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
 from ._durable.ledgers import LedgerTables, import_run, ledger_tables, migrate_ledger, read_run, run_file
 from ._durable.lock import holder_of
-from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow
+from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow, own_counts
 from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
@@ -98,6 +98,7 @@ __all__ = [
     "ledger_tables",
     "migrate_ledger",
     "moved_to",
+    "own_counts",
     "read_run",
     "recorded_answer",
     "recorded_request",

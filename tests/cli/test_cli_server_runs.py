@@ -136,13 +136,13 @@ Both = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def both(postgres: Database, cli: Cli, services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Both:
+def both(queued: Database, cli: Cli, services: Services, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Both:
     """Give a command to a run in a file and to one on a server; they must say the same, which is returned."""
     monkeypatch.setenv("INVOICING_LEDGER_WAIVE", "fsync")
     sides: list[Side] = []
 
     def give(*tokens: str, code: Exit = Exit.DONE, faults: Faults | None = None) -> tuple[int, str, str]:
-        for name, where in (("file", "march.db"), ("server", postgres.address())):
+        for name, where in (("file", "march.db"), ("server", queued.address())):
             if len(sides) < 2:
                 folder = tmp_path / name
                 folder.mkdir()

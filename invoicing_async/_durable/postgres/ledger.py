@@ -28,6 +28,7 @@ from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
+from .queries import OWN_COUNTS
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
 from .recorder import Connect, Recorder, register
@@ -100,6 +101,10 @@ class PostgresLedger(PostgresReader):
     def worker_id(self) -> int:
         """The number that this process is registered with."""
         return self._recorder.worker.number
+
+    async def own_counts(self) -> dict[str, int]:
+        """Return by how many items each state grew by what this worker recorded; less than 0 for what it moved on."""
+        return dict(await self.select(OWN_COUNTS, worker=self.worker_id))
 
     async def close(self) -> None:
         """Do what is queued, for as long as the database takes, then let go. Closing twice does nothing."""
