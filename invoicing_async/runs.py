@@ -11,7 +11,18 @@ from ._durable.figures import Durations, Reason, RunFigures
 from ._durable.importing import ImportedRun, moved_to
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
-from ._durable.ledgers import LedgerTables, import_run, ledger_tables, migrate_ledger, read_run, run_file
+from ._durable.ledgers import (
+    LedgerTables,
+    import_run,
+    ledger_tables,
+    migrate_ledger,
+    pause_run,
+    read_run,
+    run_file,
+    standing_of,
+    unhalt_run,
+    unpause_run,
+)
 from ._durable.lock import holder_of
 from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow, own_counts
 from ._durable.protocol import Ledger, LedgerReader
@@ -36,6 +47,7 @@ from ._durable.records import (
     RunPausedError,
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
+from ._durable.standing import LaneStanding, Standing, TableStanding, WorkerStanding
 from ._durable.states import DocumentState, RunKind, State
 from ._durable.timeline import Stretch, Timeline
 from .errors import ResolutionTooEarlyError
@@ -57,6 +69,7 @@ __all__ = [
     "InvoiceRun",
     "Item",
     "JournalEntry",
+    "LaneStanding",
     "Ledger",
     "LedgerAwayError",
     "LedgerReader",
@@ -84,9 +97,12 @@ __all__ = [
     "RunSettings",
     "ServerAddress",
     "SqliteReader",
+    "Standing",
     "State",
     "Stretch",
+    "TableStanding",
     "Timeline",
+    "WorkerStanding",
     "apparent_state",
     "authority_status",
     "check_files",
@@ -99,10 +115,14 @@ __all__ = [
     "migrate_ledger",
     "moved_to",
     "own_counts",
+    "pause_run",
     "read_run",
     "recorded_answer",
     "recorded_request",
     "run_address",
     "run_file",
     "server_address",
+    "standing_of",
+    "unhalt_run",
+    "unpause_run",
 ]

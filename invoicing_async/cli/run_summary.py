@@ -106,6 +106,8 @@ class RunContext:
     @property
     def resume(self) -> str:
         """How to go on."""
+        if self.is_worker:
+            return command("worker", "--run", self.file, *self.common.again)
         return command("runs", "resume", self.file, *self.common.again)
 
     def check(self, session: Callable[..., object]) -> None:

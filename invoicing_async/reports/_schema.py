@@ -80,6 +80,12 @@ _KINDS: Mapping[str, Schema] = {
         items={"type": "integer"},
         entries={"type": "integer"},
     ),
+    "order": _object(
+        "What a run on a server was told",
+        run=_TEXT,
+        state={"enum": ["paused", "going on"]},
+        in_doubt={"type": ["integer", "null"]},
+    ),
     "page": _object("A page that was written, and its size in bytes", file=_TEXT, page=_TEXT, size={"type": "integer"}),
     "finding": _object(
         "One thing that was looked at",
@@ -108,14 +114,18 @@ JSON_LINES: Mapping[str, tuple[str, ...]] = {
     "runs accept-lost-log": ("counts",),
     "runs export": ("sheet",),
     "runs import": ("import",),
+    "runs pause": ("order",),
     "runs refresh": ("refresh",),
     "runs report": ("page",),
     "runs resolve": ("invoice_item",),
     "runs resume": ("download", "submission"),
     "runs retry": ("invoice_item",),
     "runs show": ("run", "document_item", "invoice_item"),
+    "runs unhalt": ("order",),
+    "runs unpause": ("order",),
     "runs verify": ("check",),
     "sign": ("signature",),
+    "worker": ("download", "submission"),
 }
 """The kinds of lines, by name in `$defs`, that each command prints with `--json`."""
 
