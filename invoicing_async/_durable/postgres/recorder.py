@@ -61,7 +61,7 @@ class Recorder:
     _is_unsure: bool = field(default=False, init=False)
     """Whether the counter of groups must be looked at first: the last group may have been recorded, or be forgotten."""
     _failures: int = field(default=0, init=False)
-    """Attempts since the database was last reached."""
+    """Attempts to record since the last one that succeeded."""
     _jobs: deque[Job] = field(factory=deque, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pace: RealClock = field(factory=RealClock, init=False)
@@ -153,13 +153,15 @@ class Recorder:
 
     def _counted(self, answers: list[Answer]) -> list[Answer]:
         self._groups += 1
+        if self._failures:
+            _log.warning("the database of %s is back: recording goes on", self.name)
+            self._failures = 0
         return answers
 
     async def _session(self) -> Session:
         """Return what the next group is recorded with, on another connection if the last one was lost."""
         if self._connection is None:
             self._connection = await self._connect()
-        self._failures = 0
         return Session(self._connection, self.run, self.worker.number, self._groups + 1, self.clock)
 
     async def _was_recorded(self) -> bool:
@@ -209,7 +211,11 @@ class Recorder:
         if self._connection is None:
             return
         try:
-            await (await self._session()).rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            session = await self._session()
+            await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
+            if self._connection.prepare_threshold is not None:
+                # A plan that was made when the tables were small would read all of what they hold by now.
+                await session.rows(b"DEALLOCATE ALL")
         except psycopg.Error:
             self._is_unsure = True
             await self._drop_lost_connection()

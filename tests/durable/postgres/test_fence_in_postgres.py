@@ -19,8 +19,6 @@ from ledger_places import WAIVED
 from ledgers import INVOICES, draft
 from postgres_server import Database, PostgresServer
 
-pytest.importorskip("psycopg")
-
 from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.fence import fenced
 from invoicing_async._durable.postgres.ledger import PostgresLedger
@@ -52,7 +50,7 @@ async def two(
         yield one, other
 
 
-async def told(ledger: PostgresLedger, change: Change) -> State | type[Exception]:
+async def told(ledger: PostgresLedger, change: Change) -> State | type[BaseException]:
     [answer] = await asyncio.gather(ledger.transition_many([change]), return_exceptions=True)
     return answer[0] if isinstance(answer, list) else type(answer)
 
@@ -65,7 +63,7 @@ def accepted(ref: int | str, attempt: int, request_id: str = "r-1") -> Change:
     return Change(ref=ref, event=Event.ACCEPTED_NEW, attempt=attempt, request_id=request_id)
 
 
-def expected(change: Change, state: State) -> tuple[Event | None, State | type[Exception]]:
+def expected(change: Change, state: State) -> tuple[Event | None, State | type[BaseException]]:
     """What an event is, and what follows, by the pure rule and the table of states."""
     event = fenced(change.event, change.attempt, state=state, attempt=ATTEMPT)
     if event is None:
