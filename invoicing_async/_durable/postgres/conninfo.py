@@ -70,7 +70,7 @@ def connection_parameters(address: ServerAddress, environ: Mapping[str, str]) ->
 
 
 def _parsed(text: str, what: str) -> dict[str, str]:
-    """Read parameters, and refuse what libpq would complain of later, when a part of a password is taken for a place."""
+    """Read parameters; refuse what libpq would complain of later, when a part of a password is taken for a place."""
     try:
         found = {name: str(value) for name, value in conninfo_to_dict(text).items() if value not in {None, ""}}
     except ProgrammingError:  # its text may repeat a part of a password

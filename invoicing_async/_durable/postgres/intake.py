@@ -15,6 +15,7 @@ from attrs import frozen
 from ..intake_parts import DraftJudge, JudgedDrafts, KnownDraft, chunks
 from ..records import DraftConflictError, Intake, NewDraft, json_text, one_line
 from ..states import Event, State
+from .arrays import storable
 from .connection import Connection
 from .errors import database_errors
 from .queries import NOW
@@ -29,6 +30,9 @@ TOGETHER = 1_000
 
 MANY = 50_000
 """Items after which the database looks at what its tables hold, so that it plans by what is there."""
+
+SHOWN = 80
+"""Characters of a text that an error shows."""
 
 _STAGED = """
 CREATE TEMPORARY TABLE staged (place bigint GENERATED ALWAYS AS IDENTITY, key text COLLATE "C") ON COMMIT DROP
@@ -106,7 +110,8 @@ async def add_ids(
 ) -> CountedIntake:
     """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
 
-    `name` is the run's in errors, `worker` in whose name items are counted, `now` the time if not the database's.
+    `name` is the run's in errors, `worker` in whose name items are counted, `now` the time if not the
+    database's. Raises `ValueError` for an id that PostgreSQL cannot keep.
     """
     values: dict[str, Any] = {"run": run, "turns": TURNS, "worker": worker, "now": now, "state": State.PLANNED.value}
     given = 0
@@ -115,7 +120,7 @@ async def add_ids(
             await connection.execute(_STAGED)
             await connection.execute("SET LOCAL work_mem = '64MB'")
             async for chunk in chunks(ids, batch):
-                await _copy(connection, "COPY staged (key) FROM STDIN", [(key,) for key in chunk])
+                await _copy(connection, "COPY staged (key) FROM STDIN", [(_whole(key),) for key in chunk])
                 given += len(chunk)
             await connection.execute("ANALYZE staged")
             await connection.execute(_TURN, values)
@@ -169,7 +174,7 @@ class _DraftImport:
 
     async def known(self, drafts: Sequence[NewDraft]) -> dict[str, KnownDraft]:
         """Return what the run has under the keys of drafts; what may be corrected is held, and read once it is."""
-        keys = {"run": self._run, "keys": [draft.key for draft in drafts]}
+        keys = {"run": self._run, "keys": [_whole(draft.key) for draft in drafts]}
         rows = await (await self._connection.execute(_KNOWN, keys)).fetchall()
         if invalid := [seq for _, seq, state, _ in rows if state == State.INVALID]:
             rows += await (await self._connection.execute(_HELD, {"run": self._run, "seqs": invalid})).fetchall()
@@ -179,17 +184,17 @@ class _DraftImport:
         """Write what is new and what is corrected, and say so in the journal."""
         run, at = self._run, self._at
         new = [
-            (run, seq, draft.key, _state(draft), draft.payload_sha256, one_line(draft.error), at)
+            (run, seq, _whole(draft.key), _state(draft), draft.payload_sha256, _line(draft), at)
             for seq, draft in judged.new
         ]
         await _copy(self._connection, _COPY_ITEMS, new)
-        await _copy(self._connection, _COPY_DRAFTS, [(run, seq, draft.payload) for seq, draft in judged.new])
+        await _copy(self._connection, _COPY_DRAFTS, [(run, seq, _whole(draft.payload)) for seq, draft in judged.new])
         attempts = {seq: await self._correct(seq, draft) for seq, draft in judged.corrected}
         entries: list[tuple[int, int, str, int, datetime, str | None]] = [
             (run, seq, Event.CORRECTED.value, attempt, at, None) for seq, attempt in attempts.items()
         ]
         entries += [
-            (run, seq, Event.FOUND_INVALID.value, attempts.get(seq, 0), at, json_text({"error": one_line(draft.error)}))
+            (run, seq, Event.FOUND_INVALID.value, attempts.get(seq, 0), at, json_text({"error": _line(draft)}))
             for seq, draft in judged.new + judged.corrected
             if draft.error is not None
         ]
@@ -199,10 +204,22 @@ class _DraftImport:
 
     async def _correct(self, seq: int, draft: NewDraft) -> int:
         """Put a draft into the place of an invalid one; return the attempt of the item."""
-        values = {"run": self._run, "seq": seq, "state": _state(draft), "error": one_line(draft.error), "at": self._at}
-        await self._connection.execute(_REPLACE, {**values, "payload": draft.payload})
+        values = {"run": self._run, "seq": seq, "state": _state(draft), "error": _line(draft), "at": self._at}
+        await self._connection.execute(_REPLACE, {**values, "payload": _whole(draft.payload)})
         [attempt] = await _one(self._connection, _CORRECT, {**values, "digest": draft.payload_sha256})
         return int(attempt)
+
+
+def _whole(text: str) -> str:
+    """Return what must be kept as it is. Raises `ValueError` for what PostgreSQL cannot keep."""
+    if storable(text) != text:
+        start = text if len(text) < SHOWN else text[:SHOWN] + "…"
+        raise ValueError(f"a run on a server keeps no text with a NUL or half of a surrogate pair in it: {start!r}")
+    return text
+
+
+def _line(draft: NewDraft) -> str | None:
+    return None if draft.error is None else one_line(storable(draft.error))
 
 
 def _state(draft: NewDraft) -> str:

@@ -19,6 +19,7 @@ from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
+from .arrays import storable
 from .operations import read_open_chunks, read_standing
 from .reading import Reading, Row
 from .report_queries import Report
@@ -106,6 +107,8 @@ class PostgresReader:
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
+        if isinstance(ref, str) and storable(ref) != ref:
+            return None  # nothing can be kept under it
         for row in await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
             return queries.item(row)
         return None
