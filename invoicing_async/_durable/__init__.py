@@ -22,6 +22,7 @@
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
+- `paced_run`: What every run keeps of how it is worked on: its settings, and limits for the sessions that do.
 - `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
   file.
 - `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.

@@ -24,6 +24,7 @@ from ..session import Sleep
 from .checking import Checked, compare_files
 from .items import absolute_path, page_items, recorded_path, saved_document
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -34,7 +35,7 @@ from .stop import StoppedError, StopToken
 __all__ = ["DocumentRun"]
 
 
-class DocumentRun:
+class DocumentRun(PacedRun):
     """The durable download of many order documents. `ledger` is its run file."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -101,11 +102,6 @@ class DocumentRun:
         begun = {"on_existing": self.on_existing.value, **self.ledger.settings}
         given = {name: value.value if isinstance(value, OnExisting) else value for name, value in wanted.items()}
         return {name: begun[name] for name, value in given.items() if value not in (None, begun[name])}
-
-    @property
-    def settings(self) -> RunSettings:
-        """What the run keeps for whoever goes on with it; its place is `folder` and `layout`."""
-        return RunSettings.read(self.ledger.settings)
 
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. Raises `ValueError` for an export, which is for e-invoices."""

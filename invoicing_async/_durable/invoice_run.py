@@ -22,6 +22,7 @@ from .drafts import new_drafts
 from .exporting import Exporting, export_name
 from .items import current_item
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -36,7 +37,7 @@ from .superseded import Superseded
 __all__ = ["InvoiceRun"]
 
 
-class InvoiceRun:
+class InvoiceRun(PacedRun):
     """The durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -74,11 +75,6 @@ class InvoiceRun:
         )
         async with opening as ledger:
             yield cls(ledger)
-
-    @property
-    def settings(self) -> RunSettings:
-        """The settings that the run keeps for whoever goes on with it."""
-        return RunSettings.read(self.ledger.settings)
 
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. What was exported before stays where it is."""

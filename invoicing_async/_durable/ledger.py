@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from .._core.clock import Clock, RealClock
+from .._core.shared_lanes import SharedLanes
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
@@ -189,6 +190,7 @@ class SqliteLedger(SqliteReader):
         super().__init__(path, worker, opened)
         self.now = clock.now
         self.recovered = opened.recovered
+        self.lanes: SharedLanes | None = None  # nobody else works on a file that is held
         self._importing = asyncio.Lock()
 
     @classmethod

@@ -42,6 +42,7 @@ class LedgerPart:
         self.twice = ledger.twice
         self.close = ledger.close
         self.now = ledger.now
+        self.lanes = ledger.lanes
         self.update_settings = ledger.update_settings
         self.keep_late = ledger.keep_late
         self.record_pause = ledger.record_pause

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from typing import Protocol
 
+from .._core.shared_lanes import SharedLanes
 from .figures import RunFigures
 from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
 from .states import DocumentState, Event, RunKind, State
@@ -109,6 +110,10 @@ class Ledger(LedgerReader, Protocol):
     @property
     def recovered(self) -> int:
         """How many items were left in doubt by the end of the process before."""
+
+    @property
+    def lanes(self) -> SharedLanes | None:
+        """The rate and the pauses that all processes share which work on the run; None if only one can."""
 
     def now(self) -> float:
         """Return the time by which everything is recorded, in epoch seconds."""

@@ -136,7 +136,7 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     context, output = summary.context, summary.output
     pace = await kept_pace(run, context.pace)
     summary.expected = summary.items
-    session = summary.monitor.session(context.settings.documents, pace)
+    session = summary.monitor.session(context.settings.documents, pace, limits=run.limits(pace.limits))
     summary.stop.then(session.stop_waiting)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
@@ -211,7 +211,7 @@ async def submit_run(run: InvoiceRun, summary: InvoiceSummary, *, poller: Poller
     summary.expected = summary.to_do
     if lost := run.ledger.recovered:
         summary.given.append(f"{lost:,} were on their way when the last process ended: they are in doubt")
-    session = summary.monitor.session(context.settings.invoices, pace)
+    session = summary.monitor.session(context.settings.invoices, pace, limits=run.limits(pace.limits))
     summary.stop.then(session.stop_waiting)
     bars = _bars(summary)
     async with session, live(output.err, bars, shown=output.lively, footer=summary.footer), summary.watched():

@@ -36,6 +36,7 @@ class MemoryLedger:
     name = "in memory"
     is_shared = True
     recovered = 0
+    lanes = None
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
         self.kind, self.settings, self.created, self.late = kind, dict(settings), clock.now(), 0.0
@@ -161,7 +162,7 @@ async def test_the_protocols_have_all_that_a_ledger_has() -> None:
     own = {name for name in {*dir(SqliteReader), *dir(SqliteLedger)} if not name.startswith("_")}
     said = {name for name in {*dir(LedgerReader), *dir(Ledger)} if not name.startswith("_")}
     assert own - said == {"read", "open", "keep_moved"}
-    assert said - own == {"created", "kind", "late", "recovered", "now"}  # attributes of an instance
+    assert said - own == {"created", "kind", "lanes", "late", "recovered", "now"}  # attributes of an instance
 
 
 async def test_a_run_of_invoices_needs_no_more_than_the_protocol(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Self
 
 from ..._core.clock import Clock, RealClock
+from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
@@ -28,6 +29,7 @@ from . import intake, run_changes, sweep
 from .connection import Connection, open_connection
 from .errors import database_errors
 from .groups import DocumentOutcome, Transition
+from .lanes import PostgresLanes
 from .queries import OWN_COUNTS
 from .reader import KeptRun, PostgresReader, describe_run
 from .reading import Reading
@@ -49,6 +51,8 @@ class PostgresLedger(PostgresReader):
         super().__init__(reading, kept, clock)
         self.recovered = 0
         self.now = recorder.clock.now
+        self._lanes = PostgresLanes(connect, run=kept.run, worker=recorder.worker.number, clock=clock or RealClock())
+        self.lanes: SharedLanes | None = self._lanes
         self._recorder = recorder
         self._connect = connect
         self._importing = asyncio.Lock()
@@ -89,9 +93,10 @@ class PostgresLedger(PostgresReader):
             recorder = Recorder(address.text, kept.run, worker, ticks, connect, connection)
             try:
                 ledger = cls(reading, kept, recorder, connect, clock)
-                if kept.kind is RunKind.INVOICES:
-                    ledger.recovered = await ledger.sweep()
-                yield ledger
+                async with aclosing(ledger._lanes):
+                    if kept.kind is RunKind.INVOICES:
+                        ledger.recovered = await ledger.sweep()
+                    yield ledger
             finally:
                 await recorder.stop()
         finally:
@@ -109,6 +114,7 @@ class PostgresLedger(PostgresReader):
     async def close(self) -> None:
         """Do what is queued, for as long as the database takes, then let go. Closing twice does nothing."""
         try:
+            await self._lanes.aclose()
             await self._recorder.stop()
         finally:
             await super().close()

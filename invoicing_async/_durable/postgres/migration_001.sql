@@ -110,15 +110,20 @@ CREATE TABLE invoicing.tally (
     PRIMARY KEY (run, state, worker)
 ) WITH (fillfactor = 50);
 
+-- What all who work on a run share. The lane `*` is its rate: whoever leases permits moves `free_at` on by their time.
+-- Any other is a kind of call: paused where `since` is set, and then asked again by one at a time, `probe_by`, from
+-- `paused_until` on; `distance` is the seconds between two probes. `held_until` is what the service asked to wait.
 CREATE TABLE invoicing.lanes (
     run integer NOT NULL,
     lane text COLLATE "C" NOT NULL,
-    free_at timestamptz NOT NULL,
-    paused_until timestamptz,
+    per_second double precision,
+    free_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     since timestamptz,
+    paused_until timestamptz,
+    distance double precision,
+    held_until timestamptz,
     probe_by integer,
     probe_until timestamptz,
-    per_second double precision,
     PRIMARY KEY (run, lane)
 ) WITH (fillfactor = 50);
 
