@@ -138,7 +138,9 @@ class Submission:
 
     async def _send(self, item: Item, sleep: Sleep) -> Item:
         invoices, payload = self._invoices, item.payload
-        sending = self.under_way[item.seq] = SubmittedItem(self._ledger, item, self._stop, sleep, self._superseded)
+        sending = self.under_way[item.seq] = SubmittedItem(
+            self._ledger, item, self._stop, sleep, self._superseded, item.attempt
+        )
         if not payload or not is_whole(item):
             await sending.found_invalid(DraftError((Fault("draft", DAMAGED_DRAFT),), key=item.key))
             return sending.item
@@ -194,17 +196,14 @@ class SubmittedItem:
     _stop: StopToken
     _sleep: Sleep
     _superseded: Superseded
-    _changed: dict[str, Any] = field(factory=dict, init=False)
-    _attempt: int = field(init=False)
+    _attempt: int
     """The attempt that was begun last, here or before; as soon as its intent is handed over."""
+    _changed: dict[str, Any] = field(factory=dict, init=False)
     _begun: float = field(default=0.0, init=False)
     """When its intent was handed over, by the ledger's time."""
     _intent: asyncio.Task[bool] | None = field(default=None, init=False)
     _intended: bool = field(default=False, init=False)
     _left: bool = field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._attempt = self._item.attempt
 
     @property
     def item(self) -> Item:

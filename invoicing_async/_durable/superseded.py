@@ -40,9 +40,8 @@ class Superseded:
             return item
         self.count += 1
         if request is not None and item.other_request_id == request:
-            first = "another attempt" if item.request_id is None else f"request {item.request_id}"
-            text = "invoice %r is %s, and was accepted as request %s besides: there may be two invoices"
-            _log.error(text, item.key, first, request)
+            text = "invoice %r was accepted as request %s beside %s: there may be two invoices"
+            _log.error(text, item.key, request, f"request {item.request_id}" if item.request_id else "another attempt")
         elif change.event is not Event.INTENT:  # of which the call fails that it was for, and that is logged
             _log.warning("%s of invoice %r came when somebody else had moved on: %s", change.event, item.key, error)
         return item

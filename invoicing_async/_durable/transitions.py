@@ -150,7 +150,7 @@ class TransitionBatch:
         found = TABLE.get((before, event))  # type: ignore[arg-type] # a state is its text
         # What bears the attempt of the item as it stands, and is allowed there, passes the fence.
         if bears is not None and (bears != attempt or not isinstance(found, State) or event is Event.LATE_ACCEPT):
-            event = self._fenced(seq, change)
+            event = self.fenced(seq, change)
             found = TABLE[State(before), event]
         if event is Event.INTENT and seq in self._transaction.noted:
             raise self._superseded(seq, "it was accepted twice, perhaps, and is never sent again")
@@ -171,16 +171,16 @@ class TransitionBatch:
         self._made.append((seq, before, after, attempt, event, change))
         return state
 
-    def _fenced(self, seq: int, change: Change) -> Event:
+    def fenced(self, seq: int, change: Change) -> Event:
         """Return what an event is that bears an attempt. Raises `SupersededError` if it is nothing any more."""
         before, attempt = self.current[seq]
         event = fenced(change.event, change.attempt, state=State(before), attempt=attempt)
-        if event is None or (event is Event.LATE_ACCEPT and self._knows(seq, change.request_id or "")):
+        if event is None or (event is Event.LATE_ACCEPT and self.knows(seq, change.request_id or "")):
             said = f"{change.event.value!r} of attempt {change.attempt} comes too late"
             raise self._superseded(seq, f"{said}: it is {before!r} by now, in attempt {attempt}")
         return event
 
-    def _knows(self, seq: int, request_id: str) -> bool:
+    def knows(self, seq: int, request_id: str) -> bool:
         """Tell whether a request is the item's already, or the one beside its own."""
         made = {change.request_id for number, *_, change in self._made if number == seq}
         sql = (

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from .._core.clock import Clock, RealClock
+from .._core.clock import Clock, RealClock, boottime_of
 from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
 from .._core.http import Request, Response, Transport
@@ -68,6 +68,7 @@ class Internals:
         self.limits = limits.limits if isinstance(limits, SharedLimits) else limits
         self.outage = outage or OutagePolicy()
         self.clock: Clock = clock or RealClock()
+        self.boottime = boottime_of(self.clock)
         self.on_event = on_event
         self._carrier = Carrier(transport, self.clock)
         self.life = Life()

@@ -137,8 +137,8 @@ class TestAnAcceptanceBesideAnother:
         async with place.open(INVOICES) as ledger:
             await sent_twice(ledger)
             before = await ledger.journal()
+            again = Change(ref=1, event=Event.ACCEPTED_NEW, attempt=1, request_id=known)
             with pytest.raises(SupersededError):
-                again = Change(ref=1, event=Event.ACCEPTED_NEW, attempt=1, request_id=known)
                 await ledger.transition_many([again])
             assert await ledger.journal() == before
 
