@@ -73,7 +73,7 @@ async def unhalt(
     *,
     doubt_since: Annotated[
         str,
-        Parameter(help="Since when records are missing: 2026-03-31T04:00 (local, or with +07:00), or epoch seconds."),
+        Parameter(help="Since when records are missing: 2026-03-31T04:00 , local or with +07:00, or epoch seconds."),
     ],
     common: Local | None = None,
 ) -> int:
