@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .._durable.part import LedgerPart
 from .._durable.protocol import Ledger
@@ -20,10 +20,18 @@ from .._durable.states import State
 __all__ = ["LedgerFeed", "Pages"]
 
 
-class Pages:
-    """Items to be read page by page; a reader waits until there are some, or there will be no more."""
+IDLE = 0.3
+"""Seconds without anything to read after which the input ends, if that is waited for."""
 
-    def __init__(self) -> None:
+
+class Pages:
+    """Items to be read page by page; a reader waits until there are some, or there will be no more.
+
+    With `is_end_awaited` it ends by itself when nothing came for a moment and somebody waits for that.
+    """
+
+    def __init__(self, is_end_awaited: Callable[[], bool] = bool) -> None:
+        self._is_end_awaited = is_end_awaited
         self._items: deque[Item] = deque()
         self._changed = asyncio.Event()
         self.is_closed = False
@@ -42,16 +50,24 @@ class Pages:
         """Return the next items, none at the end."""
         while not self._items and not self.is_closed:
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                async with asyncio.timeout(IDLE):
+                    await self._changed.wait()
+            except TimeoutError:
+                self.is_closed = self.is_closed or self._is_end_awaited()
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
 
 
 class LedgerFeed(LedgerPart):
-    """A ledger whose `pending`, and `rows` that are submitted or finished, are what is put into these pages."""
+    """A ledger whose `pending`, and `rows` that are submitted or finished, are what is put into these pages.
 
-    def __init__(self, ledger: Ledger) -> None:
+    `is_end_awaited` tells whether something is under way of what is to be sent: an item that used up its attempts is tried
+    once more when the input has ended.
+    """
+
+    def __init__(self, ledger: Ledger, is_end_awaited: Callable[[], bool]) -> None:
         super().__init__(ledger, 1, sys.maxsize)
-        self.to_send = Pages()
+        self.to_send = Pages(is_end_awaited)
         self.to_settle = Pages()
         self.to_export = Pages()
         self._pages: dict[tuple[str, ...], Pages] = {(State.SUBMITTED,): self.to_settle, (State.SUCCESS,): self.to_export}

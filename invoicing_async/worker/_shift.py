@@ -52,9 +52,10 @@ class Shift(ABC, Generic[T]):
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._feed = LedgerFeed(ledger)
+        self._feed = LedgerFeed(ledger, lambda: bool(self._unsent))
         self._taken: dict[str, Taken] = {}
-        self._is_over = False
+        self._unsent: set[str] = set()
+        """What was given out to be sent and has not come back of that."""
 
     @abstractmethod
     def _results(self) -> AsyncGenerator[T]:
@@ -81,9 +82,13 @@ class Shift(ABC, Generic[T]):
         """Whether finished items without a file are something to do."""
         return False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it takes on nothing more."""
+        return self._feed.to_send.is_closed
+
     def end(self) -> None:
         """Take on nothing more; what was taken on is done."""
-        self._is_over = True
         self._feed.to_send.close()
 
     async def work(self, chunk: Chunk, besides: Collection[str]) -> set[str] | None:
@@ -93,7 +98,7 @@ class Shift(ABC, Generic[T]):
         """
         lo, hi = chunk
         found = await self._open_items(LedgerPart(self._ledger, lo, hi), hi - lo + 1)
-        if self._is_over:
+        if self.is_over:
             raise ShiftOverError
         known = self._taken.keys() | besides
         new = {item.key: (item, pages) for item, pages in found if item.key not in known}
@@ -102,6 +107,8 @@ class Shift(ABC, Generic[T]):
         taken = Taken(len(new))
         self._taken |= dict.fromkeys(new, taken)
         for item, pages in new.values():
+            if pages is self._feed.to_send:
+                self._unsent.add(item.key)
             pages.put([item])
         await taken.ended
         return taken.tried
@@ -114,7 +121,7 @@ class Shift(ABC, Generic[T]):
                     yield result
                     self._end(result)
         finally:
-            self._is_over = True
+            self.end()
             for taken in {id(taken): taken for taken in self._taken.values()}.values():
                 if not taken.ended.done():
                     taken.ended.set_exception(ShiftOverError())
@@ -122,6 +129,7 @@ class Shift(ABC, Generic[T]):
 
     def _end(self, result: T) -> None:
         key = self._key(result)
+        self._unsent.discard(key)
         taken = self._taken.pop(key, None)
         if taken is None:
             return  # its chunk was given up
@@ -206,6 +214,7 @@ class InvoiceShift(Shift[Item]):
         try:
             async with aclosing(self._run.submit(self._invoices, concurrency=self._way.concurrency)) as items:
                 async for item in items:
+                    self._unsent.discard(item.key)
                     if item.state == State.SUBMITTED:
                         feed.to_settle.put([item])
                     elif not await self._is_to_be_exported(item):

@@ -22,65 +22,65 @@ T = TypeVar("T")
 
 
 class Shifts(Generic[T]):
-    """One shift after another while the run may be worked on; their results go to an outlet, as does what ends them."""
+    """One shift after another while the run may be worked on; their results go to an outlet, as does what ends them.
+
+    A shift takes on chunks until it lacks them, is paused or fails; the next one may begin while it finishes.
+    """
 
     def __init__(self, begin: Callable[[], Shift[T]], outlet: Outlet[T]) -> None:
         self._begin = begin
         self._outlet = outlet
-        self._current: Shift[T] | None = None
+        self._last: Shift[T] | None = None
+        self._running: dict[asyncio.Task[None], Shift[T]] = {}
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_ending = False
-        self.is_over = False
+        self.is_ending = False
         self.is_paused = False
         self.exports = False
 
-    @property
-    def is_ending(self) -> bool:
-        """Whether no other shift begins."""
-        return self._is_ending
-
     async def go_on(self) -> None:
-        """Work shift by shift, until that is to end or fails."""
+        """Wait until no other shift is to begin, and those there are have ended; cancelled, cut them off."""
         try:
-            while await self._may_begin():
-                await self._work()
-        except Exception as error:  # noqa: BLE001 - whoever takes the results is told
-            self._outlet.error = self._outlet.error or error
+            while not self.is_ending:
+                await asyncio.shield(self._changed)
+            while self._running:
+                await asyncio.wait([*self._running])
         finally:
-            self._is_ending = self.is_over = True
-            self._tell_change()
+            for task in self._running:
+                task.cancel()
+            if self._running:
+                await asyncio.wait([*self._running])
             await self._outlet.close()
 
-    async def _work(self) -> None:
-        shift = self._begin()
-        self.exports = shift.exports
-        self._current = shift
-        self._tell_change()
+    async def current(self) -> Shift[T] | None:
+        """Return a shift that takes on chunks; None if there is none any more."""
+        while self.is_paused and not self.is_ending:
+            await asyncio.shield(self._changed)
+        if self.is_ending:
+            return None
+        if self._last is None or self._last.is_over:
+            self._last = self._begin()
+            self.exports = self._last.exports
+            task = started(self._work(self._last))
+            self._running[task] = self._last
+            task.add_done_callback(self._running.pop)
+        return self._last
+
+    async def _work(self, shift: Shift[T]) -> None:
         try:
             async with aclosing(shift.results()) as results:
                 async for result in results:
-                    self.exports = shift.exports
                     await self._outlet.put(result)
+                    self.exports = self._last is not None and self._last.exports
         except RunPausedError:  # an intent met the pause before the heartbeat did
-            self.is_paused = True
-        finally:
-            self._current = None
-
-    async def _may_begin(self) -> bool:
-        while self.is_paused and not self._is_ending:
-            await asyncio.shield(self._changed)
-        return not self._is_ending
-
-    async def current(self) -> Shift[T] | None:
-        """Return the shift there is, or the next one; None if there is none any more."""
-        while self._current is None and not self.is_over:
-            await asyncio.shield(self._changed)
-        return self._current
+            self.pause(True)
+        except Exception as error:  # noqa: BLE001 - whoever takes the results is told
+            self._outlet.error = self._outlet.error or error
+            self.rest()
 
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - what it is from now on
         """Let what is in flight finish and begin nothing more until it may go on."""
-        if paused and not self.is_paused and self._current is not None:
-            self._current.stop()
+        if paused and not self.is_paused:
+            self._each(Shift.stop)
         if paused is not self.is_paused:
             self.is_paused = paused
             self._tell_change()
@@ -88,17 +88,18 @@ class Shifts(Generic[T]):
     def stop(self, error: Exception | None = None) -> None:
         """Let what is in flight finish; there is no other shift. `error` is raised to whoever takes the results."""
         self._outlet.error = self._outlet.error or error
-        self._is_ending = True
-        if self._current is not None:
-            self._current.stop()
-        self._tell_change()
+        self._each(Shift.stop)
+        self.rest()
 
     def rest(self) -> None:
-        """End, since there is nothing more to do."""
-        self._is_ending = True
-        if self._current is not None:
-            self._current.end()
+        """Finish what was taken on, and end."""
+        self.is_ending = True
+        self._each(Shift.end)
         self._tell_change()
+
+    def _each(self, tell: Callable[[Shift[T]], None]) -> None:
+        for shift in [*self._running.values()]:
+            tell(shift)
 
     def _tell_change(self) -> None:
         """Wake whoever waits for a change."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -75,3 +75,10 @@ def queued(postgres_server: PostgresServer, queue_template: str) -> Iterable[Dat
     database = Database(postgres_server, name)
     yield database
     database.drop()
+
+
+async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 20.0) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.02)
