@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 from attrs import define
 from postgres_server import Database, PostgresServer
 from report_runs import invoice_run
-from served import Cli, clean, write_drafts, write_ids
+from served import Cli, clean, signals, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Faults, Sandbox
 
 SECRET = "hunter2-canary"
+UUID = "5f0c5b1e-6d53-4b6e-8e0c-7b1f6a0f3c55"
 
 
 @pytest.fixture(autouse=True)
@@ -186,3 +188,156 @@ def test_doubts_are_settled_on_both_ledgers(both: Both) -> None:
     both("runs", "show", "RUN")
     both("runs", "export", "RUN")
     both("runs", "resolve", "RUN", "ORDER-0001", "--as", "not-created", code=Exit.USAGE)
+
+
+@pytest.fixture
+def where(queued: Database, services: Services, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a run on a server, with drafts and a service that takes them."""
+    monkeypatch.setenv("INVOICING_LEDGER_WAIVE", "fsync")
+    write_drafts(Path("drafts.jsonl"), 30)
+    services()
+    return queued.address()
+
+
+def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
+    """The command that submits only submits; what it leaves is done by whoever comes."""
+    assert cli("invoices", "submit", "drafts.jsonl", "--run", where)[0] == Exit.DONE
+    code, out, err = cli("worker", "--run", where, "--until-done", "--export", "pdf", "--to", "out", "--status", "s")
+    assert (code, err) == (Exit.DONE, "")
+    assert re.search(r"success +30 ", out)
+    assert "this command: 30 success, 30 exported" in out
+    assert len([*Path("out").iterdir()]) == 30
+    status = json.loads(Path("s").read_text())
+    assert (status["run"], status["slots"]) == ("march", 8)
+    code, out, _ = cli("worker", "--run", where, "--until-done", "--json")
+    assert (code, out) == (Exit.DONE, "")
+
+
+def test_a_worker_that_finds_nothing_to_do_that_can_be_done_is_done(where: str, cli: Cli, queued: Database) -> None:
+    """How items ended is told by whoever took them in, and by `runs show`: a worker is not at fault."""
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    queued.psql("UPDATE invoicing.items SET state = 'rejected' WHERE seq = 1")
+    queued.psql("UPDATE invoicing.tally SET count = count - 1 WHERE state = 'submitted'")
+    queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'rejected', 0, 1)")
+    assert cli("worker", "--run", where, "--until-done")[0] == Exit.DONE
+    assert cli("runs", "resume", where)[0] == Exit.SOME_LEFT
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (("--run", "march.db"), "for a run on a server"),
+        (("--run", "WHERE", "--slots", "0"), "slots"),
+        (("--run", "WHERE", "--status", "absent/s"), "absent"),
+        (("--run", "WHERE", "--export", "pdf"), "--export and --to DIR go together"),
+    ],
+)
+def test_a_worker_that_cannot_work_says_why(where: str, tokens: tuple[str, ...], said: str, cli: Cli) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    code, _, err = cli("worker", "--until-done", *(where if token == "WHERE" else token for token in tokens))
+    assert code in {Exit.USAGE, Exit.STOPPED}
+    assert said in err
+    assert "fault of the program" not in err
+
+
+def test_a_run_that_is_not_there_is_not_made_by_who_only_works(where: str, cli: Cli, queued: Database) -> None:
+    for tokens in (["worker", "--run", where], ["runs", "resume", where], ["runs", "pause", where]):
+        code, _, err = cli(*tokens)
+        assert (code, "no such run" in err) == (Exit.USAGE, True)
+    assert queued.psql("SELECT count(*) FROM invoicing.runs") == [(0,)]
+
+
+def test_a_paused_run_is_shown_so_and_goes_on(where: str, cli: Cli, queued: Database) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    code, out, _ = cli("runs", "pause", where)
+    assert code == Exit.DONE
+    unpause = shlex.join(["invoicing-async", "runs", "unpause", where])
+    assert out == f" {where} is paused\n\n Next\n   {unpause}\n"
+    assert queued.psql("SELECT paused IS NOT NULL FROM invoicing.runs") == [(True,)]
+    out = cli("runs", "show", where)[1]
+    assert "\n paused since " in out
+    assert f"   {unpause}\n" in out
+    code, out, _ = cli("runs", "unpause", where, "--json")
+    assert json.loads(out) == {"run": where, "state": "going on", "in_doubt": None}
+    assert queued.psql("SELECT paused IS NULL FROM invoicing.runs") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("since", "said"),
+    [
+        ("tomorrow", "must be a time as"),
+        ("2100-01-01T00:00:00", "must not be in the future"),
+        ("2020-01-01", "must not be before the run was made"),
+        ("0", "must not be before the run was made"),
+    ],
+)
+def test_a_time_since_when_nothing_can_be_missing_is_refused(
+    where: str, since: str, said: str, cli: Cli, queued: Database
+) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    queued.psql("UPDATE invoicing.runs SET halted = now(), halted_why = 'its database came back older'")
+    code, _, err = cli("runs", "unhalt", where, "--doubt-since", since)
+    assert (code, said in err) == (Exit.USAGE, True)
+    assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(False,)]
+
+
+def test_a_halted_run_goes_on_when_what_may_have_left_is_in_doubt(where: str, cli: Cli, queued: Database) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    assert "is not halted" in cli("runs", "unhalt", where, "--doubt-since", str(time.time()))[2]
+    queued.psql("UPDATE invoicing.runs SET halted = now(), halted_why = 'its database came back older'")
+    queued.psql("UPDATE invoicing.items SET state = 'planned' WHERE seq <= 2")
+    queued.psql("UPDATE invoicing.tally SET count = count - 2 WHERE state = 'submitted'")
+    queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'planned', 99, 2)")
+    out = cli("runs", "show", where)[1]
+    assert "halted since " in out
+    assert shlex.join(["invoicing-async", "runs", "unhalt", where, "--doubt-since", "TIME"]) in out
+    created = queued.psql("SELECT extract(epoch FROM created)::float8 FROM invoicing.runs")[0][0]
+    code, out, _ = cli("runs", "unhalt", where, "--doubt-since", str(created + 0.001))
+    assert (code, "2 may have been sent since" in out) == (Exit.DONE, True)
+    assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(True,)]
+    assert "\n   in doubt         2 " in cli("runs", "show", where)[1]
+
+
+def test_two_invoices_of_one_draft_are_told_with_both_ids(where: str, cli: Cli, queued: Database) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    queued.psql("UPDATE invoicing.items SET other_request_id = %s WHERE seq = 3", UUID)
+    [(first,)] = queued.psql("SELECT request_id FROM invoicing.items WHERE seq = 3")
+    code, out, _ = cli("runs", "show", where)
+    assert code == Exit.SOME_LEFT
+    assert f"TWO INVOICES may have been made of ORDER-0002: {first} and {UUID}" in out
+    assert f"   invoicing-async invoices status {UUID}\n" in out
+    code, out, _ = cli("runs", "show", where, "--json")
+    assert code == Exit.SOME_LEFT
+    assert json.loads(out)["twice"] == [{"key": "ORDER-0002", "request_id": first, "other_request_id": UUID}]
+
+
+def test_who_works_and_what_is_stuck_is_shown(where: str, cli: Cli, queued: Database) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    queued.psql(
+        "INSERT INTO invoicing.workers (run, host, pid, version, started, heartbeat, done, slots, doing) VALUES "
+        "(1, 'blue', 7, '1.2', now() - interval '10 s', now(), 100, 8, 'working'), "
+        "(1, 'red', 8, '1.1', now() - interval '1 h', now() - interval '5 min', 5, 8, 'working')"
+    )
+    queued.psql("UPDATE invoicing.items SET state = 'sending', sent_at = now() - interval '10 min' WHERE seq = 4")
+    queued.psql("UPDATE invoicing.tally SET count = count - 1 WHERE state = 'submitted'")
+    queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'sending', 99, 1)")
+    out = cli("runs", "show", where)[1]
+    assert "1 are being sent for longer than they can be" in out
+    assert "open           30, 1 of them in flight, the oldest for 10 min" in out
+    assert re.search(r"worker \d+ +blue process 7, 1\.2, 100 done, \d+/s, working, heard of", out)
+    assert re.search(r"worker \d+ +red process 8, 1\.1, 5 done, .*SILENT, last heard of 5 min", out)
+    assert re.search(r"to go +about [\d.]+ m?s at \d+/s", out)
+    assert re.search(r"table items +30 rows, \d+ dead, last vacuum never", out)
+    row = json.loads(cli("runs", "show", where, "--json")[1])
+    assert [worker["alive"] for worker in row["standing"]["workers"]] == [True, False]
+    assert row["standing"]["stuck"] == 1
+    assert row["wrong"][0]["command"] == shlex.join(["invoicing-async", "worker", "--run", where, "--until-done"])
+
+
+def test_a_run_is_watched_until_it_rests(where: str, cli: Cli) -> None:
+    cli("invoices", "submit", "drafts.jsonl", "--run", where, "--wait")
+    code, out, _ = cli("runs", "show", where, "--watch")
+    assert (code, out.count("E-invoices of")) == (Exit.DONE, 1)
+    with signals(lambda: True, 1):
+        assert cli("runs", "show", where, "--watch", "--json")[0] == Exit.DONE
+    assert cli("runs", "show", where, "--watch", "--items")[0] == Exit.USAGE
