@@ -45,6 +45,7 @@ from ._durable.records import (
     RunLockedError,
     RunMovedError,
     RunPausedError,
+    SupersededError,
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
 from ._durable.standing import LaneStanding, Standing, TableStanding, WorkerStanding
@@ -100,6 +101,7 @@ __all__ = [
     "Standing",
     "State",
     "Stretch",
+    "SupersededError",
     "TableStanding",
     "Timeline",
     "WorkerStanding",

@@ -126,7 +126,7 @@ class SqliteReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
             return await self._worker.run(partial(to_send, after=after, limit=limit))

@@ -97,7 +97,8 @@ class LedgerReader(Protocol):
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which there may be two invoices, in the order of the input.
 
-        Each has an `other_request_id`: that of an attempt that was accepted beside its own.
+        Each has an `other_request_id`: that of an attempt that was accepted beside its own. A person may say that it
+        is the item's own, and then it is no more one of these.
         """
 
     async def close(self) -> None:

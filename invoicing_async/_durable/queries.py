@@ -62,8 +62,10 @@ def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
 
 def read_twice(transaction: Transaction, limit: int) -> list[Item]:
     """Return items of which a request beside their own was accepted, in their order."""
-    noted = "WHERE i.seq IN (SELECT item FROM other_requests) ORDER BY i.seq LIMIT ?"
-    return [Item(*row) for row in transaction.execute(f"{BARE} {noted}", (limit,))]
+    noted = "SELECT o.item FROM other_requests AS o JOIN items ON items.seq = o.item"
+    other = "o.request_id COLLATE NOCASE IS NOT items.request_id"
+    sql = f"{BARE} WHERE i.seq IN ({noted} WHERE {other}) ORDER BY i.seq LIMIT ?"
+    return [Item(*row) for row in transaction.execute(sql, (limit,))]
 
 
 def count_without_file(transaction: Transaction) -> int:

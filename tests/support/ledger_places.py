@@ -8,7 +8,13 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -40,6 +46,12 @@ class Place(Protocol):
     ) -> AbstractAsyncContextManager[Ledger]:
         """Open the run to work on it; with `kind`, make it if it is not there."""
 
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        """Open the run for another who works on it while `ledger` is open, with the same clock if it has one.
+
+        Where only one can have it open, the other works on it through the same ledger.
+        """
+
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         """Open the run to look at it, also while it is worked on."""
 
@@ -66,6 +78,9 @@ class SqlitePlace:
         self, kind: RunKind | None = None, *, settings: Mapping[str, object] | None = None, clock: Clock | None = None
     ) -> AbstractAsyncContextManager[Ledger]:
         return SqliteLedger.open(self.file, kind=kind, settings=settings, clock=clock)
+
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        return nullcontext(ledger)
 
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         return SqliteReader.read(self.file)
@@ -121,6 +136,7 @@ class PostgresPlace:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._run = secrets.token_hex(8)
+        self._clock: Clock | None = None
 
     @property
     def address(self) -> ServerAddress:
@@ -134,7 +150,12 @@ class PostgresPlace:
     def open(
         self, kind: RunKind | None = None, *, settings: Mapping[str, object] | None = None, clock: Clock | None = None
     ) -> AbstractAsyncContextManager[Ledger]:
+        self._clock = clock
         return PostgresLedger.open(self.address, kind=kind, settings=settings, clock=clock, environ=WAIVED)
+
+    def beside(self, ledger: Ledger) -> AbstractAsyncContextManager[Ledger]:
+        """Another process as the database sees it: with connections of its own, known by another number."""
+        return PostgresLedger.open(self.address, kind=ledger.kind, clock=self._clock, environ=WAIVED)
 
     def read(self) -> AbstractAsyncContextManager[LedgerReader]:
         return PostgresReader.read(self.address, environ=WAIVED)

@@ -33,7 +33,12 @@ SHOWN = 10
 
 _AGAIN = "i.updated < to_timestamp(%(tried_before)s)"
 _TO_DO = {
-    RunKind.INVOICES: ("i.state = 'planned'", "i.state = 'not_sent'", "i.state = 'submitted'"),
+    # Of what there may be two of nothing more is sent.
+    RunKind.INVOICES: (
+        "i.state = 'planned'",
+        "i.state = 'not_sent' AND i.other_request_id IS NULL",
+        "i.state = 'submitted'",
+    ),
     RunKind.DOCUMENTS: (
         "i.state = 'planned'",
         f"i.state = 'deferred' AND {_AGAIN}",
@@ -81,7 +86,7 @@ async def read_open_chunks(
 _RUN = f"""
 SELECT extract(epoch FROM {NOW})::float8, late, extract(epoch FROM halted)::float8, halted_why,
     extract(epoch FROM paused)::float8,
-    (SELECT count(*) FROM invoicing.items WHERE run = %(run)s AND other_request_id IS NOT NULL)
+    (SELECT count(*) FROM invoicing.items AS i WHERE run = %(run)s AND {queries.TWICE})
 FROM invoicing.runs WHERE run = %(run)s
 """  # noqa: S608 - made of constants
 

@@ -21,6 +21,7 @@ __all__ = [
     "OLDEST",
     "OWN_COUNTS",
     "PAUSES",
+    "TWICE",
     "WITHOUT_FILE",
     "entry",
     "item",
@@ -94,6 +95,10 @@ OLDEST = tuple(
     for state in (State.SENDING, State.SUBMITTED)
 )
 """The oldest of what is on its way, and of what the service has."""
+
+
+TWICE = "i.other_request_id IS NOT NULL AND lower(i.other_request_id) IS DISTINCT FROM lower(i.request_id)"
+"""The condition on `i` that another attempt of an item was accepted as well; a person may say that it is the one."""
 
 
 def page(states: Sequence[str] | None, *, payload: bool = False, more: str = "") -> str:

@@ -138,10 +138,12 @@ class PostgresReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
-            return await self.rows(SENDABLE, after=after, limit=limit, payload=True)
+            at_least_one("limit", limit)
+            wanted = queries.page(SENDABLE, payload=True, more="AND i.other_request_id IS NULL")
+            return [queries.item(row) for row in await self.select(wanted, after=after, limit=limit)]
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
 
     async def counts(self) -> dict[str, int]:
@@ -223,7 +225,7 @@ class PostgresReader:
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
-        statement = queries.page(None, more="AND i.other_request_id IS NOT NULL")
+        statement = queries.page(None, more=f"AND {queries.TWICE}")
         return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
 
     async def select(self, sql: str, **values: object) -> list[Row]:

@@ -71,6 +71,8 @@ async def worker(
     common, pace = common or Common(), pace or RateOptions()
     output, settings, where = Output.of(common), common.settings(), server_run(run, "--run")
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
+    if status is not None and not status.absolute().parent.is_dir():
+        raise CommandError(f"--status: there is no folder {status.parent}")
     work: dict[str, Any] = {"slots": slots, "until_done": until_done, "is_pooled": pooled, "watchdog": WATCHDOG}
     context = RunContext(
         output=output,

@@ -115,6 +115,14 @@ class TestAnAcceptanceBesideAnother:
                 with pytest.raises(ValueError, match="limit must be 1 or more, got 0"):
                     await reader.twice(limit=0)
 
+    async def test_is_none_any_more_once_a_person_has_said_that_it_is_the_one(self, place: Place) -> None:
+        async with place.open(INVOICES) as ledger:
+            await begun(ledger, Event.INTENT, Event.LOST, Event.RESOLVED_NOT_CREATED, Event.INTENT, Event.LOST)
+            await ledger.transition_many([Change(ref=1, event=Event.ACCEPTED_NEW, attempt=1, request_id="r-1")])
+            assert [(item.state, item.other_request_id) for item in await ledger.twice()] == [("in_doubt", "r-1")]
+            await ledger.transition(1, Event.RESOLVED_CREATED, request_id="R-1")
+            assert await ledger.twice() == []
+
     async def test_keeps_the_item_from_ever_being_sent_again(self, place: Place) -> None:
         """Whoever asks, also in the next process; and it is not among what is still to be done."""
         clock = FakeClock()
@@ -157,7 +165,7 @@ class Stand:
         event = fenced(change.event, change.attempt, state=self.state, attempt=self.attempt)
         is_late = event is Event.LATE_ACCEPT
         is_again = is_late and change.attempt is not None and change.request_id in {self.request_id, self.other}
-        if event is None or is_again or (event is Event.INTENT and self.other and self.is_allowed(event)):
+        if event is None or is_again or (event is Event.INTENT and self.other):
             return SupersededError
         if not self.is_allowed(event):
             return ValueError
@@ -195,7 +203,9 @@ async def check_life(ledger: Ledger, chance: Random, steps: int) -> None:
         assert (item.state, item.attempt) == (stand.state, stand.attempt)
         assert (item.request_id, item.other_request_id) == (stand.request_id, stand.other)
         assert replay([entry.event for entry in await ledger.history(item.seq)]) is stand.state
-    assert [item.key for item in await ledger.twice()] == [key for key, stand in stands.items() if stand.other]
+    assert [item.key for item in await ledger.twice()] == [
+        key for key, stand in stands.items() if stand.other not in {None, stand.request_id}
+    ]
 
 
 @examples(25)

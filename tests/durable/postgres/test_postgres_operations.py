@@ -32,7 +32,9 @@ def has_work(item: Item, kind: RunKind, *, exports: bool, before: float | None) 
         return item.state == "planned" or (item.state in {"deferred", "failed"} and again)
     if item.state == "success":
         return exports and item.path is None and (item.error is None or again)
-    return item.state in {"planned", "not_sent", "submitted"}
+    if item.state == "not_sent":
+        return item.other_request_id is None
+    return item.state in {"planned", "submitted"}
 
 
 @pytest.mark.asyncio
@@ -52,6 +54,7 @@ async def test_the_chunks_are_those_of_the_items_that_have_work(postgres: Databa
                     chance.choice([None, "x"]),
                     chance.choice([None, "why"]),
                     START + chance.choice([-1, 1]),
+                    chance.choice([None, "r-0"]),
                 )
                 for seq in range(1, 121)
                 if chance.random() < 0.8
@@ -59,12 +62,12 @@ async def test_the_chunks_are_those_of_the_items_that_have_work(postgres: Databa
             postgres.psql("DELETE FROM invoicing.items")
             postgres.psql(
                 """
-                INSERT INTO invoicing.items (run, seq, key, state, path, error, updated)
-                SELECT 1, seq, seq, state, path, error, to_timestamp(updated)
-                FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::float8[])
-                    AS t (seq, state, path, error, updated)
+                INSERT INTO invoicing.items (run, seq, key, state, path, error, updated, other_request_id)
+                SELECT 1, seq, seq, state, path, error, to_timestamp(updated), other
+                FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::float8[], %s::text[])
+                    AS t (seq, state, path, error, updated, other)
                 """,
-                *([row[column] for row in rows] for column in range(5)),
+                *([row[column] for row in rows] for column in range(6)),
             )
             items = await ledger.rows()
             size, limit = chance.choice([1, 7, 50, 200]), chance.choice([1, 3, 1000])

@@ -50,6 +50,7 @@ PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
     (queries.OLDEST[0], {}, {"items_sending"}),
     (queries.OLDEST[1], {}, {"items_open"}),
     (_RUN, {}, {"items_twice"}),
+    (queries.page(None, more="AND i.other_request_id IS NOT NULL"), {}, {"items_twice"}),
     (_STUCK, {"late": 90.0}, {"items_sending"}),
     (_FIRST_STUCK, {"late": 90.0}, {"items_sending"}),
     *(
