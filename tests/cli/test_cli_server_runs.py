@@ -171,6 +171,7 @@ def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> 
     both("runs", "verify", "RUN")
     both("runs", "show", "RUN", "--items")
     both("runs", "refresh", "RUN")
+    both("runs", "report", "RUN", "--html", "page.html")
 
 
 def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:

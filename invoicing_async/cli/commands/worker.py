@@ -71,8 +71,7 @@ async def worker(
     common, pace = common or Common(), pace or RateOptions()
     output, settings, where = Output.of(common), common.settings(), server_run(run, "--run")
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
-    if status is not None and not status.absolute().parent.is_dir():
-        raise CommandError(f"--status: there is no folder {status.parent}")
+    _check_place(status)
     work: dict[str, Any] = {"slots": slots, "until_done": until_done, "is_pooled": pooled, "watchdog": WATCHDOG}
     context = RunContext(
         output=output,
@@ -103,3 +102,9 @@ async def worker(
         await download_run(opened, summary, verify=False)
 
     return await carry_out_run(context, DocumentRun.open(where), DocumentSummary, download)
+
+
+def _check_place(status: Path | None) -> None:
+    """Raise `CommandError` if there is no folder for the file: a probe would take the worker for dead."""
+    if status is not None and not status.absolute().parent.is_dir():
+        raise CommandError(f"--status: there is no folder {status.parent}")
