@@ -218,6 +218,7 @@ class SubmittedItem:
             return
         # Whether it is this one's or another's must be known before anything more is said of the attempt.
         self._intent = started(self._record(Event.INTENT))
+        self._intent.add_done_callback(lambda it: it.cancelled() or it.exception())  # nobody asks who was cut off
         await asyncio.shield(self._intent)
 
     def leaves(self) -> None:

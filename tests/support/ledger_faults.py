@@ -76,10 +76,10 @@ class Service:
 
 
 @asynccontextmanager
-async def remembering(seconds: float = 0.005) -> AsyncIterator[Service]:
+async def remembering(seconds: float = 0.005, *, host: str = "127.0.0.1") -> AsyncIterator[Service]:
     service = Service(seconds)
-    server = await asyncio.start_server(service._serve, "127.0.0.1", 0)
-    service.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(service._serve, host, 0)
+    service.url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     try:
         yield service
     finally:
@@ -110,11 +110,11 @@ class Work:
 
 @asynccontextmanager
 async def working(
-    address: str, service: Service, *, drafts: int = 0, timeouts: Timeouts = TIMEOUTS, places: int = PLACES
+    address: str, service: Service | str, *, drafts: int = 0, timeouts: Timeouts = TIMEOUTS, places: int = PLACES
 ) -> AsyncIterator[Work]:
     """Open a run, and take drafts in."""
     session = Session(
-        service.url,
+        service if isinstance(service, str) else service.url,
         auth=StaticToken("not-a-secret"),
         retry=RetryPolicy(first=0.005),
         timeouts=timeouts,

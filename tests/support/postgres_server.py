@@ -389,12 +389,12 @@ class Database:
     server: PostgresServer
     name: str
 
-    def address(self, run: str | None = "march", *, port: int | None = None) -> str:
+    def address(self, run: str | None = "march", *, port: int | None = None, host: str = "127.0.0.1") -> str:
         """Return the address of a run as `--run` takes it: by the socket, or with a port of loopback by that.
 
         With `run=None` it is libpq's, without a run.
         """
-        host = f"{quote(str(self.server.folder), safe='')}:{self.server.port}" if port is None else f"127.0.0.1:{port}"
+        host = f"{quote(str(self.server.folder), safe='')}:{self.server.port}" if port is None else f"{host}:{port}"
         name = "" if run is None else f"?run={quote(run, safe='')}"
         return f"postgresql://{USER}@{host}/{self.name}{name}"
 

@@ -22,6 +22,7 @@ __all__ = [
     "SchemaState",
     "ServerSettings",
     "check_schema",
+    "check_server",
     "connect",
     "open_connection",
     "schema_state",
@@ -121,14 +122,15 @@ async def connect(address: ServerAddress, *, environ: Mapping[str, str] | None =
     with database_errors(address.text):
         connection: Connection = await AsyncConnection.connect(make_conninfo("", **parameters), autocommit=True)
         try:
-            await _check_server(connection, address, waived=environ.get(WAIVER, ""))
+            await check_server(connection, address, waived=environ.get(WAIVER, ""))
         except BaseException:
             await connection.close()
             raise
     return connection
 
 
-async def _check_server(connection: Connection, address: ServerAddress, *, waived: str) -> None:
+async def check_server(connection: Connection, address: ServerAddress, *, waived: str) -> None:
+    """Raise `LedgerServerError` if no run may be kept on the server; see whether a pooler is before it."""
     row = await (await connection.execute(_ASKED)).fetchone()
     assert row is not None  # noqa: S101 - it always has one; for the type checker
     server = ServerSettings(*row)
@@ -137,6 +139,9 @@ async def _check_server(connection: Connection, address: ServerAddress, *, waive
     if server.backend != connection.info.backend_pid:
         # A pooler hands out another connection for each transaction, which knows no statement prepared before.
         connection.prepare_threshold = None
+    else:
+        # What is compiled here takes longer than what it is for: statements look through much and return little.
+        await connection.execute("SET jit = off")
 
 
 async def schema_state(connection: Connection) -> SchemaState:

@@ -12,7 +12,7 @@ from ..states import RunKind
 from . import queries
 from .queries import NOW, Row
 
-__all__ = ["read_open_chunks", "read_standing"]
+__all__ = ["chunk_walk", "read_open_chunks", "read_standing"]
 
 
 class Select(Protocol):
@@ -48,7 +48,7 @@ _TO_DO = {
 _TO_EXPORT = f"i.state = 'success' AND i.path IS NULL AND (i.error IS NULL OR {_AGAIN})"
 
 
-def _walk(kind: RunKind, *, exports: bool) -> str:
+def chunk_walk(kind: RunKind, *, exports: bool) -> str:
     """Return the statement that finds chunks: from one to the next that has work, never through what lies between."""
     conditions = [*_TO_DO[kind], *([_TO_EXPORT] if exports and kind is RunKind.INVOICES else [])]
     probes = ", ".join(
@@ -78,7 +78,7 @@ async def read_open_chunks(
     size: int,
 ) -> list[Chunk]:
     """Return chunks that have work, as `PostgresReader.open_chunks` says."""
-    walk = _walk(kind, exports=exports)
+    walk = chunk_walk(kind, exports=exports)
     rows = await select(walk, limit=limit, live=sorted(live), size=size, tried_before=tried_before)
     return [Chunk(lo, lo + size - 1) for (lo,) in rows]
 

@@ -36,6 +36,9 @@ EVERY = tuple(dict.fromkeys(state.value for kind in RunKind for state in states_
 AT_REST = frozenset({State.SUCCESS.value, DocumentState.SAVED.value, DocumentState.SKIPPED.value})
 """The states that the index of open items leaves out; the primary key leads through them."""
 
+STRETCH = 2_000
+"""Items that are looked through at a time for one of those."""
+
 NOW = "coalesce(to_timestamp(%(now)s), clock_timestamp())"
 """The time of the clock that is given, else the database's."""
 
@@ -104,23 +107,44 @@ TWICE = "i.other_request_id IS NOT NULL AND lower(i.other_request_id) IS DISTINC
 def page(states: Sequence[str] | None, *, payload: bool = False, more: str = "") -> str:
     """Return the statement for a page of items behind `after`, in these states; None for every state.
 
-    One select a state, each along its index, then merged: a sort over all would not end. What is at rest is read along
-    the primary key. `more` is a condition beside, on `i`.
+    One select a state, each along its index, then merged: a sort over all would not end. `more` is a condition beside,
+    on `i`.
     """
-    rest = [state for state in EVERY if states is not None and state in states and state in AT_REST]
-    open_ = [state for state in EVERY if states is not None and state in states and state not in AT_REST]
-    wanted = [f"i.state = '{state}'" for state in open_]
-    if rest:
-        wanted.append(f"i.state IN ({', '.join(map(repr, rest))})")
     if states is None:
-        wanted = ["true"]
-    parts = [
-        f"(SELECT * FROM invoicing.items AS i WHERE i.run = %(run)s AND {condition} AND i.seq > %(after)s {more} "  # noqa: S608 - made of constants
-        "ORDER BY i.seq LIMIT %(limit)s)"
-        for condition in wanted or ["false"]
-    ]
-    merged = f"(SELECT * FROM ({' UNION ALL '.join(parts)}) AS i ORDER BY i.seq LIMIT %(limit)s) AS i"  # noqa: S608 - made of constants
+        parts = [_in_order(f"true {more}")]
+    else:
+        parts = [
+            _in_order(f"i.state = '{state}' {more}") for state in EVERY if state in states and state not in AT_REST
+        ]
+        rest = [state for state in EVERY if state in states and state in AT_REST]
+        parts += [_in_order(f"i.state = '{state}' {more}") if more else _through(state) for state in rest]
+    union = " UNION ALL ".join(parts or [_in_order("false")])
+    merged = f"(SELECT * FROM ({union}) AS i ORDER BY i.seq LIMIT %(limit)s) AS i"  # noqa: S608 - made of constants
     return f"{select(merged, payload=payload)} ORDER BY i.seq"
+
+
+def _in_order(condition: str) -> str:
+    return (
+        f"(SELECT i.* FROM invoicing.items AS i WHERE i.run = %(run)s AND {condition} AND i.seq > %(after)s "  # noqa: S608 - made of constants
+        "ORDER BY i.seq LIMIT %(limit)s)"
+    )
+
+
+def _through(state: str) -> str:
+    """Look for a state that no index leads to, one stretch of the primary key after the other until the page is full.
+
+    Else the database would sort the whole run wherever it believes that there are few of these, as it does for a while
+    after the first of them came.
+    """
+    return f"""(
+        SELECT i.* FROM generate_series(
+            %(after)s::bigint, (SELECT max(seq) FROM invoicing.items WHERE run = %(run)s), {STRETCH}
+        ) AS stretch (begin) CROSS JOIN LATERAL (
+            SELECT * FROM invoicing.items
+            WHERE run = %(run)s AND state = '{state}' AND seq > begin AND seq <= begin + {STRETCH}
+            ORDER BY seq LIMIT %(limit)s
+        ) AS i LIMIT %(limit)s
+    )"""  # noqa: S608 - made of constants
 
 
 def item(row: Row) -> Item:

@@ -103,7 +103,10 @@ class PostgresReader:
     async def holders(self) -> tuple[Holder, ...]:
         """Return who works on the run: the workers that were heard of in the last `ALIVE` seconds."""
         rows = await self.select(queries.HOLDERS, alive=ALIVE)
-        return tuple(Holder(pid, host, _day_and_time(started)) for pid, host, started in rows)
+        return tuple(
+            Holder(pid, host, datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"))
+            for pid, host, started in rows
+        )
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
@@ -230,16 +233,10 @@ class PostgresReader:
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""
-        return await self._reading.rows(sql, {"run": self.run, "now": self._now(), **values})
+        now = None if self._clock is None else self._clock.now()
+        return await self._reading.rows(sql, {"run": self.run, "now": now, **values})
 
     @asynccontextmanager
     async def _report(self) -> AsyncIterator[Report]:
         async with self._reading.snapshot() as connection:
             yield Report(connection, self.run, self.kind)
-
-    def _now(self) -> float | None:
-        return None if self._clock is None else self._clock.now()
-
-
-def _day_and_time(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

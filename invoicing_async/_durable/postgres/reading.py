@@ -48,6 +48,8 @@ class Reading:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
+        self._is_away = False
+        """Whether it was told that the database is away, for all who wait for it."""
 
     async def rows(self, sql: str, values: Values) -> list[Row]:
         """Return all rows of a statement. Raises as `open_connection`, and `RunFileError` when it is closed."""
@@ -60,27 +62,26 @@ class Reading:
                 if not self._waits and tries > 1:
                     raise
                 if self._waits and tries > 1:
-                    if wait == FIRST_WAIT:
+                    if not self._is_away:
+                        self._is_away = True
                         _log.warning("%s; reading waits until it is back", error.message)
                     await self._ticks.sleep(wait)
                     wait = min(2 * wait, LONGEST_WAIT)
             else:
-                if wait > FIRST_WAIT:
+                if self._is_away:
+                    self._is_away = False
                     _log.warning("the database of %s is back: reading goes on", self.address.text)
                 return rows
 
     async def _rows(self, sql: str, values: Values) -> list[Row]:
-        connection = await self._opened()
-        with database_errors(self.address.text):
-            return await (await connection.execute(sql.encode(), values)).fetchall()
-
-    async def _opened(self) -> Connection:
         async with self._opening:
             if self._is_closed:
                 raise RunFileError(f"{self.address.text} is closed")
             if self._connection is None or self._connection.closed:
                 self._connection = await open_connection(self.address, environ=self._environ)
-            return self._connection
+            connection = self._connection
+        with database_errors(self.address.text):
+            return await (await connection.execute(sql.encode(), values)).fetchall()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:

@@ -40,6 +40,9 @@ LEAVING_SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
 """Seconds between two attempts to reach a database that is away; each pause is twice the one before."""
 
+SILENCE_SECONDS = 5.0
+"""Seconds after which it is told that the database is silent, as while somebody holds a table: it is waited for."""
+
 OLDER = "the database came back older than what was recorded in it"
 """Why a run is halted: what was sent since is not known to it."""
 
@@ -62,6 +65,8 @@ class Recorder:
     """Whether the counter of groups must be looked at first: the last group may have been recorded, or be forgotten."""
     _failures: int = field(default=0, init=False)
     """Attempts to record since the last one that succeeded."""
+    _told: set[str] = field(factory=set, init=False)
+    """What was said meanwhile of why: each thing once."""
     _jobs: deque[Job] = field(factory=deque, init=False)
     _wake: asyncio.Event = field(factory=asyncio.Event, init=False)
     _pace: RealClock = field(factory=RealClock, init=False)
@@ -142,7 +147,11 @@ class Recorder:
                         return self._counted(await group.recall(await self._session()))
                     self._groups += 1  # the group before failed after it was recorded
                 is_begun = True
-                return self._counted(await group.record(await self._session()))
+                silence = self._loop.call_later(SILENCE_SECONDS, self._tell_of_silence)
+                try:
+                    return self._counted(await group.record(await self._session()))
+                finally:
+                    silence.cancel()
             except TurnLostError:
                 self._is_unsure = True
             except (psycopg.Error, LedgerServerError) as error:
@@ -156,7 +165,12 @@ class Recorder:
         if self._failures:
             _log.warning("the database of %s is back: recording goes on", self.name)
             self._failures = 0
+            self._told.clear()
         return answers
+
+    def _tell_of_silence(self) -> None:
+        text = "the database of %s has said nothing for %d s: what is to be recorded waits for it"
+        _log.warning(text, self.name, SILENCE_SECONDS)
 
     async def _session(self) -> Session:
         """Return what the next group is recorded with, on another connection if the last one was lost."""
@@ -190,10 +204,16 @@ class Recorder:
         return may_come_back(error.sqlstate, type(error))
 
     async def _wait(self, error: Exception) -> None:
-        """Wait before the next attempt, twice as long as before the last one."""
+        """Wait before the next attempt, twice as long as before the last one.
+
+        That one has another connection: this one stays read-only, or with the server that is no primary any more.
+        """
+        if self._connection is not None:
+            await self._connection.close()
         await self._drop_lost_connection()
-        said = translate_error(error, self.name) if isinstance(error, psycopg.Error) else error
-        if self._failures == 0:
+        said = str(translate_error(error, self.name) if isinstance(error, psycopg.Error) else error)
+        if said not in self._told:
+            self._told.add(said)
             _log.warning("%s; what is to be recorded waits until it is back", said)
         pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures += 1

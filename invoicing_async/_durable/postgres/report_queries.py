@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from attrs import frozen
 
@@ -52,12 +52,15 @@ _LOST_EXPORTS = f"SELECT count(*) FROM invoicing.items AS i WHERE run = %(run)s 
 
 _SIZE = "SELECT coalesce(sum(size), 0) FROM invoicing.items WHERE run = %(run)s AND path IS NOT NULL"
 
-_REASONS = """
+_REASONS: Mapping[RunKind, str] = {
+    kind: f"""
 SELECT state, code, replace(error, '''' || key || '''', '…') COLLATE "C" AS said, count(*) AS number
 FROM invoicing.items
-WHERE run = %(run)s AND state IN ({states}) GROUP BY state, code, said
-ORDER BY number DESC, said LIMIT {most}
-"""
+WHERE run = %(run)s AND state IN ({", ".join(f"'{state.value}'" for state in states)})
+GROUP BY state, code, said ORDER BY number DESC, said LIMIT {WORDINGS}
+"""  # noqa: S608 - made of constants
+    for kind, states in STATES_AMISS.items()
+}
 
 
 @frozen
@@ -81,7 +84,7 @@ class Report:
             pauses=pauses,
             answered=Durations.of(latencies.answered),
             settled=Durations.of(latencies.settled),
-            reasons=frequent_reasons((str(s), c, w, int(n)) for s, c, w, n in await self._rows(self._reasons())),
+            reasons=frequent_reasons((str(s), c, w, int(n)) for s, c, w, n in await self._rows(_REASONS[self.kind])),
             authority=authority,
             listed={state.value: await self._listed((state.value,)) for state in STATES_AMISS[self.kind]},
             refused=await self._refused() if any(map(AuthorityStatus.refuses, authority)) else (),
@@ -113,10 +116,6 @@ class Report:
             for row in await self._rows(sql):
                 return item(row)
         return None
-
-    def _reasons(self) -> str:
-        states = ", ".join(f"'{state.value}'" for state in STATES_AMISS[self.kind])
-        return _REASONS.format(states=states, most=WORDINGS)
 
     async def _authority(self) -> Counter[str]:
         """Count how the finished invoices stand with the tax authority, as far as the service said."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from ledger_faults import all_made_once, remembering, working
 from pgbouncer import PgBouncer
 from postgres_server import Database
 
@@ -18,3 +21,18 @@ def test_the_pooler_keeps_nothing_of_a_session(pgbouncer: PgBouncer, postgres: D
             second.execute("SELECT 1")  # it has the connection now
             with pytest.raises(psycopg.errors.InvalidSqlStatementName):
                 first.execute("SELECT version FROM invoicing.meta", prepare=True)
+
+
+@pytest.mark.asyncio
+async def test_two_workers_behind_the_pooler_make_a_run(pgbouncer: PgBouncer, postgres: Database) -> None:
+    """More statements than a driver takes to prepare one, and more connections than one for each of them."""
+    address = pgbouncer.address(postgres)
+    async with (
+        remembering(0) as service,
+        working(address, service, drafts=60) as one,
+        working(address, service) as other,
+    ):
+        await asyncio.gather(one.to_the_end(), other.to_the_end())
+        await one.to_the_end()  # what the other had on its way when this one looked
+        await all_made_once(one, service, 60)
+        assert (await one.ledger.figures()).counts["success"] == 60

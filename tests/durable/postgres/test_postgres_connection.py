@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from attrs import evolve
+from pgbouncer import PgBouncer
 from postgres_server import WAIVED, Database, Servers
 
 from invoicing_async._durable.address import ServerAddress, run_address
@@ -18,8 +20,11 @@ from invoicing_async._durable.postgres.connection import (
     connect,
     open_connection,
 )
+from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.postgres.migrations import migrations
+from invoicing_async._durable.postgres.reader import PostgresReader
 from invoicing_async._durable.records import LedgerAwayError, LedgerSchemaError, LedgerServerError
+from invoicing_async._durable.states import RunKind
 
 SECRET = "s3cret-Pa55"
 
@@ -92,6 +97,8 @@ async def test_a_database_with_tables_is_opened_in_autocommit(postgres: Database
         assert connection.prepare_threshold is not None
         row = await (await connection.execute("SHOW application_name")).fetchone()
         assert row == ("invoicing-async",)
+        row = await (await connection.execute("SHOW jit")).fetchone()
+        assert row == ("off",)
 
 
 @contextmanager
@@ -176,6 +183,20 @@ async def test_a_password_is_in_nothing_that_is_told(postgres: Database) -> None
     async with await open_connection(there, environ=given) as connection:
         told += [connection, connection.info.dsn]
     assert SECRET not in repr(told)
+
+
+@pytest.mark.asyncio
+async def test_behind_a_pooler_no_statement_is_prepared(postgres: Database, pgbouncer: PgBouncer) -> None:
+    """And everything that is read, streamed and taken in goes through one in transaction mode."""
+    found = run_address(pgbouncer.address(postgres))
+    assert isinstance(found, ServerAddress)
+    async with await open_connection(found, to_write=True) as connection:
+        assert connection.prepare_threshold is None
+    async with PostgresLedger.open(found, kind=RunKind.DOCUMENTS) as ledger, PostgresReader.read(found) as reader:
+        await asyncio.gather(*(ledger.add_ids([f"{each}-{number}" for number in range(20)], batch=3) for each in "ab"))
+        for _ in range(10):
+            assert (await reader.counts())["planned"] == len(await ledger.rows()) == 40
+        assert (await reader.figures()).total == (await reader.standing()).open == 40
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from postgres_server import Database
 from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres import intake as module
 from invoicing_async._durable.postgres.arrays import storable
+from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.records import DraftConflictError, Intake
 from invoicing_async._durable.states import Event
@@ -162,6 +163,22 @@ async def test_one_that_is_cancelled_takes_nothing_in(postgres: Database) -> Non
             await reading
         assert await ledger.rows() == []
         assert (await ledger.add_ids(["a"])).added == 1
+
+
+@pytest.mark.asyncio
+async def test_a_draft_that_was_accepted_meanwhile_is_not_corrected(postgres: Database) -> None:
+    """An answer that came late settles an item that a person held for invalid: then it is no more to be sent."""
+    where = address(postgres)
+    async with PostgresLedger.open(where, kind=INVOICES) as ledger, await connect(where) as late:
+        await ledger.add_drafts([draft("a", error="wrong")])
+        async with late.transaction():
+            await late.execute("UPDATE invoicing.items SET state = 'submitted' WHERE key = 'a'")
+            correcting = asyncio.create_task(ledger.add_drafts([draft("a", "new")]))
+            while not postgres.psql("SELECT 1 FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.01)
+        with pytest.raises(DraftConflictError):
+            await correcting
+        assert [item.state for item in await ledger.rows()] == ["submitted"]
 
 
 @pytest.mark.asyncio

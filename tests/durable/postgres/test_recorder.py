@@ -21,6 +21,7 @@ from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.groups import next_group
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.postgres.session import DatabaseClock, Job, Session, TurnLostError
+from invoicing_async._durable.postgres.statements import CHANGE
 from invoicing_async._durable.postgres.sweep import sweep_part
 from invoicing_async._durable.postgres.transitions import change_items
 from invoicing_async._durable.records import (
@@ -173,6 +174,39 @@ async def test_what_two_processes_ask_of_the_same_items_at_once_happens_once(pos
         assert len(await one.journal(limit=1_000)) == 60 * 7
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_items_are_found_by_their_number_also_in_a_run_that_is_younger_than_analyze(
+    postgres: Database, mode: str
+) -> None:
+    """Else every group reads the whole run."""
+    async with opened(postgres) as ledger:
+        rows = (
+            "INSERT INTO invoicing.items (run, seq, key, state, updated) "
+            "SELECT run, n, 'k' || n, 'planned', now() FROM unnest(%s::int[]) AS run, generate_series(1, 2000) AS n"
+        )
+        postgres.psql(rows, [ledger.run + more for more in range(1, 8)])
+        postgres.psql("ANALYZE invoicing.items")
+        postgres.psql(rows, [ledger.run])
+        [([found],)] = postgres.psql("EXPLAIN (FORMAT JSON) SELECT seq FROM invoicing.items WHERE run = %s", ledger.run)
+        assert found["Plan"]["Plan Rows"] > 10  # where it is held to be 1, any index that begins with the run will do
+        async with await connect(ledger.address) as connection:
+            await connection.execute(f"SET plan_cache_mode = {mode}".encode())
+            changes: list[str | int | None] = [
+                ledger.run,
+                ledger.worker_id,
+                2,
+                None,
+                0,
+                "{1,2,3}",
+                "{intent,intent,intent}",
+            ]
+            session = Session(connection, ledger.run, ledger.worker_id, 2, DatabaseClock(None, RealClock()))
+            plan = "\n".join(row[0] for row in await session.rows(b"EXPLAIN " + CHANGE, *changes, *["{}"] * 10))
+    assert plan.count("Index Scan using items_pkey on items") == 2
+    assert "items_run_key_key" not in plan
+
+
 # -- connections that are lost
 
 
@@ -281,7 +315,7 @@ async def test_a_statement_that_comes_after_its_repetition_does_nothing(postgres
 async def test_while_the_database_is_away_operations_wait(
     postgres: Database, proxy: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also those that are queued when the run is closed; it is told once."""
+    """Also those that are queued when the run is closed; each reason is told once."""
     async with invoices(postgres, 20, proxy) as ledger:
         proxy.refuse()
         proxy.cut()
@@ -296,10 +330,9 @@ async def test_while_the_database_is_away_operations_wait(
         await closing
         assert await asyncio.gather(*waiting) == [[State.SENDING]] * 10
     told = [record.getMessage() for record in caplog.records]
-    assert [("waits until it is back" in line, line.endswith("recording goes on")) for line in told] == [
-        (True, False),
-        (False, True),
-    ]
+    assert len(told) == len(set(told))
+    assert all("waits until it is back" in line for line in told[:-1])
+    assert told[-1].endswith("recording goes on")
 
 
 @pytest.mark.asyncio
