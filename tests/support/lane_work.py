@@ -1,7 +1,7 @@
 """One of several processes that share the rate and the pauses of a run: it calls a service that notes when.
 
 `python lane_work.py ADDRESS RUN WORKER RATE SECONDS` prints, as JSON, when each call began, by the monotonic clock that
-all processes of a machine have in common, and how many statements it took. With a RATE of 0 it pauses a lane, claims
+all processes of a machine have in common, and when each statement was sent. With a RATE of 0 it pauses a lane, claims
 its probe and keeps that until it is killed.
 """
 
@@ -50,13 +50,13 @@ class Noting:
 
 
 class Counted:
-    """Lanes of a run whose statements are counted."""
+    """Lanes of a run that note when each of their statements is sent."""
 
     def __init__(self, address: str, run: int, worker: int) -> None:
         place = run_address(address)
         assert isinstance(place, ServerAddress)
         self.place = place
-        self.statements = 0
+        self.statements: list[float] = []
         self.lanes = PostgresLanes(self._connected, run=run, worker=worker)
 
     async def _connected(self) -> Connection:
@@ -64,7 +64,7 @@ class Counted:
         execute = connection.execute
 
         async def counted(*args: Any, **options: Any) -> Any:
-            self.statements += 1
+            self.statements.append(time.monotonic())
             return await execute(*args, **options)
 
         connection.execute = counted  # type: ignore[method-assign]
@@ -84,11 +84,9 @@ async def work(address: str, run: int, worker: int, rate: float, seconds: float)
                 await session.call(CALL, body)
 
         await asyncio.sleep(begin - time.monotonic())
-        before = counted.statements
         await asyncio.gather(*(caller() for _ in range(64)))
-        statements = counted.statements - before
     await counted.lanes.aclose()
-    return {"at": service.at, "statements": statements}
+    return {"at": service.at, "statements": counted.statements}
 
 
 async def hold(address: str, run: int, worker: int) -> None:

@@ -165,7 +165,7 @@ class PostgresLanes:
         if self._is_closed:
             raise self._closed_error()
         self._wake.set()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = started(self._serve())
 
     async def _serve(self) -> None:

