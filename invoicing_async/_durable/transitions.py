@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+_INTENT, _LATE_ACCEPT, _SENDING = Event.INTENT, Event.LATE_ACCEPT, State.SENDING
+"""Looked for at every change: by the name of its class each takes as long as a comparison."""
+
+
 @frozen
 class Transitions:
     """The transitions of one operation."""
@@ -54,7 +58,7 @@ class Transitions:
 
 def records_intent(job: Job) -> bool:
     """Tell whether an operation records an intent, after which a byte may leave."""
-    return isinstance(job[1], Transitions) and any(change.event is Event.INTENT for change in job[1].changes)
+    return isinstance(job[1], Transitions) and any(change.event is _INTENT for change in job[1].changes)
 
 
 def change_items(transaction: Transaction, changes: Sequence[Change]) -> list[State]:
@@ -149,23 +153,23 @@ class TransitionBatch:
         before, attempt = self.current[seq]
         found = TABLE.get((before, event))  # type: ignore[arg-type] # a state is its text
         # What bears the attempt of the item as it stands, and is allowed there, passes the fence.
-        if bears is not None and (bears != attempt or not isinstance(found, State) or event is Event.LATE_ACCEPT):
+        if bears is not None and (bears != attempt or not isinstance(found, State) or event is _LATE_ACCEPT):
             event = self.fenced(seq, change)
             found = TABLE[State(before), event]
-        if event is Event.INTENT and seq in self._transaction.noted:
+        if event is _INTENT and seq in self._transaction.noted:
             raise self._superseded(seq, "it was accepted twice, perhaps, and is never sent again")
-        if change.request_id is not None and self._owners is not None and event is not Event.LATE_ACCEPT:
+        if change.request_id is not None and self._owners is not None and event is not _LATE_ACCEPT:
             self._check_owner(seq, change.request_id)
         if not change.request_id and event in NEEDS_REQUEST_ID:
             raise ValueError(f"request_id must be given with {event.value!r}")
         state = found if isinstance(found, State) else next_state(State(before), event)
         after = TEXT[state]
-        if event is Event.INTENT:
+        if event is _INTENT:
             attempt += 1
-        elif event is Event.LATE_ACCEPT:
+        elif event is _LATE_ACCEPT:
             self._transaction.noted.add(seq)
         self.current[seq] = after, attempt
-        self.changed[seq] = attempt if state is State.SENDING else None
+        self.changed[seq] = attempt if state is _SENDING else None
         self.counts[before] -= 1
         self.counts[after] += 1
         self._made.append((seq, before, after, attempt, event, change))
@@ -175,7 +179,7 @@ class TransitionBatch:
         """Return what an event is that bears an attempt. Raises `SupersededError` if it is nothing any more."""
         before, attempt = self.current[seq]
         event = fenced(change.event, change.attempt, state=State(before), attempt=attempt)
-        if event is None or (event is Event.LATE_ACCEPT and self.knows(seq, change.request_id or "")):
+        if event is None or (event is _LATE_ACCEPT and self.knows(seq, change.request_id or "")):
             said = f"{change.event.value!r} of attempt {change.attempt} comes too late"
             raise self._superseded(seq, f"{said}: it is {before!r} by now, in attempt {attempt}")
         return event
@@ -208,8 +212,8 @@ class TransitionBatch:
         now = self._transaction.now()
         rows: list[tuple[Any, ...]] = []
         for seq, before, after, attempt, event, change in self._made:
-            where = (-seq if event is Event.LATE_ACCEPT else seq, after, attempt, now, before)
-            if event is Event.INTENT:
+            where = (-seq if event is _LATE_ACCEPT else seq, after, attempt, now, before)
+            if event is _INTENT:
                 rows.append((*where, *NOTHING_LEARNED, TEXT[event], f'{{"attempt":{attempt}}}'))
                 continue
             error = change.error and one_line(change.error)
