@@ -44,7 +44,10 @@ async def at_work(worker: W, context: RunContext) -> AsyncIterator[W]:
 async def submit_part(run: InvoiceRun, summary: InvoiceSummary, worker: Worker[Any]) -> None:
     """Take what a worker does of e-invoices: sent, awaited, and exported if the run is to."""
     summary.stop.then(worker.stop)
-    finished = await _finished(run) if summary.exporting else frozenset[int]()
+    finished = set[int]()  # what is only to be exported
+    if summary.exporting and await run.ledger.count_without_file():
+        async with aclosing(run.ledger.items((State.SUCCESS,))) as items:
+            finished = {item.seq async for item in items if item.path is None}
     async with aclosing(worker.items()) as items:
         async for item in items:
             summary.exported += item.path is not None
@@ -54,14 +57,6 @@ async def submit_part(run: InvoiceRun, summary: InvoiceSummary, worker: Worker[A
             # When it was sent is what one in doubt is looked up by; only the ledger knows.
             doubtful = await run.ledger.get(item.seq) if item.state == State.IN_DOUBT else None
             summary.add(summary.result(doubtful or item))
-
-
-async def _finished(run: InvoiceRun) -> frozenset[int]:
-    """Return what is only to be exported."""
-    if not await run.ledger.count_without_file():
-        return frozenset()
-    async with aclosing(run.ledger.items((State.SUCCESS,))) as items:
-        return frozenset([item.seq async for item in items if item.path is None])
 
 
 async def verify_documents(run: DocumentRun, summary: DocumentSummary, documents: OrderDocuments) -> None:

@@ -16,6 +16,8 @@ from ..terminal.times import local_time, rate
 
 __all__ = ["RunWatch"]
 
+_MOMENTS_OF_LANE = ("free_at", "paused_since", "paused_until", "probe_until")
+
 SHOWN = 10
 """Invoices that may be there twice, and are named one by one."""
 
@@ -65,31 +67,23 @@ class RunWatch:
             ids = f"{item.request_id} and {item.other_request_id}"
             text = f"TWO INVOICES may have been made of {item.key}: {ids}; have one of them cancelled"
             yield Wrong(text, command("invoices", "status", item.other_request_id))
-        if (now := self.standing) is not None:
-            yield from self._of_orders(now, file)
-            yield from self._stuck(now, file)
-
-    def _of_orders(self, now: Standing, file: str) -> Iterator[Wrong]:
+        if (now := self.standing) is None:
+            return
         if now.halted is not None:
             text = f"halted since {local_time(now.halted)}, nothing is sent: {now.halted_why}"
             yield Wrong(text, command("runs", "unhalt", file, "--doubt-since", "TIME"))
         if now.paused is not None:
             yield Wrong(f"paused since {local_time(now.paused)}, nothing is sent", command("runs", "unpause", file))
+        yield from self._stuck(now, command("worker", "--run", file, "--until-done"))
 
-    def _stuck(self, now: Standing, file: str) -> Iterator[Wrong]:
-        work = command("worker", "--run", file, "--until-done")
+    def _stuck(self, now: Standing, work: str) -> Iterator[Wrong]:
+        """Yield what nobody goes on with though somebody should have."""
         if now.stuck:
             yield Wrong(f"{now.stuck:,} are being sent for longer than they can be, and no worker looked at them", work)
         if self.chunks is not None and self.chunks.silent:
             yield Wrong(f"{self.chunks.silent:,} pieces are in the hands of workers that are silent", work)
         elif self.chunks is not None and self.chunks.is_forgotten and self.alive and now.paused is None:
             yield Wrong("items wait for over a minute, and no worker was given them", work)
-
-    def _idle(self, file: str) -> Iterator[Wrong]:
-        """Yield that nobody is at work; people read that from what is next to be done."""
-        if self.standing is not None and self.standing.open and not self.alive:
-            text = f"{self.standing.open:,} are not done, and nobody is at work"
-            yield Wrong(text, command("worker", "--run", file, "--until-done"))
 
     def show(self, output: Output, file: str) -> None:
         """Show what is wrong, then the workers and what they share, if somebody is at work."""
@@ -102,7 +96,10 @@ class RunWatch:
             output.facts(self._facts(self.standing))
 
     def _facts(self, now: Standing) -> Iterator[tuple[str, str]]:
-        yield "open", f"{now.open:,}, {now.in_flight:,} of them in flight{self._oldest(now)}"
+        oldest = ""
+        if now.oldest is not None and now.oldest_age is not None:
+            oldest = f", the oldest for {duration_words(max(0.0, now.oldest_age))}: {now.oldest.key}"
+        yield "open", f"{now.open:,}, {now.in_flight:,} of them in flight{oldest}"
         if self.chunks is not None:
             todo, doing, silent = self.chunks.todo, self.chunks.doing, self.chunks.silent
             yield "pieces", f"{todo:,} to do, {doing:,} being done, {silent:,} silent"
@@ -116,21 +113,19 @@ class RunWatch:
             when = local_time(table.vacuumed) or "never"
             yield f"table {table.table}", f"{table.rows:,} rows, {table.dead:,} dead, last vacuum {when}"
 
-    @staticmethod
-    def _oldest(now: Standing) -> str:
-        if now.oldest is None or now.oldest_age is None:
-            return ""
-        return f", the oldest for {duration_words(max(0.0, now.oldest_age))}: {now.oldest.key}"
-
     def json(self, file: str) -> dict[str, Any]:
         """Return it as a part of one JSON object."""
         twice = [
             {"key": item.key, "request_id": item.request_id, "other_request_id": item.other_request_id}
             for item in self.twice
         ]
-        wrong = [asdict(each) for each in (*self.wrong(file), *self._idle(file))]
-        standing = None if self.standing is None else self._json(self.standing)
-        return {"twice": twice, "wrong": wrong, "standing": standing}
+        wrong = [asdict(each) for each in self.wrong(file)]
+        if (now := self.standing) is None:
+            return {"twice": twice, "wrong": wrong, "standing": None}
+        if now.open and not self.alive:  # people read that from what is next to be done
+            text = f"{now.open:,} are not done, and nobody is at work"
+            wrong.append({"what": text, "command": command("worker", "--run", file, "--until-done")})
+        return {"twice": twice, "wrong": wrong, "standing": self._json(now)}
 
     def _json(self, now: Standing) -> dict[str, Any]:
         oldest = None
@@ -149,8 +144,13 @@ class RunWatch:
             "per_second": self.rate,
             "seconds_to_go": self.time_to_go,
             "pieces": None if self.chunks is None else asdict(self.chunks),
-            "workers": [_worker_json(worker) for worker in now.workers],
-            "lanes": [_lane_json(lane) for lane in now.lanes],
+            "workers": [
+                asdict(worker) | {"started": utc_time(worker.started), "alive": worker.is_alive}
+                for worker in now.workers
+            ],
+            "lanes": [
+                asdict(lane) | {name: utc_time(getattr(lane, name)) for name in _MOMENTS_OF_LANE} for lane in now.lanes
+            ],
             "tables": [asdict(table) | {"vacuumed": utc_time(table.vacuumed)} for table in now.tables],
         }
 
@@ -171,12 +171,3 @@ def _of_lane(lane: LaneStanding) -> str:
     if lane.paused_until is not None:
         facts.append(f"asked again at {local_time(lane.paused_until, short=True)}")
     return ", ".join(facts)
-
-
-def _worker_json(worker: WorkerStanding) -> dict[str, Any]:
-    return asdict(worker) | {"started": utc_time(worker.started), "alive": worker.is_alive}
-
-
-def _lane_json(lane: LaneStanding) -> dict[str, Any]:
-    moments = ("free_at", "paused_since", "paused_until", "probe_until")
-    return asdict(lane) | {name: utc_time(getattr(lane, name)) for name in moments}

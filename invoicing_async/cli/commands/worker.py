@@ -71,7 +71,7 @@ async def worker(
     common, pace = common or Common(), pace or RateOptions()
     output, settings, where = Output.of(common), common.settings(), server_run(run, "--run")
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
-    _check_place(status)
+    checked(lambda: _in_a_folder(status), "--status")
     work: dict[str, Any] = {"slots": slots, "until_done": until_done, "is_pooled": pooled, "watchdog": WATCHDOG}
     context = RunContext(
         output=output,
@@ -104,7 +104,7 @@ async def worker(
     return await carry_out_run(context, DocumentRun.open(where), DocumentSummary, download)
 
 
-def _check_place(status: Path | None) -> None:
-    """Raise `CommandError` if there is no folder for the file: a probe would take the worker for dead."""
-    if status is not None and not status.absolute().parent.is_dir():
-        raise CommandError(f"--status: there is no folder {status.parent}")
+def _in_a_folder(file: Path | None) -> None:
+    """Raise `ValueError` if the folder of a file is not there: a probe would take the worker for dead."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}")
