@@ -16,7 +16,7 @@ import pytest
 from attrs import define
 from postgres_server import Database, PostgresServer
 from report_runs import invoice_run
-from served import Cli, clean, signals, write_drafts, write_ids
+from served import Cli, clean, write_drafts, write_ids
 
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Faults, Sandbox
@@ -161,6 +161,7 @@ def both(queued: Database, cli: Cli, services: Services, monkeypatch: pytest.Mon
     return give
 
 
+@pytest.mark.slow
 def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> None:
     """Submitted, given again, shown, resumed, verified, reported on: but for the name of the run."""
     both("invoices", "submit", "drafts.jsonl", "--run", "RUN")
@@ -174,6 +175,7 @@ def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> 
     both("runs", "report", "RUN", "--html", "page.html")
 
 
+@pytest.mark.slow
 def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:
     both("documents", "download", "orders.txt", "--to", "out", "--run", "RUN")
     both("runs", "show", "RUN")
@@ -182,6 +184,7 @@ def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:
     both("runs", "verify", "RUN")
 
 
+@pytest.mark.slow
 def test_doubts_are_settled_on_both_ledgers(both: Both) -> None:
     lost = Faults(lost_share=1.0)
     tokens = ("invoices", "submit", "drafts.jsonl", "--run", "RUN", "--stop-after", "0")
@@ -200,6 +203,7 @@ def where(queued: Database, services: Services, monkeypatch: pytest.MonkeyPatch)
     return queued.address()
 
 
+@pytest.mark.slow
 def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
     """The command that submits only submits; what it leaves is done by whoever comes."""
     assert cli("invoices", "submit", "drafts.jsonl", "--run", where)[0] == Exit.DONE
@@ -214,6 +218,7 @@ def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
     assert (code, out) == (Exit.DONE, "")
 
 
+@pytest.mark.slow
 def test_a_worker_that_finds_nothing_to_do_that_can_be_done_is_done(where: str, cli: Cli, queued: Database) -> None:
     """How items ended is told by whoever took them in, and by `runs show`: a worker is not at fault."""
     cli("invoices", "submit", "drafts.jsonl", "--run", where)
@@ -224,6 +229,7 @@ def test_a_worker_that_finds_nothing_to_do_that_can_be_done_is_done(where: str, 
     assert cli("runs", "resume", where)[0] == Exit.SOME_LEFT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokens", "said"),
     [
@@ -241,6 +247,7 @@ def test_a_worker_that_cannot_work_says_why(where: str, tokens: tuple[str, ...],
     assert "fault of the program" not in err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_is_not_made_by_who_only_works(where: str, cli: Cli, queued: Database) -> None:
     for tokens in (["worker", "--run", where], ["runs", "resume", where], ["runs", "pause", where]):
         code, _, err = cli(*tokens)
@@ -263,6 +270,7 @@ def test_a_paused_run_is_shown_so_and_goes_on(where: str, cli: Cli, queued: Data
     assert queued.psql("SELECT paused IS NULL FROM invoicing.runs") == [(True,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "said"),
     [
@@ -282,6 +290,7 @@ def test_a_time_since_when_nothing_can_be_missing_is_refused(
     assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(False,)]
 
 
+@pytest.mark.slow
 def test_a_halted_run_goes_on_when_what_may_have_left_is_in_doubt(where: str, cli: Cli, queued: Database) -> None:
     cli("invoices", "submit", "drafts.jsonl", "--run", where)
     assert "is not halted" in cli("runs", "unhalt", where, "--doubt-since", str(time.time()))[2]
@@ -335,10 +344,26 @@ def test_who_works_and_what_is_stuck_is_shown(where: str, cli: Cli, queued: Data
     assert row["wrong"][0]["command"] == shlex.join(["invoicing-async", "worker", "--run", where, "--until-done"])
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_until_it_rests(where: str, cli: Cli) -> None:
     cli("invoices", "submit", "drafts.jsonl", "--run", where, "--wait")
     code, out, _ = cli("runs", "show", where, "--watch")
     assert (code, out.count("E-invoices of")) == (Exit.DONE, 1)
-    with signals(lambda: True, 1):
-        assert cli("runs", "show", where, "--watch", "--json")[0] == Exit.DONE
+    assert len(cli("runs", "show", where, "--watch", "--json")[1].splitlines()) == 1
     assert cli("runs", "show", where, "--watch", "--items")[0] == Exit.USAGE
+
+
+def test_the_doctor_knows_the_ledger_and_shows_nothing_of_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts in the environment only, and in a file of settings it would do nothing."""
+    monkeypatch.setenv("INVOICING_LEDGER", f"postgresql://u:{SECRET}@h/db")
+    assert "LEDGER" not in "".join(cli("doctor")[1:])
+    monkeypatch.delenv("INVOICING_LEDGER")
+    Path("invoicing.env").write_text(f"INVOICING_LEDGER=postgresql://u:{SECRET}@h/db\n")
+    told = "".join(cli("doctor", "--env-file", "invoicing.env")[1:])
+    assert "INVOICING_LEDGER" in told
+    assert SECRET not in told
+
+
+def test_a_run_file_that_nobody_holds_is_watched_once(cli: Cli) -> None:
+    asyncio.run(invoice_run(Path("march.db"), {"planned": 2}))
+    assert cli("runs", "show", "march.db", "--watch") == cli("runs", "show", "march.db")

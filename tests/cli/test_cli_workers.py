@@ -111,6 +111,18 @@ def test_a_stopped_worker_drains_and_says_how_to_go_on(queued: Database, started
     assert queued.psql("SELECT count(*) FROM invoicing.workers WHERE ended IS NULL") == [(0,)]
 
 
+def test_a_run_is_watched_until_somebody_has_seen_enough(queued: Database, started: Started) -> None:
+    write_drafts(Path("drafts.jsonl"), 3)
+    where = queued.address()
+    assert ended(started("invoices", "submit", "drafts.jsonl", "--run", where))[0] == Exit.DONE
+    watching = started("runs", "show", where, "--watch", "--json")
+    assert watching.stdout is not None
+    lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    assert [line["standing"]["open"] for line in lines] == [3, 3]
+    watching.send_signal(signal.SIGINT)
+    assert ended(watching)[0] == Exit.DONE
+
+
 def test_no_password_of_the_database_is_seen_anywhere(
     queued: Database, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,26 +39,18 @@ async def worker(
     pace: RateOptions | None = None,
     common: Common | None = None,
 ) -> int:
-    """Work on a run on a database server, beside any number of others on any machine.
-
-    It takes a few hundred items at a time, submits, awaits and exports them, or downloads them, and takes the next, as
-    `runs resume` does with all of them. What a worker had in hand when it died is done by the others, but for what may
-    have left: that is in doubt. The tables must be there (`ledger migrate`), and so must the run. Its rate is shared.
-
-    SIGTERM, or Ctrl-C, lets what is in flight finish; the second one ends it at once, and what is in flight is then in
-    doubt. A worker whose loop stands still for a minute ends itself, so that a supervisor can start it anew.
-
-    Exit code 0: with --until-done, nothing is left to do that anybody could do now; 2: usage, or the database cannot be
-    used; 3: stopped; 70: it could not go on working; 130: ended at once.
+    """Work on a run on a database server, beside any number of others; SIGTERM lets what is in flight finish.
 
     Parameters
     ----------
     slots
-        How many pieces of the run are in hand at once.
+        How many pieces of the run, of a few hundred items each, are in hand at once.
     until_done
-        End when nothing is left to do; without it the worker stays and waits for more.
+        End with exit code 0 when nothing is left that anybody could do now. Without it the worker stays until SIGTERM or
+        Ctrl-C (3), a second one (130: what is in flight is then in doubt), or until it cannot go on working (70).
     status
-        Write what the worker does to this file every 5 seconds, as one line of JSON, for a liveness probe.
+        Write what the worker does to this file every 5 seconds, as one line of JSON, for a liveness probe. A worker
+        whose loop stands still for a minute ends itself.
     pooled
         The database is behind a pooler in transaction mode: hold no connection to listen by.
     export
