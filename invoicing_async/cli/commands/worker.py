@@ -46,8 +46,8 @@ async def worker(
     slots
         How many pieces of the run, of a few hundred items each, are in hand at once.
     until_done
-        End with exit code 0 when nothing is left that anybody could do now. Without it the worker stays until SIGTERM or
-        Ctrl-C (3), a second one (130: what is in flight is then in doubt), or until it cannot go on working (70).
+        End with exit code 0 when nothing is left that anybody could do now. Without it the worker stays until SIGTERM
+        or Ctrl-C (3), a second one (130: what is in flight is then in doubt), or until it cannot go on working (70).
     status
         Write what the worker does to this file every 5 seconds, as one line of JSON, for a liveness probe. A worker
         whose loop stands still for a minute ends itself.
