@@ -61,9 +61,10 @@ async def working(run: InvoiceRun, service: Service, **options: Any) -> AsyncIte
     async with invoices(service, **session) as client, Worker(run, client, **options) as worker:
         try:
             yield worker
-        finally:
+        except Exception:
             if isinstance(service, Held):
-                service.go_on.set()  # also where a test fails: the worker waits for what is in flight
+                service.go_on.set()  # a test that fails ends all the same: the worker waits for what is in flight
+            raise
 
 
 async def taken(worker: Worker[Item]) -> dict[str, Item]:
