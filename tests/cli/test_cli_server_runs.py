@@ -208,7 +208,7 @@ def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
     """The command that submits only submits; what it leaves is done by whoever comes."""
     assert cli("invoices", "submit", "drafts.jsonl", "--run", where)[0] == Exit.DONE
     code, out, err = cli("worker", "--run", where, "--until-done", "--export", "pdf", "--to", "out", "--status", "s")
-    assert (code, err) == (Exit.DONE, "")
+    assert code == Exit.DONE, err
     assert re.search(r"success +30 ", out)
     assert "this command: 30 success, 30 exported" in out
     assert len([*Path("out").iterdir()]) == 30
