@@ -30,7 +30,7 @@ DO $$ DECLARE found regprocedure; BEGIN
     END LOOP;
 END $$
 """
-"""The engine's functions find its tables whoever calls them: its triggers too, for an operator who removes jobs by hand."""
+"""The engine's functions find its tables whoever calls them: its triggers, when an operator removes jobs by hand."""
 
 Execute: TypeAlias = Callable[..., Awaitable[Any]]
 
