@@ -47,7 +47,9 @@ class Report:
         self.lines += ["", f"**{title}**", "", f"| {' | '.join(head)} |", "|---" + "|--:" * (len(head) - 1) + "|"]
         self.lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
 
-    def hold(self, what: str, value: float, *, least: float | None = None, most: float | None = None, unit: str = "") -> None:
+    def hold(
+        self, what: str, value: float, *, least: float | None = None, most: float | None = None, unit: str = ""
+    ) -> None:
         """Say what is required and what there was."""
         bound = f"at least {least:g}" if least is not None else f"at most {most:g}"
         reached = value >= least if least is not None else most is not None and value <= most
@@ -64,7 +66,9 @@ def folder(options: argparse.Namespace) -> Iterator[str]:
         yield found
 
 
-def in_turn(kinds: Sequence[str], rounds: int, measured: Callable[[str], dict[str, float]]) -> dict[str, list[dict[str, float]]]:
+def in_turn(
+    kinds: Sequence[str], rounds: int, measured: Callable[[str], dict[str, float]]
+) -> dict[str, list[dict[str, float]]]:
     """Measure each kind once a round; each round begins with another."""
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for number in range(rounds):
@@ -280,7 +284,9 @@ def soak(report: Report, server: PostgresServer, options: argparse.Namespace) ->
             "SELECT relname::text, n_live_tup, n_dead_tup, autovacuum_count, pg_total_relation_size(relid)"
             " FROM pg_stat_user_tables WHERE schemaname = 'invoicing' AND relname IN ('items', 'tally', 'workers')"
         )
-        size = ", ".join(f"{name} {size / 2**20:,.0f} MiB, {gone:,} dead, {times} vacuums" for name, _, gone, times, size in dead)
+        size = ", ".join(
+            f"{name} {size / 2**20:,.0f} MiB, {gone:,} dead, {times} vacuums" for name, _, gone, times, size in dead
+        )
         rows.append((beside, f"{sum(found):,}", f"{early:,.0f}", f"{late:,.0f}", f"{late / early:.2f}", size))
         database.drop()
     head = ("", "transitions", "a second at first", "at the end", "share", "tables at the end")

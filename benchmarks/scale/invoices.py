@@ -104,7 +104,10 @@ async def naive(url: str, where: str, count: int, places: int) -> Spent:
     spent, server = Spent(), where.partition("?run=")[0]
     opening = Session(url, auth=StaticToken("not-a-secret"), limits=limits(places))
     kwargs = {"autocommit": True}
-    async with AsyncConnectionPool(server, min_size=10, max_size=10, kwargs=kwargs, open=False) as pool, opening as opened:
+    async with (
+        AsyncConnectionPool(server, min_size=10, max_size=10, kwargs=kwargs, open=False) as pool,
+        opening as opened,
+    ):
 
         async def note(statement: str, *values: object) -> None:
             async with pool.connection() as connection:
@@ -113,18 +116,25 @@ async def naive(url: str, where: str, count: int, places: int) -> Spent:
         async def work(rest: Iterator[InvoiceDraft]) -> None:
             for one in rest:
                 key = f"{where} {one.key}"
+
                 async def intend(key: str = key) -> None:
                     await note("INSERT INTO naive_invoices VALUES (%s, 'sending')", key)
 
                 request = await invoices.submit(one, before=intend)
-                await note("UPDATE naive_invoices SET state = 'submitted', request_id = %s WHERE key = %s", request.request_id, key)
+                await note(
+                    "UPDATE naive_invoices SET state = 'submitted', request_id = %s WHERE key = %s",
+                    request.request_id,
+                    key,
+                )
                 waiting.append(asyncio.create_task(settle(key, request.request_id)))
 
         async def settle(key: str, request_id: str) -> None:
             await invoices.wait(request_id, poller=POLLER)
             await note("UPDATE naive_invoices SET state = 'success' WHERE key = %s", key)
 
-        await note("CREATE TABLE IF NOT EXISTS naive_invoices (key text PRIMARY KEY, state text NOT NULL, request_id text)")
+        await note(
+            "CREATE TABLE IF NOT EXISTS naive_invoices (key text PRIMARY KEY, state text NOT NULL, request_id text)"
+        )
         invoices, waiting = AsyncInvoices(opened), list[asyncio.Task[None]]()
         wait_for_word()
         with spent:

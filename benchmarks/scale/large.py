@@ -135,8 +135,10 @@ async def asked(where: str, run: int, times: int) -> dict[str, tuple[float, floa
 async def swept(where: str) -> tuple[int, float]:
     """Seconds of a sweep that puts in doubt what was being sent."""
     async with ledger(where) as opened:
-        await opened.select("UPDATE invoicing.items SET sent_at = now() - interval '1 h' WHERE run = %(run)s"
-                            " AND state = 'sending' RETURNING 1")
+        await opened.select(
+            "UPDATE invoicing.items SET sent_at = now() - interval '1 h' WHERE run = %(run)s"
+            " AND state = 'sending' RETURNING 1"
+        )
         begun = time.perf_counter()
         return await opened.sweep(), time.perf_counter() - begun
 
