@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +10,7 @@ from procrastinate import App
 
 from .._core.clock import RealClock
 from .._core.tasks import started
-from .._durable.postgres.conninfo import connection_parameters
+from .._durable.ledgers import server_parameters
 from .._durable.records import RunHaltedError
 from .._durable.states import RunKind
 from ..events import Event, RunHalted
@@ -48,7 +47,7 @@ class Crew(Generic[T]):
         self.shifts: Shifts[T] = Shifts(begin, self.outlet)
         self.lives = EngineLives(
             EngineSettings(
-                parameters=connection_parameters(ledger.address, os.environ),
+                parameters=server_parameters(ledger.name),
                 is_pooled=options.is_pooled,
                 app=options.app,
             ),

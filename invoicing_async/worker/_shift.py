@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -24,6 +24,7 @@ from .._durable.states import SENDABLE, State
 from .._durable.streams import merge_sources
 from .._einvoices.poll_scheduler import Schedule
 from ..documents import DownloadOutcome, OrderDocuments
+from ..events import Event, Superseded
 from ..invoices import AsyncInvoices
 from ..models import Deferred, Failed, NotStarted
 from ._feed import LedgerFeed, Pages
@@ -50,9 +51,13 @@ class Taken:
 class Shift(ABC, Generic[T]):
     """The stream of what is done with the chunks that are taken on until `end`, or until an error."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, tell: Callable[[Event], None]) -> None:
         self._ledger = ledger
-        self._feed = LedgerFeed(ledger, lambda: bool(self._unsent))
+        self._feed = LedgerFeed(
+            ledger,
+            is_end_awaited=lambda: bool(self._unsent),
+            on_superseded=lambda error: tell(Superseded(key=error.key, error=error)),
+        )
         self._taken: dict[str, Taken] = {}
         self._unsent: set[str] = set()
         """What was given out to be sent and has not come back of that."""
@@ -156,8 +161,8 @@ class InvoiceWay:
 class InvoiceShift(Shift[Item]):
     """A shift of e-invoices: submitted, awaited, and exported if the run is to be."""
 
-    def __init__(self, ledger: Ledger, invoices: AsyncInvoices, way: InvoiceWay) -> None:
-        super().__init__(ledger)
+    def __init__(self, ledger: Ledger, tell: Callable[[Event], None], invoices: AsyncInvoices, way: InvoiceWay) -> None:
+        super().__init__(ledger, tell)
         self._invoices = invoices
         self._way = way
         self._run = InvoiceRun(self._feed)
@@ -274,8 +279,15 @@ class InvoiceShift(Shift[Item]):
 class DocumentShift(Shift[DownloadOutcome]):
     """A shift of order documents."""
 
-    def __init__(self, ledger: Ledger, documents: OrderDocuments, *, concurrency: int | None = None) -> None:
-        super().__init__(ledger)
+    def __init__(
+        self,
+        ledger: Ledger,
+        tell: Callable[[Event], None],
+        documents: OrderDocuments,
+        *,
+        concurrency: int | None = None,
+    ) -> None:
+        super().__init__(ledger, tell)
         self._documents = documents
         self._concurrency = concurrency
         self._run = DocumentRun(self._feed)
