@@ -112,8 +112,8 @@ def more_items(database: Database, run: int, first: int, last: int) -> None:
     database.psql(ITEMS, run, first, last)
     database.psql("UPDATE invoicing.runs SET last_seq = %s WHERE run = %s", last, run)
     database.psql(
-        "INSERT INTO invoicing.tally AS tally VALUES (%s, 'planned', 0, %s)"
-        " ON CONFLICT (run, state, worker) DO UPDATE SET count = tally.count + excluded.count",
+        "INSERT INTO invoicing.tally AS tally (run, state, worker, count) VALUES (%s, 'planned', 0, %s)"
+        " ON CONFLICT (run, state, worker, part) DO UPDATE SET count = tally.count + excluded.count",
         run,
         last - first + 1,
     )
