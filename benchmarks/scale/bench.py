@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import servers
 from processes import HERE, counted, service, started, together
@@ -34,6 +34,11 @@ FEW = 4
 COMMIT = 10
 """Milliseconds that a commit takes where it is far."""
 SIX = 6
+
+
+Figures: TypeAlias = dict[str, float]
+Found: TypeAlias = dict[str, list[Figures]]
+"""What each kind made of each round."""
 
 
 @dataclass
@@ -66,11 +71,9 @@ def folder(options: argparse.Namespace) -> Iterator[str]:
         yield found
 
 
-def in_turn(
-    kinds: Sequence[str], rounds: int, measured: Callable[[str], dict[str, float]]
-) -> dict[str, list[dict[str, float]]]:
+def in_turn(kinds: Sequence[str], rounds: int, measured: Callable[[str], Figures]) -> dict[str, list[Figures]]:
     """Measure each kind once a round; each round begins with another."""
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
+    found: Found = {kind: [] for kind in kinds}
     for number in range(rounds):
         turn = number % len(kinds)
         for kind in (*kinds[turn:], *kinds[:turn]):
@@ -80,11 +83,11 @@ def in_turn(
     return found
 
 
-def middle(found: dict[str, list[dict[str, float]]], kind: str, name: str) -> float:
+def middle(found: Found, kind: str, name: str) -> float:
     return median(one[name] for one in found[kind])
 
 
-def ratio(found: dict[str, list[dict[str, float]]], kind: str, of: str, name: str) -> float:
+def ratio(found: Found, kind: str, of: str, name: str) -> float:
     """The median over the rounds of the ratio within a round."""
     return median(one[name] / other[name] for one, other in zip(found[kind], found[of], strict=True))
 
@@ -100,7 +103,7 @@ def transitions(report: Report, server: PostgresServer, options: argparse.Namesp
         "naive": "psycopg, 10 connections, a commit a row",
     }
 
-    def measured(kind: str) -> dict[str, float]:
+    def measured(kind: str) -> Figures:
         with folder(options) as place:
             where = place if kind == "sqlite" else servers.planned_run(database, count)[0]
             used = servers.cpu(server)
@@ -130,7 +133,7 @@ def far(report: Report, server: PostgresServer, options: argparse.Namespace) -> 
     """Six processes beside one, with commits of 10 ms."""
     database, count = servers.with_queue(server), 200 if options.quick else 600
 
-    def measured(kind: str) -> dict[str, float]:
+    def measured(kind: str) -> Figures:
         processes = int(kind)
         where, _ = servers.planned_run(database, count * processes)
         calls = [("transitions.py", "postgres", where, 1 + count * n, count, FEW) for n in range(processes)]
@@ -151,7 +154,7 @@ def far(report: Report, server: PostgresServer, options: argparse.Namespace) -> 
 # -- invoices ------------------------------------------------------------------------------------------------------
 
 
-def made(kind: str, url: str, where: str, count: int, places: int, workers: int = 1) -> dict[str, float]:
+def made(kind: str, url: str, where: str, count: int, places: int, workers: int = 1) -> Figures:
     """Have invoices made, by processes at the same time; the rate is the service's."""
     import invoices
 
@@ -177,7 +180,7 @@ def invoices_made(report: Report, server: PostgresServer, options: argparse.Name
     for latency in (0.02, 0.05):
         count = 1_000 if options.quick else 8_000
 
-        def measured(kind: str, latency: float = latency, count: int = count) -> dict[str, float]:
+        def measured(kind: str, latency: float = latency, count: int = count) -> Figures:
             with folder(options) as place, service(latency) as url:
                 where = place if kind == "embedded" else database.address(f"run-{time.monotonic_ns()}")
                 used = servers.cpu(server)
@@ -206,7 +209,7 @@ def workers(report: Report, server: PostgresServer, options: argparse.Namespace)
     """Workers that have so few places that the CPU is idle."""
     database, count = servers.with_queue(server), 160 if options.quick else 600
 
-    def measured(kind: str) -> dict[str, float]:
+    def measured(kind: str) -> Figures:
         number = int(kind)
         with service(0.05) as url:
             where = database.address(f"run-{time.monotonic_ns()}")
@@ -334,11 +337,12 @@ SECTIONS: dict[str, Callable[[Report, PostgresServer, argparse.Namespace], None]
 def header(server: PostgresServer, options: argparse.Namespace) -> list[str]:
     [(said,)] = server.psql("SHOW server_version")
     packages = ", ".join(f"{name} {version(name)}" for name in ("psycopg", "psycopg-pool", "procrastinate", "aiohttp"))
-    return [
+    machine = (
         f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}, "
-        f"PostgreSQL {said.split()[0]} with fsync, SQLite {sqlite3.sqlite_version}, {packages}. {options.rounds} rounds, "
-        f"medians."
-    ]
+        f"PostgreSQL {said.split()[0]} with fsync, SQLite {sqlite3.sqlite_version}, {packages}. "
+        f"{options.rounds} rounds, medians."
+    )
+    return [machine]
 
 
 def parsed() -> argparse.Namespace:

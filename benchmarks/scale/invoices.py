@@ -1,8 +1,8 @@
 """One process that has invoices made: `invoices.py KIND URL WHERE COUNT PLACES`.
 
 KIND is `embedded` (a run file in the folder WHERE), `worker` (a worker of the run at the address WHERE), `queue`
-(procrastinate alone, a job an invoice, nothing recorded) or `naive` (psycopg, a commit a row). `load` takes drafts into a
-run, `defer` makes the jobs of `queue`, and both are done before the clock runs.
+(procrastinate alone, a job an invoice, nothing recorded) or `naive` (psycopg, a commit a row). `load` takes drafts into
+a run, `defer` makes the jobs of `queue`, and both are done before the clock runs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from processes import Spent, say, wait_for_word
@@ -97,17 +98,21 @@ async def worker(url: str, where: str, _: int, places: int) -> Spent:
     return spent
 
 
+MADE = "CREATE TABLE IF NOT EXISTS naive_invoices (key text PRIMARY KEY, state text NOT NULL, request_id text)"
+INTENT = "INSERT INTO naive_invoices VALUES (%s, 'sending')"
+ACCEPTED = "UPDATE naive_invoices SET state = 'submitted', request_id = %s WHERE key = %s"
+ENDED = "UPDATE naive_invoices SET state = 'success' WHERE key = %s"
+
+
 async def naive(url: str, where: str, count: int, places: int) -> Spent:
-    """A commit a row before and after each call."""
+    """A commit a row, before and after each call."""
     from psycopg_pool import AsyncConnectionPool
 
-    spent, server = Spent(), where.partition("?run=")[0]
+    spent, waiting = Spent(), list[asyncio.Task[None]]()
     opening = Session(url, auth=StaticToken("not-a-secret"), limits=limits(places))
-    kwargs = {"autocommit": True}
-    async with (
-        AsyncConnectionPool(server, min_size=10, max_size=10, kwargs=kwargs, open=False) as pool,
-        opening as opened,
-    ):
+    options = {"min_size": 10, "max_size": 10, "kwargs": {"autocommit": True}, "open": False}
+    async with AsyncConnectionPool(where.partition("?run=")[0], **options) as pool, opening as opened:
+        invoices = AsyncInvoices(opened)
 
         async def note(statement: str, *values: object) -> None:
             async with pool.connection() as connection:
@@ -116,26 +121,15 @@ async def naive(url: str, where: str, count: int, places: int) -> Spent:
         async def work(rest: Iterator[InvoiceDraft]) -> None:
             for one in rest:
                 key = f"{where} {one.key}"
-
-                async def intend(key: str = key) -> None:
-                    await note("INSERT INTO naive_invoices VALUES (%s, 'sending')", key)
-
-                request = await invoices.submit(one, before=intend)
-                await note(
-                    "UPDATE naive_invoices SET state = 'submitted', request_id = %s WHERE key = %s",
-                    request.request_id,
-                    key,
-                )
+                request = await invoices.submit(one, before=partial(note, INTENT, key))
+                await note(ACCEPTED, request.request_id, key)
                 waiting.append(asyncio.create_task(settle(key, request.request_id)))
 
         async def settle(key: str, request_id: str) -> None:
             await invoices.wait(request_id, poller=POLLER)
-            await note("UPDATE naive_invoices SET state = 'success' WHERE key = %s", key)
+            await note(ENDED, key)
 
-        await note(
-            "CREATE TABLE IF NOT EXISTS naive_invoices (key text PRIMARY KEY, state text NOT NULL, request_id text)"
-        )
-        invoices, waiting = AsyncInvoices(opened), list[asyncio.Task[None]]()
+        await note(MADE)
         wait_for_word()
         with spent:
             rest = iter(drafts(count))

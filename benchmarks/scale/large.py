@@ -27,7 +27,8 @@ from invoicing_async._durable.states import RunKind
 from invoicing_async.runs import InvoiceRun
 
 MADE = """
-INSERT INTO invoicing.items (run, seq, key, state, attempt, request_id, path, size, sha256, payload_sha256, sent_at, updated)
+INSERT INTO invoicing.items (run, seq, key, state, attempt, request_id, path, size, sha256, payload_sha256, sent_at,
+    updated)
 SELECT %(run)s, seq, 'ORDER-' || seq, state, CASE WHEN state = 'planned' THEN 0 ELSE 1 END,
     CASE WHEN state = 'success' THEN '00000000-0000-4000-8000-' || lpad(to_hex(seq), 12, '0') END,
     CASE WHEN state = 'success' THEN 'made/' || seq || '.pdf' END,
@@ -82,7 +83,7 @@ def left(database: Any, run: int) -> None:
     from invoicing_async.worker import _statements
 
     database.psql(
-        "INSERT INTO invoicing_queue.walks (run, lo, hi, at, left_as)"  # noqa: S608 - made of constants
+        "INSERT INTO invoicing_queue.walks (run, lo, hi, at, left_as)"
         " SELECT run, seq - (seq - 1) % 200, seq - (seq - 1) % 200 + 199, clock_timestamp(),"
         f" md5({_statements._MARK.replace('%', '%%')})"  # noqa: SLF001 - as the planner marks it
         f" FROM invoicing.items WHERE run = {run} AND state = 'not_sent'"

@@ -56,12 +56,12 @@ def standby_of(server: PostgresServer, milliseconds: int) -> Iterator[None]:
     place = f"host={server.folder} port={server.port} user={USER} application_name=standby"
     delayed = {"primary_conninfo": place, "recovery_min_apply_delay": f"{milliseconds}ms"}
     standby = PostgresServer(server.programs, fsync=True, settings={**AS_SHIPPED, **delayed})
-    standby._watched = Watched("pg-")
+    watched = standby._watched = Watched("pg-")  # noqa: SLF001 - it is not made anew, but of a copy
     try:
         shutil.copytree(copy, standby.pgdata, copy_function=shutil.copy2)
         (standby.pgdata / "standby.signal").touch()
         for path in (standby.pgdata, *standby.pgdata.rglob("*")):
-            standby._watched.account.own(path)
+            watched.account.own(path)
         standby.start()
         server.psql("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
         server.psql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")

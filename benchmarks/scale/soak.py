@@ -1,7 +1,7 @@
 """One process that records transitions for a time: `soak.py WHERE SECONDS WRITERS PROGRESS`.
 
-It writes into the file PROGRESS how many items it has come to, so that there are always more of them, and prints how many
-transitions there were in each second.
+It writes into the file PROGRESS how many items it has come to, so that there are always more of them, and prints how
+many transitions there were in each second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ async def main(where: str, seconds: float, writers: int, progress: Path) -> None
         until = begun + seconds
         writing = asyncio.gather(*(write(record, taken, until, found, begun) for _ in range(writers)))
         while not writing.done():
-            progress.write_text(str(sum(found) // len(EVENTS)))
+            progress.write_text(  # noqa: ASYNC240 - some bytes
+                str(sum(found) // len(EVENTS))
+            )
             await asyncio.wait([writing], timeout=0.25)
         await writing
     say(seconds=found[: int(seconds)])
