@@ -156,7 +156,7 @@ async def _watch_heartbeat(app: App, engine: EngineWorker) -> None:
 
 
 _ALIVE = """
-SELECT FROM procrastinate_workers
+SELECT id FROM procrastinate_workers
 WHERE id = %(engine)s::bigint AND last_heartbeat > now() - %(limit)s * interval '1 s'
 """
 

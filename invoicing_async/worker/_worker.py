@@ -145,7 +145,7 @@ class Worker(Generic[T]):
         self._is_stopping = True
 
     async def plan(self) -> None:
-        """Give a job to what has none, at once and not within seconds: for after more was taken in."""
+        """See that everything open has a job, at once and not within seconds: for after more was taken in."""
         await self._entered().plan()
 
     def status(self) -> WorkerStatus:
