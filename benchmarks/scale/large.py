@@ -33,7 +33,7 @@ SELECT %(run)s, seq, 'ORDER-' || seq, state, CASE WHEN state = 'planned' THEN 0 
     CASE WHEN state = 'success' THEN '00000000-0000-4000-8000-' || lpad(to_hex(seq), 12, '0') END,
     CASE WHEN state = 'success' THEN 'made/' || seq || '.pdf' END,
     CASE WHEN state = 'success' THEN 40000 END, CASE WHEN state = 'success' THEN %(digest)s END, %(digest)s,
-    CASE WHEN state = 'planned' THEN NULL ELSE now() END, now()
+    CASE WHEN state = 'planned' THEN NULL ELSE now() + interval '1 d' END, now()
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS seq CROSS JOIN LATERAL (SELECT CASE
     WHEN seq > %(items)s * 0.6 THEN 'planned' WHEN seq <= 100 THEN 'sending' WHEN seq %% 1000 = 0 THEN 'not_sent'
     ELSE 'success' END AS state) AS stands
