@@ -23,6 +23,7 @@ from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
 from .intake import add_drafts, chunks, stage, take_ids, unstage
 from .integrity import Log
+from .kept_paths import KeptPaths
 from .lock import holder_of
 from .opening import OpenedRun, describe_run, open_run
 from .protocol import ID_BATCH
@@ -59,6 +60,7 @@ class SqliteReader:
         self.created: float = opened.created
         self.late: float = opened.late
         self._settings = opened.settings
+        self._paths = KeptPaths.of(opened.settings)
         self._worker = worker
 
     @classmethod
@@ -93,7 +95,8 @@ class SqliteReader:
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
-        return await self._worker.run(partial(find_item, ref=ref))
+        found: Item | None = await self._worker.run(partial(find_item, ref=ref))
+        return None if found is None else self._paths.item(found)
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
@@ -101,7 +104,8 @@ class SqliteReader:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
-        return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
+        read = partial(read_items, states=wanted, after=after, limit=limit, payload=payload)
+        return [self._paths.item(item) for item in await self._worker.run(read)]
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
@@ -163,7 +167,8 @@ class SqliteReader:
 
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
-        return await self._worker.run(read_oldest)
+        found: Item | None = await self._worker.run(read_oldest)
+        return None if found is None else self._paths.item(found)
 
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
@@ -226,6 +231,7 @@ class SqliteLedger(SqliteReader):
         text = json_text(settings)
         await self._worker.run(partial(store_meta, name="settings", value=text))
         self._settings = json.loads(text)
+        self._paths = KeptPaths.of(self._settings)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
@@ -276,11 +282,16 @@ class SqliteLedger(SqliteReader):
         code: str | None = None,
         error: str | None = None,
         attempt: int = 0,
+        begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there.
+
+        With `begun` only while the item stands in that attempt. Raises `SupersededError` otherwise.
+        """
         self._only(RunKind.DOCUMENTS, "record_document")
-        values = (attempt, request_id, path, size, sha256, code, one_line(error))
-        await self._worker.run(partial(record_document, ref=ref, state=DocumentState(state).value, values=values))
+        values = (attempt, request_id, self._paths.kept(path), size, sha256, code, one_line(error))
+        state = DocumentState(state).value
+        await self._worker.run(partial(record_document, ref=ref, state=state, values=values, begun=begun))
 
     async def transition(
         self,
@@ -319,7 +330,7 @@ class SqliteLedger(SqliteReader):
         """Let events happen in turn, all of them or none."""
         if self.kind is not RunKind.INVOICES:
             self._only(RunKind.INVOICES, "transition")
-        return await self._worker.run(Transitions(tuple(changes)))
+        return await self._worker.run(Transitions(tuple(map(self._paths.change, changes))))
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

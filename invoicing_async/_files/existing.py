@@ -40,8 +40,10 @@ MakesValidator = Callable[[], Validator]
 class Published:
     """A whole file under its final name.
 
-    `kept` says that it stood there before and that nothing was written; `set_aside` is where a broken file of that
-    name was renamed to.
+    `path` is where it is, in a store of objects its name. `kept` says that it stood there and that nothing was written,
+    `same` that it then has the very content that was to be published, so that it is the caller's own, whoever put it
+    there. `set_aside` is where a broken file of that name was renamed to. `name_taken` says that other content has
+    the name that was asked for, so that this one has the next.
     """
 
     path: Path
@@ -49,6 +51,8 @@ class Published:
     sha256: str
     kept: bool = False
     set_aside: Path | None = None
+    same: bool = False
+    name_taken: bool = False
 
 
 def whole_document(path: Path, validator: Validator | None = None) -> Published | None:
