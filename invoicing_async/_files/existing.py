@@ -20,7 +20,16 @@ from .._core.clock import token
 from .names import marked
 from .pdf import PdfValidator
 
-__all__ = ["MakesValidator", "Published", "Validator", "difference", "set_aside", "whole_document"]
+__all__ = [
+    "READ_SIZE",
+    "MakesValidator",
+    "Published",
+    "Validator",
+    "difference",
+    "opened",
+    "set_aside",
+    "whole_document",
+]
 
 READ_SIZE = 2**20
 
@@ -105,13 +114,14 @@ def set_aside(path: Path, validator: MakesValidator) -> Path | None:
 
 
 def _content(path: Path) -> Iterator[bytes]:
-    with _opened(path) as descriptor:
+    with opened(path) as descriptor:
         while data := os.read(descriptor, READ_SIZE):
             yield data
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def opened(path: Path) -> Iterator[int]:
+    """Open a regular file to read it. Raises `OSError` for anything else that has its name."""
     # Without O_NONBLOCK opening a FIFO waits for its other side, and the one thread with it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)

@@ -107,6 +107,14 @@ class Temp:
     def replace(self, target: Path) -> None:
         os.replace(self.path, target)
 
+    def content(self) -> bytes:
+        """Return all that was written."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        pieces: list[bytes] = []
+        while piece := os.read(self._fd, COPIED):
+            pieces.append(piece)
+        return b"".join(pieces)
+
     @property
     def is_gone(self) -> bool:
         """Whether somebody removed its name; what was written is still to be had."""

@@ -158,11 +158,12 @@ class DiskWriter:
     """Publishes whole files from one thread. Make it inside the event loop that uses it; it starts when needed.
 
     `worker` is the run's worker that it writes for, as its temporary files bear it: up to 32 lowercase letters and
-    digits, unlike those of all other workers that may write there.
+    digits, unlike those of all other workers that may write there. `prepared` are the folders that were swept.
     """
 
     def __init__(self) -> None:
         self.worker = NOBODY
+        self.prepared: set[Path] = set()
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
         self._wakes: SimpleQueue[bool] = SimpleQueue()
@@ -289,6 +290,20 @@ class Spool:
     def __init__(self, writer: DiskWriter, temp: Temp) -> None:
         self._writer = writer
         self._temp = temp
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written."""
+        return self._temp.size
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written, in hex."""
+        return self._temp.sha256
+
+    async def content(self) -> bytes:
+        """Return all that was written, into memory."""
+        return await self._writer.run(self._temp.content)
 
     async def write(self, pieces: list[bytes]) -> None:
         """Append pieces in one hand-over. Raises `OSError`."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing, asynccontextmanager
 from datetime import date
 from functools import partial
-from os import PathLike
 
 from .._core.http import Response
 from .._core.order_ids import OrderId, as_text, texts
@@ -14,6 +13,7 @@ from .._files.body import Body
 from .._files.kinds import GENERIC
 from .._files.layout import Layout
 from .._files.names import file_name, safe_name
+from .._files.places import Where
 from .._files.publish import OnExisting
 from .._values.digest_set import DigestSet
 from ..models import NotStarted, SavedDocument
@@ -71,7 +71,7 @@ class OrderDocuments:
     async def download(
         self,
         order_id: OrderId,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         on_existing: OnExisting | str = OnExisting.KEEP,
         durable: bool = False,
@@ -103,7 +103,7 @@ class OrderDocuments:
     async def download_many(
         self,
         order_ids: Iterable[OrderId] | AsyncIterable[OrderId],
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         concurrency: int | None = None,
         on_existing: OnExisting | str = OnExisting.KEEP,

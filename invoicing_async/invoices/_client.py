@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from decimal import Decimal
-from os import PathLike
 from pathlib import PurePath
 
 from .._core.tasks import started
 from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.shape import WireNames
+from .._files.places import Where
 from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
@@ -132,7 +132,7 @@ class AsyncInvoices:
     async def export(
         self,
         invoice_id: AnyUuid,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
         poller: Schedule | Iterable[float] | None = None,

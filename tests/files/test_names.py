@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from invoicing_async._files.disposition import content_disposition, from_content_disposition
 from invoicing_async._files.layout import Layout
 from invoicing_async._files.names import (
+    TempOwner,
     DIGEST_DIGITS,
     child,
     cleaned,
