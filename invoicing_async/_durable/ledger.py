@@ -290,8 +290,9 @@ class SqliteLedger(SqliteReader):
         """
         self._only(RunKind.DOCUMENTS, "record_document")
         values = (attempt, request_id, self._paths.kept(path), size, sha256, code, one_line(error))
-        state = DocumentState(state).value
-        await self._worker.run(partial(record_document, ref=ref, state=state, values=values, begun=begun))
+        await self._worker.run(
+            partial(record_document, ref=ref, state=DocumentState(state), values=values, begun=begun)
+        )
 
     async def transition(
         self,

@@ -11,7 +11,7 @@ from attrs import astuple, frozen
 
 from .records import Change, Pause, RequestIdTakenError, SupersededError, quote
 from .schema import LATE, RECORD
-from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, Event, State, next_state
+from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, DocumentState, Event, State, next_state
 from .transaction import (
     NOTHING_LEARNED,
     TEXT,
@@ -193,14 +193,14 @@ def split_texts(found: str | None) -> Iterator[list[str]]:
 
 
 def record_document(
-    transaction: Transaction, ref: int | str, state: str, values: tuple[Any, ...], begun: int | None
+    transaction: Transaction, ref: int | str, state: DocumentState, values: tuple[Any, ...], begun: int | None
 ) -> None:
     seq, before, attempt = current_of(transaction, ref)
     if begun not in (None, attempt):
         raise SupersededError(f"item {seq} stands in attempt {attempt}, not in {begun} any more", seq=seq)
-    transaction.execute(RECORD, (state, *values, transaction.now(), seq))
+    transaction.execute(RECORD, (state.value, *values, transaction.now(), seq))
     transaction.counts[before] -= 1
-    transaction.counts[state] += 1
+    transaction.counts[state.value] += 1
 
 
 def undo(transaction: Transaction, ref: int | str) -> None:

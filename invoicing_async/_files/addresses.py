@@ -27,7 +27,7 @@ _COLLAPSED = re.compile(rf"(?:{'|'.join(SCHEMES)}):[/\\\\][^/\\\\]")
 """An address that went through a `Path`, which leaves one slash of two."""
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 NO_SECRET = (
-    "the address of a store must hold no user, password or token: everybody on this machine sees the arguments of a "
+    "the address of a store must hold no user, password or token: everybody on this machine sees the arguments of a "  # noqa: S105 - a sentence
     "process; credentials are taken from the environment"
 )
 

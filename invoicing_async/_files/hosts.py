@@ -14,8 +14,8 @@ from pathlib import Path
 __all__ = ["host_id", "is_on_network"]
 
 _NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "virtiofs", "ceph", "glusterfs",
-     "lustre", "beegfs", "gfs2", "ocfs2", "gpfs", "pvfs2", "orangefs", "davfs", "fuse"}
+    {"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "virtiofs", "ceph",
+     "glusterfs", "lustre", "beegfs", "gfs2", "ocfs2", "gpfs", "pvfs2", "orangefs", "davfs", "fuse"}
 )  # fmt: skip
 """Types of file system that several hosts may have mounted; of `fuse.…` all but what is below."""
 
@@ -38,7 +38,7 @@ def host_id() -> str:
 
 
 def is_on_network(folder: Path) -> bool:
-    """Tell whether a folder that is there lies on a file system of a network, where the locks of others may not be seen.
+    """Tell whether a folder lies on a file system of a network, where the locks of others may not be seen.
 
     False where the system does not tell.
     """
@@ -50,7 +50,7 @@ def is_on_network(folder: Path) -> bool:
 
 
 def _type_of(where: bytes) -> str:
-    """Return the type of the file system that a path lies on, by the longest mount point above it; the last one counts."""
+    """Return the type of the file system that a path lies on, by the longest mount point above it."""
     found, longest = "", -1
     with suppress(OSError), open(_MOUNTS, "rb") as mounts:
         for line in mounts:

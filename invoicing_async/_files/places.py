@@ -12,8 +12,8 @@ from functools import partial
 from hashlib import sha256
 from itertools import count
 from os import PathLike
-from pathlib import Path, PurePath
-from typing import Protocol, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -27,8 +27,6 @@ from .tempfile import prepare_folder, probe
 from .writer import DiskWriter, Spool
 
 __all__ = ["FolderPlace", "Place", "StorePlace", "Stores", "Where", "place_of"]
-
-R = TypeVar("R")
 
 Where: TypeAlias = "str | PathLike[str] | Store"
 """A folder, the address of a store as text, or a store."""
@@ -58,7 +56,7 @@ class Place(Protocol):
     def replaces(self) -> bool:
         """Whether a document there can be replaced."""
 
-    def prepare(self, *, durable: bool) -> Awaitable[bool]:
+    def prepare(self, *, durable: bool, shared: bool) -> Awaitable[bool]:
         """Make it ready for many documents, and tell whether nothing was there."""
 
     def probe(self, error: OSError) -> Awaitable[None]:
@@ -89,14 +87,14 @@ class FolderPlace:
     address: str = ""
     replaces: bool = True
 
-    async def prepare(self, *, durable: bool) -> bool:
-        """Make the folder, and sweep it unless this session did before: many who share a folder begin many batches."""
-        is_known = self.base in self._disk.prepared
-        if is_known:
+    async def prepare(self, *, durable: bool, shared: bool) -> bool:
+        """Make the folder and sweep it; where it is shared, once a session, whose worker begins many batches there."""
+        if shared and self.base in self._disk.prepared:
             await self._disk.run(partial(make_folder, self.base, durable=durable))
             return False
         fresh = await self._disk.run(partial(prepare_folder, self.base, durable=durable))
-        self._disk.prepared.add(self.base)
+        if shared:
+            self._disk.prepared.add(self.base)
         return fresh
 
     def probe(self, error: OSError) -> Awaitable[None]:
@@ -143,7 +141,7 @@ class StorePlace:
         """The store's own."""
         return self._store.address
 
-    async def prepare(self, *, durable: bool) -> bool:
+    async def prepare(self, *, durable: bool, shared: bool) -> bool:
         """Nothing is made before it is needed, and nothing looked through: a bucket may hold any number of names."""
         return False
 
@@ -228,17 +226,9 @@ class Stores:
                 await close()
 
 
-class Resources(Protocol):
-    """What has one writer and one set of stores: a session."""
-
-    def resource(self, kind: type[R]) -> R: ...
-
-
-def place_of(where: Where, session: Resources) -> Place:
-    """Return the place that is meant. Raises `ValueError` for an address that is none."""
+def place_of(where: Where, disk: DiskWriter, stores: Stores) -> Place:
+    """Return the place that is meant, written through these. Raises `ValueError` for an address that is none."""
     if not isinstance(where, (str, PathLike)):
         return StorePlace(where)
     found = where_of(where)
-    if isinstance(found, PurePath):
-        return FolderPlace(found, session.resource(DiskWriter))
-    return StorePlace(session.resource(Stores).of(found))
+    return FolderPlace(found, disk) if isinstance(found, Path) else StorePlace(stores.of(found))

@@ -49,8 +49,8 @@ class Destination:
     """Where a document goes: temporary files in `folder`, the final name `target` below it.
 
     `validator` makes what a file under that name must pass to be kept; None if the name may be another document's.
-    With `one_name` no other name is taken: other content under it is a `FileExistsError`. What is `shared` may have been
-    found by another process as soon as it has its name, and is then never taken back.
+    With `one_name` no other name is taken: other content under it is a `FileExistsError`. What is `shared` may be found
+    by another process as soon as it has its name, and is never taken back.
     """
 
     target: Path

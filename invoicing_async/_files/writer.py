@@ -177,8 +177,8 @@ class DiskWriter:
         """Publish a body held in memory, by way of a temporary file in the destination's folder. Raises `OSError`.
 
         With `OnExisting.KEEP` a whole document of that name is returned instead; without a validator, and with
-        `OnExisting.NEW_NAME`, the name may be another document's, and only one of the very same content is. A spool hands its temporary file
-        over in place of the body.
+        `OnExisting.NEW_NAME`, the name may be another document's, and only one of the very same content is. A spool
+        hands its temporary file over in place of the body.
 
         What is `durable` is on the disk when this returns, file and folder; such fsyncs are made together. Cancelling
         leaves no file, or where it replaced one or is shared, the whole new one.

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from .._files.body import DocumentReader
 from .._files.kinds import PDF_TYPES, Pdf
 from .._files.layout import Layout
-from .._files.places import Where, place_of
+from .._files.places import Place, Stores, Where, place_of
 from .._files.publish import OnExisting
 from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
@@ -68,7 +68,7 @@ class DocumentWork(Feature):
         saving = self.saving(
             folder, on_existing, layout, durable=durable, served_name=served_name, day=day, shared=shared
         )
-        fresh = await saving.place.prepare(durable=saving.durable)
+        fresh = await saving.place.prepare(durable=durable, shared=shared)
         return BatchSaver(self.fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     def saving(
@@ -84,7 +84,7 @@ class DocumentWork(Feature):
     ) -> SaveOptions:
         """Return how documents are saved: the arguments of `OrderDocuments.download`, checked."""
         self.session.check_usable()
-        place, existing = place_of(folder, self.session), OnExisting(on_existing)
+        place, existing = self._place(folder), OnExisting(on_existing)
         if existing is OnExisting.REPLACE and not place.replaces:
             raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place.address}")
         return SaveOptions(
@@ -96,3 +96,6 @@ class DocumentWork(Feature):
             served_name=served_name,
             day=day or datetime.fromtimestamp(self.session.clock.now(), UTC).date(),
         )
+
+    def _place(self, where: Where) -> Place:
+        return place_of(where, self.session.resource(DiskWriter), self.session.resource(Stores))

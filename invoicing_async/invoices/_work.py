@@ -11,8 +11,9 @@ from .._einvoices.poll_scheduler import Schedule, Scheduler
 from .._einvoices.rules import rounding_unit
 from .._einvoices.shape import WireNames
 from .._files.names import file_name, parsed
-from .._files.places import Where, place_of
+from .._files.places import Place, Stores, Where, place_of
 from .._files.publish import Destination, OnExisting
+from .._files.writer import DiskWriter
 from ..models import InvoiceRequest, SavedDocument
 from ..session import Sleep
 from ..session._feature import Feature
@@ -87,7 +88,7 @@ class InvoiceWork(Feature):
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = checked_uuid(invoice_id, "invoice_id")
         below = file_name(number, suffix=f".{format}") if name is None else name
-        place, existing = place_of(folder, self.session), OnExisting(on_existing)
+        place, existing = self._place(folder), OnExisting(on_existing)
         if existing is OnExisting.REPLACE and not place.replaces:
             raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place.address}")
         target = parsed(os.path.join(place.base, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
@@ -108,3 +109,6 @@ class InvoiceWork(Feature):
             sleep=sleep or self.session.sleep,
         )
         return saved_export(number, await exporting.saved(schedule_of(poller)), place, attempts=1)
+
+    def _place(self, where: Where) -> Place:
+        return place_of(where, self.session.resource(DiskWriter), self.session.resource(Stores))

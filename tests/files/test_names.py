@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from invoicing_async._files.disposition import content_disposition, from_content_disposition
 from invoicing_async._files.layout import Layout
 from invoicing_async._files.names import (
-    TempOwner,
     DIGEST_DIGITS,
+    TempOwner,
     child,
     cleaned,
     file_name,
@@ -655,7 +655,8 @@ def test_no_other_name_is_temporary(name: str) -> None:
     ("token", "number", "host", "worker"),
     [
         ("", 1, "h", "w"), ("A", 1, "h", "w"), ("a/b", 1, "h", "w"), ("a" * 65, 1, "h", "w"), ("a", -1, "h", "w"),
-        ("a", 10**18, "h", "w"), ("a", 1, "", "w"), ("a", 1, "h" * 17, "w"), ("a", 1, "h", "w-1"), ("a", 1, "h", "w" * 33),
+        ("a", 10**18, "h", "w"), ("a", 1, "", "w"), ("a", 1, "h" * 17, "w"), ("a", 1, "h", "w-1"),
+        ("a", 1, "h", "w" * 33),
     ],
 )  # fmt: skip
 def test_a_temporary_name_that_would_not_be_recognised_is_refused(
