@@ -12,16 +12,41 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 
+from ._files.addresses import where_of
 from ._files.existing import Published
 from ._files.places import Where
 from ._files.store import FolderStore, Found, Store
 from ._files.tempfile import sweep, temp_workers
 from ._files.writer import DiskWriter, Spool
 
-__all__ = ["DeadWorkers", "FolderStore", "Found", "Published", "Spool", "Store", "Where", "sweep_folder"]
+__all__ = [
+    "DeadWorkers",
+    "FolderStore",
+    "Found",
+    "Published",
+    "Spool",
+    "Store",
+    "Where",
+    "checked_place",
+    "sweep_folder",
+]
 
 DeadWorkers = Callable[[frozenset[str]], Awaitable[Collection[str]]]
 """Asked for some workers, by what temporary files bear of them; says which of them are known to be dead for an hour."""
+
+
+def checked_place(where: str | os.PathLike[str]) -> Path | str:
+    """Return where documents are to be saved: the path of a folder, or the address of an object store as text.
+
+    Nothing is asked. Raises `ValueError` for an address that is none or holds what may be a secret, and `ImportError`
+    that names the extra where that is missing.
+    """
+    found = where_of(where)
+    if isinstance(found, Path):
+        return found
+    from . import _objects  # noqa: F401 - to find that it can be had, before anything is begun
+
+    return str(found)
 
 
 async def sweep_folder(folder: str | os.PathLike[str], dead: DeadWorkers | None = None) -> int:

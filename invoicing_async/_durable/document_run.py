@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -15,27 +17,36 @@ from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.publish import OnExisting
-from .._files.writer import DiskWriter
 from ..documents import DownloadOutcome, OrderDocuments
 from ..documents._client import work_of
 from ..documents._saving import BatchSaver, judged
+from ..documents._work import DocumentWork
 from ..models import Deferred, Failed, NotStarted, Saved, Skipped
 from ..session import Sleep
-from .checking import Checked, compare_files
-from .items import absolute_path, page_items, recorded_path, saved_document
+from .checking import Checked, Comparing, compare_files
+from .items import absolute_place, current_item, is_below, page_items, recorded_path, saved_document
+from .kept_paths import STORE
 from .ledgers import open_ledger
 from .pauses import PauseLog
 from .protocol import Ledger
-from .records import Intake, Item
+from .records import Intake, Item, SupersededError
 from .run_settings import RunSettings
-from .states import DocumentState, RunKind
+from .states import ON_DISK, DocumentState, RunKind
 from .stop import StoppedError, StopToken
 
 __all__ = ["DocumentRun"]
 
+_log = logging.getLogger("invoicing_async")
+
+TRIES = 3
+"""How often a file that is there is recorded again over what other workers say of an item without one."""
+
 
 class DocumentRun:
-    """The durable download of many order documents. `ledger` is its run file."""
+    """The durable download of many order documents. `ledger` is where it is recorded.
+
+    `place` is where it saves: the absolute path of a folder, or the address of an object store; `folder` is that path.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -44,7 +55,8 @@ class DocumentRun:
 
     def _placed(self) -> None:
         settings: Mapping[str, Any] = self.ledger.settings
-        self.folder: Path = Path(settings["folder"])
+        self.place: str = settings["folder"]
+        self.folder: Path = Path(self.place)
         self.layout: Layout = Layout(settings["layout"])
         self.day: date = date.fromisoformat(settings["day"])
         self.served_name: bool = settings["served_name"]
@@ -69,26 +81,28 @@ class DocumentRun:
     ) -> AsyncIterator[Self]:
         """Open a run file and hold it; with `folder`, make it if it is not there.
 
-        `layout`, `day`, `served_name`, `durable` and `on_existing` are as for `download_many`. The settings are those
-        of the first time: later only `folder` is compared, and `move` changes it; `differing` compares others. Raises
-        `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
-        `FileNotFoundError`, `ValueError` for another folder than the recorded one, or text that names no file.
+        `folder` may be the address of an object store, as text. `layout`, `day`, `served_name`, `durable` and
+        `on_existing` are as for `download_many`. The settings are those of the first time: later only `folder` is
+        compared, and `move` changes it; `differing` compares others. Raises `RunLockedError` if another process holds
+        the file, `RunFileError` if it is something else, `FileNotFoundError`, `ValueError` for another folder than the
+        recorded one, text that names no file, or an address that is none.
         """
-        where = None if folder is None else absolute_path(folder)
+        where = None if folder is None else absolute_place(folder)
         today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
         settings = {
-            "folder": str(where),
+            "folder": where,
+            STORE: where,
             "layout": Layout(layout).pattern,
             "day": (day or today).isoformat(),
             "served_name": served_name,
             "durable": durable,
-            "on_existing": OnExisting(on_existing).value,
+            "on_existing": _checked(OnExisting(on_existing), where).value,
         }
         async with open_ledger(
             file, kind=RunKind.DOCUMENTS, settings=settings, create=where is not None, clock=clock
         ) as ledger:
             recorded = ledger.settings["folder"]
-            is_other = where is not None and recorded != str(where)
+            is_other = where is not None and recorded != where
             if is_other and not move:
                 raise ValueError(f"folder must be {recorded}, which this run was begun with, got {where}")
             run = cls(ledger)
@@ -120,9 +134,10 @@ class DocumentRun:
         the new place. Raises `ValueError` for a layout that is none.
         """
         changed = {
-            "folder": str(self.folder if folder is None else absolute_path(folder)),
+            "folder": self.place if folder is None else absolute_place(folder),
             "layout": self.layout.pattern if layout is None else Layout(layout).pattern,
         }
+        _checked(self.on_existing, changed["folder"])
         await self.ledger.update_settings({**self.ledger.settings, **changed})
         self._placed()
 
@@ -139,18 +154,28 @@ class DocumentRun:
 
     async def verify(self, documents: OrderDocuments) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
-        async with aclosing(self._verified(work_of(documents).disk)) as verified:
+        async with aclosing(self._verified(work_of(documents))) as verified:
             async for item, fault in verified:
-                yield Checked(item.key, recorded_path(item), fault)
+                yield Checked.of(item, fault)
 
-    async def _verified(self, disk: DiskWriter) -> AsyncGenerator[tuple[Item, str | None]]:
-        async with aclosing(compare_files(self.ledger, disk, self._stop)) as compared:
+    async def _verified(self, work: DocumentWork) -> AsyncGenerator[tuple[Item, str | None]]:
+        comparing = Comparing(work.disk, work.stores)
+        async with aclosing(compare_files(self.ledger, comparing, self._stop)) as compared:
             async for item, fault in compared:
-                if fault is not None:
-                    # A file that was there before this library asked is not ours to replace.
-                    path = item.path if item.state == DocumentState.SAVED else None
-                    await self.ledger.record_document(item.seq, DocumentState.PLANNED, path=path, error=fault)
-                yield item, fault
+                if fault is None or await self._planned_again(item, fault):
+                    yield item, fault
+
+    async def _planned_again(self, item: Item, fault: str) -> bool:
+        """Plan what is missing or broken; false if another worker has moved on with it meanwhile."""
+        # A file that was there before this library asked is not ours to replace.
+        path, number = item.path if item.state == DocumentState.SAVED else None, item.attempt
+        try:
+            await self.ledger.record_document(
+                item.seq, DocumentState.PLANNED, path=path, error=fault, attempt=number, begun=number
+            )
+        except SupersededError:
+            return False
+        return True
 
     async def download(
         self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
@@ -176,15 +201,16 @@ class DocumentRun:
             return await self._fetched(saver, item, sleep)
 
         saver = await work.saver(
-            self.folder,
+            self.place,
             on_existing=self.on_existing,
             durable=self.durable,
             layout=self.layout,
             served_name=self.served_name,
             day=self.day,
+            shared=True,
         )
         if verify:
-            async with aclosing(self._verified(work.disk)) as verified:
+            async with aclosing(self._verified(work)) as verified:
                 async for item, fault in verified:
                     if fault is None:
                         yield Skipped(item.key, saved_document(item))
@@ -202,35 +228,57 @@ class DocumentRun:
 
     async def _fetched(self, saver: BatchSaver, item: Item, sleep: Sleep) -> DownloadOutcome:
         # A path of ours whose file is gone or broken: nobody else's is replaced, nor anything where the run was before.
-        is_here = item.path is not None and recorded_path(item).is_relative_to(self.folder)
-        replace = recorded_path(item) if is_here else None
-        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=replace)
+        is_here = item.path is not None and is_below(item.path, self.place)
+        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=self._below(item) if is_here else None)
         if isinstance(outcome, Failed) and isinstance(outcome.error, StoppedError):
             return NotStarted(item.key, outcome.error)
-        await self._record(item, outcome)
+        return await self._recorded(item, outcome)
+
+    def _below(self, item: Item) -> Path:
+        """Return where the file of an item is, in the words of the run's place."""
+        return Path((item.path or "")[len(self.place) + 1 :]) if "://" in self.place else recorded_path(item)
+
+    async def _recorded(self, item: Item, outcome: DownloadOutcome) -> DownloadOutcome:
+        """Record an outcome and return it; what another worker has recorded meanwhile stays, unless it has no file."""
+        has_file = isinstance(outcome, (Saved, Skipped))
+        for _ in range(TRIES):
+            try:
+                await self._record(item, outcome)
+            except SupersededError:
+                item = await current_item(self.ledger, item.seq)
+            else:
+                return outcome
+            if item.state in ON_DISK:
+                _log.info("%r was recorded by another worker meanwhile", item.key)
+                return Skipped(item.key, saved_document(item))
+            if not has_file:
+                break
         return outcome
 
     async def _record(self, item: Item, outcome: DownloadOutcome) -> None:
+        record = partial(self.ledger.record_document, item.seq, begun=item.attempt)
         match outcome:
             case Saved(_, document) | Skipped(_, document):
-                state = DocumentState.SAVED if isinstance(outcome, Saved) else DocumentState.SKIPPED
-                await self.ledger.record_document(
-                    item.seq,
-                    state,
-                    path=str(document.path),
+                await record(
+                    DocumentState.SAVED if isinstance(outcome, Saved) else DocumentState.SKIPPED,
+                    path=document.address,
                     size=document.size,
                     sha256=document.sha256,
                     request_id=document.request_id,
-                    attempt=document.attempts,
+                    attempt=item.attempt + max(document.attempts, 1),
                 )
             case Deferred(_, error) | Failed(_, error):
-                state = DocumentState.DEFERRED if isinstance(outcome, Deferred) else DocumentState.FAILED
-                await self.ledger.record_document(
-                    item.seq,
-                    state,
+                await record(
+                    DocumentState.DEFERRED if isinstance(outcome, Deferred) else DocumentState.FAILED,
                     path=item.path,
                     request_id=getattr(error, "request_id", None),
                     code=getattr(error, "code", None),
                     error=words_of(error),
-                    attempt=len(getattr(error, "attempts", ())),
+                    attempt=item.attempt + max(len(getattr(error, "attempts", ())), 1),
                 )
+
+
+def _checked(on_existing: OnExisting, place: str | None) -> OnExisting:
+    if on_existing is OnExisting.REPLACE and place is not None and "://" in place:
+        raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place}")
+    return on_existing

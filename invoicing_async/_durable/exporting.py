@@ -16,7 +16,7 @@ from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of
 from ..session import Sleep
-from .items import absolute_path, current_item, filter_by_file, page_items
+from .items import current_item, filter_by_file, page_items
 from .protocol import Ledger
 from .records import Item, RunFileError
 from .run_settings import ExportTo, named
@@ -63,6 +63,7 @@ class Exporting:
                 poller=self._poller,
                 on_existing=OnExisting.KEEP,
                 durable=False,
+                shared=True,
                 sleep=self._stop.sleep(sleep),
             )
         except StoppedError:
@@ -72,7 +73,7 @@ class Exporting:
                 raise
             await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=words_of(error))
         else:
-            path = str(absolute_path(saved.path))
+            path = saved.address if saved.store else str(saved.path.absolute())
             await self._ledger.transition(
                 item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
             )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Self
 
 from .._core.clock import Clock
@@ -175,7 +175,7 @@ class InvoiceRun:
         file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
         `poller` bounds how long it is asked for.
         """
-        to = ExportTo(folder=Path(folder), format=format, layout=layout)
+        to = ExportTo(folder=folder, format=format, layout=layout)
         items = Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
         return self._pauses.during(items, of=work_of(invoices))
 

@@ -1,8 +1,8 @@
 """How a run keeps where its files are: by their names below the run's store, so that no host's own path is kept.
 
 The store of a run is its setting `store`, set when the run is made (of e-invoices: when it is first exported) and never
-changed. A file below it is kept by its name with slashes; one elsewhere, as after `move`, and one of a run that was made
-before there was such a setting, is kept whole. What a ledger returns is always whole.
+changed. A file below it is kept by its name with slashes; one elsewhere, as after `move`, and one of a run that was
+made before there was such a setting, is kept whole. What a ledger returns is always whole.
 """
 
 from __future__ import annotations

@@ -69,6 +69,13 @@ class ObjectAddress:
             )
         return cls(scheme, bucket, prefix)
 
+    @classmethod
+    def split(cls, text: str) -> tuple[Self, str]:
+        """Return the bucket, and the name below it, of an object's address that this library wrote."""
+        scheme, _, rest = text.partition("://")
+        bucket, _, name = rest.partition("/")
+        return cls(scheme, bucket), name
+
 
 def where_of(where: str | os.PathLike[str]) -> Path | ObjectAddress:
     """Return where documents are saved: text that begins as an address is one, all else is the path of a folder.

@@ -48,6 +48,11 @@ class DocumentWork(Feature):
         """The session's writer."""
         return self.session.resource(DiskWriter)
 
+    @property
+    def stores(self) -> Stores:
+        """The session's object stores."""
+        return self.session.resource(Stores)
+
     async def saver(
         self,
         folder: Where,
@@ -98,4 +103,4 @@ class DocumentWork(Feature):
         )
 
     def _place(self, where: Where) -> Place:
-        return place_of(where, self.session.resource(DiskWriter), self.session.resource(Stores))
+        return place_of(where, self.disk, self.stores)

@@ -56,7 +56,6 @@ class BrokenDisk:
     def __init__(self, number: int, *, after: int = 0) -> None:
         self._error = OSError(number, os.strerror(number))
         self._left = after
-        self.prepared: set[Path] = set()
         self._real = DiskWriter()
 
     async def run(self, function: Any, **named: Any) -> Any:
