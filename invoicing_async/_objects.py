@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import tempfile
 from collections import deque
@@ -48,7 +49,15 @@ PAUSES = (0.05, 0.2, 0.8, 2.0, 5.0)
 """Seconds after which a name that is said to be taken, and is not there, is tried again."""
 
 TIME_LIMIT = "300s"
-"""What one request may take: a large body over a slow line. The package's own limit is 30 s."""
+"""What one request may take unless `…_TIMEOUT` says it: a large body over a slow line. The package's own limit is 30 s."""
+
+_PREFIXES: Mapping[str, str] = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_CLIENT = (
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "http1_only", "http2_only", "pool_idle_timeout",
+    "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url", "root_certificate", "timeout",
+    "user_agent",
+)  # fmt: skip
+"""What the environment may say of the client, as `AWS_PROXY_URL`: the package reads them itself only if it is given none."""
 
 _TYPES: Mapping[str, str] = {".pdf": "application/pdf", ".xml": "application/xml"}
 
@@ -68,18 +77,21 @@ _memory: dict[str, MemoryStore] = {}
 """What `memory://` names, for as long as the process lives."""
 
 
-def open_objects(address: ObjectAddress) -> ObjectStore:
+def open_objects(address: ObjectAddress, *, clock: Clock | None = None) -> ObjectStore:
     """Open the store at an address, by the credentials and settings that the environment holds. Nothing is asked yet.
 
     Raises `OSError` for settings that cannot be used.
     """
+    clock = clock or RealClock()
     if address.scheme == "memory":
-        return ObjectStore(address, _memory.setdefault(address.bucket, MemoryStore()))
-    options: dict[str, Any] = {"client_options": {"timeout": TIME_LIMIT}}
+        return ObjectStore(address, _memory.setdefault(address.bucket, MemoryStore()), clock)
+    said = {name: os.environ.get(_PREFIXES[address.scheme] + name.upper()) for name in _CLIENT}
+    client = {"timeout": TIME_LIMIT} | {name: value for name, value in said.items() if value is not None}
+    options: dict[str, Any] = {"client_options": client}
     if address.scheme == "s3":
         options["checksum_algorithm"] = "sha256"
     with _translated(address.root):
-        return ObjectStore(address, from_url(address.root, **options))
+        return ObjectStore(address, from_url(address.root, **options), clock)
 
 
 @contextmanager
@@ -141,7 +153,7 @@ class ObjectStore:
 
     _at: ObjectAddress
     _store: Any
-    _clock: Clock = field(factory=RealClock)
+    _clock: Clock
     _budget: ByteBudget = field(factory=lambda: ByteBudget(IN_FLIGHT))
     _disk: DiskWriter = field(factory=DiskWriter)
 

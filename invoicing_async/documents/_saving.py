@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from .._core.answers import shown
 from .._core.causes import of_document
@@ -79,10 +79,7 @@ class SaveOptions:
     served_name: bool
     day: date
     shared: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return self.place.base
+    folder: Path = field(default=Factory(lambda self: self.place.base, takes_self=True), init=False)
 
     def replacing(self, target: Path) -> Destination:
         """Return the destination of a document whose file of before is missing or broken: its place."""

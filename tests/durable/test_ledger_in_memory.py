@@ -119,8 +119,12 @@ class MemoryLedger:
             self.held.append(Item(seq, draft.key, State.PLANNED.value, payload=draft.payload, payload_sha256=digest))
         return Intake(given=len(new), added=len(new), known=0, duplicates=0)
 
-    async def record_document(self, ref: int | str, state: DocumentState, **learned: Any) -> None:
+    async def record_document(
+        self, ref: int | str, state: DocumentState, *, begun: int | None = None, **learned: Any
+    ) -> None:
         item = await self._known(ref)
+        if begun not in (None, item.attempt):
+            raise SupersededError(key=item.key, seq=item.seq)
         self.held[item.seq - 1] = evolve(item, state=state.value, **learned)
 
     async def transition(self, ref: int | str, event: Event, **learned: Any) -> State:
