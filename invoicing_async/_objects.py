@@ -49,7 +49,7 @@ PAUSES = (0.05, 0.2, 0.8, 2.0, 5.0)
 """Seconds after which a name that is said to be taken, and is not there, is tried again."""
 
 TIME_LIMIT = "300s"
-"""What one request may take unless `…_TIMEOUT` says it: a large body over a slow line. The package's own limit is 30 s."""
+"""What one request may take unless the environment says it: a large body on a slow line. The package has 30 s."""
 
 _PREFIXES: Mapping[str, str] = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _CLIENT = (
@@ -57,7 +57,7 @@ _CLIENT = (
     "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url", "root_certificate", "timeout",
     "user_agent",
 )  # fmt: skip
-"""What the environment may say of the client, as `AWS_PROXY_URL`: the package reads them itself only if it is given none."""
+"""What the environment may say of the client, as `AWS_PROXY_URL`: given any, the package reads no other itself."""
 
 _TYPES: Mapping[str, str] = {".pdf": "application/pdf", ".xml": "application/xml"}
 

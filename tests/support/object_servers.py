@@ -7,7 +7,7 @@ import atexit
 import hashlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from http.client import HTTPConnection
@@ -15,7 +15,9 @@ from itertools import count
 from typing import Any
 from unittest.mock import patch
 
+import obstore
 from attrs import define, field
+from obstore.store import from_url
 
 from invoicing_async._files.addresses import ObjectAddress
 from invoicing_async._objects import ObjectStore, open_objects
@@ -51,34 +53,18 @@ def moto_bucket() -> Iterator[str]:
     """A new bucket of moto's, to which the environment leads."""
     port, name = moto_port(), f"bucket-{os.getpid()}-{next(_buckets)}"
     with patch.dict(os.environ, environment(port)):
-        requested(port, "PUT", f"/{name}")
+        connection = HTTPConnection("127.0.0.1", port)
+        connection.request("PUT", f"/{name}")
+        assert connection.getresponse().status == 200
+        connection.close()
         yield name
 
 
-def requested(port: int, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
-    """Ask moto for something by hand."""
-    connection = HTTPConnection("127.0.0.1", port)
-    try:
-        connection.request(method, path, body, dict(headers or {}))
-        answer = connection.getresponse()
-        assert answer.status < 300, answer.status
-        return answer.read()
-    finally:
-        connection.close()
-
-
-def objects_in(bucket: str, prefix: str = "") -> dict[str, bytes]:
-    """All objects of a bucket of moto's below a prefix, by what follows that."""
-    import re
-    from html import unescape
-
-    port, found = moto_port(), dict[str, bytes]()
-    listed = requested(port, "GET", f"/{bucket}?list-type=2&max-keys=100000&prefix={prefix}").decode()
-    from urllib.parse import quote
-
-    for key in map(unescape, re.findall("<Key>(.*?)</Key>", listed)):
-        found[key.removeprefix(prefix).removeprefix("/")] = requested(port, "GET", f"/{bucket}/{quote(key)}")
-    return found
+def objects_in(bucket: str) -> dict[str, bytes]:
+    """All objects of a bucket of moto's by their keys."""
+    store: Any = from_url(f"s3://{bucket}")
+    keys = [found["path"] for found in obstore.list(store).collect()]
+    return {key: bytes(obstore.get(store, key).bytes()) for key in keys}
 
 
 @define
@@ -108,7 +94,12 @@ class Peer:
             writer.close()
 
     async def _answered(
-        self, method: str, path: str, headers: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         if method == "PUT":
             self.puts += 1
