@@ -212,5 +212,3 @@ async def test_a_path_is_kept_and_given_back(store: str | None, whole: str, name
     assert paths.kept(whole) == name
     assert paths.whole(name) == whole
     assert paths.whole(None) is paths.kept(None) is None
-
-

@@ -15,7 +15,16 @@ from services import Service, drafts, listed, number_of, opened
 from invoicing_async._durable.figures import RunFigures
 from invoicing_async._durable.ledger import SqliteLedger, SqliteReader
 from invoicing_async._durable.protocol import ID_BATCH, Ledger, LedgerReader
-from invoicing_async._durable.records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause, SupersededError
+from invoicing_async._durable.records import (
+    Change,
+    Holder,
+    Intake,
+    Item,
+    JournalEntry,
+    NewDraft,
+    Pause,
+    SupersededError,
+)
 from invoicing_async._durable.states import SENDABLE, TO_FETCH, DocumentState, Event, RunKind, State, next_state
 from invoicing_async._durable.timeline import Timeline
 from invoicing_async.auth import HmacAuth
