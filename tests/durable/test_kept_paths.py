@@ -1,4 +1,4 @@
-"""A run keeps where its files are by their names below its store; runs of before, and what lies elsewhere, stay whole."""
+"""A run keeps its files by their names below its store; runs of before, and what lies elsewhere, stay whole."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
+from attrs import evolve
+from fakes import FakeClock
 from object_servers import digest
 from run_services import DAY, ORDERS, counted, documents, kinds, listed, sandbox
+from services import draft
 
 from invoicing_async._durable.kept_paths import KeptPaths
 from invoicing_async._files.addresses import ObjectAddress
 from invoicing_async._objects import open_objects
+from invoicing_async.auth import StaticToken
 from invoicing_async.documents import OrderDocuments
+from invoicing_async.invoices import AsyncInvoices
 from invoicing_async.models import Saved, Skipped
+from invoicing_async.repair import export_again
 from invoicing_async.reports import check_row, document_row, download_row
-from invoicing_async.runs import DocumentRun, check_files, read_run
-from invoicing_async.sandbox import Operation, Sandbox
+from invoicing_async.runs import DocumentRun, ExportTo, InvoiceRun, check_files, read_run
+from invoicing_async.sandbox import Faults, Operation, Sandbox
+from invoicing_async.session import Session
 
 pytestmark = pytest.mark.asyncio
 
@@ -66,7 +74,7 @@ async def put(place: str, name: str, body: bytes) -> None:
 async def lose(place: str, name: str) -> None:
     if "://" in place:
         store: Any = open_objects(ObjectAddress.read(place))
-        await store._store.delete_async(f"in/voices/{name}")
+        await obstore.delete_async(store._store, store._key(name))
         await store.close()
     else:
         (Path(place) / name).unlink()
@@ -212,3 +220,52 @@ async def test_a_path_is_kept_and_given_back(store: str | None, whole: str, name
     assert paths.kept(whole) == name
     assert paths.whole(name) == whole
     assert paths.whole(None) is paths.kept(None) is None
+
+
+@asynccontextmanager
+async def invoice_run(file: Path) -> AsyncIterator[tuple[InvoiceRun, AsyncInvoices]]:
+    service = Sandbox(clock=FakeClock(), faults=Faults(polls_until_done=(0, 0)))
+    auth = StaticToken(service.credentials.token)
+    async with (
+        Session("https://api.test/api", auth=auth, transport=service, clock=FakeClock()) as session,
+        InvoiceRun.open(file, clock=FakeClock()) as run,
+    ):
+        await run.add([draft("k0"), draft("k1")])
+        yield run, AsyncInvoices(session)
+
+
+async def test_exports_are_kept_by_their_names_and_come_back(tmp_path: Path, place: str) -> None:
+    async with invoice_run(tmp_path / "run.db") as (run, invoices):
+        to = ExportTo(folder=place)
+        await run.keep(evolve(run.settings, export=to))
+        await listed(run.run(invoices))
+        exported = await listed(run.export(invoices, to.folder))
+        assert {item.key: item.path for item in exported} == {key: f"{place}/{key}.pdf" for key in ("k0", "k1")}
+        assert kept(tmp_path / "run.db") == ["k0.pdf", "k1.pdf"]
+        assert run.settings.export == to
+        await lose(place, "k0.pdf")
+        assert [one.key async for one in check_files(run.ledger) if one.fault] == ["k0"]
+        assert await export_again(run, invoices, "k0", to)
+        assert [one.fault async for one in check_files(run.ledger)] == [None, None]
+        assert kept(tmp_path / "run.db") == ["k0.pdf", "k1.pdf"]
+
+
+async def test_exports_of_a_run_that_keeps_none_are_kept_whole(tmp_path: Path, place: str) -> None:
+    """Only what a run keeps is its store: another process would not know what a name is below."""
+    async with invoice_run(tmp_path / "run.db") as (run, invoices):
+        await listed(run.run(invoices))
+        await listed(run.export(invoices, place))
+    assert kept(tmp_path / "run.db") == [f"{place}/{key}.pdf" for key in ("k0", "k1")]
+
+
+async def test_an_export_moves_from_a_folder_that_is_gone_to_a_store(tmp_path: Path) -> None:
+    async with invoice_run(tmp_path / "run.db") as (run, invoices):
+        await run.keep(evolve(run.settings, export=ExportTo(folder=tmp_path / "then")))
+        await listed(run.run(invoices))
+        await listed(run.export(invoices, tmp_path / "then"))
+        shutil.rmtree(tmp_path / "then")
+        to = ExportTo(folder=f"memory://exports{next(_buckets)}")
+        assert await export_again(run, invoices, "k0", to)
+        item = await run.ledger.get("k0")
+        assert item is not None
+        assert item.path == f"{to.folder}/k0.pdf"

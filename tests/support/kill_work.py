@@ -57,7 +57,7 @@ def order(number: int) -> str:
 async def documents_life(
     url: str, file: str, count: int, concurrency: int, place: str = "", mode: str = "keep"
 ) -> None:
-    """Take the ids in, verify what is there and fetch the rest; into a folder beside the file unless there is a place."""
+    """Take the ids in, verify what is there and fetch the rest, into this place or a folder beside the file."""
     folder = place or Path(file).with_suffix("")
     async with (
         session(url, concurrency) as live,
