@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, datetime
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
-from .._core.error_words import words_of
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
@@ -21,25 +18,21 @@ from ..documents import DownloadOutcome, OrderDocuments
 from ..documents._client import work_of
 from ..documents._saving import BatchSaver, judged
 from ..documents._work import DocumentWork
-from ..models import Deferred, Failed, NotStarted, Saved, Skipped
+from ..models import Failed, NotStarted, Skipped
 from ..session import Sleep
 from .checking import Checked, Comparing, compare_files
-from .items import absolute_place, current_item, is_below, page_items, recorded_path, saved_document
+from .document_records import DocumentRecords
+from .items import absolute_place, is_below, page_items, recorded_path, saved_document
 from .kept_paths import STORE
 from .ledgers import open_ledger
 from .pauses import PauseLog
 from .protocol import Ledger
-from .records import Intake, Item, SupersededError
+from .records import Intake, Item
 from .run_settings import RunSettings
-from .states import ON_DISK, DocumentState, RunKind
+from .states import DocumentState, RunKind
 from .stop import StoppedError, StopToken
 
 __all__ = ["DocumentRun"]
-
-_log = logging.getLogger("invoicing_async")
-
-TRIES = 3
-"""How often a file that is there is recorded again over what other workers say of an item without one."""
 
 
 class DocumentRun:
@@ -51,6 +44,7 @@ class DocumentRun:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._stop = StopToken()
+        self._records = DocumentRecords(ledger)
         self._placed()
 
     def _placed(self) -> None:
@@ -162,20 +156,8 @@ class DocumentRun:
         comparing = Comparing(work.disk, work.stores)
         async with aclosing(compare_files(self.ledger, comparing, self._stop)) as compared:
             async for item, fault in compared:
-                if fault is None or await self._planned_again(item, fault):
+                if fault is None or await self._records.plan_again(item, fault):
                     yield item, fault
-
-    async def _planned_again(self, item: Item, fault: str) -> bool:
-        """Plan what is missing or broken; false if another worker has moved on with it meanwhile."""
-        # A file that was there before this library asked is not ours to replace.
-        path, number = item.path if item.state == DocumentState.SAVED else None, item.attempt
-        try:
-            await self.ledger.record_document(
-                item.seq, DocumentState.PLANNED, path=path, error=fault, attempt=number, begun=number
-            )
-        except SupersededError:
-            return False
-        return True
 
     async def download(
         self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
@@ -232,50 +214,11 @@ class DocumentRun:
         outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=self._below(item) if is_here else None)
         if isinstance(outcome, Failed) and isinstance(outcome.error, StoppedError):
             return NotStarted(item.key, outcome.error)
-        return await self._recorded(item, outcome)
+        return await self._records.record(item, outcome)
 
     def _below(self, item: Item) -> Path:
         """Return where the file of an item is, in the words of the run's place."""
         return Path((item.path or "")[len(self.place) + 1 :]) if "://" in self.place else recorded_path(item)
-
-    async def _recorded(self, item: Item, outcome: DownloadOutcome) -> DownloadOutcome:
-        """Record an outcome and return it; what another worker has recorded meanwhile stays, unless it has no file."""
-        has_file = isinstance(outcome, (Saved, Skipped))
-        for _ in range(TRIES):
-            try:
-                await self._record(item, outcome)
-            except SupersededError:
-                item = await current_item(self.ledger, item.seq)
-            else:
-                return outcome
-            if item.state in ON_DISK:
-                _log.info("%r was recorded by another worker meanwhile", item.key)
-                return Skipped(item.key, saved_document(item))
-            if not has_file:
-                break
-        return outcome
-
-    async def _record(self, item: Item, outcome: DownloadOutcome) -> None:
-        record = partial(self.ledger.record_document, item.seq, begun=item.attempt)
-        match outcome:
-            case Saved(_, document) | Skipped(_, document):
-                await record(
-                    DocumentState.SAVED if isinstance(outcome, Saved) else DocumentState.SKIPPED,
-                    path=document.address,
-                    size=document.size,
-                    sha256=document.sha256,
-                    request_id=document.request_id,
-                    attempt=item.attempt + max(document.attempts, 1),
-                )
-            case Deferred(_, error) | Failed(_, error):
-                await record(
-                    DocumentState.DEFERRED if isinstance(outcome, Deferred) else DocumentState.FAILED,
-                    path=item.path,
-                    request_id=getattr(error, "request_id", None),
-                    code=getattr(error, "code", None),
-                    error=words_of(error),
-                    attempt=item.attempt + max(len(getattr(error, "attempts", ())), 1),
-                )
 
 
 def _checked(on_existing: OnExisting, place: str | None) -> OnExisting:

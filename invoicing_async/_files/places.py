@@ -114,7 +114,7 @@ class FolderPlace:
         return self._disk.spool(self.base)
 
     def publish(self, to: Destination, spool: Spool) -> Awaitable[Published]:
-        """Give the temporary file its name."""
+        """Publish the temporary file itself."""
         return spool.publish(to)
 
     def compare(self, target: Path, *, size: int | None, digest: str | None) -> Awaitable[str | None]:

@@ -58,7 +58,7 @@ class Store(Protocol):
         """Begin a document that is too large for memory; it ends with `put` and `discard`."""
 
     async def discard(self, spool: Spool) -> None:
-        """Give up what was spooled; nothing happens to one that was put."""
+        """Discard what was spooled; nothing happens to one that was put."""
 
 
 class FolderStore:

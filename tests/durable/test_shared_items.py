@@ -65,7 +65,7 @@ async def test_a_failure_that_comes_late_changes_nothing(tmp_path: Path) -> None
         item = await begun(run)
         await moved_on(run, DocumentState.SAVED, path="/in/b.pdf", size=7, sha256="aa")
         late = Failed(ORDERS[0], ServiceUnavailableError("down", status=503))
-        told = await run._recorded(item, late)
+        told = await run._records.record(item, late)
         assert isinstance(told, Skipped)
         assert (told.document.path, told.document.size) == (Path("/in/b.pdf"), 7)
         assert await counted(run) == {"saved": 1}
@@ -76,7 +76,7 @@ async def test_a_failure_after_a_failure_is_told_and_not_recorded(tmp_path: Path
         item = await begun(run)
         await moved_on(run, DocumentState.DEFERRED, error="first")
         late = Failed(ORDERS[0], ServiceUnavailableError("down", status=503))
-        assert await run._recorded(item, late) is late
+        assert await run._records.record(item, late) is late
         [recorded] = await run.ledger.rows()
         assert (recorded.state, recorded.error) == ("deferred", "first")
 
@@ -87,7 +87,7 @@ async def test_a_file_that_is_there_is_recorded_over_a_failure(tmp_path: Path) -
         item = await begun(run)
         await moved_on(run, DocumentState.FAILED, error="down")
         saved = Saved(ORDERS[0], WHERE)
-        assert await run._recorded(item, saved) is saved
+        assert await run._records.record(item, saved) is saved
         [recorded] = await run.ledger.rows()
         assert (recorded.state, recorded.path, recorded.attempt) == ("saved", "/elsewhere/a.pdf", 2)
 
@@ -96,7 +96,7 @@ async def test_a_file_that_another_saved_is_the_one(tmp_path: Path) -> None:
     async with document_run(tmp_path, sandbox()) as (run, _):
         item = await begun(run)
         await moved_on(run, DocumentState.SAVED, path="/in/b.pdf", size=7, sha256="aa")
-        told = await run._recorded(item, Saved(ORDERS[0], WHERE))
+        told = await run._records.record(item, Saved(ORDERS[0], WHERE))
         assert isinstance(told, Skipped)
         assert told.document.path == Path("/in/b.pdf")
 
@@ -108,8 +108,8 @@ async def test_what_is_found_broken_late_is_not_planned_again(tmp_path: Path) ->
         await listed(run.download(found))
         before = await run.ledger.rows()
         await run.ledger.record_document(1, DocumentState.SAVED, path=before[0].path, attempt=9)
-        assert not await run._planned_again(before[0], "is gone")
-        assert await run._planned_again(before[1], "is gone")
+        assert not await run._records.plan_again(before[0], "is gone")
+        assert await run._records.plan_again(before[1], "is gone")
         assert [item.state for item in await run.ledger.rows()] == ["saved", "planned"]
 
 

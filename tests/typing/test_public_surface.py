@@ -30,7 +30,7 @@ OFFERED = {
         add export export_name keep ledger open reconcile refresh remaining resolve retry run settings settle stop
         submit submit_one undo""",
     DocumentRun: """
-        add day differing download durable folder keep layout ledger move on_existing open served_name settings stop
+        add day differing download durable folder keep layout ledger move on_existing place open served_name settings stop
         verify""",
 }
 ANY = {
