@@ -16,8 +16,8 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from hashlib import sha256 as new_digest
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,6 @@ _NUMBERS: tuple[tuple[type[Exception], int], ...] = (
     (exceptions.UnauthenticatedError, errno.EACCES),
     (exceptions.NotSupportedError, errno.ENOTSUP),
     (exceptions.InvalidPathError, errno.EINVAL),
-    (exceptions.AlreadyExistsError, errno.EEXIST),
     (FileNotFoundError, errno.ENODEV),
 )
 _QUERY = re.compile(r"\?\S*")
@@ -90,19 +89,21 @@ def open_objects(address: ObjectAddress, *, clock: Clock | None = None) -> Objec
     options: dict[str, Any] = {"client_options": client}
     if address.scheme == "s3":
         options["checksum_algorithm"] = "sha256"
-    with _translated(address.root):
-        return ObjectStore(address, from_url(address.root, **options), clock)
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Say an error of the store in our words: what came is left out, since the query of an address may hold a token."""
     try:
-        yield
-    except (exceptions.BaseError, FileNotFoundError) as exc:
-        number = next((number for kind, number in _NUMBERS if isinstance(exc, kind)), errno.EIO)
-        said = _QUERY.sub("?…", str(exc).partition("\n")[0])[:WORDS]
-        raise OSError(number, f"the store: {said}", what) from None
+        return ObjectStore(address, from_url(address.root, **options), clock)
+    except _FOREIGN as exc:
+        raise _translated(exc, address.root) from None
+
+
+_FOREIGN = (exceptions.BaseError, FileNotFoundError)
+"""What obstore raises."""
+
+
+def _translated(exc: Exception, what: str) -> OSError:
+    """Say an error of the store in our words, without what it was: the query of an address may hold a token."""
+    number = next((number for kind, number in _NUMBERS if isinstance(exc, kind)), errno.EIO)
+    said = _QUERY.sub("?…", str(exc).partition("\n")[0])[:WORDS]
+    return OSError(number, f"the store: {said}", what)
 
 
 class ByteBudget:
@@ -171,14 +172,11 @@ class ObjectStore:
 
     async def _created(self, name: str, body: bytes, digest: str) -> Published:
         key, path, size = self._key(name), Path(name), len(body)
-        attributes = {DIGEST: digest}
-        if content_type := _TYPES.get(path.suffix):
-            attributes["Content-Type"] = content_type
+        attributes = {DIGEST: digest, "Content-Type": _TYPES.get(path.suffix, "application/octet-stream")}
         for pause in (*PAUSES, None):
             try:
-                with _translated(self._named(name)):
-                    await obstore.put_async(self._store, key, body, mode="create", attributes=attributes)
-            except FileExistsError:
+                await obstore.put_async(self._store, key, body, mode="create", attributes=attributes)
+            except exceptions.AlreadyExistsError:
                 if (found := await self.find(name)) is not None:
                     if (fault := await self._difference(name, found, size, digest)) is None:
                         return Published(path, size, digest, kept=True, same=True)
@@ -186,6 +184,8 @@ class ObjectStore:
                     raise FileExistsError(errno.EEXIST, text, self._named(name)) from None
                 if pause is not None:
                     await self._clock.sleep(pause)
+            except _FOREIGN as exc:
+                raise _translated(exc, self._named(name)) from None
             else:
                 return Published(path, size, digest)
         raise OSError(errno.EIO, "the store says that the name is taken, and has nothing there", self._named(name))
@@ -193,21 +193,24 @@ class ObjectStore:
     async def find(self, name: str) -> Found | None:
         """Ask for the head of the object."""
         try:
-            with _translated(self._named(name)):
-                got = await obstore.get_async(self._store, self._key(name), options={"head": True})
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return None
-            raise
+            got = await obstore.get_async(self._store, self._key(name), options={"head": True})
+        except FileNotFoundError:
+            return None
+        except _FOREIGN as exc:
+            raise _translated(exc, self._named(name)) from None
         meta = got.meta
         return Found(size=meta["size"], modified=meta["last_modified"].timestamp(), sha256=got.attributes.get(DIGEST))
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
         """Yield the object's body as it comes."""
-        with _translated(self._named(name)):
+        try:
             got = await obstore.get_async(self._store, self._key(name))
             async for piece in got:
                 yield bytes(piece)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", self._named(name)) from None
+        except _FOREIGN as exc:
+            raise _translated(exc, self._named(name)) from None
 
     async def compare(self, name: str, *, size: int | None, sha256: str | None) -> str | None:
         """Compare size and recorded hash; an object without that is read."""

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from .addresses import ObjectAddress, where_of
 from .existing import MakesValidator, Published, difference, whole_document
@@ -199,8 +199,10 @@ class StorePlace:
                         return found
                 free = to.target.with_name(numbered(to.target.name, number))
             else:
-                is_kept = put.kept and keep and to.validator is None
-                return evolve(put, path=free, same=put.kept and not is_kept, name_taken=free is not to.target)
+                # What a served name had before was there before this library asked.
+                is_same = put.kept and (not keep or to.validator is not None)
+                is_other = free is not to.target
+                return Published(free, size, digest, kept=put.kept, same=is_same, name_taken=is_other)
         raise AssertionError  # pragma: no cover - count() does not end
 
 

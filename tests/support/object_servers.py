@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from http.client import HTTPConnection
 from itertools import count
+from threading import Lock, Thread
 from typing import Any
 from unittest.mock import patch
 
@@ -38,14 +39,23 @@ def environment(port: int) -> dict[str, str]:
 
 @cache
 def moto_port() -> int:
-    """The port of moto's server, begun at the first use of this process."""
-    from moto.server import ThreadedMotoServer
+    """The port of moto's server, begun at the first use of this process.
 
-    with patch.dict(os.environ, {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"}):
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-    atexit.register(server.stop)
-    return int(server.get_host_and_port()[1])
+    Its requests are carried out in turn: moto looks for a name and writes it in two steps, which S3 makes one.
+    """
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    served, turn = DomainDispatcherApplication(create_backend_app), Lock()
+
+    def application(environ: Any, start_response: Any) -> Any:
+        with turn:
+            return served(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    Thread(target=server.serve_forever, name="moto", daemon=True).start()
+    atexit.register(server.shutdown)
+    return server.server_port
 
 
 @contextmanager
