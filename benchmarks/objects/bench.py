@@ -138,9 +138,10 @@ def table(rounds: list[dict[str, dict[str, float]]]) -> tuple[str, bool]:
                 of[name][kind].append(value)
             of[name]["ratio"].append(figures["cpu"] / measured_round[DISK]["cpu"])
     packages = ", ".join(f"{name} {version(name)}" for name in ("obstore", "moto"))
+    machine = f"{platform.system()}, {platform.machine()}, Python {platform.python_version()}"
+    how = f"Medians of {len(rounds)} rounds; documents of {SIZE:,} bytes, {AT_ONCE} at once."
     lines = [
-        f"invoicing_async {VERSION}; {platform.system()}, {platform.machine()}, Python {platform.python_version()}; "
-        f"{packages}. Medians of {len(rounds)} rounds; documents of {SIZE:,} bytes, {AT_ONCE} at once.",
+        f"invoicing_async {VERSION}; {machine}; {packages}. {how}",
         "",
         "| a put into | CPU µs | wall µs | CPU, ratio | at most |",
         "|---|--:|--:|--:|--:|",

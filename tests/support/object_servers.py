@@ -43,7 +43,7 @@ def moto_port() -> int:
 
     Its requests are carried out in turn: moto looks for a name and writes it in two steps, which S3 makes one.
     """
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     served, turn = DomainDispatcherApplication(create_backend_app), Lock()

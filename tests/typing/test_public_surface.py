@@ -30,8 +30,8 @@ OFFERED = {
         add export export_name keep ledger open reconcile refresh remaining resolve retry run settings settle stop
         submit submit_one undo""",
     DocumentRun: """
-        add day differing download durable folder keep layout ledger move on_existing place open served_name settings stop
-        verify""",
+        add day differing download durable folder keep layout ledger move on_existing open place served_name settings
+        stop verify""",
 }
 ANY = {
     "InvoiceDraft.extra": "what the service knows and this library does not",
