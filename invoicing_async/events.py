@@ -17,6 +17,8 @@ __all__ = [
     "CallEvent",
     "CallFailed",
     "CallStarted",
+    "ChunkTakenOver",
+    "ChunksPlanned",
     "ClockCorrected",
     "DocumentSaved",
     "Event",
@@ -25,11 +27,14 @@ __all__ = [
     "OperationPolled",
     "Paused",
     "Probing",
+    "QueueLost",
+    "QueueReconnected",
     "Reason",
     "RequestStarted",
     "RequestSucceeded",
     "Resumed",
     "RetryScheduled",
+    "RunHalted",
     "SubmissionInDoubt",
     "UnknownStatus",
     "WaitEnded",
@@ -293,6 +298,43 @@ class LimitChanged:
     concurrency: int
 
 
+@frozen(kw_only=True)
+class ChunksPlanned:
+    """A worker gave jobs to so many chunks of its run, to `again` of them not for the first time."""
+
+    chunks: int
+    again: int = 0
+
+
+@frozen(kw_only=True)
+class ChunkTakenOver:
+    """The items of a run from `lo` to `hi` were in the hands of a worker that is gone; whoever comes first goes on."""
+
+    lo: int
+    hi: int
+
+
+@frozen(kw_only=True)
+class QueueLost:
+    """A worker gets no more jobs until it has connected again; what it has in hand goes on. `error` says why."""
+
+    error: Exception | None = None
+
+
+@frozen(kw_only=True)
+class QueueReconnected:
+    """A worker gets jobs again, after `away` seconds."""
+
+    away: float
+
+
+@frozen(kw_only=True)
+class RunHalted:
+    """The database of a run came back older than it had been: nothing of it is sent until a person has looked."""
+
+    run: str
+
+
 Event: TypeAlias = (
     CallStarted
     | RequestStarted
@@ -312,6 +354,11 @@ Event: TypeAlias = (
     | Probing
     | Resumed
     | LimitChanged
+    | ChunksPlanned
+    | ChunkTakenOver
+    | QueueLost
+    | QueueReconnected
+    | RunHalted
 )
 
 Observer: TypeAlias = Callable[[Event], None]

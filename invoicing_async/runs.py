@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from ._durable.address import FileAddress, RunAddress, ServerAddress, run_address, server_address
 from ._durable.answers import RecordedAnswer, authority_status, recorded_answer, recorded_request
 from ._durable.checking import Checked, check_files
 from ._durable.document_run import DocumentRun
 from ._durable.doubts import UNKNOWN_LATE, Reconcile
 from ._durable.figures import Durations, Reason, RunFigures
+from ._durable.importing import ImportedRun, moved_to
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
-from ._durable.ledgers import read_run, run_file
+from ._durable.ledgers import LedgerTables, import_run, ledger_tables, migrate_ledger, read_run, run_file
 from ._durable.lock import holder_of
 from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow
 from ._durable.protocol import Ledger, LedgerReader
@@ -20,11 +22,19 @@ from ._durable.records import (
     Intake,
     Item,
     JournalEntry,
+    LedgerAwayError,
+    LedgerSchemaError,
+    LedgerServerError,
+    Moved,
     Pause,
     RequestIdTakenError,
     RunChangedError,
     RunFileError,
+    RunHaltedError,
     RunLockedError,
+    RunMovedError,
+    RunPausedError,
+    SupersededError,
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
 from ._durable.states import DocumentState, RunKind, State
@@ -41,13 +51,20 @@ __all__ = [
     "DraftConflictError",
     "Durations",
     "ExportTo",
+    "FileAddress",
     "Holder",
+    "ImportedRun",
     "Intake",
     "InvoiceRun",
     "Item",
     "JournalEntry",
     "Ledger",
+    "LedgerAwayError",
     "LedgerReader",
+    "LedgerSchemaError",
+    "LedgerServerError",
+    "LedgerTables",
+    "Moved",
     "Overview",
     "Pause",
     "Reason",
@@ -55,16 +72,22 @@ __all__ = [
     "RecordedAnswer",
     "RequestIdTakenError",
     "ResolutionTooEarlyError",
+    "RunAddress",
     "RunChangedError",
     "RunFigures",
     "RunFileError",
+    "RunHaltedError",
     "RunKind",
     "RunLockedError",
+    "RunMovedError",
     "RunPace",
+    "RunPausedError",
     "RunSettings",
+    "ServerAddress",
     "SqliteReader",
     "State",
     "Stretch",
+    "SupersededError",
     "Timeline",
     "apparent_state",
     "authority_status",
@@ -73,8 +96,14 @@ __all__ = [
     "export_layout",
     "follow",
     "holder_of",
+    "import_run",
+    "ledger_tables",
+    "migrate_ledger",
+    "moved_to",
     "read_run",
     "recorded_answer",
     "recorded_request",
+    "run_address",
     "run_file",
+    "server_address",
 ]

@@ -25,8 +25,9 @@ from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
-pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "ledger_places"]
-"""The second is on its entry point too where the package was installed with it; once is enough."""
+pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "postgres_server", "pgbouncer", "ledger_places", "worker_runs"]
+"""The second is on its entry point too where the package was installed with it; once is enough. Each one stands before
+those that import it, so that its assertions say what they compare."""
 
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,6 +18,7 @@
 - `fair`: Turns between several, each with a line of its own: pure, without a clock or a loop.
 - `hold`: What an answer that is read on after its call has hold of, and for how long: the inside of `Session.open`.
 - `http`: Requests, responses and transports as this library uses them; quoting of paths.
+- `leased_rate`: The permits that are leased of a rate which several processes share. Pure.
 - `order_ids`: What an order id may be given as: text, a UUID or a whole number, as a database gives it; inside it is
   text.
 - `outcomes`: What every answer to a submission means: one table, read from above, and the few rules that follow from
@@ -28,6 +29,9 @@
 - `secrecy`: What keeps secrets out of tracebacks, whose locals some tools show: a text that hides itself, and frames
   left out.
 - `semaphore`: A counted number of places, taken at once where one is free and in order where none is.
+- `shared_admission`: Admission by a rate that several processes share: its permits are leased, some at a time.
+- `shared_lanes`: What several processes that work on one run keep together: the rate of all, and the pauses of each
+  lane.
 - `signing`: The HMAC partner signature in stages (README A.2): hash of the body, base string, digest. Pure.
 - `tasks`: Tasks of a session: how they begin, and how closing the session ends what is under way in it.
 """

@@ -79,20 +79,24 @@ class Admission:
         await self.places.acquire(owner)
         try:
             if self._rate is not None:
-                await self._turn.acquire(owner)
-                try:
-                    now = self._clock.monotonic()
-                    wait = self._rate.wait(now)
-                    if wait > 0:
-                        await self._clock.sleep(wait)
-                    # Taken when it has come: who gives up leaves none unused.
-                    self._rate.take(now + wait, self._clock.monotonic())
-                finally:
-                    self._turn.release()
+                await self._take_turn(owner)
         except BaseException:
             self.places.release()
             raise
         return False
+
+    async def _take_turn(self, owner: Hashable) -> None:
+        """Wait for the turn in the rate limit, and take it when it has come: who gives up leaves none unused."""
+        assert self._rate is not None  # noqa: S101 - who calls this has looked; for the type checker
+        await self._turn.acquire(owner)
+        try:
+            now = self._clock.monotonic()
+            wait = self._rate.wait(now)
+            if wait > 0:
+                await self._clock.sleep(wait)
+            self._rate.take(now + wait, self._clock.monotonic())
+        finally:
+            self._turn.release()
 
     def release(self) -> None:
         """Return the place."""

@@ -6,13 +6,15 @@ import asyncio
 import math
 import secrets
 import time
+from collections.abc import Callable
+from functools import partial
 from random import random as drawn
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from attrs import define, field
 
-__all__ = ["Clock", "ClockTimeout", "RealClock", "token"]
+__all__ = ["Clock", "ClockTimeout", "RealClock", "boottime_of", "token"]
 
 
 class ClockTimeout(Protocol):
@@ -55,6 +57,18 @@ TURNS = 16
 waits for it; the others are for a body of some megabytes."""
 
 
+_boottime = partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+
+
+def boottime_of(clock: Clock) -> Callable[[], float]:
+    """Return what tells the seconds by a clock that goes on while the machine sleeps; where it has none, `monotonic`.
+
+    A method `boottime`, which `Clock` does not ask for: those of before have none.
+    """
+    found: Callable[[], float] = getattr(clock, "boottime", clock.monotonic)
+    return found
+
+
 class RealClock:
     """The machine's clock and generator. One serves one event loop."""
 
@@ -62,12 +76,14 @@ class RealClock:
 
         def now(self) -> float: ...
         def monotonic(self) -> float: ...
+        def boottime(self) -> float: ...
         def random(self) -> float: ...
         async def sleep(self, seconds: float, /) -> None: ...
 
     else:  # they are asked several times for each item: without a frame of their own
         now = staticmethod(time.time)
         monotonic = staticmethod(time.monotonic)
+        boottime = staticmethod(_boottime)
         random = staticmethod(drawn)
         sleep = staticmethod(asyncio.sleep)
 

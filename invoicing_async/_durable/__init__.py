@@ -11,6 +11,8 @@
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
 - `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
+- `intake_parts`: What is taken in, whichever ledger takes it: ids batch by batch, and which drafts are new, known or
+  contradict.
 - `figures`: The figures of a run at one moment, as values: what a report of it says.
 - `integrity`: Whether a run file is what it was left as: its write-ahead log is there, and its content agrees with
   itself.
@@ -22,17 +24,22 @@
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
+- `paced_run`: What every run keeps of how it is worked on: its settings, and limits for the sessions that do.
 - `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
   file.
+- `postgres`: A run on a PostgreSQL server: the ledger that many machines work on at once.
 - `protocol`: What a run needs of the place where it is recorded, whatever that is: `LedgerReader` and `Ledger`.
 - `queries`: What is read from a run file.
 - `records`: What a run file holds, as values: items, drafts, changes, journal entries, pauses and holders; and its
   errors.
+- `report_parts`: What the figures of a run are made of, in whichever ledger it is kept: the events and states that are
+  looked at.
 - `report_queries`: What a report says of a run file, read at one moment, also while another process works on it.
 - `run_settings`: What a run keeps for whoever goes on with it: its pace, and where finished invoices are exported to.
 - `schema`: The tables of a run file and its longer statements.
 - `settlement`: Waiting for submitted items: the service is asked what became of each, and that is recorded.
 - `sheet`: Invoices as a person knows them: what one is looked up by, and the sheet on which many are answered at once.
+- `standing`: How a run on a server stands, as values: what an operator sees of it, and its pieces of work.
 - `states`: What may happen to an item of a run: the table (state, event) -> state, and nothing else.
 - `stop`: Stopping a run: what is in flight finishes, what waits begins nothing more.
 - `streams`: Several sources of items read as one.

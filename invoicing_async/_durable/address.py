@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-__all__ = ["FileAddress", "RunAddress", "ServerAddress", "run_address"]
+__all__ = ["FileAddress", "RunAddress", "ServerAddress", "run_address", "server_address"]
 
 EXAMPLE = "postgresql://HOST/DATABASE?run=NAME"
+SERVER_EXAMPLE = "postgresql://HOST/DATABASE"
 RUN = "run"
 """The parameter that is ours; every other is the database driver's."""
 
@@ -60,6 +61,13 @@ class ServerAddress:
     server: str
     run: str
 
+    @property
+    def text(self) -> str:
+        """The address as `run_address` takes it; without a run that of the server, as `server_address` takes it."""
+        if not self.run:
+            return self.server
+        return f"{self.server}{'&' if '?' in self.server else '?'}{RUN}={quote(self.run, safe='')}"
+
 
 RunAddress: TypeAlias = FileAddress | ServerAddress
 
@@ -86,8 +94,37 @@ def run_address(where: str | os.PathLike[str]) -> RunAddress:
     return FileAddress(Path(text))
 
 
+def server_address(where: str) -> ServerAddress:
+    """Return where a server is by an address with or without a run; `run` is empty without.
+
+    Raises `ValueError` as `run_address` does, and for the path of a file.
+    """
+    begun = _SCHEME.match(where)
+    if begun is None or begun["scheme"].lower() not in _POSTGRES or begun["slashes"] != "//":
+        raise ValueError(f"the address of a ledger must be as in {SERVER_EXAMPLE}")
+    server, names = _parts(where[begun.end() :].rstrip())
+    return ServerAddress(server, _named(names) if names else "")
+
+
 def _server(rest: str) -> ServerAddress:
-    """Read what follows the scheme. What may be a password is looked for first, so that this is what is told."""
+    server, names = _parts(rest)
+    return ServerAddress(server, _named(names))
+
+
+def _named(names: list[str]) -> str:
+    if len(names) != 1 or not _is_name(names[0]):
+        raise ValueError(
+            f"the address of a run must name one run, as in {EXAMPLE}: "
+            f"1 to {LONGEST} characters that can be seen, no space at either end"
+        )
+    return names[0]
+
+
+def _parts(rest: str) -> tuple[str, list[str]]:
+    """Return the server and the runs that are named in what follows the scheme.
+
+    What may be a password is looked for first, so that this is what is told.
+    """
     place, _, query = rest.partition("?")
     authority, _, database = place.partition("/")
     user, at, hosts = authority.rpartition("@")
@@ -107,13 +144,8 @@ def _server(rest: str) -> ServerAddress:
         )
     parameters = [*_parameters(query)]
     names = [decoded for _, name, value in parameters if name == RUN for decoded in [_decoded(value)]]
-    if len(names) != 1 or not _is_name(names[0]):
-        raise ValueError(
-            f"the address of a run must name one run, as in {EXAMPLE}: "
-            f"1 to {LONGEST} characters that can be seen, no space at either end"
-        )
     others = "&".join(text for text, name, _ in parameters if name != RUN)
-    return ServerAddress(f"postgresql://{place}{others and '?'}{others}", names[0])
+    return f"postgresql://{place}{others and '?'}{others}", names
 
 
 def _parameters(query: str) -> Iterator[tuple[str, str, str]]:

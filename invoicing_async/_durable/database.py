@@ -18,7 +18,7 @@ from .._files.folders import sync_folder
 from .integrity import Log, close_beside, expects_log, has_log
 from .lock import held, holder_of, using
 from .records import DamagedRunError, Holder, RunChangedError, RunFileError, RunLockedError, json_text, states_of
-from .schema import APPLICATION_ID, BY_STATE, CHANGED, SCHEMA, UNIQUE, VERSION
+from .schema import APPLICATION_ID, BY_STATE, CHANGED, MOVED_VERSION, OTHERS, SCHEMA, UNIQUE, VERSION
 from .states import RunKind
 from .wal import log_fault, log_of
 
@@ -110,7 +110,7 @@ def _identify(path: Path) -> None:
         application, version = _header(path, "mode=ro")
     if application != APPLICATION_ID:
         raise RunFileError(f"{path} is not a run file")
-    if version != VERSION:
+    if version not in {VERSION, MOVED_VERSION}:
         raise RunFileError(f"{path} has format version {version}; this library knows version {VERSION}")
 
 
@@ -265,6 +265,8 @@ def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
     with using(path):
         connection = _connect(path, _reading_mode(writable=writable, log=has_log(path)))
         try:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'other_requests'").fetchone() is None:
+                connection.execute(OTHERS.format(temporary="TEMP"))
             connection.execute("PRAGMA query_only = ON")
             yield connection
         finally:

@@ -25,6 +25,7 @@ from .document_records import DocumentRecords
 from .items import absolute_place, is_below, page_items, recorded_path, saved_document
 from .kept_paths import STORE
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -35,7 +36,7 @@ from .stop import StoppedError, StopToken
 __all__ = ["DocumentRun"]
 
 
-class DocumentRun:
+class DocumentRun(PacedRun):
     """The durable download of many order documents. `ledger` is where it is recorded.
 
     `place` is where it saves: the absolute path of a folder, or the address of an object store; `folder` is that path.
@@ -109,11 +110,6 @@ class DocumentRun:
         begun = {"on_existing": self.on_existing.value, **self.ledger.settings}
         given = {name: value.value if isinstance(value, OnExisting) else value for name, value in wanted.items()}
         return {name: begun[name] for name, value in given.items() if value not in (None, begun[name])}
-
-    @property
-    def settings(self) -> RunSettings:
-        """What the run keeps for whoever goes on with it; its place is `folder` and `layout`."""
-        return RunSettings.read(self.ledger.settings)
 
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. Raises `ValueError` for an export, which is for e-invoices."""

@@ -17,7 +17,7 @@ from ..models import InvoiceDraft
 from .drafts import sent_draft
 from .items import current_item, page_items
 from .protocol import Ledger, LedgerReader
-from .records import Item
+from .records import Change, Item, SupersededError
 from .states import Event, State
 from .stop import StopToken
 
@@ -77,13 +77,20 @@ class Doubts:
         self._ledger = ledger
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
+        item = await self._ledger.get(canonical_key(key))
+        if item is None:
+            raise ValueError(f"this run has no item {key!r}")
+        return await self._settled(item, created=created, request_id=request_id)
+
+    async def _settled(self, item: Item, *, created: bool, request_id: str | None) -> Item:
+        """Settle an item as it was looked up: what is said of one attempt settles no other."""
         known = canonical_uuid(request_id, "request_id") if created and request_id is not None else None
-        item = None if created else await self._ledger.get(canonical_key(key))
-        if item is not None:
+        if not created:
             raise_if_too_early([item], lateness(self._ledger), self._ledger.now())
         event = Event.RESOLVED_CREATED if created else Event.RESOLVED_NOT_CREATED
-        await self._ledger.transition(canonical_key(key), event, request_id=known)
-        return await current_item(self._ledger, canonical_key(key))
+        change = Change(ref=item.seq, event=event, attempt=item.attempt, request_id=known)
+        await self._ledger.transition_many((change,))
+        return await current_item(self._ledger, item.seq)
 
     async def remaining(self, key: str) -> float:
         item = await self._ledger.get(canonical_key(key))
@@ -108,6 +115,8 @@ class Doubts:
         if answer is None or answer is True:
             return item
         try:
-            return await self.resolve(item.key, created=answer is not False, request_id=answer or None)
+            return await self._settled(item, created=answer is not False, request_id=answer or None)
+        except SupersededError as error:
+            return evolve(await current_item(self._ledger, item.seq), error=words_of(error))
         except (ResolutionTooEarlyError, ValueError) as error:
             return evolve(item, error=words_of(error))

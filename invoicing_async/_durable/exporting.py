@@ -18,11 +18,12 @@ from ..invoices._client import work_of
 from ..session import Sleep
 from .items import current_item, filter_by_file, page_items
 from .protocol import Ledger
-from .records import Item, RunFileError
+from .records import Change, Item, RunFileError
 from .run_settings import ExportTo, named
 from .states import Event, State
 from .stop import StoppedError, StopToken
 from .streams import each_of
+from .superseded import Superseded
 
 __all__ = ["Exporting", "export_name"]
 
@@ -36,6 +37,7 @@ class Exporting:
     _invoices: AsyncInvoices
     _to: ExportTo
     _poller: Schedule | None
+    _superseded: Superseded
 
     async def of_finished(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Save what has no file yet; `also` yields items that finish meanwhile."""
@@ -67,17 +69,22 @@ class Exporting:
                 sleep=self._stop.sleep(sleep),
             )
         except StoppedError:
-            pass  # its turn comes again
+            return await current_item(self._ledger, item.seq)  # its turn comes again
         except InvoicingError as error:
             if work.ends_batch(error):
                 raise
-            await self._ledger.transition(item.seq, Event.EXPORT_FAILED, error=words_of(error))
+            change = Change(ref=item.seq, event=Event.EXPORT_FAILED, attempt=item.attempt, error=words_of(error))
         else:
-            path = saved.address if saved.store else str(saved.path.absolute())
-            await self._ledger.transition(
-                item.seq, Event.EXPORTED, invoice_id=number, path=path, size=saved.size, sha256=saved.sha256
+            change = Change(
+                ref=item.seq,
+                event=Event.EXPORTED,
+                attempt=item.attempt,
+                invoice_id=number,
+                path=saved.address if saved.store else str(saved.path.absolute()),
+                size=saved.size,
+                sha256=saved.sha256,
             )
-        return await current_item(self._ledger, item.seq)
+        return await self._superseded.recorded(self._ledger, change)
 
     async def _without_file(self, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
         """Yield the finished items that have no file, each once: those of the run file, then those that finish."""

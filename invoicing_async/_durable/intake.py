@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
-from attrs import frozen
-
+from .intake_parts import DraftJudge, KnownDraft
 from .records import Change, DraftConflictError, Intake, NewDraft
 from .schema import BY_STATE, DELETE_LATER, ITEMS, UNIQUE
 from .states import DocumentState, Event, State
 from .transaction import TOGETHER, Transaction, in_parts, insert_rows
 from .transitions import change_items, split_texts
 
-__all__ = ["add_drafts", "chunks", "stage", "take_ids", "unstage"]
+__all__ = ["add_drafts", "stage", "take_ids", "unstage"]
 
 
 def add_drafts(transaction: Transaction, drafts: Sequence[NewDraft]) -> Intake:
@@ -27,55 +25,20 @@ def add_drafts(transaction: Transaction, drafts: Sequence[NewDraft]) -> Intake:
     return Intake(given=len(drafts), **drafts_import.counted)
 
 
-@frozen
-class _Known:
-    """A draft that is in the run."""
-
-    seq: int
-    state: str
-    payload_sha256: str
-
-    def accepts(self, draft: NewDraft) -> bool:
-        """Tell whether a draft may take the place of this one.
-
-        An invalid one was never sent, so new content may, and so may the old where the rules now allow it.
-        """
-        return self.state == State.INVALID and (draft.error is None or self.payload_sha256 != draft.payload_sha256)
-
-
 class DraftImport:
     """An import of drafts, many to a statement: each statement must win the interpreter's lock from a busy loop."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
-        self._last: int = transaction.one("SELECT coalesce(max(seq), 0) FROM items")
-        self._met: set[str] = set()
-        self._known: dict[str, _Known] = {}
-        self._new: list[tuple[int, NewDraft]] = []
-        self._corrected: list[tuple[int, NewDraft]] = []
-        self.counted = {"added": 0, "known": 0, "duplicates": 0}
-        self.conflicts: dict[str, None] = {}
+        self._judge = DraftJudge(transaction.one("SELECT coalesce(max(seq), 0) FROM items"))
+        self.counted = self._judge.counted
+        self.conflicts = self._judge.conflicts
 
     def take(self, drafts: Sequence[NewDraft]) -> None:
         """Take in what is new, correct what was invalid, note what is known or in conflict."""
         transaction = self._transaction
-        self._known = _known(transaction, [draft.key for draft in drafts])
-        self._new, self._corrected = [], []
-        for draft in drafts:
-            there, met = self._known.get(draft.key), draft.key in self._met
-            self._met.add(draft.key)
-            if there is None:
-                self._last += 1
-                self._append(self._new, self._last, draft)
-                self.counted["added"] += 1
-            elif not met and there.accepts(draft):
-                self._append(self._corrected, there.seq, draft)
-                self.counted["known"] += 1
-            elif there.payload_sha256 != draft.payload_sha256:
-                self.conflicts[draft.key] = None
-            else:
-                self.counted["duplicates" if met else "known"] += 1
-        new, corrected = self._new, self._corrected
+        judged = self._judge.judge(drafts, _known(transaction, [draft.key for draft in drafts]))
+        new, corrected = judged.new, judged.corrected
         now = transaction.now()
         rows = [(seq, draft.key, draft.payload_sha256, now) for seq, draft in new]
         insert_rows(transaction, "items (seq, key, payload_sha256, updated, state)", rows, f", '{State.PLANNED.value}'")
@@ -88,14 +51,10 @@ class DraftImport:
         wrong = [(seq, draft.error) for seq, draft in new + corrected if draft.error is not None]
         change_items(transaction, [Change(ref=seq, event=Event.FOUND_INVALID, error=error) for seq, error in wrong])
 
-    def _append(self, among: list[tuple[int, NewDraft]], seq: int, draft: NewDraft) -> None:
-        among.append((seq, draft))
-        self._known[draft.key] = _Known(seq, State.PLANNED.value, draft.payload_sha256)
 
-
-def _known(transaction: Transaction, keys: list[str]) -> dict[str, _Known]:
+def _known(transaction: Transaction, keys: list[str]) -> dict[str, KnownDraft]:
     """Return what the run has under these keys; all of it as one row, for the lock's sake."""
-    found: dict[str, _Known] = {}
+    found: dict[str, KnownDraft] = {}
     for part in in_parts(keys):
         asked = ",".join(f"({place},?)" for place in range(len(part)))
         sql = (
@@ -104,7 +63,7 @@ def _known(transaction: Transaction, keys: list[str]) -> dict[str, _Known]:
             "FROM asked CROSS JOIN items USING (key)"
         )
         for place, seq, state, digest in split_texts(transaction.one(sql, *part)):
-            found[part[int(place)]] = _Known(int(seq), state, bytes.fromhex(digest).decode())
+            found[part[int(place)]] = KnownDraft(int(seq), state, bytes.fromhex(digest).decode())
     return found
 
 
@@ -148,19 +107,3 @@ def take_ids(transaction: Transaction) -> Intake:
 def _note_duplicates(transaction: Transaction, table: str) -> None:
     counted = f"SELECT key, count(*) - 1 FROM {table} GROUP BY key HAVING count(*) > 1"  # noqa: S608 - one of two names
     transaction.execute(f"INSERT INTO duplicates {counted}")
-
-
-async def chunks(ids: Iterable[str] | AsyncIterable[str], batch: int) -> AsyncIterator[list[str]]:
-    if isinstance(ids, AsyncIterable):
-        chunk: list[str] = []
-        async for key in ids:
-            chunk.append(key)
-            if len(chunk) == batch:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-        return
-    source = iter(ids)
-    while chunk := list(islice(source, batch)):
-        yield chunk

@@ -22,6 +22,7 @@ from .drafts import new_drafts
 from .exporting import Exporting, export_name
 from .items import current_item
 from .ledgers import open_ledger
+from .paced_run import PacedRun
 from .pauses import PauseLog
 from .protocol import Ledger
 from .records import Intake, Item
@@ -31,11 +32,12 @@ from .states import Event, RunKind
 from .stop import StopToken
 from .streams import divert_submitted, drain_queue, merge_sources
 from .submission import Submission
+from .superseded import Superseded
 
 __all__ = ["InvoiceRun"]
 
 
-class InvoiceRun:
+class InvoiceRun(PacedRun):
     """The durable submission of many drafts. `ledger` is its run file; a key is submitted once per run file, ever."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -44,6 +46,7 @@ class InvoiceRun:
         self._claims: Claims[Item] = Claims()
         self._doubts = Doubts(ledger)
         self._pauses = PauseLog(ledger)
+        self._superseded = Superseded()
 
     @classmethod
     @asynccontextmanager
@@ -73,14 +76,14 @@ class InvoiceRun:
         async with opening as ledger:
             yield cls(ledger)
 
-    @property
-    def settings(self) -> RunSettings:
-        """The settings that the run keeps for whoever goes on with it."""
-        return RunSettings.read(self.ledger.settings)
-
     async def keep(self, settings: RunSettings) -> None:
         """Keep other settings from now on. What was exported before stays where it is."""
         await self.ledger.update_settings(settings.written(self.ledger.settings))
+
+    @property
+    def superseded(self) -> int:
+        """How many events of its items came when another worker, or a person, had moved on with the item."""
+        return self._superseded.count
 
     def stop(self) -> None:
         """Let what is in flight finish and begin nothing more, for as long as the file is open.
@@ -115,7 +118,7 @@ class InvoiceRun:
         in flight is recorded as in doubt. Several may submit one open run at once: each item is sent by one of them,
         and an item that another has under way is yielded when it ends.
         """
-        items = Submission(self.ledger, self._stop, self._claims, invoices).of_all(concurrency)
+        items = Submission(self.ledger, self._stop, self._claims, invoices, self._superseded).of_all(concurrency)
         return self._pauses.during(items, of=work_of(invoices))
 
     async def submit_one(self, draft: InvoiceDraft, invoices: AsyncInvoices) -> Item:
@@ -129,7 +132,7 @@ class InvoiceRun:
         check(draft)
         with self._claims.at_work():
             await self.add([draft])
-            submission = Submission(self.ledger, self._stop, self._claims, invoices)
+            submission = Submission(self.ledger, self._stop, self._claims, invoices, self._superseded)
             work = work_of(invoices)
             item = await current_item(self.ledger, canonical_key(draft.key))
             async with self._pauses.of(work):
@@ -143,7 +146,7 @@ class InvoiceRun:
         An item whose wait ends without an answer stays submitted and is yielded with the reason as its `error`. Raises
         `AuthenticationError` when the credential is refused.
         """
-        items = Settlement(self.ledger, self._stop, invoices).of_submitted(poller, also)
+        items = Settlement(self.ledger, self._stop, invoices, self._superseded).of_submitted(poller, also)
         return self._pauses.during(items, of=work_of(invoices))
 
     async def run(
@@ -176,7 +179,7 @@ class InvoiceRun:
         `poller` bounds how long it is asked for.
         """
         to = ExportTo(folder=folder, format=format, layout=layout)
-        items = Exporting(self.ledger, self._stop, invoices, to, poller).of_finished(also)
+        items = Exporting(self.ledger, self._stop, invoices, to, poller, self._superseded).of_finished(also)
         return self._pauses.during(items, of=work_of(invoices))
 
     def export_name(self, item: Item, to: ExportTo) -> PurePosixPath:
@@ -193,7 +196,9 @@ class InvoiceRun:
         why the service could not be asked or did not say; then nothing of the item is recorded. Raises
         `AuthenticationError` when the credential is refused.
         """
-        return self._pauses.during(Settlement(self.ledger, self._stop, invoices).refreshed(), of=work_of(invoices))
+        return self._pauses.during(
+            Settlement(self.ledger, self._stop, invoices, self._superseded).refreshed(), of=work_of(invoices)
+        )
 
     async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
         """Settle an item in doubt by what was found at the service; `undo` takes that back.

@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import Self
 
 from .._core.clock import Clock, RealClock
+from .._core.shared_lanes import SharedLanes
 from .._values.validators import at_least_one
 from .database import open_to_read, open_to_write, resolve_path
 from .figures import RunFigures
-from .intake import add_drafts, chunks, stage, take_ids, unstage
+from .intake import add_drafts, stage, take_ids, unstage
+from .intake_parts import chunks
 from .integrity import Log
 from .kept_paths import KeptPaths
 from .lock import holder_of
-from .opening import OpenedRun, describe_run, open_run
+from .opening import OpenedRun, describe_run, open_run, store_moved
 from .protocol import ID_BATCH
 from .queries import (
     count_states,
@@ -34,9 +36,10 @@ from .queries import (
     read_entries,
     read_history,
     read_items,
+    read_twice,
     to_send,
 )
-from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause, json_text
+from .records import Change, Holder, Intake, Item, JournalEntry, Moved, NewDraft, Pause, json_text
 from .report_queries import read_figures, read_oldest, read_pauses, read_timeline
 from .states import ON_DISK, TO_FETCH, DocumentState, Event, RunKind, State
 from .timeline import Timeline
@@ -51,14 +54,18 @@ class SqliteReader:
     """A run file open for reading, also while another process writes it.
 
     `kind`, `settings` and `created` (epoch seconds) are those of the file; `late` is how many seconds after its intent
-    a submission may still arrive at the service, 0 before the first.
+    a submission may still arrive at the service, 0 before the first; `moved` says where it goes on, if not here.
     """
+
+    is_shared = False
+    """A run file has one writer at a time."""
 
     def __init__(self, path: Path, worker: Writer, opened: OpenedRun) -> None:
         self.path = path
         self.kind: RunKind = opened.kind
         self.created: float = opened.created
         self.late: float = opened.late
+        self.moved: Moved | None = opened.moved
         self._settings = opened.settings
         self._paths = KeptPaths.of(opened.settings)
         self._worker = worker
@@ -123,7 +130,7 @@ class SqliteReader:
         """Return up to `limit` items that are still to be done, behind `seq` `after`.
 
         Documents: planned, deferred and failed, with `verify` also those whose file is to be checked. Invoices:
-        planned and not sent, with their payload.
+        planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
             return await self._worker.run(partial(to_send, after=after, limit=limit))
@@ -170,6 +177,11 @@ class SqliteReader:
         found: Item | None = await self._worker.run(read_oldest)
         return None if found is None else self._paths.item(found)
 
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which there may be two invoices, in the order of the input."""
+        at_least_one("limit", limit)
+        return await self._worker.run(partial(read_twice, limit=limit))
+
     async def journal(self, *, after: int = 0, limit: int = 1000) -> list[JournalEntry]:
         """Return up to `limit` entries of the whole run's journal, behind entry `after`."""
         at_least_one("limit", limit)
@@ -183,6 +195,7 @@ class SqliteLedger(SqliteReader):
         super().__init__(path, worker, opened)
         self.now = clock.now
         self.recovered = opened.recovered
+        self.lanes: SharedLanes | None = None  # nobody else works on a file that is held
         self._importing = asyncio.Lock()
 
     @classmethod
@@ -195,6 +208,7 @@ class SqliteLedger(SqliteReader):
         settings: Mapping[str, object] | None = None,
         create: bool = True,
         accept_lost_log: bool = False,
+        to_move: bool = False,
         clock: Clock | None = None,
     ) -> AsyncIterator[Self]:
         """Open a run file for writing and hold it; with `create`, make it if it is not there.
@@ -204,7 +218,8 @@ class SqliteLedger(SqliteReader):
 
         `kind` may be None to take an existing file as it is; `settings` (JSON, no secrets) are kept when the file is
         made, an existing one keeps its own. Raises `RunLockedError` if another process holds it, `RunFileError` if it
-        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`.
+        is not a run file of this kind and version or lies on a network file system, `FileNotFoundError`; unless it is
+        opened `to_move`, `RunMovedError` if its run was carried over elsewhere.
         """
         resolved, ticks = resolve_path(path), clock or RealClock()
         kind = None if kind is None else RunKind(kind)
@@ -221,7 +236,7 @@ class SqliteLedger(SqliteReader):
         )
         worker = Writer(resolved, enter, "BEGIN IMMEDIATE", ticks, log)
         try:
-            begun = await worker.run(partial(open_run, path=resolved, kind=kind))
+            begun = await worker.run(partial(open_run, path=resolved, kind=kind, to_move=to_move))
             yield cls(resolved, worker, begun, ticks)
         finally:
             await worker.stop()
@@ -232,6 +247,11 @@ class SqliteLedger(SqliteReader):
         await self._worker.run(partial(store_meta, name="settings", value=text))
         self._settings = json.loads(text)
         self._paths = KeptPaths.of(self._settings)
+
+    async def keep_moved(self, moved: Moved | None) -> None:
+        """Keep where the run is carried over to; from then on the file can only be read. None takes that back."""
+        await self._worker.run(partial(store_moved, moved=moved))
+        self.moved = moved
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import Path
 
+from attrs import asdict, frozen
+
 from .._core.clock import Clock
-from .address import FileAddress, run_address
+from .address import FileAddress, ServerAddress, run_address, server_address
+from .importing import ImportedRun, carry_over
 from .ledger import SqliteLedger, SqliteReader
 from .protocol import Ledger, LedgerReader
+from .records import RunFileError
 from .states import RunKind
 
-__all__ = ["open_ledger", "read_run", "run_file"]
+__all__ = [
+    "LedgerTables",
+    "import_run",
+    "ledger_tables",
+    "migrate_ledger",
+    "open_ledger",
+    "read_run",
+    "run_file",
+]
+
+
+@frozen(kw_only=True)
+class LedgerTables:
+    """The tables for runs in a database: their version, 0 if there are none, and the one that this program needs.
+
+    `fault` says why no run can be kept in them, None if one can; `is_too_new` that only a newer program can.
+    """
+
+    version: int
+    needed: int
+    fault: str | None
+    is_too_new: bool
+
+    def json(self) -> dict[str, object]:
+        """Return it as one flat object."""
+        return asdict(self)
 
 
 def run_file(where: str | PathLike[str]) -> Path:
@@ -25,7 +54,7 @@ def run_file(where: str | PathLike[str]) -> Path:
     address = run_address(where)
     if isinstance(address, FileAddress):
         return address.path
-    raise ValueError("a run on a PostgreSQL server cannot be had: this version keeps runs in files")
+    raise ValueError("a run file must be named, got the address of a run on a server")
 
 
 @asynccontextmanager
@@ -39,8 +68,18 @@ async def open_ledger(
     clock: Clock | None = None,
 ) -> AsyncIterator[Ledger]:
     """Open a run to work on it; with `create`, make it if it is not there. Raises as `InvoiceRun.open` does."""
+    address = run_address(where)
+    if isinstance(address, ServerAddress):
+        if accept_lost_log:
+            raise ValueError("a run on a server has no log beside it that could be lost")
+        with _of_servers():
+            from .postgres.ledger import PostgresLedger
+        kept = PostgresLedger.open(address, kind=kind, settings=settings, create=create, clock=clock)
+        async with kept as run:
+            yield run
+        return
     opening = SqliteLedger.open(
-        run_file(where), kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
+        address.path, kind=kind, settings=settings, create=create, accept_lost_log=accept_lost_log, clock=clock
     )
     async with opening as ledger:
         yield ledger
@@ -50,8 +89,63 @@ async def open_ledger(
 async def read_run(where: str | PathLike[str], *, clock: Clock | None = None) -> AsyncIterator[LedgerReader]:
     """Open a run to look at it, also while another process works on it; nothing is changed.
 
-    Raises `FileNotFoundError`, `RunFileError` for a file that is not a run file, and `ValueError` for text that names
-    no file.
+    Raises `FileNotFoundError`, `RunFileError` for a file that is not a run file, `LedgerServerError` for a database
+    that cannot be used, and `ValueError` for text that names no run.
     """
-    async with SqliteReader.read(run_file(where), clock=clock) as ledger:
+    address = run_address(where)
+    if isinstance(address, ServerAddress):
+        with _of_servers():
+            from .postgres.reader import PostgresReader
+        async with PostgresReader.read(address, clock=clock) as kept:
+            yield kept
+        return
+    async with SqliteReader.read(address.path, clock=clock) as ledger:
         yield ledger
+
+
+async def import_run(file: str | PathLike[str], where: str, *, clock: Clock | None = None) -> ImportedRun:
+    """Carry the run of a file over to a server, with all that ever happened to it: all of it or, after an error, none.
+
+    Afterwards the file can only be read. Cut off, by whatever, it is finished by giving it again. Raises
+    `RunLockedError` if a process holds the file, `RunMovedError` if its run is elsewhere, `RunFileError` if the server
+    has another run of this name, `ValueError` for an address that is not of a run on a server.
+    """
+    to = run_address(where)
+    if isinstance(to, FileAddress):
+        raise ValueError("a run is carried over from a file to a server: postgresql://HOST/DATABASE?run=NAME")
+    with _of_servers():
+        from .postgres.importing import open_taker
+    source = SqliteLedger.open(run_file(file), create=False, to_move=True, clock=clock)
+    return await carry_over(source, open_taker(to))
+
+
+async def migrate_ledger(where: str) -> tuple[int, ...]:
+    """Bring the tables for runs in a database up to this version, and return the numbers of the steps that were done.
+
+    The address may name a run or none. Raises `LedgerServerError`, `ValueError` for an address that is of no server.
+    """
+    with _of_servers():
+        from .postgres.migrations import migrate
+    return await migrate(server_address(where))
+
+
+async def ledger_tables(where: str) -> LedgerTables:
+    """Return how the tables for runs in a database stand; nothing is changed. Raises as `migrate_ledger` does."""
+    with _of_servers():
+        from .postgres.migrations import check
+    state = await check(server_address(where))
+    fault = state.fault(to_write=True)
+    is_too_new = fault is not None and state.version >= state.known
+    return LedgerTables(version=state.version, needed=state.known, fault=fault, is_too_new=is_too_new)
+
+
+@contextmanager
+def _of_servers() -> Iterator[None]:
+    """Name the extra that is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "psycopg":
+            raise
+        text = "a run on a server needs the package psycopg: install invoicing-async[postgres]"
+        raise RunFileError(text) from error

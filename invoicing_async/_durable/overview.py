@@ -59,22 +59,24 @@ async def count_without_file(ledger: LedgerReader) -> int:
 
 @frozen
 class Overview:
-    """The counts of a run by state, zeros included, and who works on it, None if nobody does.
+    """The counts of a run by state, zeros included, and who works on it: `holder` is the first, None if nobody does.
 
-    `in_flight` is what is being sent at this moment; without a holder it is in doubt.
+    `holders` are all of them: of a run in a file one at most, of one on a server any number. `in_flight` is what is
+    being sent at this moment; without a holder it is in doubt.
     """
 
     kind: RunKind
     counts: Mapping[str, int]
     holder: Holder | None
+    holders: tuple[Holder, ...] = ()
 
     @classmethod
     async def of(cls, ledger: LedgerReader) -> Overview:
         """Look at a run file, also while another process works on it."""
         # First the counts: what was being sent then, and has no holder now, is in doubt for good.
         recorded = await ledger.counts()
-        holder = next(iter(await ledger.holders()), None)
-        return cls(ledger.kind, cls.apparent(recorded, held=holder is not None), holder)
+        holders = await ledger.holders()
+        return cls(ledger.kind, cls.apparent(recorded, held=bool(holders)), next(iter(holders), None), holders)
 
     @staticmethod
     def apparent(recorded: Mapping[str, int], *, held: bool) -> dict[str, int]:

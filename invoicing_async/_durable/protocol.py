@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from typing import Protocol
 
+from .._core.shared_lanes import SharedLanes
 from .figures import RunFigures
 from .records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
 from .states import DocumentState, Event, RunKind, State
@@ -21,6 +22,10 @@ ID_BATCH = 10_000
 
 class LedgerReader(Protocol):
     """Where a run is recorded, for reading."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes may work on the run at once."""
 
     @property
     def name(self) -> str:
@@ -89,6 +94,13 @@ class LedgerReader(Protocol):
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
 
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` items of which there may be two invoices, in the order of the input.
+
+        Each has an `other_request_id`: that of an attempt that was accepted beside its own. A person may say that it
+        is the item's own, and then it is no more one of these.
+        """
+
     async def close(self) -> None:
         """Do what is queued, then let go. Closing twice does nothing."""
 
@@ -99,6 +111,10 @@ class Ledger(LedgerReader, Protocol):
     @property
     def recovered(self) -> int:
         """How many items were left in doubt by the end of the process before."""
+
+    @property
+    def lanes(self) -> SharedLanes | None:
+        """The rate and the pauses that all processes share which work on the run; None if only one can."""
 
     def now(self) -> float:
         """Return the time by which everything is recorded, in epoch seconds."""
@@ -160,7 +176,12 @@ class Ledger(LedgerReader, Protocol):
         """
 
     async def transition_many(self, changes: Iterable[Change]) -> list[State]:
-        """Let events happen in turn, all of them or none."""
+        """Let events happen in turn, all of them or none, and return the state that follows each.
+
+        Raises as `transition` does, and `SupersededError` for an event that bears an attempt with which somebody else
+        has moved on (see `fence`), and for the intent of an item of which there may be two invoices already;
+        `RunPausedError` and `RunHaltedError` for an intent of a run that takes none.
+        """
 
     async def undo(self, ref: int | str) -> None:
         """Put an item in doubt again whose doubt was settled by hand. Raises `ValueError` otherwise."""

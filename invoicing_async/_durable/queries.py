@@ -17,6 +17,7 @@ __all__ = [
     "read_entries",
     "read_history",
     "read_items",
+    "read_twice",
     "to_send",
 ]
 
@@ -28,25 +29,43 @@ def count_states(transaction: Transaction, kind: RunKind) -> dict[str, int]:
 
 
 def read_items(
-    transaction: Transaction, states: tuple[str, ...] | None, after: int, limit: int, *, payload: bool
+    transaction: Transaction,
+    states: tuple[str, ...] | None,
+    after: int,
+    limit: int,
+    *,
+    payload: bool,
+    condition: str = "",
 ) -> list[Item]:
-    """Return a page by `seq`. One query a state, each along the index, then merged: a sort over all would not end."""
+    """Return a page by `seq`. One query a state, each along the index, then merged: a sort over all would not end.
+
+    `condition` is one more of the items `i`.
+    """
     select = WITH_PAYLOAD if payload else BARE
     if states is None:
-        page = transaction.execute(f"{select} WHERE i.seq > ? ORDER BY i.seq LIMIT ?", (after, limit))
+        page = transaction.execute(f"{select} WHERE i.seq > ? {condition} ORDER BY i.seq LIMIT ?", (after, limit))
         return [Item(*row) for row in page]
-    sql = f"{select} WHERE i.state = ? AND i.seq > ? ORDER BY i.seq LIMIT ?"
+    sql = f"{select} WHERE i.state = ? AND i.seq > ? {condition} ORDER BY i.seq LIMIT ?"
     items = [Item(*row) for state in states for row in transaction.execute(sql, (state, after, limit))]
     return sorted(items, key=attrgetter("seq"))[:limit]
 
 
 def to_send(transaction: Transaction, after: int, limit: int) -> list[Item]:
     """Return what may be sent, and keep its state and attempt at hand: it will be sent next."""
-    items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True)
+    alone = "AND NOT EXISTS (SELECT 1 FROM other_requests AS o WHERE o.item = i.seq)"
+    items = read_items(transaction, tuple(SENDABLE), after, limit, payload=True, condition=alone)
     transaction.current.update(
         (item.seq, (item.state, item.attempt)) for item in items if item.seq not in transaction.changed
     )
     return items
+
+
+def read_twice(transaction: Transaction, limit: int) -> list[Item]:
+    """Return items of which a request beside their own was accepted, in their order."""
+    noted = "SELECT o.item FROM other_requests AS o JOIN items ON items.seq = o.item"
+    other = "o.request_id COLLATE NOCASE IS NOT items.request_id"
+    sql = f"{BARE} WHERE i.seq IN ({noted} WHERE {other}) ORDER BY i.seq LIMIT ?"
+    return [Item(*row) for row in transaction.execute(sql, (limit,))]
 
 
 def count_without_file(transaction: Transaction) -> int:

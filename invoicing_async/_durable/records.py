@@ -22,6 +22,10 @@ __all__ = [
     "Intake",
     "Item",
     "JournalEntry",
+    "LedgerAwayError",
+    "LedgerSchemaError",
+    "LedgerServerError",
+    "Moved",
     "NewDraft",
     "Pause",
     "RequestIdTakenError",
@@ -29,9 +33,11 @@ __all__ = [
     "RunFileError",
     "RunHaltedError",
     "RunLockedError",
+    "RunMovedError",
     "RunPausedError",
     "SupersededError",
     "json_text",
+    "one_line",
     "quote",
     "states_of",
 ]
@@ -61,6 +67,27 @@ class RunChangedError(RunFileError):
     hint: str = "Find out what else works on the file; then go on with `runs resume`, which reads it anew."
 
 
+class LedgerServerError(RunFileError):
+    """The database that a run is kept in cannot be used: not found, not allowed, or not as it must be."""
+
+    hint: str = "Mend what the message says of the database, or name another one; nothing was sent."
+
+
+class LedgerSchemaError(LedgerServerError):
+    """The tables of the database are not there, or not of a version that this program knows."""
+
+    hint: str = "Bring the database up to date with `invoicing-async ledger migrate`, or install a newer version."
+
+
+class LedgerAwayError(LedgerServerError):
+    """The database that a run is kept in takes no work at this moment: lost, starting, full or read-only.
+
+    It may come back by itself, and then everything goes on.
+    """
+
+    hint: str = "Wait until the database is back; what was recorded is there, and what was not is done again."
+
+
 class RequestIdTakenError(InvoicingError, ValueError):
     """A request id that another item of the run has: one request makes one invoice. `key` is the other item's."""
 
@@ -83,9 +110,20 @@ class RunLockedError(RunFileError):
         self.since = since
 
 
+class RunMovedError(RunFileError):
+    """The run of a file was carried over to a server, and goes on there. `to` is its address."""
+
+    hint: str = "Go on with the run where it is now: the file only says how it stood when it was carried over."
+
+    def __init__(self, message: str = "", *, to: str = "") -> None:
+        super().__init__(message)
+        self.to = to
+
+
 class SupersededError(InvoicingError):
     """An event came for an item that somebody else has moved on with; it was not applied, and nothing is wrong.
 
+    That an attempt was accepted is kept all the same, as the item's `other_request_id`; then there may be two invoices.
     `key` is the item's, `seq` its number.
     """
 
@@ -102,6 +140,7 @@ class RunPausedError(RunFileError):
     """The run is paused: nothing of it is sent until it goes on. What is not sent stays as it is."""
 
     hint: str = "Let it go on with `runs unpause`."
+    sent: Sent = "no"
 
 
 class RunHaltedError(RunFileError):
@@ -111,6 +150,7 @@ class RunHaltedError(RunFileError):
     """
 
     hint: str = "Find out since when records are missing; then `runs unhalt RUN --doubt-since TIME`."
+    sent: Sent = "no"
 
 
 class DraftConflictError(InvoicingError):
@@ -234,6 +274,14 @@ class Pause:
 
 
 @frozen
+class Moved:
+    """The address that the run of a file was carried over to; it may not have come there unless it `is_done`."""
+
+    to: str
+    is_done: bool
+
+
+@frozen
 class Holder:
     """The process that works on a run: as it said itself, None or empty where it has not."""
 
@@ -252,6 +300,10 @@ class Holder:
 
 def states_of(kind: RunKind) -> tuple[State, ...] | tuple[DocumentState, ...]:
     return tuple(State) if kind is RunKind.INVOICES else tuple(DocumentState)
+
+
+def one_line(text: str | None) -> str | None:
+    return None if text is None else " ".join(text.split())[:1000]
 
 
 quote = json.encoder.encode_basestring

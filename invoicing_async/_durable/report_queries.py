@@ -2,104 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
 from ..models import AuthorityStatus
 from .answers import authority_status
 from .figures import Durations, Reason, RunFigures
 from .queries import count_states, read_items
 from .records import Item, Pause
+from .report_parts import (
+    DOCUMENT_NUMBERED,
+    EVENT_NUMBERED,
+    LISTED,
+    ROWS,
+    STATES_AMISS,
+    WORDINGS,
+    Latencies,
+    frequent_reasons,
+    timeline_of,
+)
 from .schema import BARE
-from .states import DocumentState, Event, RunKind, State
+from .states import DocumentState, RunKind, State
 from .timeline import Moments, Timeline
 from .transaction import Transaction
 
 __all__ = ["read_figures", "read_oldest", "read_pauses", "read_timeline"]
 
-LISTED = 50
-"""Items of one state that are listed one by one."""
-
-REASONS, WORDINGS = 25, 5_000
-"""Reasons that are given, and the wordings that are looked through for them."""
-
-ROWS = 10_000
-"""Rows that are read at a time."""
-
-_EVENTS = tuple(Event)
-_HAPPENED: Mapping[Event, str] = {
-    Event.ACCEPTED_NEW: "submitted",
-    Event.RESOLVED_CREATED: "submitted",
-    Event.ACCEPTED_SUCCESS: "success",
-    Event.POLL_SUCCESS: "success",
-    Event.ACCEPTED_FAILED: "failed",
-    Event.POLL_FAILED: "failed",
-    Event.REJECTED: "rejected",
-    Event.LOST: "in_doubt",
-    Event.CRASHED: "in_doubt",
-    Event.LOG_LOST: "in_doubt",
-    Event.NOT_SENT: "not_sent",
-    Event.REFUSED_FOR_NOW: "not_sent",
-}
-"""The state that an item came to by an event."""
-
-_NUMBERED = " ".join(f"WHEN '{event.value}' THEN {number}" for number, event in enumerate(_EVENTS))
-_JOURNAL = (
-    f"SELECT item, CASE event {_NUMBERED} ELSE {len(_EVENTS)} END, at FROM journal "  # noqa: S608 - made of constants
-    "WHERE item BETWEEN 1 AND ? ORDER BY seq"
-)
-_DOCUMENTS = tuple(DocumentState)
-_RECORDED = (
-    "SELECT seq, CASE state "  # noqa: S608 - made of constants
-    + " ".join(f"WHEN '{state.value}' THEN {number}" for number, state in enumerate(_DOCUMENTS))
-    + f" END, updated FROM items WHERE state <> '{DocumentState.PLANNED.value}'"
-)
-
-_INTENT = _EVENTS.index(Event.INTENT)
-_ANSWERS = frozenset(
-    _EVENTS.index(event)
-    for event in (
-        Event.ACCEPTED_NEW,
-        Event.ACCEPTED_SUCCESS,
-        Event.ACCEPTED_FAILED,
-        Event.REJECTED,
-        Event.REFUSED_FOR_NOW,
-    )
-)
-_ACCEPTED = _EVENTS.index(Event.ACCEPTED_NEW)
-_ENDS = frozenset(_EVENTS.index(event) for event in (Event.POLL_SUCCESS, Event.POLL_FAILED))
-
-_STATES_AMISS = {
-    RunKind.INVOICES: (State.IN_DOUBT, State.SENDING, State.REJECTED, State.FAILED, State.INVALID, State.NOT_SENT),
-    RunKind.DOCUMENTS: (DocumentState.FAILED, DocumentState.DEFERRED),
-}
-_VARIES = re.compile(r"[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}|\d+")
-"""What differs between two texts that say the same: ids and numbers."""
-
-
-class Latencies:
-    """How long answers and settlements took, by the journal in its order: a sort by item takes twice the whole."""
-
-    def __init__(self, items: int) -> None:
-        self.answered, self.settled = array("d"), array("d")
-        self._sent = array("d", bytes(8 * (items + 1)))
-        self._accepted = array("d", bytes(8 * (items + 1)))
-
-    def take(self, rows: Iterable[tuple[int, int, float]]) -> None:
-        """Take entries of the journal."""
-        sent, accepted = self._sent, self._accepted
-        for item, code, at in rows:
-            if code == _INTENT:
-                sent[item] = at
-            elif code in _ANSWERS:
-                if sent[item]:
-                    self.answered.append(at - sent[item])
-                if code == _ACCEPTED:
-                    accepted[item] = at
-            elif code in _ENDS and accepted[item]:
-                self.settled.append(at - accepted[item])
+_JOURNAL = f"SELECT item, {EVENT_NUMBERED}, at FROM journal WHERE item BETWEEN 1 AND ? ORDER BY seq"  # noqa: S608 - made of constants
+_RECORDED = f"SELECT seq, {DOCUMENT_NUMBERED}, updated FROM items WHERE state <> '{DocumentState.PLANNED.value}'"  # noqa: S608 - made of constants
 
 
 def read_figures(transaction: Transaction, kind: RunKind) -> RunFigures:
@@ -120,7 +50,7 @@ def read_figures(transaction: Transaction, kind: RunKind) -> RunFigures:
         authority=authority,
         listed={
             state.value: tuple(read_items(transaction, (state.value,), 0, LISTED, payload=False))
-            for state in _STATES_AMISS[kind]
+            for state in STATES_AMISS[kind]
         },
         refused=tuple(_refused(transaction)) if any(map(AuthorityStatus.refuses, authority)) else (),
         not_exported=tuple(
@@ -157,9 +87,7 @@ def _timeline(
         moments.take(rows)
         if latencies is not None and is_journal:
             latencies.take(rows)
-    if not is_journal:
-        return moments.timeline({number: state.value for number, state in enumerate(_DOCUMENTS) if number}, pauses)
-    return moments.timeline({_EVENTS.index(event): name for event, name in _HAPPENED.items()}, pauses)
+    return timeline_of(moments, kind, pauses)
 
 
 def _last(transaction: Transaction) -> int:
@@ -197,18 +125,10 @@ def _refused(transaction: Transaction) -> Iterator[Item]:
 
 def _reasons(transaction: Transaction, kind: RunKind) -> tuple[Reason, ...]:
     """Return the most frequent reasons of what is amiss, state by state; what is beyond them is not looked through."""
-    states = [state.value for state in _STATES_AMISS[kind]]
+    states = [state.value for state in STATES_AMISS[kind]]
     marks = ",".join("?" * len(states))
     sql = (
         f"SELECT state, code, replace(error, char(39) || key || char(39), '…') AS said, count(*) AS number FROM items "  # noqa: S608 - marks
         f"WHERE state IN ({marks}) GROUP BY state, code, said ORDER BY number DESC, said LIMIT {WORDINGS}"
     )
-    found: dict[tuple[str, str | None, str | None], list[tuple[str | None, int]]] = {}
-    for state, code, words, number in transaction.execute(sql, states):
-        alike = None if words is None else _VARIES.sub("#", words)
-        found.setdefault((state, code, alike), []).append((words, number))
-    reasons = [
-        Reason(state=state, code=code, words=said[0][0], count=sum(number for _, number in said), wordings=len(said))
-        for (state, code, _), said in found.items()
-    ]
-    return tuple(sorted(reasons, key=lambda reason: -reason.count)[:REASONS])
+    return frequent_reasons(transaction.execute(sql, states))

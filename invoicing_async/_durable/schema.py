@@ -18,7 +18,11 @@ __all__ = [
     "ITEMS",
     "LATE",
     "MOVE",
+    "MOVED",
+    "MOVED_VERSION",
     "MOVES",
+    "NOTE",
+    "OTHERS",
     "PAUSES",
     "RECORD",
     "SCHEMA",
@@ -34,6 +38,10 @@ APPLICATION_ID = 0x496E7641
 
 VERSION = 1
 """The version of the file format; a file of another one is refused."""
+
+
+MOVED_VERSION = 2
+"""The version of a file whose run was carried over elsewhere: programs that know nothing of that refuse it."""
 
 
 ITEMS = """
@@ -90,6 +98,13 @@ CREATE TABLE IF NOT EXISTS pauses (
 writing; versions that do not know it leave it alone."""
 
 
+OTHERS = """
+CREATE {temporary} TABLE IF NOT EXISTS other_requests (item INTEGER PRIMARY KEY, request_id TEXT NOT NULL)
+"""
+"""The requests beside its own that the service accepted of an item. A file of before gets it when it is next opened for
+writing, and whoever only reads such a file has one of its own; versions that do not know it leave it alone."""
+
+
 UNIQUE = "CREATE UNIQUE INDEX items_key ON items (key)"
 
 
@@ -102,10 +117,13 @@ _COLUMNS = (
 )
 
 
-BARE = f"SELECT {_COLUMNS} FROM items AS i"  # noqa: S608 - made of constants
+_OTHER = "(SELECT o.request_id FROM other_requests AS o WHERE o.item = i.seq)"
 
 
-WITH_PAYLOAD = f"SELECT {_COLUMNS}, d.payload FROM items AS i LEFT JOIN drafts AS d ON d.seq = i.seq"  # noqa: S608 - made of constants
+BARE = f"SELECT {_COLUMNS}, NULL, {_OTHER} FROM items AS i"  # noqa: S608 - made of constants
+
+
+WITH_PAYLOAD = f"SELECT {_COLUMNS}, d.payload, {_OTHER} FROM items AS i LEFT JOIN drafts AS d ON d.seq = i.seq"  # noqa: S608 - made of constants
 
 
 RECORD = (
@@ -116,6 +134,10 @@ RECORD = (
 
 LATE = "late"
 """The row of `meta` that says how long after its intent a submission may arrive."""
+
+
+MOVED = "moved"
+"""The row of `meta` that says where the run was carried over to."""
 
 
 CHANGED = "an item does not stand where this process left it"
@@ -147,13 +169,22 @@ END
 """  # noqa: S608 - made of constants
 
 
+NOTE = """
+CREATE TEMP TRIGGER noted INSTEAD OF INSERT ON moves WHEN NEW.seq < 0 BEGIN
+    UPDATE items SET updated = NEW.at WHERE seq = -NEW.seq;
+    INSERT OR REPLACE INTO other_requests VALUES (-NEW.seq, NEW.request_id);
+    INSERT INTO journal (item, event, at, detail) VALUES (-NEW.seq, NEW.event, NEW.at, NEW.detail);
+END
+"""
+
+
 COUNT = """
 CREATE TEMP TRIGGER counted INSTEAD OF INSERT ON moves WHEN NEW.seq = 0 BEGIN
     UPDATE tally SET count = count + NEW.attempt WHERE state = NEW.state;
 END
 """
 """What transitions write, as a view of the connection's own that is inserted into: nothing of it is in the file. A row
-for item 0 is a change of the counts."""
+for item 0 is a change of the counts, one for a negative number a request beside the one of that item."""
 
 
 DELETE_LATER = (

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing
 from functools import partial
+from typing import TypeAlias
 
 from attrs import evolve, frozen
 
@@ -23,6 +24,7 @@ from .records import Change, Item
 from .states import Event, State
 from .stop import StopToken
 from .streams import MERGED
+from .superseded import Superseded
 
 __all__ = ["Settlement"]
 
@@ -32,6 +34,10 @@ _log = logging.getLogger("invoicing_async")
 _POLLED: Mapping[str, Event] = {RequestStatus.SUCCESS: Event.POLL_SUCCESS, RequestStatus.FAILED: Event.POLL_FAILED}
 
 
+Waiting: TypeAlias = dict[str, list[tuple[int, int]]]
+"""The items whose requests are awaited, by request: the number and the attempt of each."""
+
+
 @frozen
 class Settlement:
     """The items that were submitted: the service is asked what became of each, and that is recorded."""
@@ -39,12 +45,13 @@ class Settlement:
     _ledger: Ledger
     _stop: StopToken
     _invoices: AsyncInvoices
+    _superseded: Superseded
 
     async def of_submitted(self, poller: Schedule | None, also: AsyncIterable[Item] | None) -> AsyncGenerator[Item]:
-        waiting: dict[str, list[int]] = {}
+        waiting: Waiting = {}
 
         async def record(end: End, _: Sleep) -> tuple[End, list[Item]]:
-            return end, [await self._ended(seq, end) for seq in waiting.pop(end.request_id, ())]
+            return end, [await self._ended(*whose, end) for whose in waiting.pop(end.request_id, ())]
 
         async with aclosing(
             self._stop.until_stopped(self._invoices.wait_many(self._awaited(waiting, also), poller=poller))
@@ -60,7 +67,7 @@ class Settlement:
                     if isinstance(end, Unsettled) and work_of(self._invoices).ends_batch(end.error):
                         raise end.error
 
-    async def _awaited(self, waiting: dict[str, list[int]], also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
+    async def _awaited(self, waiting: Waiting, also: AsyncIterable[Item] | None) -> AsyncGenerator[str]:
         """Yield the request ids to wait for, noting whose they are: two items may have been resolved to one request."""
         recorded: set[int] = set()
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUBMITTED,)), self._stop)) as items:
@@ -72,24 +79,25 @@ class Settlement:
                 if item.seq not in recorded:
                     yield _noted(item, waiting)
 
-    async def _ended(self, seq: int, end: End) -> Item:
+    async def _ended(self, seq: int, attempt: int, end: End) -> Item:
         if isinstance(end, Unsettled):
-            change = Change(ref=seq, event=Event.POLL_NEW, error=words_of(end.error))
+            change = Change(ref=seq, event=Event.POLL_NEW, attempt=attempt, error=words_of(end.error))
         else:
             change = Change(
                 ref=seq,
                 event=_POLLED.get(end.status, Event.POLL_NEW),
+                attempt=attempt,
                 invoice_id=end.data.id if end.data else None,
                 result=result_text(end),
                 code=end.code,
                 error=end.reason,
             )
         try:
-            await self._ledger.transition_many([change])
+            return await self._superseded.recorded(self._ledger, change)
         except ValueError as error:
             # Settled otherwise meanwhile, which concerns no other item.
             _log.warning("what became of item %d could not be recorded: %s", seq, error)
-        return await current_item(self._ledger, seq)
+            return await current_item(self._ledger, seq)
 
     async def refreshed(self) -> AsyncGenerator[Item]:
         async with aclosing(page_items(partial(self._ledger.rows, (State.SUCCESS,)), self._stop)) as items:
@@ -110,18 +118,19 @@ class Settlement:
             return evolve(item, error=words_of(error))
         if now.status != RequestStatus.SUCCESS:
             return evolve(item, error=f"the invoice was made, and the service now says {now.status}")
-        await self._ledger.transition(
-            item.seq,
-            Event.REFRESHED,
+        change = Change(
+            ref=item.seq,
+            event=Event.REFRESHED,
+            attempt=item.attempt,
             invoice_id=now.data.id if now.data else None,
             result=result_text(now),
             code=item.code,
             error=item.error,
         )
-        return evolve(await current_item(self._ledger, item.seq), error=None)
+        return evolve(await self._superseded.recorded(self._ledger, change), error=None)
 
 
-def _noted(item: Item, waiting: dict[str, list[int]]) -> str:
+def _noted(item: Item, waiting: Waiting) -> str:
     request_id = item.request_id or ""
-    waiting.setdefault(request_id, []).append(item.seq)
+    waiting.setdefault(request_id, []).append((item.seq, item.attempt))
     return request_id

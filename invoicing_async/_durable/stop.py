@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any, Self, TypeVar
 
 from ..errors import InvoicingError, Sent
 from ..session import Sleep
@@ -27,12 +27,26 @@ class StopToken:
     def __init__(self) -> None:
         self.asked = False
         self._waits: set[asyncio.Timeout] = set()
+        self._parts: set[Self] = set()
 
     def ask(self) -> None:
         if not self.asked:
             self.asked = True
             for wait in self._waits:
                 wait.reschedule(0)
+            for part in self._parts:
+                part.ask()
+
+    @contextmanager
+    def part(self) -> Iterator[Self]:
+        """Have a token for the block that is asked when this one is, and that may be asked alone."""
+        part = type(self)()
+        part.asked = self.asked
+        self._parts.add(part)
+        try:
+            yield part
+        finally:
+            self._parts.discard(part)
 
     @asynccontextmanager
     async def interrupts(self) -> AsyncIterator[None]:

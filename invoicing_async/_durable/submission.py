@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
@@ -14,6 +15,7 @@ from .._core.batch import checked_places
 from .._core.causes import of_submission
 from .._core.error_words import words_of
 from .._core.ramp import Cause, Verdict
+from .._core.tasks import started
 from .._values.ownership import arrives_within
 from ..errors import DraftError, Fault, InvoicingError, SubmissionInDoubtError
 from ..invoices import AsyncInvoices, Fate, fate
@@ -23,11 +25,13 @@ from ..session import Sleep
 from .answers import ACCEPTED, result_text
 from .claims import Claims
 from .drafts import DAMAGED_DRAFT, is_whole
+from .fence import ACCEPTING, ANSWERS
 from .items import current_item, page_items
 from .protocol import Ledger
-from .records import Change, Item, RunFileError
-from .states import SENDABLE, Event
+from .records import Change, Item, RunFileError, RunHaltedError, RunPausedError, SupersededError
+from .states import SENDABLE, TABLE, Event, State
 from .stop import StopToken
+from .superseded import Superseded
 
 __all__ = ["Submission"]
 
@@ -41,6 +45,13 @@ _FATES = {
     Fate.IN_DOUBT: Event.LOST,
 }
 
+_AFTER = {
+    Event.INTENT: State.SENDING,
+    Event.FOUND_INVALID: State.INVALID,
+    **{event: TABLE[State.SENDING, event] for event in ANSWERS},
+}
+"""The state after an event of a submission with which nobody else has to do."""
+
 
 class Submission:
     """The drafts that one caller of `submit` or `submit_one` sends, beside others at work on the same run.
@@ -48,11 +59,21 @@ class Submission:
     `failed` holds why a draft failed until it is judged.
     """
 
-    def __init__(self, ledger: Ledger, stop: StopToken, claims: Claims[Item], invoices: AsyncInvoices) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        stop: StopToken,
+        claims: Claims[Item],
+        invoices: AsyncInvoices,
+        superseded: Superseded,
+    ) -> None:
         self._ledger = ledger
         self._stop = stop
         self._claims = claims
         self._invoices = work_of(invoices)
+        self._superseded = superseded
+        self._refusal: RunFileError | None = None
+        """Why the run takes no intents, once it has refused one."""
         self._number: int | None = None
         """This caller's number at the claims, None for one draft that was read just now."""
         timeouts = self._invoices.timeouts
@@ -61,10 +82,13 @@ class Submission:
         self.failed: dict[int, InvoicingError] = {}
 
     async def of_all(self, concurrency: int | None) -> AsyncGenerator[Item]:
-        """Send what is pending, item by item, and yield each as it is then recorded."""
+        """Send what is pending, item by item, and yield each as it is then recorded.
+
+        A run that is paused or halted ends it as a stop does; that is raised at the end.
+        """
         invoices = self._invoices
         places = checked_places(concurrency, invoices.concurrency + invoices.concurrency // 2)
-        with self._claims.at_work() as self._number:
+        with self._claims.at_work() as self._number, self._stop.part() as self._stop:
             async with aclosing(page_items(self._ledger.pending, self._stop)) as items:
                 outcomes = invoices.each(
                     items,
@@ -79,6 +103,8 @@ class Submission:
                     async for item in outcomes:
                         self.under_way.pop(item.seq, None)
                         yield item
+        if self._refusal is not None:
+            raise self._refusal
 
     async def sent(self, item: Item, sleep: Sleep) -> Item:
         """Send an item if nobody else does, and return it as it is then recorded."""
@@ -98,6 +124,13 @@ class Submission:
             try:
                 is_due = item.state in SENDABLE and not self._stop.asked
                 claim.ending = await self._send(item, sleep) if is_due else item
+            except (RunPausedError, RunHaltedError) as error:
+                claim.ending = error
+                if self._number is None:
+                    raise
+                self._refusal = self._refusal or error
+                self._stop.ask()
+                return self.under_way[item.seq].item
             except Exception as error:
                 claim.ending = error
                 raise
@@ -105,7 +138,9 @@ class Submission:
 
     async def _send(self, item: Item, sleep: Sleep) -> Item:
         invoices, payload = self._invoices, item.payload
-        sending = self.under_way[item.seq] = SubmittedItem(self._ledger, item, self._stop, sleep)
+        sending = self.under_way[item.seq] = SubmittedItem(
+            self._ledger, item, self._stop, sleep, self._superseded, item.attempt
+        )
         if not payload or not is_whole(item):
             await sending.found_invalid(DraftError((Fault("draft", DAMAGED_DRAFT),), key=item.key))
             return sending.item
@@ -117,20 +152,27 @@ class Submission:
             )
         except DraftError as error:
             await sending.found_invalid(error)
+        except SupersededError:
+            del self.under_way[item.seq]  # it is another's, and says nothing of the service
         except InvoicingError as error:
-            self.failed[item.seq] = error
-            await sending.failed(error)
-            # A dead credential or session ends the batch, and so does a run file that cannot take the intent.
-            if invoices.ends_batch(error):
+            if isinstance(error, (RunPausedError, RunHaltedError)):
                 raise
-            if isinstance(error.__cause__, RunFileError):
-                raise error.__cause__ from None
+            await self._failed(sending, error)
         except BaseException as error:
             await sending.abandoned(error)
             raise
         else:
             await sending.accepted(request)
         return sending.item
+
+    async def _failed(self, sending: SubmittedItem, error: InvoicingError) -> None:
+        """Record a failure, and raise what ends the batch: a dead credential or session, a run that takes no intent."""
+        self.failed[sending.item.seq] = error
+        await sending.failed(error)
+        if self._invoices.ends_batch(error):
+            raise error
+        if isinstance(error.__cause__, RunFileError):
+            raise error.__cause__ from None
 
     def _judged(self, item: Item) -> Cause | Verdict:
         """Tell what an item's ending says of the service."""
@@ -145,14 +187,21 @@ class SubmittedItem:
     """A draft being submitted: its intent is on disk before each first byte, and taken back while it backs off.
 
     `item` is as last recorded, but for its times. What was handed to the ledger is done in that order, even if its
-    caller is cancelled.
+    caller is cancelled. Each event bears the attempt that it is of: what comes when somebody else has moved on changes
+    nothing, and the item is as they left it.
     """
 
     _ledger: Ledger
     _item: Item
     _stop: StopToken
     _sleep: Sleep
+    _superseded: Superseded
+    _attempt: int
+    """The attempt that was begun last, here or before; as soon as its intent is handed over."""
     _changed: dict[str, Any] = field(factory=dict, init=False)
+    _begun: float = field(default=0.0, init=False)
+    """When its intent was handed over, by the ledger's time."""
+    _intent: asyncio.Task[bool] | None = field(default=None, init=False)
     _intended: bool = field(default=False, init=False)
     _left: bool = field(default=False, init=False)
 
@@ -164,11 +213,13 @@ class SubmittedItem:
         """Record the intent, unless it is recorded already (a 401 is mended inside one attempt)."""
         if self._intended:
             return
-        try:
+        if not self._ledger.is_shared:
             await self._record(Event.INTENT)
-        except Exception:
-            self._intended = False
-            raise
+            return
+        # Whether it is this one's or another's must be known before anything more is said of the attempt.
+        self._intent = started(self._record(Event.INTENT))
+        self._intent.add_done_callback(lambda it: it.cancelled() or it.exception())  # nobody asks who was cut off
+        await asyncio.shield(self._intent)
 
     def leaves(self) -> None:
         """Note that the first byte is about to leave: from here on a cancelled attempt is a doubt."""
@@ -176,8 +227,8 @@ class SubmittedItem:
 
     async def back_off(self, seconds: float) -> None:
         """Record that nothing is in flight, and wait: only what provably made no invoice is tried again."""
-        if self._intended:
-            await self._record(Event.REFUSED_FOR_NOW)
+        if self._intended and not await self._record(Event.REFUSED_FOR_NOW):
+            raise self._given_up("somebody else has moved on with it")
         await self._stop.sleep(self._sleep)(seconds)
 
     async def accepted(self, request: InvoiceRequest) -> None:
@@ -216,18 +267,43 @@ class SubmittedItem:
 
     async def abandoned(self, error: BaseException) -> None:
         """Record what is known of an attempt that was cut off: in doubt if its first byte may have left."""
+        if self._intent is not None:
+            await asyncio.wait((self._intent,))
         if self._intended:
             with suppress(Exception):  # what cut it off is raised
                 await self._record(Event.LOST if self._left else Event.NOT_SENT, error=words_of(error))
 
-    async def _record(self, event: Event, **learned: Any) -> None:
-        self._intended, self._left = event is Event.INTENT, False
-        [state] = await self._ledger.transition_many((Change(ref=self._item.seq, event=event, **learned),))
+    async def _record(self, event: Event, **learned: Any) -> bool:
+        """Record an event of the attempt, and tell whether it was not too late."""
+        is_intent = self._intended = event is Event.INTENT
+        self._left = False
+        ledger, change = self._ledger, Change(ref=self._item.seq, event=event, attempt=self._attempt, **learned)
+        if is_intent:
+            self._attempt += 1
+            self._begun = ledger.now()
+        try:
+            [state] = await ledger.transition_many((change,))
+        except Exception as error:
+            self._intended = False
+            self._attempt = change.attempt or 0
+            if not isinstance(error, SupersededError):
+                raise
+            self._item, self._changed = await self._superseded.current(ledger, change, error), {}
+            if is_intent:
+                raise self._given_up(error) from error
+            return False
+        # Nobody else can have moved on before a sweep. After one an acceptance may stand as another's does.
+        if state is not _AFTER[event] or (event in ACCEPTING and ledger.now() > self._begun + ledger.late):
+            self._item, self._changed = await self._superseded.current(ledger, change), {}
+            return self._item.request_id == change.request_id
         changed = self._changed
-        changed.update(error=None, code=None, state=state.value)
+        changed.update(error=None, code=None, state=state.value, attempt=self._attempt)
         changed.update((name, value) for name, value in learned.items() if value is not None)
-        if event is Event.INTENT:
-            changed["attempt"] = changed.get("attempt", self._item.attempt) + 1
+        return True
+
+    def _given_up(self, why: object) -> SupersededError:
+        item = self._item
+        return SupersededError(f"{item.key!r} was not sent: {why}", key=item.key, seq=item.seq)
 
 
 def _answer(error: SubmissionInDoubtError) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from .._core.clock import Clock
 from .integrity import Log
-from .records import Item
+from .records import Item, one_line
 from .schema import WITH_PAYLOAD
 from .states import Event, State
 
@@ -55,6 +55,9 @@ class Transaction:
         self.current: dict[int, tuple[str, int]] = {}
         """The state and attempt, as committed, of items that are about to be sent or are being sent: what is most
         often looked for."""
+        self.noted: set[int] = set()
+        """The items of which the service accepted a request beside their own; they are never sent again. One that could
+        not be written down stays here: what is known of it is known."""
         self.changed: dict[int, int | None] = {}
         """The attempt of each item that is being sent after this transaction, None for any other that it changes."""
 
@@ -134,7 +137,3 @@ def in_parts(rows: list[T], filler: T | None = None) -> Iterator[list[T]]:
         part = rows[at : at + TOGETHER]
         step = 1 << max(0, len(part).bit_length() - 4)
         yield part + [part[-1] if filler is None else filler] * (-len(part) % step)
-
-
-def one_line(text: str | None) -> str | None:
-    return None if text is None else " ".join(text.split())[:1000]

@@ -9,6 +9,7 @@ from typing import Any
 
 from attrs import astuple, frozen
 
+from .fence import fenced
 from .records import Change, Pause, RequestIdTakenError, SupersededError, quote
 from .schema import LATE, RECORD
 from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, DocumentState, Event, State, next_state
@@ -41,6 +42,10 @@ __all__ = [
 ]
 
 
+_INTENT, _LATE_ACCEPT, _SENDING = Event.INTENT, Event.LATE_ACCEPT, State.SENDING
+"""Looked for at every change: by the name of its class each takes as long as a comparison."""
+
+
 @frozen
 class Transitions:
     """The transitions of one operation."""
@@ -53,7 +58,7 @@ class Transitions:
 
 def records_intent(job: Job) -> bool:
     """Tell whether an operation records an intent, after which a byte may leave."""
-    return isinstance(job[1], Transitions) and any(change.event is Event.INTENT for change in job[1].changes)
+    return isinstance(job[1], Transitions) and any(change.event is _INTENT for change in job[1].changes)
 
 
 def change_items(transaction: Transaction, changes: Sequence[Change]) -> list[State]:
@@ -131,47 +136,85 @@ class TransitionBatch:
     def __init__(self, transaction: Transaction, *, verify: bool) -> None:
         self._transaction = transaction
         self._owners: dict[str, int] | None = {} if verify else None
-        self._made: list[tuple[int, str, str, int, Change]] = []
+        self._made: list[tuple[int, str, str, int, Event, Change]] = []
         self.current: dict[int, tuple[str, int]] = {}
         self.counts: defaultdict[str, int] = defaultdict(int)
         self.changed: dict[int, int | None] = {}
 
     def make(self, change: Change) -> State:
-        """Make one transition. Raises `ValueError` if the table of states refuses it."""
-        seq = change.ref
+        """Make one transition.
+
+        Raises `ValueError` if the table of states refuses it, `SupersededError` if the fence does.
+        """
+        seq, event, bears = change.ref, change.event, change.attempt
         if not isinstance(seq, int) or seq not in self.current:
             seq, before, attempt = current_of(self._transaction, change.ref)
             self.current.setdefault(seq, (before, attempt))
         before, attempt = self.current[seq]
-        if change.request_id is not None and self._owners is not None:
-            sql = "SELECT seq FROM items WHERE request_id = ? COLLATE NOCASE AND seq <> ?"
-            other = self._transaction.one(sql, change.request_id, seq)
-            other = other or self._owners.setdefault(change.request_id.lower(), seq)
-            if other != seq:
-                key = self._transaction.one("SELECT key FROM items WHERE seq = ?", other) or ""
-                text = f"request {change.request_id} is another item's of this run: {key or other!r}"
-                raise RequestIdTakenError(text, key=key)
-        if not change.request_id and change.event in NEEDS_REQUEST_ID:
-            raise ValueError(f"request_id must be given with {change.event.value!r}")
-        found = TABLE.get((before, change.event))  # type: ignore[arg-type] # a state is its text
-        state = found if isinstance(found, State) else next_state(State(before), change.event)
+        found = TABLE.get((before, event))  # type: ignore[arg-type] # a state is its text
+        # What bears the attempt of the item as it stands, and is allowed there, passes the fence.
+        if bears is not None and (bears != attempt or not isinstance(found, State) or event is _LATE_ACCEPT):
+            event = self.fenced(seq, change)
+            found = TABLE[State(before), event]
+        if event is _INTENT and seq in self._transaction.noted:
+            raise self._superseded(seq, "it was accepted twice, perhaps, and is never sent again")
+        if change.request_id is not None and self._owners is not None and event is not _LATE_ACCEPT:
+            self._check_owner(seq, change.request_id)
+        if not change.request_id and event in NEEDS_REQUEST_ID:
+            raise ValueError(f"request_id must be given with {event.value!r}")
+        state = found if isinstance(found, State) else next_state(State(before), event)
         after = TEXT[state]
-        attempt += change.event is Event.INTENT
+        if event is _INTENT:
+            attempt += 1
+        elif event is _LATE_ACCEPT:
+            self._transaction.noted.add(seq)
         self.current[seq] = after, attempt
-        self.changed[seq] = attempt if state is State.SENDING else None
+        self.changed[seq] = attempt if state is _SENDING else None
         self.counts[before] -= 1
         self.counts[after] += 1
-        self._made.append((seq, before, after, attempt, change))
+        self._made.append((seq, before, after, attempt, event, change))
         return state
+
+    def fenced(self, seq: int, change: Change) -> Event:
+        """Return what an event is that bears an attempt. Raises `SupersededError` if it is nothing any more."""
+        before, attempt = self.current[seq]
+        event = fenced(change.event, change.attempt, state=State(before), attempt=attempt)
+        if event is None or (event is _LATE_ACCEPT and self.knows(seq, change.request_id or "")):
+            said = f"{change.event.value!r} of attempt {change.attempt} comes too late"
+            raise self._superseded(seq, f"{said}: it is {before!r} by now, in attempt {attempt}")
+        return event
+
+    def knows(self, seq: int, request_id: str) -> bool:
+        """Tell whether a request is the item's already, or the one beside its own."""
+        made = {change.request_id for number, *_, change in self._made if number == seq}
+        sql = (
+            "SELECT request_id FROM items WHERE seq = ? UNION ALL SELECT request_id FROM other_requests WHERE item = ?"
+        )
+        made |= {known for (known,) in self._transaction.execute(sql, (seq, seq))}
+        return request_id.lower() in {known.lower() for known in made if known}
+
+    def _superseded(self, seq: int, why: str) -> SupersededError:
+        key = self._transaction.one("SELECT key FROM items WHERE seq = ?", seq)
+        return SupersededError(f"somebody else has moved on with {key!r}: {why}", key=key, seq=seq)
+
+    def _check_owner(self, seq: int, request_id: str) -> None:
+        """Raise `RequestIdTakenError` if a request is another item's."""
+        owners = self._owners if self._owners is not None else {}
+        sql = "SELECT seq FROM items WHERE request_id = ? COLLATE NOCASE AND seq <> ?"
+        other = self._transaction.one(sql, request_id, seq) or owners.setdefault(request_id.lower(), seq)
+        if other != seq:
+            key = self._transaction.one("SELECT key FROM items WHERE seq = ?", other) or ""
+            text = f"request {request_id} is another item's of this run: {key or other!r}"
+            raise RequestIdTakenError(text, key=key)
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Return what was made as rows of the view `moves`."""
         now = self._transaction.now()
         rows: list[tuple[Any, ...]] = []
-        for seq, before, after, attempt, change in self._made:
-            where = (seq, after, attempt, now, before)
-            if change.event is Event.INTENT:
-                rows.append((*where, *NOTHING_LEARNED, TEXT[change.event], f'{{"attempt":{attempt}}}'))
+        for seq, before, after, attempt, event, change in self._made:
+            where = (-seq if event is _LATE_ACCEPT else seq, after, attempt, now, before)
+            if event is _INTENT:
+                rows.append((*where, *NOTHING_LEARNED, TEXT[event], f'{{"attempt":{attempt}}}'))
                 continue
             error = change.error and one_line(change.error)
             kept = (change.request_id, change.invoice_id, change.result, change.path, change.size, change.sha256)
@@ -184,7 +227,7 @@ class TransitionBatch:
             )
             said = [f'"{name}":{quote(text)}' for name, text in learned if text is not None]
             detail = f"{{{','.join(said)}}}" if said else None
-            rows.append((*where, change.code, error, *kept, TEXT[change.event], detail))
+            rows.append((*where, change.code, error, *kept, TEXT[event], detail))
         return rows
 
 

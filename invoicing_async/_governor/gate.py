@@ -141,8 +141,11 @@ class Gate:
         self._waits = False
         self._pump()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """End the waiting for a time to come."""
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
@@ -176,7 +179,7 @@ class Gate:
     def _wake_after(self, seconds: float, now: float) -> None:
         if self._timer is not None and not self._timer.done() and self._timer_due <= now + seconds:
             return
-        self.close()
+        self._stop_timer()
         self._timer_due = now + seconds
         self._timer = started(self._woken(seconds))
 
@@ -237,8 +240,7 @@ class Governor:
             lane = Lane(
                 self._policy, self._top, self._limits.adaptive, self._limits.concurrency, is_known=self._is_known
             )
-            key = LaneKey(service, operation, store)
-            gate = Gate(key, lane, self._limits.concurrency, self._clock, self._told, self._answered)
+            gate = self._made(LaneKey(service, operation, store), lane)
             if not self._waits:
                 gate.stop_waiting()
             self._gates[service, operation, store] = gate
@@ -264,10 +266,16 @@ class Governor:
         for gate in self._gates.values():
             gate.stop_waiting()
 
+    def open(self) -> None:
+        """Begin to hear what other processes learn of the lanes that they share."""
+
     def close(self) -> None:
         """End every timer."""
         for gate in self._gates.values():
-            gate.close()
+            gate.end()
+
+    def _made(self, key: LaneKey, lane: Lane) -> Gate:
+        return Gate(key, lane, self._limits.concurrency, self._clock, self._told, self._answered)
 
     def _told(self, event: Event) -> None:
         if self._tell is not None:

@@ -16,13 +16,15 @@ MARGIN = 1.0
 
 @frozen
 class Moment:
-    """One moment on both clocks, in seconds.
+    """One moment on each clock, in seconds.
 
-    The monotonic one may stand still while a machine sleeps, the other one, of the epoch, may be set.
+    The monotonic one may stand still while a machine sleeps, that of the epoch may be set. `boot` goes on in sleep and
+    is never set; 0 where there is no such clock.
     """
 
     monotonic: float
     epoch: float
+    boot: float = 0.0
 
 
 def send_before(begun: Moment, fresh: float) -> float:
@@ -34,11 +36,11 @@ def send_before(begun: Moment, fresh: float) -> float:
 
 
 def is_stale(begun: Moment, now: Moment, fresh: float) -> bool:
-    """Tell whether an intent is too old for its first byte, by whichever clock has it older.
+    """Tell whether an intent is too old for its first byte, by whichever clock has it oldest.
 
     `begun` is from before the intent was handed over to be recorded.
     """
-    return now.monotonic > send_before(begun, fresh) or now.epoch > begun.epoch + fresh
+    return now.monotonic > send_before(begun, fresh) or now.epoch > begun.epoch + fresh or now.boot > begun.boot + fresh
 
 
 def arrives_within(fresh: float, attempt: float) -> float:

@@ -38,9 +38,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "documents": ("documents:app", "The invoices of marketplace orders as PDFs."),
     "invoices": ("invoices:app", "E-invoices: submit drafts, wait for their end."),
+    "ledger": ("ledger:app", "The tables in a PostgreSQL database that runs of many machines are kept in."),
     "runs": (
         "runs:app",
-        "Run files: what `documents download --run FILE` and `invoices submit --run FILE` keep, and how to go on.",
+        "Runs: what `documents download --run` and `invoices submit --run` keep, and how to go on with it.",
     ),
     "sandbox": (
         "sandbox:sandbox",

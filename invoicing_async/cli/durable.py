@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from itertools import starmap
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ from ..runs import (
 from .exits import CommandError, Exit
 from .input.exports import AskedExport
 from .input.options import RateOptions
+from .input.runs import is_server
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext, RunSummary
 from .stop import CountedInput, until_none
@@ -46,6 +47,7 @@ __all__ = [
     "carry_out_run",
     "download_run",
     "entered",
+    "failing",
     "kept_pace",
     "submit_run",
     "take_drafts",
@@ -61,18 +63,29 @@ MANY = 50_000
 
 @asynccontextmanager
 async def entered(opening: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enter a run file. Raises `CommandError` if it is held, not there, or not what it is to be opened as."""
+    """Enter a run. Raises `CommandError` if it is held, not there, or not what it is to be opened as.
+
+    So it does for a database that cannot be reached, or that no run can be kept in.
+    """
     async with AsyncExitStack() as stack:
-        try:
+        with failing():
             run = await stack.enter_async_context(opening)
-        except RunFileError as error:
-            raise CommandError(str(error), hint=error.hint) from error
-        except OSError as error:
-            file = str(error.filename).removesuffix(".lock")
-            raise CommandError(f"cannot open the run file {file}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise CommandError(str(error)) from error
         yield run
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Say in one line why a run cannot be opened or used."""
+    try:
+        yield
+    except RunFileError as error:
+        raise CommandError(str(error), hint=error.hint) from error
+    except OSError as error:
+        file = str(error.filename).removesuffix(".lock")
+        what = "run" if is_server(file) else "run file"
+        raise CommandError(f"cannot open the {what} {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 async def carry_out_run(
@@ -121,7 +134,7 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     context, output = summary.context, summary.output
     pace = await kept_pace(run, context.pace)
     summary.expected = summary.items
-    session = summary.monitor.session(context.settings.documents, pace)
+    session = summary.monitor.session(context.settings.documents, pace, limits=run.limits(pace.limits))
     summary.stop.then(session.stop_waiting)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
@@ -189,7 +202,7 @@ async def submit_run(run: InvoiceRun, summary: InvoiceSummary, *, poller: Poller
     summary.expected = summary.to_do
     if lost := run.ledger.recovered:
         summary.given.append(f"{lost:,} were on their way when the last process ended: they are in doubt")
-    session = summary.monitor.session(context.settings.invoices, pace)
+    session = summary.monitor.session(context.settings.invoices, pace, limits=run.limits(pace.limits))
     summary.stop.then(session.stop_waiting)
     bars = _bars(summary)
     async with session, live(output.err, bars, shown=output.lively, footer=summary.footer), summary.watched():

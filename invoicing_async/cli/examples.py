@@ -52,12 +52,16 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "invoicing-async invoices wait 5f0c5b1e-6d53-4b6e-8e0c-7b1f6a0f3c55",
         "invoicing-async invoices wait --from march.csv --column request_id --timeout 3600",
     ),
+    "ledger": ("invoicing-async ledger migrate postgresql://db.internal/invoicing",),
+    "ledger check": ("invoicing-async ledger check postgresql://db.internal/invoicing",),
+    "ledger migrate": ("invoicing-async ledger migrate postgresql://db.internal/invoicing",),
     "runs": ("invoicing-async runs show march.db", "invoicing-async runs resume march.db"),
     "runs accept-lost-log": ("invoicing-async runs accept-lost-log march.db",),
     "runs export": (
         "invoicing-async runs export march.db doubts.csv --state in_doubt",
         "invoicing-async runs export march.db --state failed --state rejected --json",
     ),
+    "runs import": ("invoicing-async runs import march.db --run 'postgresql://db.internal/invoicing?run=march'",),
     "runs refresh": ("invoicing-async runs refresh march.db --report authority.csv",),
     "runs report": ("invoicing-async runs report march.db --html march.html",),
     "runs resolve": (

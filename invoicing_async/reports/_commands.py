@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..runs import RunKind
+from ..runs import FileAddress, RunKind, run_address
 
 __all__ = ["answer_commands", "command_line", "doubt_commands", "next_commands", "retry_command"]
 
@@ -15,6 +16,9 @@ _TO_DO = {
     RunKind.DOCUMENTS: ("planned", "deferred", "failed"),
 }
 """The states of items that `runs resume` brings further."""
+
+_UNFIT = re.compile(r"[^\w.-]+")
+"""What of a run's name is put into no name of a file."""
 
 
 def command_line(*tokens: object) -> str:
@@ -46,9 +50,17 @@ def _about(command: str, file: str, key: str, *options: str) -> str:
 
 def doubt_commands(file: str) -> Iterator[str]:
     """Yield the commands that settle everything in doubt at once, in their order."""
-    sheet = Path(file).with_suffix(".doubts.csv")
+    sheet = _sheet(file)
     yield command_line("runs", "export", file, sheet, "--state", "in_doubt", "--csv")
     yield command_line("runs", "resolve", file, "--from", sheet)
+
+
+def _sheet(file: str) -> Path:
+    """Return the file for the doubts of a run: beside its file, or named as it is on its server."""
+    address = run_address(file)
+    if isinstance(address, FileAddress):
+        return address.path.with_suffix(".doubts.csv")
+    return Path(f"{_UNFIT.sub('_', address.run).lstrip('-.') or 'run'}.doubts.csv")
 
 
 def next_commands(

@@ -23,6 +23,7 @@ from ._row_types import (
 __all__ = ["JSON_LINES", "json_schema"]
 
 _TEXT: Schema = {"type": "string"}
+_TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _COUNTS: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 _TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
@@ -62,6 +63,23 @@ _KINDS: Mapping[str, Schema] = {
         next={"type": "array", "items": _TEXT},
     ),
     "counts": _object("How many items stand in each state", file=_TEXT, counts=_COUNTS),
+    "ledger": _object(
+        "The tables for runs in a database",
+        server=_TEXT,
+        version={"type": "integer"},
+        needed={"type": "integer"},
+        fault=_TEXT_OR_NULL,
+        is_too_new={"type": "boolean"},
+        done={"type": "array", "items": _TEXT},
+    ),
+    "import": _object(
+        "A run that was carried over to a server",
+        file=_TEXT,
+        run=_TEXT,
+        kind={"enum": ["documents", "invoices"]},
+        items={"type": "integer"},
+        entries={"type": "integer"},
+    ),
     "page": _object("A page that was written, and its size in bytes", file=_TEXT, page=_TEXT, size={"type": "integer"}),
     "finding": _object(
         "One thing that was looked at",
@@ -85,8 +103,11 @@ JSON_LINES: Mapping[str, tuple[str, ...]] = {
     "invoices status": ("request",),
     "invoices submit": ("submission",),
     "invoices wait": ("request",),
+    "ledger check": ("ledger",),
+    "ledger migrate": ("ledger",),
     "runs accept-lost-log": ("counts",),
     "runs export": ("sheet",),
+    "runs import": ("import",),
     "runs refresh": ("refresh",),
     "runs report": ("page",),
     "runs resolve": ("invoice_item",),

@@ -30,17 +30,17 @@ class Intent:
     """True if `on_send` was called."""
 
     async def prepare(self) -> None:
-        """Await `before_send`, noting when."""
+        """Await `before_send`, noting when that begins."""
         if self.begun is None:
-            clock = self._call.session.clock
-            self.begun = Moment(clock.monotonic(), clock.now())
+            session = self._call.session
+            self.begun = Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
         if self._call.before_send is not None:
             await self._call.before_send()
 
     def check(self) -> None:
         """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
         session, deadline, begun = self._call.session, self._exchange.deadline, self.begun
-        now = Moment(session.clock.monotonic(), session.clock.now())
+        now = Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
         late = deadline is not None and now.monotonic > deadline
         if late or (begun is not None and is_stale(begun, now, session.timeouts.intent)):
             raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")

@@ -11,13 +11,15 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from .._core.clock import Clock, RealClock
+from .._core.clock import Clock, RealClock, boottime_of
 from .._core.clock_offset import ClockOffset
 from .._core.credential_watch import CredentialWatch
 from .._core.http import Request, Response, Transport
+from .._core.shared_lanes import SharedLanes
 from .._core.tasks import Scope
 from .._einvoices.links import checked_base_url
 from .._governor.gate import Governor
+from .._governor.shared_governor import SharedGovernor
 from ..auth import Auth
 from ..errors import AuthenticationError, ServiceDownError, SessionError
 from ..events import Event, Observer
@@ -27,7 +29,7 @@ from ._carrier import Carrier
 from ._life import Kept, Life, State
 from ._log import ObserverErrors, log_event, logger
 from ._resources import Resource, Resources
-from ._shared_limits import SharedLimits, admission_of
+from ._shared_limits import SharedLimits, admission_of, lanes_of
 
 __all__ = ["Internals"]
 
@@ -66,6 +68,7 @@ class Internals:
         self.limits = limits.limits if isinstance(limits, SharedLimits) else limits
         self.outage = outage or OutagePolicy()
         self.clock: Clock = clock or RealClock()
+        self.boottime = boottime_of(self.clock)
         self.on_event = on_event
         self._carrier = Carrier(transport, self.clock)
         self.life = Life()
@@ -75,7 +78,7 @@ class Internals:
         self.admission = admission_of(limits, self.clock)
         self.store = _store_of(auth)
         """Whose calls these are, for lanes; empty if they are no store's."""
-        self.governor = Governor(self.limits, self.outage, self.clock, ahead=self.admission.ahead, tell=self.tell)
+        self.governor = self._governor(lanes_of(limits))
         self.credentials = CredentialWatch()
         self.owner: Hashable = self.store or self.credentials
         """Whose calls these are, for turns."""
@@ -106,14 +109,22 @@ class Internals:
             view.owner = view.store or view.credentials
         return view
 
+    def _governor(self, shared: SharedLanes | None) -> Governor:
+        ahead = self.admission.ahead
+        if shared is None:
+            return Governor(self.limits, self.outage, self.clock, ahead=ahead, tell=self.tell)
+        return SharedGovernor(self.limits, self.outage, self.clock, shared=shared, ahead=ahead, tell=self.tell)
+
     def open(self) -> None:
         """Make what carries the requests, and let calls begin, in the event loop that runs."""
         self._refuse_view()
         self.life.check_new()
         self.admission.join()
         try:
+            self.governor.open()
             self.transport = self._carrier.open()
         except BaseException:
+            self.governor.close()
             self.admission.leave()
             raise
         self.life.begin()

@@ -79,6 +79,11 @@ ROWS: Mapping[str, Row] = {
     "Probing": Row(logging.INFO, _LANE + "one call is made to find out whether the service is still down"),
     "Resumed": Row(logging.INFO, _LANE + "the service answers again after %(paused).1f s; calls go on, few at first"),
     "LimitChanged": Row(logging.DEBUG, _LANE + "calls at once from now on: %(concurrency)d"),
+    "ChunksPlanned": Row(logging.DEBUG, "chunks that were given a job: %(chunks)d, not for the first time: %(again)d"),
+    "ChunkTakenOver": Row(logging.INFO, "items %(lo)d to %(hi)d were a worker's that is gone; they are gone on with"),
+    "QueueLost": Row(logging.WARNING, "the queue is lost, it is connected to again; error: %(error)s"),
+    "QueueReconnected": Row(logging.INFO, "the queue is there again after %(away).1f s"),
+    "RunHalted": Row(logging.ERROR, "run %(run)s is halted: its database came back older than it had been"),
 }
 """By the name of the event's class."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .._core.admission import Admission
 from .._core.clock import Clock
+from .._core.shared_admission import SharedAdmission
+from .._core.shared_lanes import SharedLanes
 from ..policies import Limits
 
-__all__ = ["SharedLimits", "admission_of"]
+__all__ = ["SharedLimits", "admission_of", "lanes_of", "limits_over"]
 
 
 class SharedLimits:
@@ -16,21 +18,40 @@ class SharedLimits:
     credentials name no store, take turns, however many calls each has waiting. The lanes, with what they learn of an
     outage and of the concurrency that a service can do, stay each session's own. Sessions that share limits run in one
     event loop: opening one in another while the first is open raises `SessionError`.
+
+    Those that `limits` of a run on a server returns are the run's: `per_second` and `burst` are the sum of all
+    processes that work on it, and when one of them finds the service down, all pause. `concurrency` is each one's.
     """
 
-    __slots__ = ("_admission", "limits")
+    __slots__ = ("_admission", "_lanes", "limits")
 
     def __init__(self, limits: Limits) -> None:
         self.limits: Limits = limits
         self._admission: Admission | None = None
+        self._lanes: SharedLanes | None = None
 
     def __repr__(self) -> str:
         return f"SharedLimits({self.limits!r})"
 
     def _shared(self, clock: Clock) -> Admission:
         if self._admission is None:
-            self._admission = Admission(self.limits, clock)
+            if self._lanes is not None and self.limits.per_second is not None:
+                self._admission = SharedAdmission(self.limits, clock, self._lanes)
+            else:
+                self._admission = Admission(self.limits, clock)
         return self._admission
+
+
+def limits_over(limits: Limits, lanes: SharedLanes | None) -> SharedLimits:
+    """Return limits whose rate and pauses all processes share that these lanes are of; None: this process alone."""
+    shared = SharedLimits(limits)
+    shared._lanes = lanes  # noqa: SLF001 - this module's own class
+    return shared
+
+
+def lanes_of(limits: Limits | SharedLimits) -> SharedLanes | None:
+    """Return what the sessions that have these limits share with other processes, None for nothing."""
+    return limits._lanes if isinstance(limits, SharedLimits) else None  # noqa: SLF001 - this module's own class
 
 
 def admission_of(limits: Limits | SharedLimits, clock: Clock) -> Admission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from served import clean
 
 from invoicing_async.cli.app import run
 from invoicing_async.cli.exits import Exit
+from invoicing_async.reports import doubt_commands
 
 SECRET = "hunter2-canary"
 UUID = "5a1e0000-0000-4000-8000-000000000001"
@@ -83,6 +85,26 @@ def test_a_password_is_refused_by_every_command_and_shown_by_none(
 
 @pytest.mark.usefixtures("drafts")
 @pytest.mark.parametrize("tokens", COMMANDS, ids=" ".join)
-def test_a_run_on_a_server_is_refused_by_every_command(tokens: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    told = refused(tokens, "postgresql://h/db?run=m", capsys)
-    assert "this version keeps runs in files" in " ".join(told.split())
+def test_a_database_that_is_not_reached_is_told_in_one_sentence_by_every_command(
+    tokens: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "postgresql://127.0.0.1:1/db?run=m"
+    told = " ".join(refused(tokens, where, capsys).split())
+    assert ("has no log beside it" if "accept-lost-log" in tokens else f"the database of {where}: ") in told
+
+
+@pytest.mark.parametrize(
+    ("where", "sheet"),
+    [
+        ("postgresql://db.internal/invoicing?run=march", "march.doubts.csv"),
+        ("postgresql://u@h/db?sslmode=require&run=a%2Fb%20c", "a_b_c.doubts.csv"),
+        ("postgresql://h/db?run=-..", "run.doubts.csv"),
+        ("runs/march.db", "runs/march.doubts.csv"),
+    ],
+)
+def test_the_commands_for_doubts_can_be_pasted_into_a_shell(where: str, sheet: str) -> None:
+    """An address holds what a shell would take for itself, and its run's name may be no name of a file."""
+    written, read = map(shlex.split, doubt_commands(where))
+    assert written[1:] == ["runs", "export", where, sheet, "--state", "in_doubt", "--csv"]
+    assert read[1:] == ["runs", "resolve", where, "--from", sheet]
+    assert "?" not in where or f"'{where}'" in next(doubt_commands(where))

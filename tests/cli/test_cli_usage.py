@@ -54,7 +54,8 @@ def test_the_commands_are_all_there() -> None:
         "completion", "demo", "doctor", "sandbox", "schema", "sign", "documents download",
         "invoices submit", "invoices wait", "invoices status", "invoices example",
         "runs show", "runs resume", "runs verify", "runs resolve", "runs retry", "runs export", "runs refresh",
-        "runs accept-lost-log", "runs report",
+        "runs accept-lost-log", "runs report", "runs import",
+        "ledger migrate", "ledger check",
     }  # fmt: skip
 
 
@@ -139,7 +140,8 @@ def test_what_is_right_is_taken(tokens: tuple[str, ...], cli: Cli) -> None:
 
 
 LOCAL = {"completion", "schema", "sandbox", "demo", "sign", "invoices example"}
-LOCAL |= {f"runs {name}" for name in ("show", "verify", "retry", "export", "report", "accept-lost-log")}
+LOCAL |= {f"runs {name}" for name in ("show", "verify", "retry", "export", "report", "accept-lost-log", "import")}
+LOCAL |= {"ledger migrate", "ledger check"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from invoicing_async._core.clock import Clock, RealClock, token
+from invoicing_async._core.clock import Clock, RealClock, boottime_of, token
 
 
 def test_now_is_epoch_seconds() -> None:
@@ -19,6 +19,16 @@ def test_monotonic_never_goes_back() -> None:
     clock = RealClock()
     readings = [clock.monotonic() for _ in range(1000)]
     assert readings == sorted(readings)
+
+
+def test_the_clock_that_goes_on_in_sleep_goes_on_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of before, without it, has its monotonic one in its place."""
+    clock = RealClock()
+    begun = clock.boottime() - clock.monotonic()
+    assert abs(clock.boottime() - clock.monotonic() - begun) < 5
+    assert boottime_of(clock) is clock.boottime
+    monkeypatch.delattr(RealClock, "boottime")
+    assert boottime_of(clock) is clock.monotonic
 
 
 def test_random_is_in_the_half_open_unit_interval() -> None:

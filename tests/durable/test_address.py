@@ -11,8 +11,8 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invoicing_async._durable.address import LONGEST, FileAddress, ServerAddress, run_address
-from invoicing_async.runs import DocumentRun, InvoiceRun, read_run, run_file
+from invoicing_async._durable.address import LONGEST, FileAddress, ServerAddress, run_address, server_address
+from invoicing_async.runs import DocumentRun, InvoiceRun, LedgerAwayError, read_run, run_file
 
 SECRET = "hunter2-canary"
 
@@ -256,12 +256,44 @@ def test_any_text_is_an_address_or_refused_in_a_sentence(text: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_run_on_a_server_is_told_to_be_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_on_a_server_is_looked_for_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is made of its address on the disk."""
+    pytest.importorskip("psycopg")
     monkeypatch.chdir(tmp_path)
-    where = "postgresql://h/db?run=m"
+    where = "postgresql://127.0.0.1:1/db?run=m"
     for opening in (InvoiceRun.open(where), DocumentRun.open(where, folder="out"), read_run(where)):
-        with pytest.raises(ValueError, match="this version keeps runs in files"):
+        with pytest.raises(LedgerAwayError, match="the database of postgresql://127"):
             async with opening:
                 pass
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("name", ["march", "th\u00e1ng 3", "a+b", "a/b?c&d=e", "50%"])
+@pytest.mark.parametrize("server", ["postgresql://h/db", "postgresql://u@[::1]:5433/db?sslmode=require"])
+def test_the_text_of_an_address_names_the_same_run(server: str, name: str) -> None:
+    address = ServerAddress(server, name)
+    assert run_address(address.text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "server", "run"),
+    [
+        ("postgresql://h/db", "postgresql://h/db", ""),
+        ("postgres://h/db?sslmode=require", "postgresql://h/db?sslmode=require", ""),
+        ("postgresql://h/db?sslmode=require&run=march", "postgresql://h/db?sslmode=require", "march"),
+    ],
+)
+def test_a_server_is_named_with_or_without_a_run(text: str, server: str, run: str) -> None:
+    assert server_address(text) == ServerAddress(server, run)
+
+
+@pytest.mark.parametrize("text", ["march.db", "", "sqlite://h/db", "postgresql:/h/db", "postgresql://h/db?run="])
+def test_what_names_no_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must (be as in|name one run)"):
+        server_address(text)
+
+
+def test_a_password_beside_a_server_without_a_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="PGPASSWORD") as caught:
+        server_address(f"postgresql://u:{SECRET}@h/db")
+    assert SECRET not in str(caught.value)

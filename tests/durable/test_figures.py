@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from report_runs import CODE, document_run, invoice_run, left_sending
 
+from invoicing_async._durable import report_parts as parts
 from invoicing_async._durable import report_queries as module
 from invoicing_async.runs import Authority, Durations, Overview, Reason, RunFigures, SqliteReader
 
@@ -109,7 +110,7 @@ async def test_reasons_that_differ_in_numbers_and_keys_only_are_one(tmp_path: Pa
 @pytest.mark.asyncio
 async def test_lists_and_reasons_are_cut(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LISTED", 2)
-    monkeypatch.setattr(module, "REASONS", 1)
+    monkeypatch.setattr(parts, "REASONS", 1)
     found = await figures(file)
     assert max(map(len, found.listed.values())) == 2
     assert [reason.state for reason in found.reasons] == ["in_doubt"]

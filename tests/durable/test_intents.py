@@ -17,6 +17,7 @@ from fakes import FakeClock, FakeResponse, FakeTransport
 from peers import OK, answering, listening
 from places import SUPPORT
 
+from invoicing_async._core.clock import RealClock
 from invoicing_async._core.http import Exchange, Repeat, Request, Response
 from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.auth import StaticToken
@@ -106,6 +107,37 @@ class TestRenewal:
             assert await session.call(CALL, read, before_send=before) == b"fine"
         assert told.intents == 2
 
+    async def test_a_machine_that_slept_is_noticed_though_its_clock_was_set_back(self) -> None:
+        """By the clock that goes on in sleep and is never set, where there is one."""
+
+        class Sleeping(FakeClock):
+            asleep = 0.0
+
+            def boottime(self) -> float:
+                return self.monotonic() + self.asleep
+
+        clock, told = Sleeping(), Told()
+
+        async def before() -> None:
+            await told.before()
+            clock.asleep += 6 if told.intents == 1 else 0
+
+        async with Session("http://x", auth=StaticToken("t"), transport=Slow(clock), clock=clock) as session:
+            assert await session.call(CALL, read, before_send=before) == b"fine"
+        assert told.intents == 2
+
+    async def test_its_age_begins_before_it_is_handed_over(self, clock: FakeClock) -> None:
+        """What takes long to be recorded is old when it is: others judge it by when they see it."""
+        told = Told()
+
+        async def before() -> None:
+            await told.before()
+            clock.advance(5.1 if told.intents == 1 else 4.9)
+
+        async with Session("http://x", auth=StaticToken("t"), transport=Slow(clock), clock=clock) as session:
+            assert await session.call(CALL, read, before_send=before) == b"fine"
+        assert told.intents == 2
+
     async def test_a_request_that_may_be_repeated_has_no_deadline(self, clock: FakeClock) -> None:
         transport = Slow(clock, 60)
         async with Session("http://x", auth=StaticToken("t"), transport=transport, clock=clock) as session:
@@ -129,6 +161,31 @@ class TestAtTheConnection:
                 assert await answer.read(10) == b"ok"
             await door.close()
         assert (peer.connections, len(peer.requests)) == (1, 1)
+
+    async def test_what_slept_on_its_way_to_the_connection_is_not_written(self) -> None:
+        """The machine slept between intent and connection, and only one clock saw it."""
+
+        class Sleeping(RealClock):
+            asleep = 0.0
+
+            def boottime(self) -> float:
+                return super().boottime() + self.asleep
+
+        class Waking(AiohttpTransport):
+            @asynccontextmanager
+            async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
+                clock.asleep += 6 if told.intents == 1 else 0
+                async with super().send(request, exchange) as response:
+                    yield response
+
+        clock, told, door = Sleeping(), Told(), Waking()
+        async with (
+            listening(answering(OK)) as peer,
+            Session(peer.url, auth=StaticToken("t"), transport=door, clock=clock) as session,
+        ):
+            assert await session.call(CALL, read, before_send=told.before, on_send=told.leaves) == b"ok"
+        await door.close()
+        assert (told.intents, told.left, len(peer.requests)) == (2, 1, 1)
 
     async def test_what_leaves_is_told_on_a_connection_that_is_there(self) -> None:
         seen: list[int] = []

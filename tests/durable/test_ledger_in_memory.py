@@ -43,7 +43,9 @@ class MemoryLedger:
     """Items in a list. Nothing outlives the process."""
 
     name = "in memory"
+    is_shared = True
     recovered = 0
+    lanes = None
 
     def __init__(self, kind: RunKind, settings: Mapping[str, Any], clock: FakeClock) -> None:
         self.kind, self.settings, self.created, self.late = kind, dict(settings), clock.now(), 0.0
@@ -99,6 +101,9 @@ class MemoryLedger:
 
     async def pauses(self) -> tuple[Pause, ...]:
         return tuple(self.paused)
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]:
+        return [item for item in self.held if item.other_request_id is not None][:limit]
 
     async def oldest(self) -> Item | None:
         return next(iter(await self.rows((State.SENDING, State.SUBMITTED), limit=1)), None)
@@ -166,11 +171,11 @@ class MemoryLedger:
 
 
 async def test_the_protocols_have_all_that_a_ledger_has() -> None:
-    """What only a file has is how it is opened, and its path."""
+    """What only a file has is how it is opened, its path, and that its run may go on elsewhere."""
     own = {name for name in {*dir(SqliteReader), *dir(SqliteLedger)} if not name.startswith("_")}
     said = {name for name in {*dir(LedgerReader), *dir(Ledger)} if not name.startswith("_")}
-    assert own - said == {"read", "open"}
-    assert said - own == {"created", "kind", "late", "recovered", "now"}  # attributes of an instance
+    assert own - said == {"read", "open", "keep_moved"}
+    assert said - own == {"created", "kind", "lanes", "late", "recovered", "now"}  # attributes of an instance
 
 
 async def test_a_run_of_invoices_needs_no_more_than_the_protocol(tmp_path: Path) -> None:

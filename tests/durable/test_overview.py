@@ -14,11 +14,13 @@ from fakes import FakeClock
 from services import Service, drafts, listed, opened
 
 from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.states import Event
 from invoicing_async.auth import StaticToken
 from invoicing_async.invoices import AsyncInvoices
 from invoicing_async.models import AuthorityStatus, RequestStatus
 from invoicing_async.runs import (
     Authority,
+    Holder,
     InvoiceRun,
     Item,
     Overview,
@@ -64,6 +66,30 @@ async def finished(file: Path, service: Service) -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_is_being_sent_is_in_flight_while_anybody_works_on_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever of several it is; and all of them are named."""
+    file = tmp_path / "run.db"
+    holders = [Holder(1, "one", ""), Holder(2, "two", "")]
+    async with InvoiceRun.open(file, clock=FakeClock()) as run, SqliteReader.read(file) as ledger:
+        await run.add(drafts(2))
+        await run.ledger.transition(1, Event.INTENT)
+
+        async def several() -> tuple[Holder, ...]:
+            return tuple(holders)
+
+        monkeypatch.setattr(ledger, "holders", several)
+        while holders:
+            seen = await Overview.of(ledger)
+            assert (seen.holder, seen.holders) == (holders[0], tuple(holders))
+            assert (seen.counts["in_flight"], seen.counts["in_doubt"]) == (1, 0)
+            holders.pop(0)
+        left = await Overview.of(ledger)
+        assert (left.holder, left.holders, left.counts["in_doubt"]) == (None, (), 1)
+
+
+@pytest.mark.asyncio
 async def test_a_run_is_seen_as_it_stands_while_it_is_held_and_after(tmp_path: Path) -> None:
     file = tmp_path / "run.db"
     await finished(file, Service())
@@ -72,10 +98,12 @@ async def test_a_run_is_seen_as_it_stands_while_it_is_held_and_after(tmp_path: P
         assert (held.counts["success"], held.counts["in_flight"], held.counts["planned"]) == (3, 0, 0)
         assert held.holder == holder_of(file)
         assert held.holder is not None
+        assert held.holders == (held.holder,)
         assert held.recorded(["in_doubt", "in_flight"]) == ["sending", "in_doubt"]
     async with SqliteReader.read(file) as ledger:
         left = await Overview.of(ledger)
         assert left.holder is None
+        assert left.holders == ()
         assert "in_flight" not in left.counts
         assert left.recorded(["in_doubt"]) == ["sending", "in_doubt"]
         assert await count_without_file(ledger) == 3

@@ -31,7 +31,7 @@ def whole(schema: dict[str, Any]) -> Any:
         return named | ({"any": whole(more)} if isinstance(more, dict) else {})
     if kind == "array":
         return [whole(schema["items"])]
-    return {"string": "x", "integer": 7, "number": 7.5}[kind]
+    return {"string": "x", "integer": 7, "number": 7.5, "boolean": True}[kind]
 
 
 def test_every_column_has_a_meaning_and_no_meaning_lacks_a_column() -> None:

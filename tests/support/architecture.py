@@ -59,6 +59,9 @@ STORE = frozenset(
 )  # fmt: skip
 """The modules that know that a run is kept in a file of SQLite."""
 
+SERVER = "_durable.postgres"
+"""The package that knows that a run is kept on a server of PostgreSQL."""
+
 OPENING = "_durable.ledgers"
 """The one module that knows which stores there are; all else has a `Ledger` or a `LedgerReader` of it."""
 
@@ -150,6 +153,20 @@ def hidden_from_cli(found: Arrows) -> set[str]:
 def into_store(found: Imports) -> Arrows:
     """Who imports a module of the store from outside it."""
     return frozenset((name, other) for name, others in found.items() if name not in STORE for other in others & STORE)
+
+
+def into_server(found: Imports) -> Arrows:
+    """Who imports a module of the store on a server from outside it."""
+    return frozenset(
+        (name, other)
+        for name, others in found.items()
+        for other in others
+        if is_of_server(other) and not is_of_server(name)
+    )
+
+
+def is_of_server(module: str) -> bool:
+    return f"{module}.".startswith(f"{SERVER}.")
 
 
 def named_in(text: str) -> set[str]:

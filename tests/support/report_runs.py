@@ -14,6 +14,7 @@ from fakes import FakeClock
 from ledgers import draft
 
 from invoicing_async._durable.ledger import SqliteLedger
+from invoicing_async._durable.protocol import Ledger
 from invoicing_async._durable.records import Change, Pause
 from invoicing_async._durable.states import DocumentState, Event, RunKind
 
@@ -50,20 +51,33 @@ async def invoice_run(
 ) -> None:
     """A run with so many items in each state, one sent every second, answered after 0.25 s, done 2 s later."""
     clock = clock or FakeClock()
-    wanted = [state for state, number in ends.items() for _ in range(number)]
-    named = [*keys]
-    named += [f"A-{number}" for number in range(len(named), len(wanted))]
     async with SqliteLedger.open(file, kind=RunKind.INVOICES, settings=settings or {}, clock=clock) as ledger:
-        invalid = {key for key, state in zip(named, wanted, strict=True) if state == "invalid"}
-        await ledger.add_drafts([draft(key, error="has no line" if key in invalid else None) for key in named])
-        await ledger.keep_late(91.0)
-        for number, state in enumerate(wanted, 1):
-            await _ended(ledger, clock, number, state, error)
-        for pause in pauses:
-            await ledger.record_pause(pause)
+        await fill(ledger, clock, ends, keys=keys, error=error, pauses=pauses)
 
 
-async def _ended(ledger: SqliteLedger, clock: FakeClock, number: int, state: str, error: str) -> None:
+async def fill(
+    ledger: Ledger,
+    clock: FakeClock,
+    ends: Mapping[str, int],
+    *,
+    keys: Iterable[str] = (),
+    error: str = "no such template 7",
+    pauses: Iterable[Pause] = (),
+) -> None:
+    """Let a run have so many items in each state."""
+    wanted: list[str] = [state for state, number in ends.items() for _ in range(number)]
+    named: list[str] = [*keys]
+    named += [f"A-{number}" for number in range(len(named), len(wanted))]
+    invalid = {key for key, state in zip(named, wanted, strict=True) if state == "invalid"}
+    await ledger.add_drafts([draft(key, error="has no line" if key in invalid else None) for key in named])
+    await ledger.keep_late(91.0)
+    for number, state in enumerate(wanted, 1):
+        await _ended(ledger, clock, number, state, error)
+    for pause in pauses:
+        await ledger.record_pause(pause)
+
+
+async def _ended(ledger: Ledger, clock: FakeClock, number: int, state: str, error: str) -> None:
     async def happen(event: Event, **learned: Any) -> None:
         await ledger.transition_many([Change(ref=number, event=event, **learned)])
 
@@ -96,14 +110,21 @@ async def document_run(file: Path, saved: int, failed: int, deferred: int, *, er
     clock = FakeClock()
     settings = {"folder": "pdf", "layout": "{order_id}", "day": "2025-09-17", "served_name": False, "durable": False}
     async with SqliteLedger.open(file, kind=RunKind.DOCUMENTS, settings=settings, clock=clock) as ledger:
-        await ledger.add_ids(f"order-{number}" for number in range(saved + failed + deferred + 1))
-        for number in range(1, saved + failed + deferred + 1):
-            clock.advance(SECOND)
-            if number <= saved:
-                await ledger.record_document(number, DocumentState.SAVED, path=f"pdf/{number}", size=1000, sha256="x")
-            else:
-                state = DocumentState.FAILED if number <= saved + failed else DocumentState.DEFERRED
-                await ledger.record_document(number, state, error=error, code="ORDER_021")
+        await fill_documents(ledger, clock, saved, failed, deferred, error=error)
+
+
+async def fill_documents(
+    ledger: Ledger, clock: FakeClock, saved: int, failed: int, deferred: int, *, error: str = "500"
+) -> None:
+    """Let a run have so many outcomes, one every second, and one id that was never asked for."""
+    await ledger.add_ids(f"order-{number}" for number in range(saved + failed + deferred + 1))
+    for number in range(1, saved + failed + deferred + 1):
+        clock.advance(SECOND)
+        if number <= saved:
+            await ledger.record_document(number, DocumentState.SAVED, path=f"pdf/{number}", size=1000, sha256="x")
+        else:
+            state = DocumentState.FAILED if number <= saved + failed else DocumentState.DEFERRED
+            await ledger.record_document(number, state, error=error, code="ORDER_021")
 
 
 def left_sending(file: Path, number: int) -> None:

@@ -73,7 +73,7 @@ def starting() -> Iterator[Callable[..., Sandbox]]:
 
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take out what the machine sets. Where it names certificates, each session would read them all anew."""
-    for name in list(os.environ):
+    for name in os.environ.keys() - {"INVOICING_LEDGER_WAIVE"}:  # which is the tests' own
         if name.startswith(("INVOICING_", "SSL_CERT_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "120")

@@ -21,16 +21,16 @@ from invoicing_async.policies import Timeouts
 from invoicing_async.runs import UNKNOWN_LATE
 
 FRESH = 5.0
-BEGUN = Moment(monotonic=100.0, epoch=1_000.0)
+BEGUN = Moment(monotonic=100.0, epoch=1_000.0, boot=200.0)
 PASSED = {-3_600.0: False, 0.0: False, 4.75: False, 5.0: False, 5.25: True, 3_600.0: True}
 """Seconds since an intent by one clock, and whether it is too old for its first byte by that one."""
 
 
-@pytest.mark.parametrize(("monotonic", "epoch"), [*product(PASSED, PASSED)])
-def test_an_intent_is_stale_when_either_clock_says_so(monotonic: float, epoch: float) -> None:
-    """The first clock stands still while a machine sleeps, the other may be set: whichever has it older counts."""
-    now = Moment(BEGUN.monotonic + monotonic, BEGUN.epoch + epoch)
-    assert is_stale(BEGUN, now, FRESH) is (PASSED[monotonic] or PASSED[epoch])
+@pytest.mark.parametrize(("monotonic", "epoch", "boot"), [*product(PASSED, PASSED, PASSED)])
+def test_an_intent_is_stale_when_any_clock_says_so(monotonic: float, epoch: float, boot: float) -> None:
+    """The first stands still while a machine sleeps, the second may be set: whichever has it oldest counts."""
+    now = Moment(BEGUN.monotonic + monotonic, BEGUN.epoch + epoch, BEGUN.boot + boot)
+    assert is_stale(BEGUN, now, FRESH) is (PASSED[monotonic] or PASSED[epoch] or PASSED[boot])
     assert PASSED[monotonic] is (now.monotonic > send_before(BEGUN, FRESH))
 
 
@@ -50,13 +50,16 @@ def test_a_run_that_does_not_say_has_the_times_that_are_the_default() -> None:
 TENTHS = st.integers(0, 1_000).map(lambda tenths: tenths / 10)
 
 
-@given(fresh=TENTHS, attempt=TENTHS, waited=TENTHS, asleep=TENTHS, took=TENTHS)
+@given(fresh=TENTHS, attempt=TENTHS, waited=TENTHS, asleep=TENTHS, took=TENTHS, set_by=st.integers(-9, 9))
 @examples(200)
 def test_what_was_sent_while_fresh_has_arrived_when_it_may_be_said_not_to_be_there(
-    fresh: float, attempt: float, waited: float, asleep: float, took: float
+    fresh: float, attempt: float, waited: float, asleep: float, took: float, set_by: int
 ) -> None:
-    """However long it waited for its first byte, of which it was `asleep` for a part, and then took to arrive."""
-    now = Moment(BEGUN.monotonic + max(0.0, waited - asleep), BEGUN.epoch + waited)
+    """However long it waited for its first byte, of which it was `asleep` for a part, and then took to arrive.
+
+    Whatever the clock that may be set says of that here: where it is judged is another clock.
+    """
+    now = Moment(BEGUN.monotonic + max(0.0, waited - asleep), BEGUN.epoch + set_by, BEGUN.boot + waited)
     arrived = BEGUN.epoch + waited + min(took, attempt)
     if not is_stale(BEGUN, now, fresh):
         assert seconds_to_arrive(BEGUN.epoch, arrives_within(fresh, attempt), arrived) > 0

@@ -23,7 +23,9 @@ from architecture import (
     faults,
     hidden_from_cli,
     imports,
+    into_server,
     into_store,
+    is_of_server,
     modules,
     named_in,
 )
@@ -56,6 +58,14 @@ def test_only_what_opens_a_run_knows_the_store_that_it_is_kept_in() -> None:
     public = {("runs", "_durable.ledger"), ("runs", "_durable.lock")}
     assert {arrow for arrow in into_store(imports()) if arrow[0] != OPENING} == public
     assert {other for name, other in into_store(imports()) if name == OPENING} == {"_durable.ledger"}
+
+
+def test_only_what_opens_a_run_knows_the_server_that_it_is_kept_on() -> None:
+    """When it is asked for one, so that nobody else loads the driver. Neither store knows the other."""
+    found = imports()
+    assert {name for name, _ in into_server(found)} == {OPENING}
+    assert {(name, other) for name in filter(is_of_server, found) for other in found[name] & STORE} == set()
+    assert {other for name in STORE for other in found[name] if is_of_server(other)} == set()
 
 
 def test_the_store_is_of_modules_that_there_are() -> None:

@@ -29,6 +29,7 @@ ADAPTERS = {
     "obstore": ("_objects.py",),
     "tempfile": ("_objects.py",),
     "fpdf": ("sandbox/_pdf_page.py",),
+    "psycopg": ("_durable/postgres",),
     "pytest": ("testing/plugin.py",),
     "cyclopts": ("cli",),
     "jinja2": ("reports/_page.py",),
@@ -90,6 +91,12 @@ def loaded_by(code: str) -> set[str]:
     code += "; import sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     return {name for name in out.split() if not name.startswith("_") and name not in sys.stdlib_module_names}
+
+
+def test_what_is_of_a_server_is_loaded_when_a_run_is_on_one() -> None:
+    """Runs in files, and every command on them, need no driver."""
+    loaded = loaded_by("import invoicing_async.runs, invoicing_async.repair, invoicing_async.cli")
+    assert not loaded & {"psycopg", "psycopg_binary", "psycopg_pool", "procrastinate"}
 
 
 def test_importing_the_package_imports_nothing_until_a_name_is_asked_for() -> None:

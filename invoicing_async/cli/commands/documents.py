@@ -12,12 +12,13 @@ from cyclopts import App
 from ... import Layout
 from ...documents import OrderDocuments
 from ...reports import DOWNLOADS, download_row
-from ...runs import DocumentRun, run_file
+from ...runs import DocumentRun
 from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
 from ..input.options import FLAG, Common, IdSource, Place, RateOptions, ReportFile, RunOption, place_of
+from ..input.runs import file_of, run_option, run_text
 from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
 from ..summary import BatchSummary, carry_out
@@ -93,8 +94,8 @@ async def download(
     """
     common, pace, id_source = common or Common(), pace or RateOptions(), id_source or IdSource()
     output, settings = Output.of(common), common.settings()
-    file = None if run is None else checked(lambda: run_file(run), "--run")
-    spare(report, ids, file)
+    place = run_option(run)
+    spare(report, ids, file_of(place))
     order = _Order(
         ids=ids,
         to=place_of(to),
@@ -103,8 +104,9 @@ async def download(
         served_name=served_name,
         durable=durable,
     )
-    if file is not None:
-        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(file), report=report)
+    if place is not None:
+        file = run_text(place)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
         return await _download_durably(context, order, id_source, verify=verify)
     if not verify:
         raise CommandError("--no-verify is for --run FILE")

@@ -28,7 +28,7 @@ from ...reports import (
     request_row,
     submission_row,
 )
-from ...runs import InvoiceRun, run_file
+from ...runs import InvoiceRun
 from ...settings import Settings
 from ..durable import agree, carry_out_run, submit_run, take_drafts
 from ..exits import CommandError, Exit, checked
@@ -36,6 +36,7 @@ from ..input.drafts import DRAFTS_HELP, Reading, read_drafts
 from ..input.exports import AskedExport, ExportFormat
 from ..input.ids import SOURCE, Ids, open_ids
 from ..input.options import FLAG, Common, IdSource, PlaceOption, RateOptions, ReportFile, RunOption, Seconds
+from ..input.runs import file_of, run_option, run_text
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
 from ..stop import until_none
@@ -102,14 +103,15 @@ async def submit(
     common, pace = common or Common(), pace or RateOptions()
     output, settings = Output.of(common), common.settings()
     wanted, poller = AskedExport.of(export, to, layout), checked(lambda: Poller(timeout=timeout), "--timeout")
-    file = None if run is None else checked(lambda: run_file(run), "--run")
-    wanted.check_for(file)
-    spare(report, drafts, file)
+    place = run_option(run)
+    wanted.check_for(place)
+    spare(report, drafts, file_of(place))
     found = read_drafts(drafts, settings.names(), reading)
     if found.head or (found.bad and not skip_invalid):
         return _refuse(found, output)
-    if file is not None:
-        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=str(file), report=report)
+    if place is not None:
+        file = run_text(place)
+        context = RunContext(output=output, settings=settings, common=common, pace=pace, file=file, report=report)
         context.check(settings.invoices)
 
         async def submit_durably(run: InvoiceRun, summary: InvoiceSummary) -> None:

@@ -23,6 +23,7 @@ from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
 from ..durable import entered
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, SOURCE, STREAM, Common, Local, RateOptions, ReportFile, RunFile
+from ..input.runs import is_server
 from ..run_summary import command
 from ..summary import BatchSummary, carry_out, words
 from ..terminal.output import Output, plain
@@ -182,6 +183,8 @@ async def accept_lost_log(file: RunFile, /, *, common: Local | None = None) -> i
     What was taken in after the file was last whole is not known to it: look that up too before you give it again.
     """
     output = Output.of(common or Local())
+    if is_server(file):
+        raise CommandError(f"{file} has no log beside it: that is for a run file")
     async with entered(InvoiceRun.open(file, create=False, accept_lost_log=True)) as run:
         counts = {state: count for state, count in (await run.ledger.counts()).items() if count}
     output.line({"file": file, "counts": counts})

@@ -68,7 +68,9 @@ def _notes(view: RunView, timeline: Timeline, pauses: Sequence[Pause]) -> Iterat
 
 def show_tasks(view: RunView, output: Output) -> None:
     """Show what is left to do, and the commands for it."""
-    tasks = list(tasks_of(view.ledger.kind, view.counts, view.file, refused=view.authority.refused))
+    tasks = (
+        [] if view.moved else list(tasks_of(view.ledger.kind, view.counts, view.file, refused=view.authority.refused))
+    )
     steps = list(view.steps(each=False)) if not tasks else []
     if tasks or steps:
         output.say("\n Next")

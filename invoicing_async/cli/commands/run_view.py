@@ -19,11 +19,14 @@ from ...runs import (
     Holder,
     Item,
     LedgerReader,
+    Moved,
     Overview,
     RunKind,
     State,
     count_without_file,
+    moved_to,
 )
+from ..run_summary import command
 from ..summary import words
 from ..terminal.times import local_time
 
@@ -62,6 +65,11 @@ class RunView:
         """Who works on the run; None if nobody does."""
         return self.now.holder
 
+    @property
+    def moved(self) -> Moved | None:
+        """Where the run goes on, if not here."""
+        return moved_to(self.ledger)
+
     def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
         """Return the items in these states, or all."""
         return self.ledger.items(self.now.recorded(wanted) if wanted else None)
@@ -86,9 +94,15 @@ class RunView:
             yield "pace", ", ".join(f"{words(name)} {value:g}" for name, value in pace.items())
         if self.holder is not None:
             yield "held by", str(self.holder)
+        if moved := self.moved:
+            yield "moved to", moved.to if moved.is_done else f"{moved.to}, which was cut off"
 
     def steps(self, *, each: bool = True) -> Iterator[str]:
         """Yield the commands that are left to do once nobody holds the run; with `each`, those for doubts too."""
+        if moved := self.moved:
+            there, again = ("runs", "resume", moved.to), ("runs", "import", self.file, "--run", moved.to)
+            yield command(*(there if moved.is_done else again))
+            return
         yield from next_commands(
             self.file,
             self.ledger.kind,

@@ -43,7 +43,7 @@ from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, w
 from ..terminal.output import Count, Output, plain
 from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
-from . import repair, run_report
+from . import repair, run_report, server_runs
 from .run_table import show_table, show_tasks
 from .run_view import RunView
 
@@ -166,7 +166,7 @@ def _listed(rows: Sequence[Row], states: int) -> str:
 
 async def _summary(view: RunView, output: Output) -> None:
     """Show what is to be settled, and below it how the run stands: the end of a long list is what is seen."""
-    if number := view.counts.get("in_doubt"):
+    if (number := view.counts.get("in_doubt")) and not view.moved:
         doubts = await view.ledger.rows(view.now.recorded(("in_doubt",)), limit=SHOWN)
         show_doubts(output, view.file, doubts, number, late=lateness(view.ledger))
     if output.out.is_terminal:
@@ -288,3 +288,4 @@ async def _check(ledger: LedgerReader, batch: BatchSummary) -> None:
 
 repair.add_to(app)
 run_report.add_to(app)
+server_runs.add_to(app)

@@ -7,7 +7,7 @@ from pathlib import Path
 from attrs import asdict, evolve, frozen
 
 from ...invoices import ExportFormat
-from ...runs import ExportTo, export_layout
+from ...runs import ExportTo, FileAddress, RunAddress, export_layout
 from ..exits import CommandError, checked
 from .options import place_of
 
@@ -32,9 +32,12 @@ class AskedExport:
     def __bool__(self) -> bool:
         return any((self.format, self.folder is not None, self.layout))
 
-    def check_for(self, run: Path | None) -> None:
-        """Raise `CommandError` if there is no run to keep it, or the run will be new and it is not whole."""
-        if run is None or not run.exists():
+    def check_for(self, run: RunAddress | None) -> None:
+        """Raise `CommandError` if there is no run to keep it, or its file will be new and it is not whole.
+
+        Whether a server has the run is known only when that is asked, and then `applied` says it.
+        """
+        if run is None or (isinstance(run, FileAddress) and not run.path.exists()):
             self.check_whole()
         if run is None and self:
             raise CommandError("--export is for --run FILE")

@@ -48,10 +48,10 @@ def _no_option(_: object, where: str | Path | None) -> None:
 SOURCE: Parameter = Parameter(allow_leading_hyphen=True, validator=_no_option)
 """A file that is read, or - for stdin; one that is written, or - for stdout."""
 
-RunFile = Annotated[str, Parameter(help="The run file.")]
+RunFile = Annotated[str, Parameter(help="The run file, or postgresql://HOST/DATABASE?run=NAME.")]
 RunOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
-"""Where a run is kept, as `run_file` takes it. It is always text, the first of the union, which a path would not leave
-as it is; that it may be a path is for the shells, which then complete the names of files.
+"""Where a run is kept, as `run_address` takes it. It is always text, the first of the union, which a path would not
+leave as it is; that it may be a path is for the shells, which then complete the names of files.
 """
 Place = Annotated[str | Path, Parameter(metavar="PATH")]
 PlaceOption = Annotated[str | Path | None, Parameter(metavar="PATH")]

@@ -54,9 +54,9 @@ class Monitor:
         self._words = ""
         self._limited_at = float("-inf")
 
-    def session(self, make: Callable[..., Session], *how: object) -> Session:
+    def session(self, make: Callable[..., Session], *how: object, **options: object) -> Session:
         """Make a session that it observes."""
-        session = make(*how, on_event=self)
+        session = make(*how, on_event=self, **options)
         self.health = session.health
         return session
 

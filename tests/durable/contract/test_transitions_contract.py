@@ -32,6 +32,7 @@ EVENTS = st.tuples(
     st.booleans(),
     st.none() | st.sampled_from(["0191d3a8-7c1e-7c55-8f5e-3d8f3c1a2b4d", "x\x00y", "\N{BLACK STAR}"]),
     st.none() | st.sampled_from(["one line", "two\nlines"]),
+    st.none() | st.integers(0, 2),
 )
 
 
@@ -57,11 +58,18 @@ def test_changes_that_share_a_commit_do_what_they_do_alone(places: Places) -> No
 
     @given(st.lists(st.lists(EVENTS, min_size=1, max_size=3), max_size=20))
     @examples(40)
-    def check(drawn: list[list[tuple[int, Event, bool, str | None, str | None]]]) -> None:
+    def check(drawn: list[list[tuple[int, Event, bool, str | None, str | None, int | None]]]) -> None:
         changes = [
             [
-                Change(ref=f"A-{at}" if by_key else at, event=event, request_id=number, code=number, error=error)
-                for at, event, by_key, number, error in some
+                Change(
+                    ref=f"A-{at}" if by_key else at,
+                    event=event,
+                    request_id=number,
+                    code=number,
+                    error=error,
+                    attempt=attempt,
+                )
+                for at, event, by_key, number, error, attempt in some
             ]
             for some in drawn
         ]

@@ -1,0 +1,130 @@
+"""One life of the engine: an app with its connections and a worker, from the first connection to the first trouble."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from attrs import frozen
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job, Status
+from procrastinate.manager import JobManager
+
+from .._durable.records import LedgerSchemaError
+from ._blueprint import NAMESPACE, TASK, WORKER, ChunkWorker, blueprint
+from ._statements import QUEUE_SCHEMA
+
+__all__ = ["EngineSettings", "opened_app", "run_engine"]
+
+_log = logging.getLogger("invoicing_async")
+
+PATIENCE = 5.0
+"""Seconds for which the engine waits for a connection before it is given up and made anew."""
+
+CONNECTIONS = (1, 4)
+"""How many connections the engine keeps, and may have; one more listens."""
+
+HEARTBEAT = 5.0
+
+
+@frozen(kw_only=True)
+class EngineSettings:
+    """How the engine connects. `parameters` are libpq's and may hold a password; `app` is one of the user's own."""
+
+    parameters: Mapping[str, Any]
+    is_pooled: bool = False
+    app: App | None = None
+
+    def __repr__(self) -> str:
+        """Say nothing of the parameters."""
+        return f"EngineSettings(is_pooled={self.is_pooled})"
+
+
+class Jobs(JobManager):
+    """The engine's jobs. One that cannot be ended in the queue was ended all the same: the ledger knows what was done.
+
+    It was taken away, or the database is; otherwise the engine would lose the error in a task that nobody awaits.
+    """
+
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:  # noqa: FBT001 - the engine's own
+        try:
+            await super().finish_job(job, status, delete_job)
+        except ConnectorException as error:
+            _log.info("job %s could not be ended in the queue: %s", job.id, _said(error))
+
+
+@asynccontextmanager
+async def opened_app(settings: EngineSettings) -> AsyncIterator[App]:
+    """Connect, and see that the queue is there. Raises `ConnectorException`, and `LedgerSchemaError` if it is not."""
+    if settings.app is not None:
+        await _check(settings.app)
+        yield settings.app
+        return
+    least, most = CONNECTIONS
+    connector = PsycopgConnector(
+        conninfo="",
+        kwargs=connection_options(settings),
+        min_size=least,
+        max_size=most,
+        timeout=PATIENCE,
+        reconnect_timeout=PATIENCE,
+        name="invoicing-queue",
+    )
+    app = App(connector=connector)
+    app.job_manager = Jobs(connector)
+    app.add_tasks_from(blueprint(), namespace=NAMESPACE)
+    try:
+        await connector.open_async()
+        await _check(app)
+        yield app
+    finally:
+        await connector.close_async()
+
+
+def connection_options(settings: EngineSettings) -> dict[str, Any]:
+    """Return what the engine connects with: the queue's schema first, and nothing that a pooler would not keep."""
+    if settings.is_pooled:
+        # The path must be the role's own there: ALTER ROLE … IN DATABASE … SET search_path.
+        return {**settings.parameters, "prepare_threshold": None}
+    given = settings.parameters.get("options", "")
+    return {**settings.parameters, "options": f"{given} -c search_path={QUEUE_SCHEMA}".strip()}
+
+
+async def _check(app: App) -> None:
+    [row] = await app.connector.execute_query_all_async(
+        "SELECT to_regclass('procrastinate_jobs') IS NOT NULL AS jobs,"
+        " to_regclass('invoicing_queue.walks') IS NOT NULL AS walks"
+    )
+    if not (row["jobs"] and row["walks"]):
+        raise LedgerSchemaError("the database of the run has no queue yet, or none that this connection finds")
+    if TASK not in app.tasks:
+        raise ValueError(f"the app has no task {TASK}: mount blueprint() in it under the namespace {NAMESPACE!r}")
+
+
+async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, listen: bool) -> None:
+    """Fetch the jobs of a queue and have them done, until that fails or is cancelled.
+
+    It returns, or raises, when it no longer fetches: after an error of its heartbeat, of listening, or of a fetch. What
+    is under way then goes on: a job is cut off, what it does is not.
+    """
+    await app.run_worker_async(
+        queues=[queue],
+        name="invoicing",
+        concurrency=slots,
+        listen_notify=listen,
+        delete_jobs="successful",
+        additional_context={WORKER: worker},
+        install_signal_handlers=False,
+        update_heartbeat_interval=HEARTBEAT,
+        fetch_job_polling_interval=1.0,
+        shutdown_graceful_timeout=0,
+    )
+
+
+def _said(error: BaseException) -> str:
+    """Return what is at the bottom of an error of the engine's."""
+    cause = error.__cause__
+    return str(cause or error).partition("\n")[0]

@@ -1,0 +1,138 @@
+"""The lives of the engine, one after the other: an engine that ended, for whatever reason, is made anew.
+
+The engine ends quietly when one query of its heartbeat fails (procrastinate #1513, #1591, #1596): its `run` returns,
+and the process lives on and fetches nothing. So its end is never taken for an end of the work. What a job does is not
+its engine's: it goes on, and a job that comes again for the same chunk joins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from procrastinate.exceptions import ConnectorException
+
+from .._core.clock import Clock
+from .._durable.records import LedgerSchemaError
+from ..events import Event, QueueLost, QueueReconnected
+from ._blueprint import ChunkWorker
+from ._engine import EngineSettings, opened_app, run_engine
+from ._outlook import Chunk
+from ._queue import JobQueue
+
+__all__ = ["EngineLives"]
+
+_log = logging.getLogger("invoicing_async")
+
+T = TypeVar("T")
+
+FIRST, CEILING = 0.2, 10.0
+"""Seconds before the engine is made anew, at first and at most."""
+
+MANY = 20
+"""How often one engine's queue may refuse the same before that is taken for good."""
+
+LONG = 30.0
+"""Seconds after which a life was a long one, so that the next begins soon."""
+
+
+class EngineLives:
+    """Keeps an engine at work for a run. `sign` is called when it is known whether the database can be reached."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        worker: ChunkWorker,
+        queue: Callable[..., JobQueue],
+        *,
+        slots: int,
+        listen: bool,
+        clock: Clock,
+        tell: Callable[[Event], None],
+        sign: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._queue = queue
+        self._slots = slots
+        self._listen = listen
+        self._clock = clock
+        self._tell = tell
+        self._sign = sign
+        self._live: asyncio.Future[JobQueue] = asyncio.get_running_loop().create_future()
+        self._lost_at: float | None = None
+        self.count = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is an engine at this moment."""
+        return self._live.done()
+
+    async def asked(self, ask: Callable[[JobQueue], Awaitable[T]]) -> T:
+        """Ask the queue, for as long as the database takes. Raises what it meets again and again in one life."""
+        met: tuple[JobQueue | None, int] = (None, 0)
+        while True:
+            queue = await asyncio.shield(self._live)
+            try:
+                return await ask(queue)
+            except ConnectorException as error:
+                times = met[1] + 1 if met[0] is queue else 1
+                met = (queue, times)
+                if times > MANY:
+                    raise
+                _log.info("the queue did not answer, it is asked again: %s", error.__cause__ or error)
+                await self._clock.sleep(FIRST * times)
+
+    async def left_open(self, chunk: Chunk, *, export: bool) -> dict[str, str]:
+        """Return what a chunk still has to do: each open item by its key, with a mark of how it stands."""
+        return await self.asked(lambda queue: queue.left_open(chunk, export=export))
+
+    async def walked(self, chunk: Chunk, left: dict[str, str]) -> None:
+        """Note that a chunk was worked through, and as what its open items were left."""
+        await self.asked(lambda queue: queue.walked(chunk, left))
+
+    async def go_on(self) -> None:
+        """Keep an engine at work until this is cancelled. Raises what no other engine would be spared."""
+        wait = FIRST
+        while True:
+            begun = self._clock.monotonic()
+            error: Exception | None = None
+            try:
+                async with self._life() as (app_queue, run):
+                    self._begun(app_queue)
+                    await run()
+            except (LedgerSchemaError, ValueError):
+                raise
+            except Exception as caught:  # noqa: BLE001 - whatever ended it, there is to be another
+                error = caught
+            self._sign()
+            self._lost(error)
+            wait = FIRST if self._clock.monotonic() - begun > LONG else min(CEILING, 2 * wait)
+            await self._clock.sleep(wait * (0.5 + self._clock.random()))
+
+    @asynccontextmanager
+    async def _life(self) -> AsyncIterator[tuple[JobQueue, Callable[[], Awaitable[None]]]]:
+        async with opened_app(self._settings) as app:
+            queue = self._queue(app)
+
+            async def run() -> None:
+                await run_engine(app, self._worker, queue.name, slots=self._slots, listen=self._listen)
+
+            yield queue, run
+
+    def _begun(self, queue: JobQueue) -> None:
+        self.count += 1
+        self._live.set_result(queue)
+        if self._lost_at is not None:
+            self._tell(QueueReconnected(away=self._clock.monotonic() - self._lost_at))
+            self._lost_at = None
+
+    def _lost(self, error: Exception | None) -> None:
+        if self._live.done():
+            self._live = asyncio.get_running_loop().create_future()
+        if self._lost_at is None:
+            self._lost_at = self._clock.monotonic()
+            self._tell(QueueLost(error=error))
