@@ -8,7 +8,7 @@ made before there was such a setting, is kept whole. What a ledger returns is al
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from attrs import evolve, frozen
@@ -59,7 +59,14 @@ class KeptPaths:
         whole = self.whole(item.path)
         return item if whole == item.path else evolve(item, path=whole)
 
-    def change(self, change: Change) -> Change:
-        """Return a change as it is kept."""
-        kept = self.kept(change.path)
-        return change if kept == change.path else evolve(change, path=kept)
+    def lack(self, items: Iterable[Item]) -> bool:
+        """Tell whether one of these items is kept by a name, though no store is known."""
+        return not self._store and any(item.path is not None and not is_whole(item.path) for item in items)
+
+    def changes(self, changes: Iterable[Change]) -> tuple[Change, ...]:
+        """Return changes as they are kept: nearly all have no path, and are many."""
+        taken = tuple(changes)
+        for change in taken:
+            if change.path is not None:
+                return tuple(evolve(each, path=self.kept(each.path)) for each in taken)
+        return taken

@@ -351,12 +351,7 @@ class SqliteLedger(SqliteReader):
         """Let events happen in turn, all of them or none."""
         if self.kind is not RunKind.INVOICES:
             self._only(RunKind.INVOICES, "transition")
-        made = tuple(changes)
-        for change in made:
-            if change.path is not None:  # of an export; nearly all have none, and are many
-                made = tuple(map(self._paths.change, made))
-                break
-        return await self._worker.run(Transitions(made))
+        return await self._worker.run(Transitions(self._paths.changes(changes)))
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

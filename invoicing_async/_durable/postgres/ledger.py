@@ -18,6 +18,7 @@ from ..._core.clock import Clock
 from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
+from ..kept_paths import KeptPaths
 from ..protocol import ID_BATCH
 from ..records import Change, Intake, NewDraft, Pause, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
@@ -88,6 +89,7 @@ class PostgresLedger(PostgresReader):
         text = json_text(settings)
         await self._recorder.do(partial(run_changes.update_settings, settings=json.loads(text)))
         self._settings = json.loads(text)
+        self._paths = KeptPaths.of(self._settings)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
@@ -142,11 +144,16 @@ class PostgresLedger(PostgresReader):
         code: str | None = None,
         error: str | None = None,
         attempt: int = 0,
+        begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there.
+
+        With `begun` only while the item stands in that attempt. Raises `SupersededError` otherwise.
+        """
         self._only(RunKind.DOCUMENTS, "record_document")
-        values = (DocumentState(state).value, attempt, request_id, path, size, sha256, code, one_line(error))
-        await self._recorder.do(DocumentOutcome(ref, values))
+        kept = self._paths.kept(path)
+        values = (DocumentState(state).value, attempt, request_id, kept, size, sha256, code, one_line(error))
+        await self._recorder.do(DocumentOutcome(ref, values, attempt, begun))
 
     async def transition(
         self,
@@ -188,7 +195,7 @@ class PostgresLedger(PostgresReader):
         `RunHaltedError` for an intent.
         """
         self._only(RunKind.INVOICES, "transition")
-        taken = tuple(changes)
+        taken = self._paths.changes(changes)
         if len(taken) == 1:
             states: list[State] = await self._recorder.do(Transition(taken[0]))
         else:

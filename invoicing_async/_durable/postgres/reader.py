@@ -14,6 +14,7 @@ from ..._core.clock import Clock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..figures import RunFigures
+from ..kept_paths import KeptPaths
 from ..records import Holder, Item, JournalEntry, Pause
 from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
@@ -61,6 +62,7 @@ class PostgresReader:
         self.created: float = kept.created
         self.late: float = kept.late
         self._settings = kept.settings
+        self._paths = KeptPaths.of(kept.settings)
         self._reading = reading
         self._clock = clock
         self._command: int | None = None
@@ -113,7 +115,8 @@ class PostgresReader:
         if isinstance(ref, str) and storable(ref) != ref:
             return None  # nothing can be kept under it
         for row in await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
-            return queries.item(row)
+            [found] = await self._given([queries.item(row)])
+            return found
         return None
 
     async def rows(
@@ -123,7 +126,7 @@ class PostgresReader:
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(str(state) for state in states)
         rows = await self.select(queries.page(wanted, payload=payload), after=after, limit=limit)
-        return [queries.item(row) for row in rows]
+        return await self._given([queries.item(row) for row in rows])
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
@@ -197,7 +200,8 @@ class PostgresReader:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         for sql in queries.OLDEST:
             for row in await self.select(sql):
-                return queries.item(row)
+                [found] = await self._given([queries.item(row)])
+                return found
         return None
 
     async def standing(self) -> Standing:
@@ -229,7 +233,13 @@ class PostgresReader:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
         statement = queries.page(None, more=f"AND {queries.TWICE}")
-        return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
+        return await self._given([queries.item(row) for row in await self.select(statement, after=0, limit=limit)])
+
+    async def _given(self, items: list[Item]) -> list[Item]:
+        """Return items with whole paths, by the store of the run, which may have been set since it was opened."""
+        if self._paths.lack(items) and (kept := await describe_run(self._reading)) is not None:
+            self._paths = KeptPaths.of(kept.settings)
+        return [self._paths.item(item) for item in items]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""
