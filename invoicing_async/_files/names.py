@@ -30,6 +30,7 @@ __all__ = [
     "safe_name",
     "temp_name",
     "temp_owner",
+    "worker_label",
 ]
 
 LIMIT = 200
@@ -253,6 +254,11 @@ def temp_name(token: str, number: int, *, host: str, worker: str = NOBODY) -> st
             f"got {host!r}, {worker!r}, {token!r}, {number}"
         )
     return name
+
+
+def worker_label(ledger: str, number: int) -> str:
+    """Return what temporary files bear of a worker: its number, and which ledger of all it is a worker of."""
+    return f"{digest_of(ledger)[:12]}w{number}"
 
 
 def temp_owner(name: str) -> TempOwner | None:

@@ -35,6 +35,7 @@ from invoicing_async._files.names import (
     safe_name,
     temp_name,
     temp_owner,
+    worker_label,
 )
 
 DAY = date(2025, 3, 9)
@@ -612,6 +613,15 @@ def test_different_ids_have_different_places(first: str, second: str, pattern: s
 
 
 # Temporary files.
+
+
+@given(st.text(), st.integers(0, 2**63 - 1))
+def test_a_worker_of_any_ledger_can_be_borne(ledger: str, number: int) -> None:
+    label = worker_label(ledger, number)
+    owner = temp_owner(temp_name("ab", 1, host="h", worker=label))
+    assert owner is not None
+    assert owner.worker == label
+    assert worker_label(f"{ledger}x", number) != label != worker_label(ledger, number + 1)
 
 
 WORD = st.from_regex(r"[0-9a-z]{1,16}", fullmatch=True)
