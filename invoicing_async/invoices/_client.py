@@ -148,6 +148,8 @@ class AsyncInvoices:
         times in a row, all within the poller's time.
         `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
         that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
+        `folder` may be the address of an object store, as `s3://bucket/prefix`, or a `stores.Store`; nothing is
+        replaced there.
 
         Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
         when the poller's time is spent before there was a link, otherwise as a download does.

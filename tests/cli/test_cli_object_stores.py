@@ -14,7 +14,7 @@ from served import Cli, json_lines, write_drafts, write_ids
 from invoicing_async.cli.exits import Exit
 from invoicing_async.sandbox import Faults, Sandbox
 
-pytestmark = pytest.mark.usefixtures("no_settings")
+pytestmark = [pytest.mark.usefixtures("no_settings"), pytest.mark.process]
 
 
 @pytest.fixture

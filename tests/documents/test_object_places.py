@@ -40,6 +40,7 @@ def memory() -> str:
     return f"memory://documents{next(_buckets)}/in"
 
 
+@pytest.mark.process
 async def test_documents_are_saved_whole_under_their_names(bucket: str) -> None:
     ids, place = demo_orders(12), f"s3://{bucket}/in/voices"
     async with client(made()) as documents:
@@ -58,12 +59,13 @@ async def test_documents_are_saved_whole_under_their_names(bucket: str) -> None:
     assert found == {}
 
 
-async def test_a_large_document_passes_through_the_disk_and_is_one_object(bucket: str) -> None:
+async def test_a_large_document_passes_through_the_disk_and_is_one_object() -> None:
     sandbox = made()
     sandbox.script(ORDER, [whole(LARGE)])
-    async with client(sandbox) as documents:
-        saved = await documents.download(ORDER, f"s3://{bucket}")
-    assert objects_in(bucket) == {f"{ORDER}.pdf": LARGE}
+    async with peer() as (found, store), client(sandbox) as documents:
+        saved = await documents.download(ORDER, store)
+    assert {key: body for key, (body, _) in found.held.items()} == {f"/bucket/pre/{ORDER}.pdf": LARGE}
+    assert found.puts == 1
     assert (saved.size, saved.name_taken) == (len(LARGE), False)
 
 
@@ -182,11 +184,12 @@ async def test_a_store_of_the_users_own_is_saved_into(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pdf", "xml"])
-async def test_an_invoices_document_is_exported_into_a_store(bucket: str, kind: str) -> None:
+async def test_an_invoices_document_is_exported_into_a_store(kind: str) -> None:
     service = Sandbox(SandboxSettings(), clock=FakeClock(), faults=Faults(polls_until_done=(0, 0)))
     auth = StaticToken(service.credentials.token)
-    async with Session("https://api.test/api", auth=auth, transport=service, clock=FakeClock()) as session:
-        invoices, place = AsyncInvoices(session), f"s3://{bucket}/out"
+    session = Session("https://api.test/api", auth=auth, transport=service, clock=FakeClock())
+    async with peer() as (found, _), session:
+        invoices, place = AsyncInvoices(session), "s3://bucket/out"
         done = await invoices.status((await invoices.create(draft("K 1"))).request_id)
         assert done.data is not None
         number = done.data.id
@@ -196,6 +199,6 @@ async def test_an_invoices_document_is_exported_into_a_store(bucket: str, kind: 
         assert again.attempts == 0
         with pytest.raises(ValueError, match="nothing is replaced"):
             await invoices.export(number, place, on_existing="replace")
-    [(key, body)] = objects_in(bucket).items()
-    assert key == f"out/2025/K 1.{kind}"
+    [(key, (body, _))] = found.held.items()
+    assert key == f"/bucket/out/2025/K%201.{kind}"
     assert sha256(body).hexdigest() == saved.sha256

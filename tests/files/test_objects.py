@@ -102,6 +102,7 @@ async def test_a_refusal_is_an_oserror_and_holds_no_secret(status: int, number: 
     assert "Debug source" not in told
 
 
+@pytest.mark.process
 async def test_a_body_whose_put_was_cancelled_is_there_whole_or_not_at_all() -> None:
     with moto_bucket() as bucket:
         store = open_objects(ObjectAddress("s3", bucket))

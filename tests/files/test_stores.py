@@ -45,7 +45,7 @@ async def places(kind: str, folder: Path) -> AsyncIterator[Opened]:
         yield opened
 
 
-@pytest_asyncio.fixture(params=["folder", "memory", "s3"])
+@pytest_asyncio.fixture(params=["folder", "memory", pytest.param("s3", marks=pytest.mark.process)])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
     async with places(request.param, tmp_path) as made:
         yield made
