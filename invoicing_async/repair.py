@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -22,7 +23,7 @@ from ._core.clock import Clock
 from ._core.error_words import words_of
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
 from ._durable.items import is_below, recorded_path, recorded_store
-from ._durable.records import Change, NewDraft
+from ._durable.records import Change, NewDraft, SupersededError
 from ._durable.sheet import (
     COLUMNS,
     Answer,
@@ -73,6 +74,8 @@ __all__ = [
     "too_early_for",
     "write_sheet",
 ]
+
+_log = logging.getLogger("invoicing_async")
 
 _NOT_FOUND = 404
 
@@ -133,7 +136,7 @@ async def _find(invoices: AsyncInvoices, answer: Answer, item: Item) -> Finding 
 class Settled:
     """An item after an answer about it, and what the service had under the id, None if it was not asked.
 
-    `changed` is false if the run knew the answer before.
+    `changed` is false if the run knew the answer before, or somebody else has moved on with the item meanwhile.
     """
 
     item: Item
@@ -165,8 +168,15 @@ async def settle(
         yield Settled(item, changed=False)
     # The one sent last is the first to be told as not created: if that is not too early, none is.
     for answer, item in sorted(open_, key=lambda pair: (pair[0].created, -(left_at(pair[1]) or 0.0))):
-        now = await run.resolve(item.key, created=answer.created, request_id=answer.request_id)
-        yield Settled(now, found.get(item.seq))
+        is_changed = True
+        try:
+            now = await run.resolve(
+                item.key, created=answer.created, request_id=answer.request_id, attempt=item.attempt
+            )
+        except SupersededError as error:
+            _log.warning("what was found out of %r is not recorded: %s", item.key, error)
+            now, is_changed = await run.ledger.get(item.seq) or item, False
+        yield Settled(now, found.get(item.seq), is_changed)
 
 
 _Pair = tuple[Answer, Item]

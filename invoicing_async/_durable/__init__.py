@@ -10,6 +10,7 @@
 - `doubts`: What people and programs say of items in doubt.
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
+- `fence`: What an event means that bears the attempt it is of: the fence (item, attempt) between two who send one item.
 - `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
 - `intake_parts`: What is taken in, whichever ledger takes it: ids batch by batch, and which drafts are new, known or
   contradict.
@@ -24,6 +25,7 @@
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
+- `part`: A part of a run, as a ledger: what one worker does of it while others do the rest.
 - `paced_run`: What every run keeps of how it is worked on: its settings, and limits for the sessions that do.
 - `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
   file.
@@ -45,6 +47,8 @@
 - `streams`: Several sources of items read as one.
 - `submission`: Submitting drafts: the intent of each is recorded before its first byte is sent, its answer after it
   came.
+- `superseded`: Events that the fence refused, since somebody else had moved on: counted and told, and nothing ends by
+  them.
 - `timeline`: What happened when in a run: counts by time, cut into the stretches in which somebody was at work.
 - `transaction`: What an operation works with inside the writer's thread: the connection, the time, the counts not yet
   written.

@@ -76,11 +76,14 @@ class Doubts:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
+    async def resolve(
+        self, key: str, *, created: bool, request_id: str | None = None, attempt: int | None = None
+    ) -> Item:
         item = await self._ledger.get(canonical_key(key))
         if item is None:
             raise ValueError(f"this run has no item {key!r}")
-        return await self._settled(item, created=created, request_id=request_id)
+        looked_up = item if attempt is None else evolve(item, attempt=attempt)
+        return await self._settled(looked_up, created=created, request_id=request_id)
 
     async def _settled(self, item: Item, *, created: bool, request_id: str | None) -> Item:
         """Settle an item as it was looked up: what is said of one attempt settles no other."""

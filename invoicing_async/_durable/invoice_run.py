@@ -200,14 +200,17 @@ class InvoiceRun(PacedRun):
             Settlement(self.ledger, self._stop, invoices, self._superseded).refreshed(), of=work_of(invoices)
         )
 
-    async def resolve(self, key: str, *, created: bool, request_id: str | None = None) -> Item:
+    async def resolve(
+        self, key: str, *, created: bool, request_id: str | None = None, attempt: int | None = None
+    ) -> Item:
         """Settle an item in doubt by what was found at the service; `undo` takes that back.
 
         `created` with its `request_id`: it is polled by the next run. Not created: the next run sends it again.
         Raises `ResolutionTooEarlyError` for the latter while the submission may still arrive, `ValueError` if the item
-        is not in doubt, is unknown, or the request id is missing, no UUID, or another item's.
+        is not in doubt, is unknown, or the request id is missing, no UUID, or another item's. `attempt` is that of the
+        item as it was looked up: raises `SupersededError` if it was sent again since, of which nothing was found out.
         """
-        return await self._doubts.resolve(key, created=created, request_id=request_id)
+        return await self._doubts.resolve(key, created=created, request_id=request_id, attempt=attempt)
 
     async def remaining(self, key: str) -> float:
         """Return the seconds until an item in doubt may be settled as not created; 0 if it may be now."""

@@ -134,7 +134,7 @@ def test_in_doubt_and_rejected_return_to_sendable_only_by_a_word_from_outside(ev
         if state in {State.IN_DOUBT, State.REJECTED} and after in SENDABLE:
             assert event in BY_HAND | set(LATE.values())
         if state is State.SENDING:
-            assert event in ANSWERS | {Event.CRASHED, Event.LOG_LOST}
+            assert event in ANSWERS | {Event.CRASHED, Event.LOG_LOST, Event.LATE_ACCEPT}
         state = after
 
 

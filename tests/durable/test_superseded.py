@@ -15,6 +15,7 @@ from invoicing_async._durable.part import LedgerPart
 from invoicing_async._durable.records import Change, RunHaltedError, RunPausedError
 from invoicing_async._durable.states import Event, State
 from invoicing_async.invoices import AsyncInvoices
+from invoicing_async.repair import Answer, settle
 from invoicing_async.runs import InvoiceRun, Item
 
 pytestmark = pytest.mark.asyncio
@@ -304,3 +305,23 @@ async def test_the_outcome_is_no_other_where_nobody_else_is_at_work(tmp_path: Pa
             ends.append((await states(other), [entry.event for entry in await other.ledger.history(1)]))
             assert run.superseded == 0
     assert ends[0] == ends[1]
+
+
+async def test_a_person_s_answer_about_one_attempt_settles_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest of the answers is carried out."""
+    async with invoice_run(tmp_path, Service({key: ["dropped"] for key in KEYS[:2]}), KEYS[:2]) as (run, client):
+        await listed(run.submit(client))
+        later(run)
+        answers = [Answer(key=key, created=False, request_id=None) for key in KEYS[:2]]
+        settled = settle(run, answers)
+        first = await anext(settled)
+        [other] = {*KEYS[:2]} - {first.item.key}
+        await moved(run, other, Event.RESOLVED_NOT_CREATED, Event.INTENT, Event.LOST)
+        [second] = await listed(settled)
+        assert [(one.item.state, one.item.attempt, one.changed) for one in (first, second)] == [
+            ("not_sent", 1, True),
+            ("in_doubt", 2, False),
+        ]
+    assert other in lines(caplog, logging.WARNING)[-1]

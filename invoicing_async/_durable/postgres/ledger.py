@@ -107,10 +107,7 @@ class PostgresLedger(PostgresReader):
         await self._recorder.do(partial(run_changes.undo, ref=ref))
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
-        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
-
-        By a connection of its own: what is under way is recorded meanwhile.
-        """
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts."""
         self._only(RunKind.DOCUMENTS, "add_ids")
         at_least_one("batch", batch)
         async with self._importing, await self._connect() as connection:

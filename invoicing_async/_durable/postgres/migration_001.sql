@@ -62,7 +62,9 @@ CREATE TABLE invoicing.items (
     sent_at timestamptz,
     updated timestamptz NOT NULL,
     PRIMARY KEY (run, seq),
-    UNIQUE (run, key)
+    -- In this order: a run that ANALYZE has not seen yet is held to have one row, and then any index that begins with the
+    -- run would do for some items of it; a group of changes read the whole run by the one of keys.
+    UNIQUE (key, run)
 ) WITH (fillfactor = 70);
 -- Everything but what is at rest for good, which is most of a run: the primary key leads through that.
 CREATE INDEX items_open ON invoicing.items (run, state, seq) WHERE state NOT IN ('success', 'saved', 'skipped');
@@ -73,18 +75,12 @@ CREATE UNIQUE INDEX items_request ON invoicing.items (run, lower(request_id))
     WHERE request_id IS NOT NULL AND payload_sha256 IS NOT NULL;
 CREATE INDEX items_twice ON invoicing.items (run, seq) WHERE other_request_id IS NOT NULL;
 
--- A run that is younger than what ANALYZE has seen would be held to have one row, and then any index that begins with it
--- would do: a statement for some items read the whole run. Without figures every run is held to be a part of the table.
-ALTER TABLE invoicing.items ALTER COLUMN run SET STATISTICS 0;
-
 CREATE TABLE invoicing.drafts (
     run integer NOT NULL,
     seq bigint NOT NULL,
     payload text NOT NULL,
     PRIMARY KEY (run, seq)
 );
-
-ALTER TABLE invoicing.drafts ALTER COLUMN run SET STATISTICS 0;
 
 -- Append-only. `worker` and `grp` say by whose group an entry came, NULL for what no worker's group wrote.
 CREATE TABLE invoicing.journal (
@@ -99,7 +95,6 @@ CREATE TABLE invoicing.journal (
     detail text,
     PRIMARY KEY (run, id)
 );
-ALTER TABLE invoicing.journal ALTER COLUMN run SET STATISTICS 0;
 CREATE INDEX journal_of_item ON invoicing.journal (run, item, id);
 CREATE FUNCTION invoicing.refuse_change() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;
