@@ -64,9 +64,7 @@ class KeptPaths:
         return not self._store and any(item.path is not None and not is_whole(item.path) for item in items)
 
     def changes(self, changes: Iterable[Change]) -> tuple[Change, ...]:
-        """Return changes as they are kept: nearly all have no path, and are many."""
-        taken = tuple(changes)
-        for change in taken:
-            if change.path is not None:
-                return tuple(evolve(each, path=self.kept(each.path)) for each in taken)
-        return taken
+        """Return changes as they are kept."""
+        return tuple(
+            change if change.path is None else evolve(change, path=self.kept(change.path)) for change in changes
+        )

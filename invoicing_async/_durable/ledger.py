@@ -351,7 +351,12 @@ class SqliteLedger(SqliteReader):
         """Let events happen in turn, all of them or none."""
         if self.kind is not RunKind.INVOICES:
             self._only(RunKind.INVOICES, "transition")
-        return await self._worker.run(Transitions(self._paths.changes(changes)))
+        taken = tuple(changes)
+        for change in taken:
+            if change.path is not None:  # nearly none has one, and a call for each would cost them all
+                taken = self._paths.changes(taken)
+                break
+        return await self._worker.run(Transitions(taken))
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

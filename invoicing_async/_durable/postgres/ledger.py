@@ -86,10 +86,9 @@ class PostgresLedger(PostgresReader):
 
     async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
-        text = json_text(settings)
-        await self._recorder.do(partial(run_changes.update_settings, settings=json.loads(text)))
-        self._settings = json.loads(text)
-        self._paths = KeptPaths.of(self._settings)
+        kept: Mapping[str, object] = json.loads(json_text(settings))
+        await self._recorder.do(partial(run_changes.update_settings, settings=kept))
+        self._settings, self._paths = kept, KeptPaths.of(kept)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
@@ -143,13 +142,10 @@ class PostgresLedger(PostgresReader):
         attempt: int = 0,
         begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there.
-
-        With `begun` only while the item stands in that attempt. Raises `SupersededError` otherwise.
-        """
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; with `begun` only in that attempt."""
         self._only(RunKind.DOCUMENTS, "record_document")
-        kept = self._paths.kept(path)
-        values = (DocumentState(state).value, attempt, request_id, kept, size, sha256, code, one_line(error))
+        where, said = self._paths.kept(path), one_line(error)
+        values = (DocumentState(state).value, attempt, request_id, where, size, sha256, code, said)
         await self._recorder.do(DocumentOutcome(ref, values, attempt, begun))
 
     async def transition(

@@ -114,10 +114,8 @@ class PostgresReader:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
         if isinstance(ref, str) and storable(ref) != ref:
             return None  # nothing can be kept under it
-        for row in await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
-            [found] = await self._given([queries.item(row)])
-            return found
-        return None
+        found = await self._given(await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref))
+        return found[0] if found else None
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
@@ -125,8 +123,7 @@ class PostgresReader:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(str(state) for state in states)
-        rows = await self.select(queries.page(wanted, payload=payload), after=after, limit=limit)
-        return await self._given([queries.item(row) for row in rows])
+        return await self._given(await self.select(queries.page(wanted, payload=payload), after=after, limit=limit))
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
@@ -199,9 +196,8 @@ class PostgresReader:
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         for sql in queries.OLDEST:
-            for row in await self.select(sql):
-                [found] = await self._given([queries.item(row)])
-                return found
+            if found := await self._given(await self.select(sql)):
+                return found[0]
         return None
 
     async def standing(self) -> Standing:
@@ -233,10 +229,11 @@ class PostgresReader:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
         statement = queries.page(None, more=f"AND {queries.TWICE}")
-        return await self._given([queries.item(row) for row in await self.select(statement, after=0, limit=limit)])
+        return await self._given(await self.select(statement, after=0, limit=limit))
 
-    async def _given(self, items: list[Item]) -> list[Item]:
+    async def _given(self, rows: list[Row]) -> list[Item]:
         """Return items with whole paths, by the store of the run, which may have been set since it was opened."""
+        items = [*map(queries.item, rows)]
         if self._paths.lack(items) and (kept := await describe_run(self._reading)) is not None:
             self._paths = KeptPaths.of(kept.settings)
         return [self._paths.item(item) for item in items]
