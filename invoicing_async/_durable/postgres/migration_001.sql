@@ -62,9 +62,7 @@ CREATE TABLE invoicing.items (
     sent_at timestamptz,
     updated timestamptz NOT NULL,
     PRIMARY KEY (run, seq),
-    -- In this order: a run that ANALYZE has not seen yet is held to have one row, and then any index that begins with the
-    -- run would do for some items of it; a group of changes read the whole run by the one of keys.
-    UNIQUE (key, run)
+    UNIQUE (run, key)
 ) WITH (fillfactor = 70);
 -- Everything but what is at rest for good, which is most of a run: the primary key leads through that.
 CREATE INDEX items_open ON invoicing.items (run, state, seq) WHERE state NOT IN ('success', 'saved', 'skipped');

@@ -43,7 +43,7 @@ PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
     (queries.page(("saved", "skipped")), {}, {"items_pkey"}),
     (queries.page(None), {}, {"items_pkey"}),
     (queries.FIND[int], {"ref": 7}, {"items_pkey", "drafts_pkey"}),
-    (queries.FIND[str], {"ref": "k7"}, {"items_key_run_key", "drafts_pkey"}),
+    (queries.FIND[str], {"ref": "k7"}, {"items_run_key_key", "drafts_pkey"}),
     (queries.HISTORY, {"item": 7}, {"journal_of_item"}),
     (queries.ENTRIES, {}, {"journal_pkey"}),
     (queries.DUPLICATES, {"after": "", "command": None}, {"duplicates_pkey"}),
