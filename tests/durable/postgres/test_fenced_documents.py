@@ -1,18 +1,23 @@
-"""Outcomes of order documents on a server, between workers: fenced by attempt also where the commit's answer was lost."""
+"""Outcomes of order documents on a server, between workers: fenced by attempt, however the answer of a commit ends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from ledgers import DOCUMENTS, documents
 from postgres_server import Database
+from run_services import DAY, ORDERS, files, kinds, listed, sandbox
+from run_services import documents as found_documents
 from tcp_proxy import TcpProxy
+from test_recorder import opened
 
 from invoicing_async._durable.records import SupersededError
 from invoicing_async._durable.states import DocumentState
-from test_recorder import opened
+from invoicing_async.runs import DocumentRun
 
 pytestmark = pytest.mark.asyncio
 
@@ -51,3 +56,31 @@ async def test_a_store_that_was_set_since_is_known_when_its_names_are_read(postg
         for item in (*await early.rows(), await early.get(1)):
             assert item is not None
             assert item.path in {"s3://bucket/in/a.pdf", None}
+
+
+@pytest.mark.parametrize("mode", ["keep", "new name"])
+async def test_two_workers_who_want_every_document_leave_one_file_each(
+    postgres: Database, tmp_path: Path, mode: str
+) -> None:
+    """Both have every item, as when a job is doubled; what one of them records late changes nothing."""
+    place, service = str(tmp_path / "pdf"), sandbox()
+    settings = {
+        "folder": place, "store": place, "layout": "{order_id}", "day": DAY.isoformat(), "served_name": False,
+        "durable": False, "on_existing": mode,
+    }  # fmt: skip
+    async with AsyncExitStack() as stack:
+        ledgers = [await stack.enter_async_context(opened(postgres, kind=DOCUMENTS)) for _ in range(2)]
+        await ledgers[0].update_settings(settings)
+        await ledgers[1].update_settings(settings)
+        await ledgers[0].add_ids(ORDERS)
+        clients = [await stack.enter_async_context(found_documents(service)) for _ in range(2)]
+        runs = [DocumentRun(ledger) for ledger in ledgers]
+        working = zip(runs, clients, strict=True)
+        done = await asyncio.gather(*(listed(run.download(client)) for run, client in working))
+        for outcomes in done:
+            assert set(kinds(outcomes)) <= {"Saved", "Skipped"}
+            assert {outcome.order_id for outcome in outcomes} <= set(ORDERS)
+        counts = await ledgers[0].counts()
+        assert counts["saved"] + counts["skipped"] == len(ORDERS)
+        assert {item.path for item in await ledgers[0].rows()} == {f"{place}/{order}.pdf" for order in ORDERS}
+    assert sorted(files(tmp_path / "pdf")) == sorted(f"{order}.pdf" for order in ORDERS)
