@@ -21,11 +21,18 @@ from lines_checked import check_lines
 from served import Cli, clean, starting
 
 from invoicing_async.cli.app import run
-from invoicing_async.cli.commands import invoices, runs
+from invoicing_async.cli.commands import invoices, runs, worker
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
-pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "postgres_server", "pgbouncer", "ledger_places", "worker_runs"]
+pytest_plugins = [
+    "pytester",
+    "invoicing_async.testing.plugin",
+    "postgres_server",
+    "pgbouncer",
+    "ledger_places",
+    "worker_runs",
+]
 """The second is on its entry point too where the package was installed with it; once is enough. Each one stands before
 those that import it, so that its assertions say what they compare."""
 
@@ -172,7 +179,7 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
     """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
     clean(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    for command in (invoices, runs):
+    for command in (invoices, runs, worker):
         monkeypatch.setattr(command, "Poller", partial(Poller, first=0.05))  # what is done is done at once here
     with starting() as start:
         yield start

@@ -88,6 +88,7 @@ class Worker(Generic[T]):
         self._options = Options(**options)
         self._begin: Callable[[], Shift[Any]]
         self._tell: Callable[[Event], None]
+        self._exports = False
         if isinstance(run, InvoiceRun) and isinstance(client, AsyncInvoices):
             way = InvoiceWay(
                 concurrency=self._options.concurrency,
@@ -95,11 +96,12 @@ class Worker(Generic[T]):
                 export=run.settings.export if export else None,
                 goes_on=self._options.until_done,
             )
-            self._begin = lambda: InvoiceShift(ledger, client, way)
-            self._tell = invoices_work(client).session.tell
+            self._exports = way.export is not None
+            tell = self._tell = invoices_work(client).session.tell
+            self._begin = lambda: InvoiceShift(ledger, tell, client, way)
         elif isinstance(run, DocumentRun) and isinstance(client, OrderDocuments):
-            self._begin = lambda: DocumentShift(ledger, client, concurrency=self._options.concurrency)
-            self._tell = documents_work(client).session.tell
+            tell = self._tell = documents_work(client).session.tell
+            self._begin = lambda: DocumentShift(ledger, tell, client, concurrency=self._options.concurrency)
         else:
             raise ValueError("client must be AsyncInvoices for an InvoiceRun, OrderDocuments for a DocumentRun")
         self._crew: Crew[T] | None = None
@@ -111,6 +113,7 @@ class Worker(Generic[T]):
         with of_extra():
             from ._crew import Crew
         self._crew = Crew(self._ledger, self._begin, self._options, self._tell)
+        self._crew.shifts.exports = self._exports  # a run of which all is made, and not all is saved, is not at rest
         await self._crew.begin()
         return self
 
@@ -145,7 +148,7 @@ class Worker(Generic[T]):
         self._is_stopping = True
 
     async def plan(self) -> None:
-        """Give a job to what has none, at once and not within seconds: for after more was taken in."""
+        """See that everything open has a job, at once and not within seconds: for after more was taken in."""
         await self._entered().plan()
 
     def status(self) -> WorkerStatus:

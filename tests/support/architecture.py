@@ -40,7 +40,7 @@ ROOMS = {
     "transport": {"_transport", "transport"},
     "_files": {"_files", "_objects", "stores"},
     "runs": {"_durable", "runs"},
-    "tools": {"ids", "repair", "reports", "settings", "telemetry", "testing", "web"},
+    "tools": {"ids", "repair", "reports", "settings", "telemetry", "testing", "web", "worker"},
     "cli": {"cli", "__main__"},
 }
 """The rooms that are more than the package, or the module, of their name."""
