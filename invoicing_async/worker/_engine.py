@@ -86,11 +86,12 @@ async def opened_app(settings: EngineSettings) -> AsyncIterator[App]:
 
 def connection_options(settings: EngineSettings) -> dict[str, Any]:
     """Return what the engine connects with: the queue's schema first, and nothing that a pooler would not keep."""
+    named = {"application_name": "invoicing-async queue"}
     if settings.is_pooled:
         # The path must be the role's own there: ALTER ROLE … IN DATABASE … SET search_path.
-        return {**settings.parameters, "prepare_threshold": None}
+        return {**named, **settings.parameters, "prepare_threshold": None}
     given = settings.parameters.get("options", "")
-    return {**settings.parameters, "options": f"{given} -c search_path={QUEUE_SCHEMA}".strip()}
+    return {**named, **settings.parameters, "options": f"{given} -c search_path={QUEUE_SCHEMA}".strip()}
 
 
 async def _check(app: App) -> None:

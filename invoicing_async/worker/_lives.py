@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from procrastinate.exceptions import ConnectorException
+from procrastinate.exceptions import ProcrastinateException
 
 from .._core.clock import Clock
 from .._durable.records import LedgerSchemaError
@@ -78,7 +78,7 @@ class EngineLives:
             queue = await asyncio.shield(self._live)
             try:
                 return await ask(queue)
-            except ConnectorException as error:
+            except ProcrastinateException as error:
                 times = met[1] + 1 if met[0] is queue else 1
                 met = (queue, times)
                 if times > MANY:
@@ -121,7 +121,10 @@ class EngineLives:
             async def run() -> None:
                 await run_engine(app, self._worker, queue.name, slots=self._slots, listen=self._listen)
 
-            yield queue, run
+            try:
+                yield queue, run
+            finally:
+                self._live = asyncio.get_running_loop().create_future()
 
     def _begun(self, queue: JobQueue) -> None:
         self.count += 1
@@ -131,8 +134,6 @@ class EngineLives:
             self._lost_at = None
 
     def _lost(self, error: Exception | None) -> None:
-        if self._live.done():
-            self._live = asyncio.get_running_loop().create_future()
         if self._lost_at is None:
             self._lost_at = self._clock.monotonic()
             self._tell(QueueLost(error=error))

@@ -23,6 +23,15 @@ LOCK = 0x1A_70_1C_E5
 AFTER = "_post_"
 """In the name of a migration that removes what workers of before it still use."""
 
+_PINNED = """
+DO $$ DECLARE found regprocedure; BEGIN
+    FOR found IN SELECT oid FROM pg_proc WHERE pronamespace = 'invoicing_queue'::regnamespace AND prokind = 'f' LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = invoicing_queue, pg_temp', found);
+    END LOOP;
+END $$
+"""
+"""The engine's functions find its tables whoever calls them: its triggers too, for an operator who removes jobs by hand."""
+
 Execute: TypeAlias = Callable[..., Awaitable[Any]]
 
 
@@ -66,6 +75,7 @@ async def _step(execute: Execute) -> str | None:
     files = _files()
     if not await _one(execute, "SELECT to_regclass('procrastinate_jobs') IS NOT NULL"):
         await execute(SchemaManager.get_schema())
+        await execute(_PINNED)
         await execute(
             "INSERT INTO invoicing_queue.migrations (name) SELECT unnest(%s::text[])", [[f.name for f in files]]
         )
@@ -73,6 +83,7 @@ async def _step(execute: Execute) -> str | None:
     for file in files:
         if file.name not in names and not (AFTER in file.name and await _one(execute, _LIVING)):
             await execute(file.read_text())
+            await execute(_PINNED)
             await execute("INSERT INTO invoicing_queue.migrations (name) VALUES (%s)", [file.name])
             return file.name
     return None

@@ -80,7 +80,7 @@ class Shifts(Generic[T]):
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - what it is from now on
         """Let what is in flight finish and begin nothing more until it may go on."""
         if paused and not self.is_paused:
-            self._each(Shift.stop)
+            self._stop_all()
         if paused is not self.is_paused:
             self.is_paused = paused
             self._tell_change()
@@ -88,18 +88,19 @@ class Shifts(Generic[T]):
     def stop(self, error: Exception | None = None) -> None:
         """Let what is in flight finish; there is no other shift. `error` is raised to whoever takes the results."""
         self._outlet.error = self._outlet.error or error
-        self._each(Shift.stop)
+        self._stop_all()
         self.rest()
 
     def rest(self) -> None:
         """Finish what was taken on, and end."""
         self.is_ending = True
-        self._each(Shift.end)
+        for shift in [*self._running.values()]:
+            shift.end()
         self._tell_change()
 
-    def _each(self, tell: Callable[[Shift[T]], None]) -> None:
+    def _stop_all(self) -> None:
         for shift in [*self._running.values()]:
-            tell(shift)
+            shift.stop()
 
     def _tell_change(self) -> None:
         """Wake whoever waits for a change."""

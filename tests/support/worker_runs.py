@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,13 +37,34 @@ async def shared_run(database: Database, keys: Iterable[str] = (), *, run: str =
         yield opened
 
 
+class Held(Service):
+    """A service that answers no submission of some keys before it is let go."""
+
+    def __init__(self, *keys: str, plans: Mapping[str, list[str]] | None = None) -> None:
+        super().__init__(plans)
+        self.keys = {*keys}
+        self.arrived = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.received = self.hold
+
+    async def hold(self, key: str) -> None:
+        if key in self.keys:
+            self.arrived.set()
+            await self.go_on.wait()
+
+
 @asynccontextmanager
 async def working(run: InvoiceRun, service: Service, **options: Any) -> AsyncIterator[Worker[Item]]:
     """A worker of a run, with short times."""
     session = {name: options.pop(name) for name in ("attempts", "stop_after", "on_event") if name in options}
     options = {"heartbeat": SOON, "every": SOON, "chunk": 5, **options}
     async with invoices(service, **session) as client, Worker(run, client, **options) as worker:
-        yield worker
+        try:
+            yield worker
+        except Exception:
+            if isinstance(service, Held):
+                service.go_on.set()  # a test that fails ends all the same: the worker waits for what is in flight
+            raise
 
 
 async def taken(worker: Worker[Item]) -> dict[str, Item]:
@@ -55,8 +76,13 @@ async def taken(worker: Worker[Item]) -> dict[str, Item]:
     return found
 
 
-def jobs(database: Database) -> list[tuple[Any, ...]]:
-    return database.psql("SELECT id, status::text, (args ->> 'lo')::int FROM invoicing_queue.procrastinate_jobs ORDER BY id")
+async def asked(database: Database, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Do a statement beside the loop: what goes on in it may hold a lock of the database."""
+    return await asyncio.to_thread(database.psql, statement, *values)
+
+
+async def jobs(database: Database) -> list[tuple[Any, ...]]:
+    return await asked(database, "SELECT id, status::text FROM invoicing_queue.procrastinate_jobs ORDER BY id")
 
 
 @pytest.fixture(scope="session")

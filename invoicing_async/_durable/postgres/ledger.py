@@ -8,14 +8,10 @@ state and attempt (`fence`). Nobody takes over at opening what another may still
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import os
-import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Any, Self
 
 from ..._core.clock import Clock, RealClock
@@ -23,19 +19,14 @@ from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..protocol import ID_BATCH
-from ..records import Change, Intake, NewDraft, Pause, RunFileError, json_text, one_line
+from ..records import Change, Intake, NewDraft, Pause, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
 from . import intake, run_changes, sweep
-from .connection import Connection, open_connection
-from .errors import database_errors
 from .groups import DocumentOutcome, Transition
 from .lanes import PostgresLanes
-from .reader import KeptRun, PostgresReader, describe_run
-from .reading import Reading
-from .recorder import Connect, Recorder, register
+from .opening import OpenedRun, open_run
+from .reader import PostgresReader
 from .run_changes import RunOrders
-from .session import DatabaseClock, Session, Worker
-from .statements import CREATE_RUN
 from .transitions import change_in_turn
 
 __all__ = ["PostgresLedger"]
@@ -44,16 +35,17 @@ __all__ = ["PostgresLedger"]
 class PostgresLedger(PostgresReader):
     """A run on a server open for writing: a `Ledger`. `recovered` counts the items that its opening put in doubt."""
 
-    def __init__(
-        self, reading: Reading, kept: KeptRun, recorder: Recorder, connect: Connect, clock: Clock | None
-    ) -> None:
-        super().__init__(reading, kept, clock)
+    def __init__(self, opened: OpenedRun, clock: Clock | None) -> None:
+        super().__init__(opened.reading, opened.kept, clock)
         self.recovered = 0
+        recorder = opened.recorder
         self.now = recorder.clock.now
-        self._lanes = PostgresLanes(connect, run=kept.run, worker=recorder.worker.number, clock=clock or RealClock())
+        self._lanes = PostgresLanes(
+            opened.connect, run=opened.kept.run, worker=recorder.worker.number, clock=clock or RealClock()
+        )
         self.lanes: SharedLanes | None = self._lanes
         self._recorder = recorder
-        self._connect = connect
+        self._connect = opened.connect
         self._importing = asyncio.Lock()
 
     @classmethod
@@ -74,32 +66,14 @@ class PostgresLedger(PostgresReader):
         made, an existing one keeps its own. Raises `RunFileError` if it is of another kind, `FileNotFoundError`, and
         as `open_connection` does.
         """
-        kind = None if kind is None else RunKind(kind)
-        connect = partial(open_connection, address, to_write=True, environ=environ)
-        reading = Reading(address, waits=True, environ=environ)
-        try:
-            connection = await connect()
-            try:
-                ticks = DatabaseClock(clock, RealClock())
-                kept = await _kept(connection, reading, ticks, kind, settings, create=create)
-                with database_errors(address.text):
-                    session = Session(connection, kept.run, 0, 0, ticks)
-                    host = socket.gethostname()
-                    worker = await register(session, Worker(0, host, os.getpid(), version("invoicing-async")))
-            except BaseException:
-                await connection.close()
-                raise
-            recorder = Recorder(address.text, kept.run, worker, ticks, connect, connection)
-            try:
-                ledger = cls(reading, kept, recorder, connect, clock)
-                async with aclosing(ledger._lanes):
-                    if kept.kind is RunKind.INVOICES:
-                        ledger.recovered = await ledger.sweep()
-                    yield ledger
-            finally:
-                await recorder.stop()
-        finally:
-            await reading.close()
+        async with open_run(
+            address, kind=kind, settings=settings, create=create, clock=clock, environ=environ
+        ) as opened:
+            ledger = cls(opened, clock)
+            async with aclosing(ledger._lanes):
+                if ledger.kind is RunKind.INVOICES:
+                    ledger.recovered = await ledger.sweep()
+                yield ledger
 
     @property
     def worker_id(self) -> int:
@@ -263,31 +237,3 @@ class PostgresLedger(PostgresReader):
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:
             raise ValueError(f"{name} is for a run of {kind.value}; {self.name} is one of {self.kind.value}")
-
-
-async def _kept(
-    connection: Connection,
-    reading: Reading,
-    clock: DatabaseClock,
-    kind: RunKind | None,
-    settings: Mapping[str, object] | None,
-    *,
-    create: bool,
-) -> KeptRun:
-    """Return the run of the address, made if it may be; two that make it at once have one."""
-    name = reading.address.text
-    kept = await describe_run(reading)
-    if kept is None and not create:
-        raise FileNotFoundError(errno.ENOENT, "no such run", name)
-    if kept is None:
-        if kind is None:
-            raise ValueError("kind must be given for a new run")
-        with database_errors(name):
-            values = (reading.address.run, kind.value, json_text(settings or {}), clock.parameter())
-            await Session(connection, 0, 0, 0, clock).rows(CREATE_RUN, *values)
-        kept = await describe_run(reading)
-    if kept is None:
-        raise FileNotFoundError(errno.ENOENT, "the run was taken away while it was opened", name)
-    if kind not in {None, kept.kind}:
-        raise RunFileError(f"{name} is a run of {kept.kind.value}, not of {kind}")
-    return kept

@@ -226,17 +226,17 @@ class Recorder:
             await connection.close()
 
     async def _beat(self) -> None:
-        """Say that this worker lives; a database that is away is looked for when there is something to record."""
+        """Say that this worker lives; a lost connection is noticed by it, and whether the database came back older."""
         self._beaten = self._pace.monotonic()
-        if self._connection is None:
-            return
         try:
+            if self._is_unsure and await self._was_recorded():
+                self._groups += 1  # of a group that failed after it was recorded
             session = await self._session()
             await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
-            if self._connection.prepare_threshold is not None:
+            if session.connection.prepare_threshold is not None:
                 # A plan that was made when the tables were small would read all of what they hold by now.
                 await session.rows(b"DEALLOCATE ALL")
-        except psycopg.Error:
+        except (psycopg.Error, LedgerServerError):
             self._is_unsure = True
             await self._drop_lost_connection()
 

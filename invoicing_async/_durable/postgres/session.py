@@ -32,15 +32,18 @@ class UndoneError(Exception):
 
 @frozen
 class Worker:
-    """Whoever has a run open to work on it, as it is registered: other programs of a restored database differ."""
+    """Whoever has a run open to work on it, as it is registered; `started` is in microseconds of the epoch.
+
+    In a database that came back older another may have been given its number since: that one differs in the rest.
+    """
 
     number: int
     host: str
     pid: int
     version: str
-    started: str = ""
+    started: int = 0
 
-    def said(self) -> tuple[str, int, str]:
+    def said(self) -> tuple[str, int, int]:
         """Return what tells it from any other."""
         return self.host, self.pid, self.started
 

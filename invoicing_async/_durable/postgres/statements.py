@@ -200,12 +200,13 @@ REGISTER = b"""
 INSERT INTO invoicing.workers (run, host, pid, version, started, heartbeat)
 SELECT $1, $2, $3, $4, at, at
 FROM (SELECT coalesce(to_timestamp($5::double precision), clock_timestamp()) AS at) AS moment
-RETURNING worker, started::text
+RETURNING worker, (1000000 * extract(epoch FROM started))::bigint
 """
 
 GROUPS = b"""
 SELECT groups FROM invoicing.workers
-WHERE worker = $1 AND run = $2 AND host = $3 AND pid = $4 AND started = $5::timestamptz
+WHERE worker = $1 AND run = $2 AND host = $3 AND pid = $4
+    AND (1000000 * extract(epoch FROM started))::bigint = $5::bigint
 FOR NO KEY UPDATE
 """
 """How many groups a worker has committed; a statement of its own that is still at work is waited for."""
@@ -272,7 +273,7 @@ WHERE run = $1 AND paused IS NULL
 
 UNPAUSE_RUN = b"UPDATE invoicing.runs SET paused = NULL WHERE run = $1"
 
-HALTED = b"SELECT extract(epoch FROM halted)::double precision FROM invoicing.runs WHERE run = $1 FOR UPDATE"
+HALTED = b"SELECT extract(epoch FROM halted)::double precision FROM invoicing.runs WHERE run = $1 FOR NO KEY UPDATE"
 
 UNHALT = b"UPDATE invoicing.runs SET halted = NULL, halted_why = NULL WHERE run = $1"
 

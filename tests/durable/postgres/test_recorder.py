@@ -17,6 +17,7 @@ from tcp_proxy import TcpProxy
 
 from invoicing_async._core.clock import RealClock
 from invoicing_async._durable.address import ServerAddress, run_address
+from invoicing_async._durable.postgres import recorder
 from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.groups import next_group
 from invoicing_async._durable.postgres.ledger import PostgresLedger
@@ -389,6 +390,20 @@ async def test_a_database_that_came_back_older_halts_the_run(
         assert await ledger.unhalt(0.0) == 3
         assert await ledger.transition(2, Event.RESOLVED_NOT_CREATED) is State.NOT_SENT
         assert await ledger.transition(2, Event.INTENT) is State.SENDING
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_has_nothing_to_record_notices_it_too(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "HEARTBEAT_SECONDS", 0.02)
+    async with invoices(postgres, 1) as ledger:
+        await ledger.transition(1, Event.INTENT)
+        older(postgres, ledger, 1)
+        async with asyncio.timeout(10):
+            while postgres.psql("SELECT halted FROM invoicing.runs") == [(None,)]:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+        assert await ledger.transition(1, Event.NOT_SENT) is State.NOT_SENT
 
 
 @pytest.mark.asyncio

@@ -1,0 +1,176 @@
+"""A worker whose engine, connections or database are lost goes on, and nothing that the service answered is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from postgres_server import Database, PostgresServer, Servers
+from run_services import Service, item_of
+from worker_runs import Held, asked, jobs, server_address, shared_run, taken, until, working
+
+from invoicing_async._durable.records import LedgerSchemaError
+from invoicing_async._durable.states import State
+from invoicing_async.events import Event
+from invoicing_async.runs import InvoiceRun
+
+pytestmark = pytest.mark.asyncio
+
+KEYS = [f"A-{number}" for number in range(1, 24)]
+
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
+async def test_an_engine_that_is_lost_is_made_anew(queued: Database) -> None:
+    """Its listener fails, and it ends quietly, while the ledger goes on."""
+    service, told = Held("A-3"), list[Event]()
+    async with (
+        shared_run(queued, KEYS) as run,
+        working(run, service, slots=1, concurrency=1, on_event=told.append) as worker,
+    ):
+        taking = asyncio.create_task(taken(worker))
+        await service.arrived.wait()
+        await allow_connections(queued, allowed=False)
+        await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
+        await until(has_been_told(told, "QueueLost"))
+        service.go_on.set()
+        await until(in_state(run, "A-5", "success"))
+        assert "A-6" not in service.submissions, "there are no more jobs"
+        await allow_connections(queued, allowed=True)
+        assert (await taking).keys() == {*KEYS}
+        assert worker.status().rebuilt == 1
+    assert service.submissions == dict.fromkeys(KEYS, 1)
+    assert await has_been_told(told, "QueueReconnected")()
+
+
+CUT_QUEUE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = %s AND application_name = 'invoicing-async queue'"
+)
+
+
+async def allow_connections(database: Database, *, allowed: bool) -> None:
+    """New ones; those that there are stay."""
+    await asyncio.to_thread(database.server.psql, f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS {allowed}")
+
+
+def has_been_told(told: list[Event], name: str) -> Callable[[], Awaitable[bool]]:
+    async def has() -> bool:
+        return name in [type(event).__name__ for event in told]
+
+    return has
+
+
+def in_state(run: InvoiceRun, key: str, state: str) -> Callable[[], Awaitable[bool]]:
+    async def is_so() -> bool:
+        return (await item_of(run, key)).state == state
+
+    return is_so
+
+
+async def test_every_connection_is_cut_again_and_again(queued: Database) -> None:
+    service = Service()
+    async with shared_run(queued, KEYS) as run, working(run, service, slots=1, concurrency=1) as worker:
+        taking = asyncio.create_task(taken(worker))
+        for _ in range(4):
+            await asked(queued, CUT)
+            await asyncio.sleep(0.1)
+        assert (await taking).keys() == {*KEYS}
+        assert await in_doubt(run.ledger.counts()) == 0
+    assert service.submissions == dict.fromkeys(KEYS, 1)
+
+
+async def in_doubt(counting: object) -> int:
+    counts = await counting  # type: ignore[misc]
+    return int(counts[State.IN_DOUBT])
+
+
+async def test_an_answer_in_hand_is_recorded_however_long_the_database_is_away(
+    postgres_servers: Servers,
+) -> None:
+    """Also when the worker is told to stop meanwhile: it waits for the database, and leaves no doubt."""
+    server = postgres_servers()
+    database = await asyncio.to_thread(queued_database, server)
+    service = Held("A-3")
+    async with shared_run(database, KEYS) as run:
+        async with working(run, service, slots=1, concurrency=1) as worker:
+            taking = asyncio.create_task(taken(worker))
+            await service.arrived.wait()
+            await asyncio.to_thread(server.stop, "immediate")
+            service.go_on.set()
+            worker.stop()
+            await asyncio.sleep(1.0)
+            assert not taking.done()
+            await asyncio.to_thread(server.start)
+            await taking
+        assert (await item_of(run, "A-3")).state == "submitted"
+        assert await in_doubt(run.ledger.counts()) == 0
+    assert len(service.submissions) == 3
+
+
+async def test_a_worker_goes_on_when_the_database_is_back(postgres_servers: Servers) -> None:
+    server = postgres_servers()
+    database = await asyncio.to_thread(queued_database, server)
+    service = Held("A-3")
+    async with shared_run(database, KEYS) as run, working(run, service, slots=2, concurrency=2) as worker:
+        taking = asyncio.create_task(taken(worker))
+        await service.arrived.wait()
+        await asyncio.to_thread(server.restart, "immediate")
+        service.go_on.set()
+        assert (await taking).keys() == {*KEYS}
+        assert await in_doubt(run.ledger.counts()) == 0
+    assert service.submissions == dict.fromkeys(KEYS, 1)
+
+
+def queued_database(server: PostgresServer) -> Database:
+    from invoicing_async.worker import migrate_queue
+
+    database = server.database()
+    asyncio.run(migrate_queue(database.address()))
+    return database
+
+
+async def test_a_job_of_a_worker_that_is_gone_is_taken_over(queued: Database) -> None:
+    """It was being done by an engine without a heartbeat; nobody else would be given its chunk."""
+    service, told = Service(), list[Event]()
+    async with shared_run(queued, KEYS) as run:
+        await asked(
+            queued,
+            "INSERT INTO invoicing_queue.procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 minute')",
+        )
+        await asked(
+            queued,
+            "INSERT INTO invoicing_queue.procrastinate_jobs (queue_name, task_name, args, status, worker_id)"
+            " VALUES ('invoicing-run-1', 'invoicing:chunk', '{\"run\": 1, \"lo\": 1, \"hi\": 5}', 'doing', 1)",
+        )
+        async with working(run, service, on_event=told.append) as worker:
+            assert (await taken(worker)).keys() == {*KEYS}
+    assert ("ChunkTakenOver", 1) in [(type(event).__name__, getattr(event, "lo", 0)) for event in told]
+    assert await jobs(queued) == []
+
+
+async def test_one_that_is_not_done_by_anybody_is_no_hindrance(queued: Database) -> None:
+    """A job that the engine has lost from sight: its worker's row is gone."""
+    service = Service()
+    async with shared_run(queued, KEYS) as run:
+        await asked(
+            queued,
+            "INSERT INTO invoicing_queue.procrastinate_jobs (queue_name, task_name, args, status)"
+            " VALUES ('invoicing-run-1', 'invoicing:chunk', '{\"run\": 1, \"lo\": 1, \"hi\": 5}', 'doing')",
+        )
+        async with working(run, service) as worker:
+            assert (await taken(worker)).keys() == {*KEYS}
+
+
+async def test_without_a_queue_a_worker_ends_and_says_so(postgres: Database) -> None:
+    async with shared_run(postgres, KEYS) as run, working(run, Service()) as worker:
+        with pytest.raises(LedgerSchemaError, match="no queue"):
+            await taken(worker)
+
+
+async def test_nothing_of_the_address_stands_in_what_is_shown(queued: Database) -> None:
+    from invoicing_async.worker._engine import EngineSettings
+
+    assert "secret" not in repr(EngineSettings(parameters={"password": "secret"}))
+    assert server_address(queued).run == "march"
