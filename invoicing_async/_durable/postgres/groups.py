@@ -173,10 +173,11 @@ class Alone:
             await _take_turn(session)
             self._result = await self._job.operation(session)
         except Exception as error:
-            await _roll_back(session)
-            if _is_own(error):
-                raise UndoneError(error) from error
-            raise
+            if session.connection.info.transaction_status is not pq.TransactionStatus.UNKNOWN:
+                await session.rows(b"ROLLBACK")
+            if isinstance(error, psycopg.Error | TurnLostError):
+                raise
+            raise UndoneError(error) from error
         await session.rows(b"COMMIT")
         return [Answer(self._job, self._result)]
 
@@ -190,13 +191,3 @@ class Alone:
 async def _take_turn(session: Session) -> None:
     if await session.row(TAKE_TURN, session.worker, session.number) is None:
         raise TurnLostError
-
-
-def _is_own(error: Exception) -> bool:
-    """Tell whether an error is an operation's own, and not of the database or of what counts its groups."""
-    return not isinstance(error, psycopg.Error | TurnLostError)
-
-
-async def _roll_back(session: Session) -> None:
-    if session.connection.info.transaction_status is not pq.TransactionStatus.UNKNOWN:
-        await session.rows(b"ROLLBACK")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self
 
-from ..._core.clock import Clock, RealClock
+from ..._core.clock import Clock
 from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
@@ -23,7 +23,6 @@ from ..records import Change, Intake, NewDraft, Pause, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
 from . import intake, run_changes, sweep
 from .groups import DocumentOutcome, Transition
-from .lanes import PostgresLanes
 from .opening import OpenedRun, open_run
 from .reader import PostgresReader
 from .run_changes import RunOrders
@@ -38,13 +37,10 @@ class PostgresLedger(PostgresReader):
     def __init__(self, opened: OpenedRun, clock: Clock | None) -> None:
         super().__init__(opened.reading, opened.kept, clock)
         self.recovered = 0
-        recorder = opened.recorder
-        self.now = recorder.clock.now
-        self._lanes = PostgresLanes(
-            opened.connect, run=opened.kept.run, worker=recorder.worker.number, clock=clock or RealClock()
-        )
-        self.lanes: SharedLanes | None = self._lanes
-        self._recorder = recorder
+        self.now = opened.recorder.clock.now
+        self._recorder = opened.recorder
+        self._lanes = opened.lanes
+        self.lanes: SharedLanes | None = opened.lanes
         self._connect = opened.connect
         self._importing = asyncio.Lock()
 
@@ -70,10 +66,9 @@ class PostgresLedger(PostgresReader):
             address, kind=kind, settings=settings, create=create, clock=clock, environ=environ
         ) as opened:
             ledger = cls(opened, clock)
-            async with aclosing(ledger._lanes):
-                if ledger.kind is RunKind.INVOICES:
-                    ledger.recovered = await ledger.sweep()
-                yield ledger
+            if ledger.kind is RunKind.INVOICES:
+                ledger.recovered = await ledger.sweep()
+            yield ledger
 
     @property
     def worker_id(self) -> int:
@@ -83,9 +78,9 @@ class PostgresLedger(PostgresReader):
     async def close(self) -> None:
         """Do what is queued, for as long as the database takes, then let go. Closing twice does nothing."""
         try:
-            await self._lanes.aclose()
             await self._recorder.stop()
         finally:
+            await self._lanes.aclose()
             await super().close()
 
     async def update_settings(self, settings: Mapping[str, object]) -> None:
@@ -110,10 +105,7 @@ class PostgresLedger(PostgresReader):
         await self._recorder.do(partial(run_changes.undo, ref=ref))
 
     async def add_ids(self, ids: Iterable[str] | AsyncIterable[str], *, batch: int = ID_BATCH) -> Intake:
-        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts.
-
-        By a connection of its own: what is under way is recorded meanwhile.
-        """
+        """Take in order ids, all of them or, after an error or a crash, none; the first of equal ones counts."""
         self._only(RunKind.DOCUMENTS, "add_ids")
         at_least_one("batch", batch)
         async with self._importing, await self._connect() as connection:

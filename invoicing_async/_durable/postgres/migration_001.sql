@@ -73,18 +73,12 @@ CREATE UNIQUE INDEX items_request ON invoicing.items (run, lower(request_id))
     WHERE request_id IS NOT NULL AND payload_sha256 IS NOT NULL;
 CREATE INDEX items_twice ON invoicing.items (run, seq) WHERE other_request_id IS NOT NULL;
 
--- A run that is younger than what ANALYZE has seen would be held to have one row, and then any index that begins with it
--- would do: a statement for some items read the whole run. Without figures every run is held to be a part of the table.
-ALTER TABLE invoicing.items ALTER COLUMN run SET STATISTICS 0;
-
 CREATE TABLE invoicing.drafts (
     run integer NOT NULL,
     seq bigint NOT NULL,
     payload text NOT NULL,
     PRIMARY KEY (run, seq)
 );
-
-ALTER TABLE invoicing.drafts ALTER COLUMN run SET STATISTICS 0;
 
 -- Append-only. `worker` and `grp` say by whose group an entry came, NULL for what no worker's group wrote.
 CREATE TABLE invoicing.journal (
@@ -99,7 +93,6 @@ CREATE TABLE invoicing.journal (
     detail text,
     PRIMARY KEY (run, id)
 );
-ALTER TABLE invoicing.journal ALTER COLUMN run SET STATISTICS 0;
 CREATE INDEX journal_of_item ON invoicing.journal (run, item, id);
 CREATE FUNCTION invoicing.refuse_change() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;

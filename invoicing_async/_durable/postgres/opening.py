@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -18,6 +18,7 @@ from ..records import RunFileError, json_text
 from ..states import RunKind
 from .connection import Connection, open_connection
 from .errors import database_errors
+from .lanes import PostgresLanes
 from .reader import KeptRun, describe_run
 from .reading import Reading
 from .recorder import Connect, Recorder, register
@@ -29,11 +30,12 @@ __all__ = ["OpenedRun", "open_run"]
 
 @frozen(kw_only=True)
 class OpenedRun:
-    """A run, and what it is read, recorded and taken in by."""
+    """A run, and what it is read, recorded, paced and taken in by."""
 
     kept: KeptRun
     reading: Reading
     recorder: Recorder
+    lanes: PostgresLanes
     connect: Connect
 
 
@@ -63,8 +65,10 @@ async def open_run(
             await connection.close()
             raise
         recorder = Recorder(address.text, kept.run, worker, ticks, connect, connection)
+        lanes = PostgresLanes(connect, run=kept.run, worker=worker.number, clock=clock or RealClock())
         try:
-            yield OpenedRun(kept=kept, reading=reading, recorder=recorder, connect=connect)
+            async with aclosing(lanes):
+                yield OpenedRun(kept=kept, reading=reading, recorder=recorder, lanes=lanes, connect=connect)
         finally:
             await recorder.stop()
     finally:

@@ -56,6 +56,10 @@ _TURN = """
 """Counts the group. A statement that was held up, and was meanwhile repeated on another connection, finds its turn
 gone and does nothing."""
 
+# Items are looked up by the run that stands beside each number, not by $1: a run that is younger than the figures of
+# ANALYZE is held to have one item, and then all of it would be read, once for each of them. They are locked one by one
+# in the order of their numbers, so that two groups never wait for each other.
+
 _IN_TRANSACTION = "SELECT $5::integer AS worker"
 """The turn was taken by a statement before, in the same transaction."""
 
@@ -64,17 +68,18 @@ WITH turn AS ({{turn}}
 ), run AS MATERIALIZED (
     SELECT halted IS NOT NULL AS halted, paused IS NOT NULL AS paused, {_MOMENT} AS at
     FROM invoicing.runs WHERE run = $1
-), asked AS (
-    SELECT * FROM unnest(
+), asked AS MATERIALIZED (
+    SELECT $1::integer AS run, asked.* FROM unnest(
         $6::bigint[], $7::text[], $8::integer[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[],
         $14::text[], $15::bigint[], $16::text[], $17::text[]
     ) WITH ORDINALITY AS asked (
         seq, event, bears, request_id, invoice_id, result, code, error, path, size, sha256, detail, place
     )
 ), held AS MATERIALIZED (
-    SELECT seq, state, attempt, request_id, other_request_id FROM invoicing.items
-    WHERE run = $1 AND seq = ANY ($6::bigint[]) AND EXISTS (SELECT FROM turn)
-    ORDER BY seq FOR NO KEY UPDATE
+    SELECT held.* FROM (SELECT run, seq FROM asked ORDER BY seq) AS asked CROSS JOIN LATERAL (
+        SELECT seq, state, attempt, request_id, other_request_id FROM invoicing.items AS item
+        WHERE item.run = asked.run AND item.seq = asked.seq AND EXISTS (SELECT FROM turn) FOR NO KEY UPDATE
+    ) AS held
 ), judged AS MATERIALIZED (
     SELECT asked.*, held.state AS before, held.attempt AS attempt, rule.applied, rule.after, run.at,
         CASE
@@ -109,7 +114,7 @@ WITH turn AS ({{turn}}
         result = CASE made.applied WHEN '{_LATE_ACCEPT}' THEN item.result ELSE coalesce(made.result, item.result) END,
         path = coalesce(made.path, item.path), size = coalesce(made.size, item.size),
         sha256 = coalesce(made.sha256, item.sha256)
-    FROM made WHERE item.run = $1 AND item.seq = made.seq
+    FROM made WHERE item.run = made.run AND item.seq = made.seq
 ), entered AS (
     INSERT INTO invoicing.journal (run, item, event, attempt, at, worker, grp, detail)
     SELECT $1, seq, applied, CASE applied WHEN '{_INTENT}' THEN attempt + 1 ELSE coalesce(bears, attempt) END, at,
@@ -144,22 +149,23 @@ TAKE_TURN = _TURN.replace("$5::integer", "0").replace("$2", "$1").replace("$3", 
 
 RECORD_DOCUMENTS = f"""
 WITH turn AS ({_TURN}
-), asked AS (
-    SELECT * FROM unnest(
+), asked AS MATERIALIZED (
+    SELECT $1::integer AS run, asked.* FROM unnest(
         $6::bigint[], $7::text[], $8::integer[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[],
         $14::text[]
     ) WITH ORDINALITY AS asked (seq, state, attempt, request_id, path, size, sha256, code, error, place)
 ), held AS MATERIALIZED (
-    SELECT seq, state AS before, {_MOMENT} AS at FROM invoicing.items
-    WHERE run = $1 AND seq = ANY ($6::bigint[]) AND EXISTS (SELECT FROM turn)
-    ORDER BY seq FOR NO KEY UPDATE
+    SELECT held.*, {_MOMENT} AS at FROM (SELECT run, seq FROM asked ORDER BY seq) AS asked CROSS JOIN LATERAL (
+        SELECT seq, state AS before FROM invoicing.items AS item
+        WHERE item.run = asked.run AND item.seq = asked.seq AND EXISTS (SELECT FROM turn) FOR NO KEY UPDATE
+    ) AS held
 ), made AS MATERIALIZED (
     SELECT asked.*, held.before, held.at FROM asked JOIN held USING (seq)
 ), changed AS (
     UPDATE invoicing.items AS item SET
         state = made.state, attempt = made.attempt, request_id = made.request_id, path = made.path, size = made.size,
         sha256 = made.sha256, code = made.code, error = made.error, updated = made.at, owner = $2
-    FROM made WHERE item.run = $1 AND item.seq = made.seq
+    FROM made WHERE item.run = made.run AND item.seq = made.seq
 ), counted AS (
     INSERT INTO invoicing.tally AS tally (run, state, worker, count)
     SELECT $1, move.state, $2, sum(move.count)

@@ -33,6 +33,12 @@ class Refusal:
     state: State | None
     attempt: int
 
+    @classmethod
+    def read(cls, told: str) -> Refusal:
+        """Read it as `CHANGE` tells it."""
+        why, state, attempt = told.split(" ")
+        return cls(why, _STATES.get(state), int(attempt))
+
 
 async def find_seq(session: Session, ref: int | str) -> int:
     """Return the number of an item. Raises `ValueError` if the run has none with this key."""
@@ -63,7 +69,7 @@ async def change_items(
     if row is None or row[2] is None or not row[0]:
         raise TurnLostError
     clock.learn(row[1], asked=asked)
-    return [_STATES.get(told) or _refusal(told) for told in row[2].split(",")]
+    return [_STATES.get(told) or Refusal.read(told) for told in row[2].split(",")]
 
 
 def _columns(seqs: Sequence[int], changes: Sequence[Change]) -> list[str]:
@@ -98,11 +104,6 @@ def _detail(change: Change) -> str | None:
     )
     said = [f'"{name}":{quote(text)}' for name, text in learned if text is not None]
     return f"{{{','.join(said)}}}" if said else None
-
-
-def _refusal(told: str) -> Refusal:
-    why, state, attempt = told.split(" ")
-    return Refusal(why, _STATES.get(state), int(attempt))
 
 
 async def refused(session: Session, seq: int, change: Change, refusal: Refusal) -> Exception:

@@ -36,8 +36,7 @@ def address(database: Database, run: str = "march") -> ServerAddress:
 OPEN_STATES = [state for state in queries.EVERY if state not in queries.AT_REST]
 
 PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
-    *((queries.page((state,)), {}, {"items_open"}) for state in OPEN_STATES if state != "sending"),
-    (queries.page(("sending",)), {}, {"items_sending"}),
+    *((queries.page((state,)), {}, {"items_open"}) for state in OPEN_STATES),
     (queries.page(("planned", "not_sent"), payload=True), {}, {"items_open", "drafts_pkey"}),
     (queries.page(("success",)), {}, {"items_pkey"}),
     (queries.page(("saved", "skipped")), {}, {"items_pkey"}),

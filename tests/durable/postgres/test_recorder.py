@@ -189,8 +189,6 @@ async def test_items_are_found_by_their_number_also_in_a_run_that_is_younger_tha
         postgres.psql(rows, [ledger.run + more for more in range(1, 8)])
         postgres.psql("ANALYZE invoicing.items")
         postgres.psql(rows, [ledger.run])
-        [([found],)] = postgres.psql("EXPLAIN (FORMAT JSON) SELECT seq FROM invoicing.items WHERE run = %s", ledger.run)
-        assert found["Plan"]["Plan Rows"] > 10  # where it is held to be 1, any index that begins with the run will do
         async with await connect(ledger.address) as connection:
             await connection.execute(f"SET plan_cache_mode = {mode}".encode())
             changes: list[str | int | None] = [
@@ -205,7 +203,8 @@ async def test_items_are_found_by_their_number_also_in_a_run_that_is_younger_tha
             session = Session(connection, ledger.run, ledger.worker_id, 2, DatabaseClock(None, RealClock()))
             plan = "\n".join(row[0] for row in await session.rows(b"EXPLAIN " + CHANGE, *changes, *["{}"] * 10))
     assert plan.count("Index Scan using items_pkey on items") == 2
-    assert "items_run_key_key" not in plan
+    assert "Index Cond: ((run = asked_1.run) AND (seq = asked_1.seq))" in plan
+    assert "Index Cond: ((run = made.run) AND (seq = made.seq))" in plan
 
 
 # -- connections that are lost
