@@ -1,7 +1,7 @@
 """A worker of a run on a server, in a process of its own: `python fault_work.py ADDRESS URL AHEAD`.
 
-It goes on until nothing of the run is left that could be done, and sweeps all the while. Its host's clock is wrong by
-AHEAD seconds.
+It begins when something was taken in, goes on until nothing of the run is left that could be done, and sweeps all the
+while. Its host's clock is wrong by AHEAD seconds.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ async def sweep(work: Work) -> None:
 async def live(address: str, url: str) -> None:
     async with working(address, url, timeouts=TIMEOUTS) as work:
         sweeping = asyncio.create_task(sweep(work))
+        while not await work.ledger.rows(limit=1):  # noqa: ASYNC110 - another process takes it in
+            await asyncio.sleep(0.01)
         while await work.ledger.rows(OPEN, limit=1):
             await work.to_the_end()
             await asyncio.sleep(0.05)

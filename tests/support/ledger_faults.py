@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 
 from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres.ledger import PostgresLedger
+from invoicing_async._durable.states import Event
 from invoicing_async.auth import StaticToken
 from invoicing_async.invoices import AsyncInvoices
 from invoicing_async.policies import Limits, RetryPolicy, Timeouts
@@ -140,10 +141,14 @@ async def states(ledger: PostgresLedger) -> dict[str, int]:
 
 
 async def all_made_once(work: Work, service: Service, drafts: int) -> None:
-    """Nothing is lost, nothing twice, nothing in doubt."""
+    """Nothing is lost, nothing twice, nothing in doubt, and each intent was on record before its invoice was made."""
     assert service.twice == []
     assert {key for key, _ in service.made} == {f"K-{number}" for number in range(drafts)}
     assert await states(work.ledger) == {"success": drafts}
+    numbers = {item.key: item.seq async for item in work.ledger.items()}
+    entries = await work.ledger.journal(limit=100 * drafts)
+    intents = {entry.item: entry.at for entry in reversed(entries) if entry.event is Event.INTENT}
+    assert [key for key, at in service.made if intents[numbers[key]] > at] == []
 
 
 async def eventually(holds: Callable[[], object], *, seconds: float = 15.0) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import fault_work
+import kill_work
 import pytest
 from ledger_faults import PLACES, Service, all_made_once, eventually, remembering, states, working
 from postgres_server import Database
@@ -44,12 +45,13 @@ async def worker(address: str, service: Service, *, ahead: float = 0.0) -> Async
 
 async def test_two_workers_whose_clocks_are_an_hour_apart_differ_in_nothing(postgres: Database) -> None:
     """Neither sweeps what the other has on its way, nor takes an intent for stale or fresh that is not."""
-    async with remembering(0.02) as service, working(postgres.address(), service, drafts=DRAFTS) as here:
+    async with remembering(0.02) as service, working(postgres.address(), service) as here:
         async with (
-            worker(postgres.address(), service, ahead=HOUR) as first,
-            worker(postgres.address(), service, ahead=-HOUR) as second,
+            worker(postgres.address(), service, ahead=HOUR),
+            worker(postgres.address(), service, ahead=-HOUR),
         ):
-            assert first.pid != second.pid
+            await eventually(lambda: postgres.psql("SELECT count(*) FROM invoicing.workers") == [(3,)])
+            await here.run.add(map(kill_work.draft, range(DRAFTS)))
         await all_made_once(here, service, DRAFTS)
         owners = postgres.psql("SELECT owner, count(*) FROM invoicing.items GROUP BY owner")
         assert len(owners) == 2, owners  # each of them has sent some
