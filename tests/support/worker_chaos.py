@@ -30,34 +30,21 @@ from invoicing_async.worker import migrate_queue
 
 @frozen
 class Made:
-    """An invoice that the service made."""
+    """An invoice that the service made, and for which host."""
 
     key: str
     request_id: str
     at: float
-
-
-@contextmanager
-def _process(*words: str, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, worker_chaos_work.__file__, *words]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    started = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.communicate()
+    host: str
 
 
 @define(eq=False)
-class Workers:
-    """Workers of one run, and the service behind them. `lives` are those that were not killed and have not ended."""
+class Host:
+    """Where workers are started. `lives` are those that were not killed and have not ended."""
 
-    database: Database
-    url: str
-    log: Path
-    forks: subprocess.Popen[str]
     address: str
+    url: str
+    forks: subprocess.Popen[str]
     lives: list[int] = field(factory=list)
 
     def start(self, **options: Any) -> int:
@@ -72,13 +59,14 @@ class Workers:
 
     def wait(self, pid: int) -> None:
         """Wait for the end of a worker, which must be that the run rests."""
-        code, why = self._ordered(wait=pid)
-        self.lives.remove(pid)
+        code, why = self.ended(pid)
         assert code == 0, why
 
-    def has_ended(self, pid: int) -> bool:
-        """Tell whether a process has ended, though nobody waited for it."""
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    def ended(self, pid: int) -> tuple[int, str]:
+        """Wait for the end of a worker, and return its exit code, and why it ended if an error ended it."""
+        code, why = self._ordered(wait=pid)
+        self.lives.remove(pid)
+        return code, why
 
     def rest(self) -> None:
         """Wait for the end of each."""
@@ -92,11 +80,49 @@ class Workers:
         self.forks.stdin.flush()
         return json.loads(self.forks.stdout.readline())
 
+
+@contextmanager
+def _process(*words: str, stdin: int | None = None, namespace: str = "") -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, worker_chaos_work.__file__, *words]
+    if namespace:
+        command = ["ip", "netns", "exec", namespace, *command]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    started = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+@contextmanager
+def host(folder: Path, address: str, url: str, *, namespace: str = "") -> Iterator[Host]:
+    """Start what starts workers, there; those that are left at the end are killed."""
+    with _process("lives", str(folder), stdin=subprocess.PIPE, namespace=namespace) as forks:
+        made = Host(address, url, forks)
+        try:
+            yield made
+        finally:
+            for pid in made.lives:
+                os.kill(pid, signal.SIGKILL)
+
+
+@define(eq=False)
+class Workers(Host):
+    """Workers of one run on this host, and the service behind them."""
+
+    database: Database = field(kw_only=True)
+    log: Path = field(kw_only=True)
+
     def made(self) -> list[Made]:
         """What the service made so far, in order."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        words = [line.split() for line in lines if len(line.split()) == 4]
-        return [Made(key, request_id, float(at)) for _, key, request_id, at in words]
+        words = [line.split() for line in lines if len(line.split()) == 5]
+        return [Made(key, request_id, float(at), where) for _, key, request_id, at, where in words]
+
+    def made_between(self, begun: float, ended: float, *, host: str = "") -> list[Made]:
+        """What was made in that time, of one host if it is given."""
+        return [one for one in self.made() if begun < one.at < ended and host in {"", one.host}]
 
     def until_made(self, count: int, *, seconds: float) -> bool:
         """Wait until so many were made, for so many seconds at most; tell whether they were."""
@@ -112,29 +138,17 @@ class Workers:
 
 @contextmanager
 def workers(
-    database: Database,
-    folder: Path,
-    *,
-    drafts: int,
-    seconds: float,
-    host: str = "127.0.0.1",
-    address: str | None = None,
+    database: Database, folder: Path, *, drafts: int, seconds: float, at: str = "127.0.0.1"
 ) -> Iterator[Workers]:
-    """Take drafts in, and start the service; the workers that are left at the end are killed."""
+    """Take drafts in, and start the service at an address, which answers within so many seconds."""
     log = folder / "service.log"
-    asyncio.run(_take_in(database.address(), drafts))
-    with (
-        _process("service", str(log), host, str(seconds)) as service,
-        _process("lives", str(folder), stdin=subprocess.PIPE) as forks,
-    ):
+    address = database.address()
+    asyncio.run(_take_in(address, drafts))
+    with _process("service", str(log), at, str(seconds)) as service:
         assert service.stdout is not None
-        url = f"http://{host}:{int(service.stdout.readline())}"
-        found = Workers(database, url, log, forks, address or database.address())
-        try:
-            yield found
-        finally:
-            for pid in found.lives:
-                os.kill(pid, signal.SIGKILL)
+        url = f"http://{at}:{int(service.stdout.readline())}"
+        with host(folder, address, url) as here:
+            yield Workers(address, url, here.forks, here.lives, database=database, log=log)
 
 
 async def _take_in(address: str, drafts: int) -> None:

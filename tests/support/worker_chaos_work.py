@@ -102,12 +102,13 @@ class Remembering:
         self.random = Random("remembering")
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host: str = writer.get_extra_info("peername")[0]
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
                 body = await reader.readexactly(sum(lengths))
-                said = json.dumps(self.answer(head.split(b" ", 2)[1].decode(), body)).encode()
+                said = json.dumps(self.answer(head.split(b" ", 2)[1].decode(), body, host)).encode()
                 await asyncio.sleep(self.seconds * self.random.random())
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ")
                 writer.write(f"{len(said)}\r\n\r\n".encode() + said)
@@ -117,12 +118,12 @@ class Remembering:
         finally:
             writer.close()
 
-    def answer(self, path: str, body: bytes) -> dict[str, object]:
+    def answer(self, path: str, body: bytes, host: str) -> dict[str, object]:
         if not path.endswith("/ob/invoices"):
             request_id = path.rsplit("/", 1)[1]
             return {"request_id": request_id, "status": "SUCCESS", "data": {"id": request_id}}
         key, request_id = json.loads(body)["invoice_data"]["invoice_lines"][0]["name"], str(uuid4())
-        self.log.write("created", key, request_id, f"{time.time():.3f}")
+        self.log.write("created", key, request_id, f"{time.time():.3f}", host)
         return {"request_id": request_id, "status": "NEW"}
 
 
