@@ -36,6 +36,7 @@ __all__ = [
     "RetryScheduled",
     "RunHalted",
     "SubmissionInDoubt",
+    "Superseded",
     "UnknownStatus",
     "WaitEnded",
     "WaitStarted",
@@ -310,6 +311,17 @@ class ChunkTakenOver:
 
 
 @frozen(kw_only=True)
+class Superseded:
+    """What a worker learned of an invoice came when somebody else had moved on with it; it was left as they have it.
+
+    `key` is the draft's own key, `error` says what came too late.
+    """
+
+    key: str
+    error: InvoicingError
+
+
+@frozen(kw_only=True)
 class QueueLost:
     """A worker gets no more jobs until it has connected again; what it has in hand goes on. `error` says why."""
 
@@ -354,6 +366,7 @@ Event: TypeAlias = (
     | QueueLost
     | QueueReconnected
     | RunHalted
+    | Superseded
 )
 
 Observer: TypeAlias = Callable[[Event], None]

@@ -25,7 +25,14 @@ from invoicing_async.cli.commands import invoices, runs
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
-pytest_plugins = ["pytester", "invoicing_async.testing.plugin", "postgres_server", "pgbouncer", "ledger_places", "worker_runs"]
+pytest_plugins = [
+    "pytester",
+    "invoicing_async.testing.plugin",
+    "postgres_server",
+    "pgbouncer",
+    "ledger_places",
+    "worker_runs",
+]
 """The second is on its entry point too where the package was installed with it; once is enough. Each one stands before
 those that import it, so that its assertions say what they compare."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
@@ -25,6 +26,7 @@ __all__ = [
     "open_ledger",
     "read_run",
     "run_file",
+    "server_parameters",
 ]
 
 
@@ -137,6 +139,16 @@ async def ledger_tables(where: str) -> LedgerTables:
     fault = state.fault(to_write=True)
     is_too_new = fault is not None and state.version >= state.known
     return LedgerTables(version=state.version, needed=state.known, fault=fault, is_too_new=is_too_new)
+
+
+def server_parameters(where: str) -> Mapping[str, str]:
+    """Return what to connect to a server with, by libpq's names. A password may be among it: it is to be shown nowhere.
+
+    The address may name a run or none. Raises as `migrate_ledger` does.
+    """
+    with _of_servers():
+        from .postgres.conninfo import connection_parameters
+    return connection_parameters(server_address(where), os.environ)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ ROWS: Mapping[str, Row] = {
     "LimitChanged": Row(logging.DEBUG, _LANE + "calls at once from now on: %(concurrency)d"),
     "ChunksPlanned": Row(logging.DEBUG, "chunks that were given a job: %(chunks)d, not for the first time: %(again)d"),
     "ChunkTakenOver": Row(logging.INFO, "items %(lo)d to %(hi)d were a worker's that is gone; they are gone on with"),
+    "Superseded": Row(logging.DEBUG, "invoice %(key)r was moved on with by somebody else: %(error)s"),
     "QueueLost": Row(logging.WARNING, "the queue is lost, it is connected to again; error: %(error)s"),
     "QueueReconnected": Row(logging.INFO, "the queue is there again after %(away).1f s"),
     "RunHalted": Row(logging.ERROR, "run %(run)s is halted: its database came back older than it had been"),

@@ -34,10 +34,9 @@ ledger, with heartbeats of its workers, locks while a job waits, and NOTIFY.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from .._durable.address import server_address
+from .._durable.ledgers import server_parameters
 from ._extra import of_extra
 from ._status import WorkerStatus, write_status
 from ._worker import Worker
@@ -66,6 +65,5 @@ async def migrate_queue(where: str) -> tuple[str, ...]:
     address that is of no server, `ImportError`, which names the extra.
     """
     with of_extra():
-        from .._durable.postgres.conninfo import connection_parameters
         from ._migrations import migrate_schema
-    return await migrate_schema(connection_parameters(server_address(where), os.environ))
+    return await migrate_schema(server_parameters(where))

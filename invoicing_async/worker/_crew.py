@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -11,7 +10,7 @@ from procrastinate import App
 
 from .._core.clock import RealClock
 from .._core.tasks import started
-from .._durable.postgres.conninfo import connection_parameters
+from .._durable.ledgers import server_parameters
 from .._durable.records import RunHaltedError
 from .._durable.states import RunKind
 from ..events import Event, RunHalted
@@ -43,12 +42,12 @@ class Crew(Generic[T]):
         self._options = options
         self._tell = tell
         self._clock = RealClock()
-        self._watchdog = None if options.watchdog is None else Watchdog(options.watchdog)
+        self._watchdog: Watchdog | None = None
         self.outlet: Outlet[T] = Outlet()
         self.shifts: Shifts[T] = Shifts(begin, self.outlet)
         self.lives = EngineLives(
             EngineSettings(
-                parameters=connection_parameters(ledger.address, os.environ),
+                parameters=server_parameters(ledger.name),
                 is_pooled=options.is_pooled,
                 app=options.app,
             ),
@@ -60,15 +59,15 @@ class Crew(Generic[T]):
             tell=tell,
             sign=self._sign,
         )
-        self.parts: Parts[T] = Parts(self.shifts, self.lives, options.slots, ended=self._nudge)
         self._planner = Planner(
-            self._sweep_intents,
+            self.sweep_intents,
             self.lives,
             every=options.every,
             exports=lambda: self.shifts.exports,
             is_idle=lambda: not (self.parts or self.shifts.is_paused or self.shifts.is_ending),
             tell=tell,
         )
+        self.parts: Parts[T] = Parts(self.shifts, self.lives, options.slots, ended=self._planner.nudge)
         self.heartbeat: float | None = None
         self.is_halted = False
         self._shifts_over: asyncio.Task[None]
@@ -77,13 +76,15 @@ class Crew(Generic[T]):
     async def begin(self) -> None:
         """Be known as a worker of the run, and go to work."""
         await self._obey(await self._beaten())
-        self._shifts_over = started(self._working())
+        if self._options.watchdog is not None:
+            self._watchdog = Watchdog(self._options.watchdog)
+        self._shifts_over = started(self.shifts.go_on())
         self._others = [
-            started(self._guarded(work)) for work in (self._beating(), self._planning(), self.lives.go_on())
+            started(self._guarded(work)) for work in (self.keep_beating(), self.plan_until_rest(), self.lives.go_on())
         ]
 
     async def plan(self) -> None:
-        """Give a job to what has none."""
+        """See that everything open has a job."""
         await self._planner.plan()
 
     async def work(self, job: int, run: int, lo: int, hi: int) -> None:
@@ -114,20 +115,12 @@ class Crew(Generic[T]):
             await asyncio.wait([self._shifts_over])
             raise
         finally:
-            await self._dismissed()
-
-    async def _dismissed(self) -> None:
-        for task in self._others:
-            task.cancel()
-        await asyncio.wait(self._others)
-        if self._watchdog is not None:
-            self._watchdog.close()
-
-    async def _working(self) -> None:
-        try:
-            await self.shifts.go_on()
-        finally:
-            self.outlet.error = self.outlet.error or self.parts.error
+            await self.parts.close()
+            for task in self._others:
+                task.cancel()
+            await asyncio.wait(self._others)
+            if self._watchdog is not None:
+                self._watchdog.close()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """Let an error that ends a part of the crew end all of it."""
@@ -136,11 +129,13 @@ class Crew(Generic[T]):
         except Exception as error:  # noqa: BLE001 - whoever takes the results is told
             self.shifts.stop(error)
 
-    async def _planning(self) -> None:
+    async def plan_until_rest(self) -> None:
+        """Plan, and end when the run rests."""
         await self._planner.go_on(until_rest=self._options.until_done)
         self.shifts.rest()
 
-    async def _beating(self) -> None:
+    async def keep_beating(self) -> None:
+        """Say every few seconds that this worker lives, and do as it is told."""
         while True:
             await self._clock.sleep(self._options.heartbeat)
             await self._obey(await self._beaten())
@@ -175,12 +170,10 @@ class Crew(Generic[T]):
         ledger, options = self._ledger, self._options
         return JobQueue(app, ledger.run, ledger.kind, most=options.chunk, slots=options.slots)
 
-    async def _sweep_intents(self) -> None:
+    async def sweep_intents(self) -> None:
+        """Put in doubt what was sent too long ago."""
         if self._ledger.kind is RunKind.INVOICES:
             await self._ledger.sweep()
-
-    def _nudge(self) -> None:
-        self._planner.nudge()
 
     def _sign(self) -> None:
         if self._watchdog is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,9 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
+from procrastinate.worker import Worker as EngineWorker
 
+from .._core.tasks import started
 from .._durable.records import LedgerSchemaError
 from ._blueprint import NAMESPACE, TASK, WORKER, ChunkWorker, blueprint
 from ._statements import QUEUE_SCHEMA
@@ -21,8 +24,11 @@ __all__ = ["EngineSettings", "opened_app", "run_engine"]
 
 _log = logging.getLogger("invoicing_async")
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds for which the engine waits for a connection before it is given up and made anew."""
+
+OPENING = 5.0
+"""Seconds for its first one."""
 
 CONNECTIONS = (1, 4)
 """How many connections the engine keeps, and may have; one more listens."""
@@ -70,14 +76,14 @@ async def opened_app(settings: EngineSettings) -> AsyncIterator[App]:
         min_size=least,
         max_size=most,
         timeout=PATIENCE,
-        reconnect_timeout=PATIENCE,
         name="invoicing-queue",
     )
     app = App(connector=connector)
     app.job_manager = Jobs(connector)
     app.add_tasks_from(blueprint(), namespace=NAMESPACE)
     try:
-        await connector.open_async()
+        async with asyncio.timeout(OPENING):
+            await connector.open_async()
         await _check(app)
         yield app
     finally:
@@ -108,10 +114,13 @@ async def _check(app: App) -> None:
 async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, listen: bool) -> None:
     """Fetch the jobs of a queue and have them done, until that fails or is cancelled.
 
-    It returns, or raises, when it no longer fetches: after an error of its heartbeat, of listening, or of a fetch. What
-    is under way then goes on: a job is cut off, what it does is not.
+    The engine watches itself only as long as none of its tasks has ended, and the one for periodic jobs ends at once
+    where there are none: then a heartbeat that failed is never missed. So its heartbeat is looked at here. When this
+    returns, or raises, a job is cut off, what it does is not.
     """
-    await app.run_worker_async(
+    app.perform_import_paths()  # type: ignore[no-untyped-call]  # the engine's own, without annotations
+    engine = EngineWorker(
+        app,
         queues=[queue],
         name="invoicing",
         concurrency=slots,
@@ -123,6 +132,33 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
         fetch_job_polling_interval=1.0,
         shutdown_graceful_timeout=0,
     )
+    running = engine.run()  # type: ignore[no-untyped-call]  # as above
+    tasks = [started(running), started(_watch_heartbeat(app, engine))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
+
+
+async def _watch_heartbeat(app: App, engine: EngineWorker) -> None:
+    """Return when the engine's heartbeat is not that of one that lives. Raises `ConnectorException`."""
+    is_alive = True
+    while is_alive:
+        await asyncio.sleep(HEARTBEAT)
+        found = await app.connector.execute_query_all_async(_ALIVE, engine=engine.worker_id, limit=3 * HEARTBEAT)
+        is_alive = bool(found) or engine.worker_id is None
+    _log.info("the engine has missed three heartbeats")
+
+
+_ALIVE = """
+SELECT id FROM procrastinate_workers
+WHERE id = %(engine)s::bigint AND last_heartbeat > now() - %(limit)s * interval '1 s'
+"""
 
 
 def _said(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from .._durable.part import LedgerPart
 from .._durable.protocol import Ledger
-from .._durable.records import Item
+from .._durable.records import Change, Item, SupersededError
 from .._durable.states import State
 
 __all__ = ["LedgerFeed", "Pages"]
@@ -54,23 +54,39 @@ class Pages:
                 async with asyncio.timeout(IDLE):
                     await self._changed.wait()
             except TimeoutError:
-                self.is_closed = self.is_closed or self._is_end_awaited()
+                if self._is_end_awaited():
+                    self.close()
         return [self._items.popleft() for _ in range(min(limit, len(self._items)))]
 
 
 class LedgerFeed(LedgerPart):
     """A ledger whose `pending`, and `rows` that are submitted or finished, are what is put into these pages.
 
-    `is_end_awaited` tells whether something is under way of what is to be sent: an item that used up its attempts is tried
-    once more when the input has ended.
+    `is_end_awaited` tells whether something is under way of what is to be sent: an item that used up its attempts is
+    tried once more when the input has ended. `on_superseded` is told of what came too late.
     """
 
-    def __init__(self, ledger: Ledger, is_end_awaited: Callable[[], bool]) -> None:
+    def __init__(
+        self, ledger: Ledger, *, is_end_awaited: Callable[[], bool], on_superseded: Callable[[SupersededError], None]
+    ) -> None:
         super().__init__(ledger, 1, sys.maxsize)
+        self._record = ledger.transition_many
+        self._on_superseded = on_superseded
+        self.transition_many = self._recorded
         self.to_send = Pages(is_end_awaited)
         self.to_settle = Pages()
         self.to_export = Pages()
-        self._pages: dict[tuple[str, ...], Pages] = {(State.SUBMITTED,): self.to_settle, (State.SUCCESS,): self.to_export}
+        self._pages: dict[tuple[str, ...], Pages] = {
+            (State.SUBMITTED,): self.to_settle,
+            (State.SUCCESS,): self.to_export,
+        }
+
+    async def _recorded(self, changes: Iterable[Change]) -> list[State]:
+        try:
+            return await self._record(changes)
+        except SupersededError as error:
+            self._on_superseded(error)
+            raise
 
     async def pending(self, *, after: int = 0, limit: int = 1000, verify: bool = False) -> list[Item]:
         """Return the next items that are to be sent or downloaded, wherever they are in the run."""

@@ -30,7 +30,7 @@ DO $$ DECLARE found regprocedure; BEGIN
     END LOOP;
 END $$
 """
-"""The engine's functions find its tables whoever calls them: its triggers too, for an operator who removes jobs by hand."""
+"""The engine's functions find its tables whoever calls them: its triggers, when an operator removes jobs by hand."""
 
 Execute: TypeAlias = Callable[..., Awaitable[Any]]
 
@@ -43,21 +43,17 @@ async def migrate_schema(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """
     kwargs = {**parameters, "options": f"{parameters.get('options', '')} -c search_path={QUEUE_SCHEMA}".strip()}
     connector = PsycopgConnector(conninfo="", kwargs=kwargs, min_size=1, max_size=1, name="invoicing-migration")
+    done: list[str] = []
     try:
         await connector.open_async()
-        return await _brought(connector)
+        while True:
+            async with connector.pool.connection() as connection, connection.transaction():
+                step = await _step(connection.execute)
+            if step is None:
+                return tuple(done)
+            done.append(step)
     finally:
         await connector.close_async()
-
-
-async def _brought(connector: PsycopgConnector) -> tuple[str, ...]:
-    done: list[str] = []
-    while True:
-        async with connector.pool.connection() as connection, connection.transaction():
-            step = await _step(connection.execute)
-        if step is None:
-            return tuple(done)
-        done.append(step)
 
 
 @cache

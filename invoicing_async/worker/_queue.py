@@ -1,9 +1,9 @@
 """The queue of one run, as one life of the engine has it: what has no job gets one, and jobs of the dead are swept.
 
 Sweeping is no job of the engine's. A sweep that is a job can stall itself, and with a `lock` nothing is ever swept
-again (procrastinate #1408); putting a stalled job back collides with a new one of the same `queueing_lock`, and ends the
-sweep at that job (#1446). Here any worker sweeps, in a task of its own, and a stalled job is taken away: the planner
-makes a new one if there is still something to do. So a job that is lost from sight (#1518) holds nothing up for long.
+again (procrastinate #1408); putting a stalled job back collides with a new one of the same `queueing_lock`, and ends
+the sweep at that job (#1446). Here any worker sweeps, in a task of its own, and a stalled job is taken away: the
+planner makes a new one if there is still something to do. So a job lost from sight (#1518) holds nothing up for long.
 """
 
 from __future__ import annotations

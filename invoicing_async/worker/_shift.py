@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -24,6 +24,7 @@ from .._durable.states import SENDABLE, State
 from .._durable.streams import merge_sources
 from .._einvoices.poll_scheduler import Schedule
 from ..documents import DownloadOutcome, OrderDocuments
+from ..events import Event, Superseded
 from ..invoices import AsyncInvoices
 from ..models import Deferred, Failed, NotStarted
 from ._feed import LedgerFeed, Pages
@@ -50,27 +51,31 @@ class Taken:
 class Shift(ABC, Generic[T]):
     """The stream of what is done with the chunks that are taken on until `end`, or until an error."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, tell: Callable[[Event], None]) -> None:
         self._ledger = ledger
-        self._feed = LedgerFeed(ledger, lambda: bool(self._unsent))
+        self._feed = LedgerFeed(
+            ledger,
+            is_end_awaited=lambda: bool(self._unsent),
+            on_superseded=lambda error: tell(Superseded(key=error.key, error=error)),
+        )
         self._taken: dict[str, Taken] = {}
         self._unsent: set[str] = set()
         """What was given out to be sent and has not come back of that."""
 
     @abstractmethod
-    def _results(self) -> AsyncGenerator[T]:
+    def stream(self) -> AsyncGenerator[T]:
         """Yield what is done with what is fed, until the feed ends."""
 
     @abstractmethod
-    async def _open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
+    async def open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
         """Return what a chunk has to do, and where that is fed."""
 
     @abstractmethod
-    def _key(self, result: T) -> str:
+    def key_of(self, result: T) -> str:
         """Return whose result it is."""
 
     @abstractmethod
-    def _is_open(self, result: T) -> bool:
+    def stays_open(self, result: T) -> bool:
         """Tell whether there will be something to do on it at another time."""
 
     @abstractmethod
@@ -97,7 +102,7 @@ class Shift(ABC, Generic[T]):
         None if there was nothing to do. Raises `ShiftOverError` if the shift ends before.
         """
         lo, hi = chunk
-        found = await self._open_items(LedgerPart(self._ledger, lo, hi), hi - lo + 1)
+        found = await self.open_items(LedgerPart(self._ledger, lo, hi), hi - lo + 1)
         if self.is_over:
             raise ShiftOverError
         known = self._taken.keys() | besides
@@ -116,7 +121,7 @@ class Shift(ABC, Generic[T]):
     async def results(self) -> AsyncGenerator[T]:
         """Yield what is done, each item when it has ended; an item has ended for its chunk once it was taken here."""
         try:
-            async with aclosing(self._results()) as results:
+            async with aclosing(self.stream()) as results:
                 async for result in results:
                     yield result
                     self._end(result)
@@ -128,12 +133,12 @@ class Shift(ABC, Generic[T]):
                     taken.ended.exception()  # a chunk whose job left hears nothing
 
     def _end(self, result: T) -> None:
-        key = self._key(result)
+        key = self.key_of(result)
         self._unsent.discard(key)
         taken = self._taken.pop(key, None)
         if taken is None:
             return  # its chunk was given up
-        if self._is_open(result):
+        if self.stays_open(result):
             taken.tried.add(key)
         taken.left -= 1
         if not taken.left and not taken.ended.done():
@@ -156,8 +161,8 @@ class InvoiceWay:
 class InvoiceShift(Shift[Item]):
     """A shift of e-invoices: submitted, awaited, and exported if the run is to be."""
 
-    def __init__(self, ledger: Ledger, invoices: AsyncInvoices, way: InvoiceWay) -> None:
-        super().__init__(ledger)
+    def __init__(self, ledger: Ledger, tell: Callable[[Event], None], invoices: AsyncInvoices, way: InvoiceWay) -> None:
+        super().__init__(ledger, tell)
         self._invoices = invoices
         self._way = way
         self._run = InvoiceRun(self._feed)
@@ -177,7 +182,7 @@ class InvoiceShift(Shift[Item]):
             pages.close()
         self.end()
 
-    async def _open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
+    async def open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
         feed = self._feed
         found = [(item, feed.to_send) for item in await part.pending(limit=size)]
         found += [(item, feed.to_settle) for item in await part.rows((State.SUBMITTED,), limit=size)]
@@ -187,10 +192,10 @@ class InvoiceShift(Shift[Item]):
             found += [(item, feed.to_export) for item in finished]
         return found
 
-    async def _results(self) -> AsyncGenerator[Item]:
-        sources = [self._submitted(), self._settled()]
+    async def stream(self) -> AsyncGenerator[Item]:
+        sources = [self.submitted(), self.settled()]
         if self._exporting:
-            sources.append(self._exported())
+            sources.append(self.exported())
         trouble: Exception | None = None
         try:
             async with aclosing(merge_sources(*sources)) as items:
@@ -198,18 +203,18 @@ class InvoiceShift(Shift[Item]):
                     yield item
         except Exception as error:  # noqa: BLE001 - it is raised below
             trouble = error
-        for item in self._given_up():
+        for item in self.given_up():
             yield item
         if trouble is not None:
             raise trouble
 
-    def _given_up(self) -> list[Item]:
+    def given_up(self) -> list[Item]:
         """Return what finished and is to be exported at another time."""
         items = [*self._finished.values()]
         self._finished.clear()
         return items
 
-    async def _submitted(self) -> AsyncGenerator[Item]:
+    async def submitted(self) -> AsyncGenerator[Item]:
         feed = self._feed
         try:
             async with aclosing(self._run.submit(self._invoices, concurrency=self._way.concurrency)) as items:
@@ -217,23 +222,23 @@ class InvoiceShift(Shift[Item]):
                     self._unsent.discard(item.key)
                     if item.state == State.SUBMITTED:
                         feed.to_settle.put([item])
-                    elif not await self._is_to_be_exported(item):
+                    elif not await self.is_to_be_exported(item):
                         yield item
         finally:
             self.end()
             feed.to_settle.close()
 
-    async def _settled(self) -> AsyncGenerator[Item]:
+    async def settled(self) -> AsyncGenerator[Item]:
         try:
             async with aclosing(self._run.settle(self._invoices, poller=self._way.poller)) as items:
                 async for item in items:
-                    if not await self._is_to_be_exported(item):
+                    if not await self.is_to_be_exported(item):
                         yield item
         finally:
             self.end()
             self._feed.to_export.close()
 
-    async def _is_to_be_exported(self, item: Item) -> bool:
+    async def is_to_be_exported(self, item: Item) -> bool:
         """Hand on what is to be exported, as it is recorded: that says when it was sent, which its name may hold."""
         if not self._exporting or item.state != State.SUCCESS or self._feed.to_export.is_closed:
             return False
@@ -244,14 +249,14 @@ class InvoiceShift(Shift[Item]):
         self._feed.to_export.put([recorded])
         return True
 
-    async def _exported(self) -> AsyncGenerator[Item]:
+    async def exported(self) -> AsyncGenerator[Item]:
         to = self._way.export
         assert to is not None  # noqa: S101 - it is exporting; for the type checker
-        exported = self._run.export(
+        exporting = self._run.export(
             self._invoices, to.folder, format=to.format, layout=to.layout, poller=self._way.poller
         )
         try:
-            async with aclosing(exported) as items:
+            async with aclosing(exporting) as items:
                 async for item in items:
                     self._finished.pop(item.key, None)
                     yield item
@@ -259,14 +264,14 @@ class InvoiceShift(Shift[Item]):
             self._exporting = False
             if not self._way.goes_on:
                 self.end()
-            for item in self._given_up():
+            for item in self.given_up():
                 yield item
             raise
 
-    def _key(self, result: Item) -> str:
+    def key_of(self, result: Item) -> str:
         return result.key
 
-    def _is_open(self, result: Item) -> bool:
+    def stays_open(self, result: Item) -> bool:
         is_finished = result.state == State.SUCCESS and result.path is None
         return result.state in {*SENDABLE, State.SUBMITTED} or is_finished
 
@@ -274,8 +279,15 @@ class InvoiceShift(Shift[Item]):
 class DocumentShift(Shift[DownloadOutcome]):
     """A shift of order documents."""
 
-    def __init__(self, ledger: Ledger, documents: OrderDocuments, *, concurrency: int | None = None) -> None:
-        super().__init__(ledger)
+    def __init__(
+        self,
+        ledger: Ledger,
+        tell: Callable[[Event], None],
+        documents: OrderDocuments,
+        *,
+        concurrency: int | None = None,
+    ) -> None:
+        super().__init__(ledger, tell)
         self._documents = documents
         self._concurrency = concurrency
         self._run = DocumentRun(self._feed)
@@ -285,18 +297,18 @@ class DocumentShift(Shift[DownloadOutcome]):
         self._run.stop()
         self.end()
 
-    async def _open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
+    async def open_items(self, part: Ledger, size: int) -> list[tuple[Item, Pages]]:
         return [(item, self._feed.to_send) for item in await part.pending(limit=size)]
 
-    async def _results(self) -> AsyncGenerator[DownloadOutcome]:
+    async def stream(self) -> AsyncGenerator[DownloadOutcome]:
         outcomes = self._run.download(self._documents, concurrency=self._concurrency, verify=False)
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 if not isinstance(outcome, NotStarted):  # it is as it was
                     yield outcome
 
-    def _key(self, result: DownloadOutcome) -> str:
+    def key_of(self, result: DownloadOutcome) -> str:
         return str(result.order_id)
 
-    def _is_open(self, result: DownloadOutcome) -> bool:
+    def stays_open(self, result: DownloadOutcome) -> bool:
         return isinstance(result, (Deferred, Failed))

@@ -74,8 +74,12 @@ class Shifts(Generic[T]):
         except RunPausedError:  # an intent met the pause before the heartbeat did
             self.pause(True)
         except Exception as error:  # noqa: BLE001 - whoever takes the results is told
-            self._outlet.error = self._outlet.error or error
+            self.note(error)
             self.rest()
+
+    def note(self, error: Exception) -> None:
+        """Keep an error that is not everybody's; the first is raised to whoever takes the results, at their end."""
+        self._outlet.error = self._outlet.error or error
 
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - what it is from now on
         """Let what is in flight finish and begin nothing more until it may go on."""
@@ -87,7 +91,8 @@ class Shifts(Generic[T]):
 
     def stop(self, error: Exception | None = None) -> None:
         """Let what is in flight finish; there is no other shift. `error` is raised to whoever takes the results."""
-        self._outlet.error = self._outlet.error or error
+        if error is not None:
+            self.note(error)
         self._stop_all()
         self.rest()
 
@@ -127,8 +132,6 @@ class Parts(Generic[T]):
         self._places = asyncio.Semaphore(slots)
         self._under_way: dict[Chunk, asyncio.Task[None]] = {}
         self._ended = ended
-        self.error: Exception | None = None
-        """The first that one of the chunks met, which is no other chunk's affair."""
 
     def __len__(self) -> int:
         return len(self._under_way)
@@ -138,33 +141,37 @@ class Parts(Generic[T]):
         task = self._under_way.get(chunk)
         if task is None:
             task = self._under_way[chunk] = started(self._work(chunk))
-            task.add_done_callback(lambda _: self._forget(chunk))
+            task.add_done_callback(lambda task: self._forget(chunk, task))
         await asyncio.shield(task)
 
-    async def all_ended(self) -> None:
-        """Wait until nothing is in hand."""
-        while self._under_way:
-            await asyncio.wait([*self._under_way.values()])
-            await asyncio.sleep(0)
+    async def close(self) -> None:
+        """Leave what is in hand, when no shift works on it any more: only that it was worked through is not noted."""
+        tasks = [*self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def _forget(self, chunk: Chunk) -> None:
+    def _forget(self, chunk: Chunk, task: asyncio.Task[None]) -> None:
         self._under_way.pop(chunk, None)
+        if not task.cancelled() and (error := task.exception()) is not None:  # its job may have left
+            _log.error("it could not be noted that items %d to %d were worked on: %s", *chunk, error)
         self._ended()
 
     async def _work(self, chunk: Chunk) -> None:
         async with self._places:
             while (shift := await self._shifts.current()) is not None:
                 try:
-                    await self._walk(shift, chunk)
+                    await self.walk(shift, chunk)
                 except ShiftOverError:
                     continue
                 except Exception as error:  # noqa: BLE001 - each chunk's is its own
                     _log.error("items %d to %d could not be worked on: %s", *chunk, error)
-                    self.error = self.error or error
+                    self._shifts.note(error)
                     await self._notes.walked(chunk, await self._notes.left_open(chunk, export=shift.exports))
                 return
 
-    async def _walk(self, shift: Shift[T], chunk: Chunk) -> None:
+    async def walk(self, shift: Shift[T], chunk: Chunk) -> None:
         """Work through a chunk until all that is open of it was tried, and note as what that was left.
 
         What came open meanwhile, as when a doubt was settled, is worked on too: nobody else would be told of it.

@@ -59,8 +59,7 @@ def _conditions(kind: RunKind) -> list[str]:
 def _next_open(kind: RunKind, after: str) -> str:
     """The number of the first open item behind another."""
     found = (
-        "(SELECT seq FROM invoicing.items"
-        f" WHERE run = %(run)s AND {condition} AND seq > {after} ORDER BY seq LIMIT 1)"  # noqa: S608 - made of constants
+        f"(SELECT seq FROM invoicing.items WHERE run = %(run)s AND {condition} AND seq > {after} ORDER BY seq LIMIT 1)"  # noqa: S608 - made of constants
         for condition in _conditions(kind)
     )
     return f"least({', '.join(found)})"

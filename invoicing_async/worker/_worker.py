@@ -95,11 +95,11 @@ class Worker(Generic[T]):
                 export=run.settings.export if export else None,
                 goes_on=self._options.until_done,
             )
-            self._begin = lambda: InvoiceShift(ledger, client, way)
-            self._tell = invoices_work(client).session.tell
+            tell = self._tell = invoices_work(client).session.tell
+            self._begin = lambda: InvoiceShift(ledger, tell, client, way)
         elif isinstance(run, DocumentRun) and isinstance(client, OrderDocuments):
-            self._begin = lambda: DocumentShift(ledger, client, concurrency=self._options.concurrency)
-            self._tell = documents_work(client).session.tell
+            tell = self._tell = documents_work(client).session.tell
+            self._begin = lambda: DocumentShift(ledger, tell, client, concurrency=self._options.concurrency)
         else:
             raise ValueError("client must be AsyncInvoices for an InvoiceRun, OrderDocuments for a DocumentRun")
         self._crew: Crew[T] | None = None
@@ -145,7 +145,7 @@ class Worker(Generic[T]):
         self._is_stopping = True
 
     async def plan(self) -> None:
-        """Give a job to what has none, at once and not within seconds: for after more was taken in."""
+        """See that everything open has a job, at once and not within seconds: for after more was taken in."""
         await self._entered().plan()
 
     def status(self) -> WorkerStatus:

@@ -39,7 +39,7 @@ ROOMS = {
     "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
     "runs": {"_durable", "runs"},
-    "tools": {"ids", "repair", "reports", "settings", "telemetry", "testing", "web"},
+    "tools": {"ids", "repair", "reports", "settings", "telemetry", "testing", "web", "worker"},
     "cli": {"cli", "__main__"},
 }
 """The rooms that are more than the package, or the module, of their name."""

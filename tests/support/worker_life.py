@@ -1,4 +1,4 @@
-"""Workers in processes of their own: `python worker_life.py ADDRESS URL [OPTION=VALUE ...]` works until the run rests."""
+"""A worker in a process of its own: `worker_life.py ADDRESS URL [OPTION=VALUE ...]` works until the run rests."""
 
 from __future__ import annotations
 
@@ -50,4 +50,6 @@ async def live(where: str, url: str, options: dict[str, Any]) -> None:
 if __name__ == "__main__":
     where, url, *given = sys.argv[1:]
     values = dict(option.split("=", 1) for option in given)
-    asyncio.run(live(where, url, {name: float(value) if "." in value else int(value) for name, value in values.items()}))
+    asyncio.run(
+        live(where, url, {name: float(value) if "." in value else int(value) for name, value in values.items()})
+    )

@@ -15,6 +15,7 @@ from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.states import RunKind
 from invoicing_async.runs import InvoiceRun, Item
+from invoicing_async.sandbox import Sandbox
 from invoicing_async.worker import Worker, migrate_queue
 
 SOON = 0.3
@@ -54,7 +55,7 @@ class Held(Service):
 
 
 @asynccontextmanager
-async def working(run: InvoiceRun, service: Service, **options: Any) -> AsyncIterator[Worker[Item]]:
+async def working(run: InvoiceRun, service: Service | Sandbox, **options: Any) -> AsyncIterator[Worker[Item]]:
     """A worker of a run, with short times."""
     session = {name: options.pop(name) for name in ("attempts", "stop_after", "on_event") if name in options}
     options = {"heartbeat": SOON, "every": SOON, "chunk": 5, **options}
@@ -106,5 +107,5 @@ def queued(postgres_server: PostgresServer, queue_template: str) -> Iterable[Dat
 async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 20.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
-        while not await holds():
+        while not await holds():  # noqa: ASYNC110 - it is of the database, which says nothing by itself
             await asyncio.sleep(0.02)

@@ -29,6 +29,7 @@ ADAPTERS = {
     "tempfile": (),
     "fpdf": ("sandbox/_pdf_page.py",),
     "psycopg": ("_durable/postgres",),
+    "procrastinate": ("worker",),
     "pytest": ("testing/plugin.py",),
     "cyclopts": ("cli",),
     "jinja2": ("reports/_page.py",),
@@ -39,7 +40,10 @@ ADAPTERS = {
 }
 """Where a package, or a module of the standard library that is not pure, may be used."""
 
-WRITERS = ("_files", "_durable", "cli/commands/repair.py", "cli/commands/invoices.py", "cli/terminal", "__main__.py")
+WRITERS = (
+    "_files", "_durable", "cli/commands/repair.py", "cli/commands/invoices.py", "cli/terminal", "__main__.py",
+    "worker/_status.py",
+)  # fmt: skip
 """What writes files: documents, run files, and on the command line what its user asks for; the entry only opens
 the null
 device, in the place of a closed stream."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from postgres_server import Database
 from served import serving_sandbox
-from worker_runs import draft, shared_run, until
+from worker_runs import shared_run, until
 
 from invoicing_async.sandbox import Faults, Sandbox
 
@@ -42,9 +42,9 @@ def url() -> Iterator[tuple[str, Sandbox]]:
         yield variables["INVOICING_INVOICES_BASE_URL"], sandbox
 
 
-async def took_in(database: Database) -> None:
-    async with shared_run(database) as run:
-        await run.add(draft(key) for key in KEYS)
+async def took_in(database: Database, keys: list[str] = KEYS) -> None:
+    async with shared_run(database, keys):
+        pass
 
 
 async def states(database: Database) -> Counter[str]:
@@ -90,6 +90,7 @@ async def test_the_chunks_of_one_that_is_killed_are_gone_on_with(queued: Databas
 
 
 async def test_a_process_whose_loop_stands_still_is_ended(queued: Database, url: tuple[str, Sandbox]) -> None:
+    await took_in(queued, [])
     with life(queued, url[0], "watchdog=1.0", "blocked=20") as process:
         out, err = await asyncio.to_thread(process.communicate)
     assert process.returncode == 70
@@ -100,6 +101,7 @@ async def test_a_process_whose_loop_stands_still_is_ended(queued: Database, url:
 async def test_a_process_that_was_stopped_is_not_ended_when_it_wakes(
     queued: Database, url: tuple[str, Sandbox]
 ) -> None:
+    await took_in(queued, [])
     with life(queued, url[0], "watchdog=1.0", "until_done=0") as process:
         assert process.stdout is not None
         await asyncio.to_thread(process.stdout.readline)
@@ -111,6 +113,7 @@ async def test_a_process_that_was_stopped_is_not_ended_when_it_wakes(
 
 
 async def test_without_a_watchdog_a_loop_may_stand_still(queued: Database, url: tuple[str, Sandbox]) -> None:
+    await took_in(queued, [])
     with life(queued, url[0], "blocked=2") as process:
         out, _ = await asyncio.to_thread(process.communicate)
     assert process.returncode == 0

@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 from pgbouncer import PgBouncer
 from postgres_server import Database
-from run_services import Service, invoices
+from run_services import Service, draft, invoices
 from worker_runs import server_address, shared_run, taken, until, working
 
+from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres.conninfo import connection_parameters
+from invoicing_async._durable.postgres.ledger import PostgresLedger
+from invoicing_async._durable.states import RunKind
+from invoicing_async.runs import InvoiceRun
 from invoicing_async.worker import Worker, WorkerStatus, blueprint, write_status
 from invoicing_async.worker._options import Options
 
@@ -71,12 +75,6 @@ async def test_an_app_without_its_task_is_refused(queued: Database) -> None:
 @pytest.mark.asyncio
 async def test_it_works_behind_a_pooler_of_transactions(queued: Database, pgbouncer: PgBouncer) -> None:
     """Where nothing is listened to and nothing prepared; the role's own path leads to the queue."""
-    from invoicing_async._durable.address import ServerAddress, run_address
-    from invoicing_async._durable.postgres.ledger import PostgresLedger
-    from invoicing_async._durable.states import RunKind
-    from invoicing_async.runs import InvoiceRun
-    from run_services import draft
-
     await asyncio.to_thread(
         queued.psql, f"ALTER ROLE postgres IN DATABASE {queued.name} SET search_path = invoicing_queue"
     )
@@ -117,5 +115,3 @@ def test_the_extra_is_imported_when_a_worker_begins() -> None:
 def test_an_option_outside_its_limits_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Options(**options)  # type: ignore[arg-type]
-
-

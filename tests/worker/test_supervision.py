@@ -14,16 +14,22 @@ from invoicing_async._durable.records import LedgerSchemaError
 from invoicing_async._durable.states import State
 from invoicing_async.events import Event
 from invoicing_async.runs import InvoiceRun
+from invoicing_async.worker import _engine
 
 pytestmark = pytest.mark.asyncio
 
 KEYS = [f"A-{number}" for number in range(1, 24)]
 
-CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
-async def test_an_engine_that_is_lost_is_made_anew(queued: Database) -> None:
-    """Its listener fails, and it ends quietly, while the ledger goes on."""
+async def test_an_engine_that_is_lost_is_made_anew(queued: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its heartbeat fails and it says nothing, while the ledger goes on."""
+    monkeypatch.setattr(_engine, "HEARTBEAT", 0.5)
+    monkeypatch.setattr(_engine, "PATIENCE", 0.5)
     service, told = Held("A-3"), list[Event]()
     async with (
         shared_run(queued, KEYS) as run,
@@ -33,7 +39,7 @@ async def test_an_engine_that_is_lost_is_made_anew(queued: Database) -> None:
         await service.arrived.wait()
         await allow_connections(queued, allowed=False)
         await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
-        await until(has_been_told(told, "QueueLost"))
+        await until(has_been_told(told, "QueueLost"), seconds=40)
         service.go_on.set()
         await until(in_state(run, "A-5", "success"))
         assert "A-6" not in service.submissions, "there are no more jobs"
@@ -69,6 +75,7 @@ def in_state(run: InvoiceRun, key: str, state: str) -> Callable[[], Awaitable[bo
     return is_so
 
 
+@pytest.mark.slow
 async def test_every_connection_is_cut_again_and_again(queued: Database) -> None:
     service = Service()
     async with shared_run(queued, KEYS) as run, working(run, service, slots=1, concurrency=1) as worker:
@@ -86,6 +93,7 @@ async def in_doubt(counting: object) -> int:
     return int(counts[State.IN_DOUBT])
 
 
+@pytest.mark.slow
 async def test_an_answer_in_hand_is_recorded_however_long_the_database_is_away(
     postgres_servers: Servers,
 ) -> None:
@@ -109,6 +117,7 @@ async def test_an_answer_in_hand_is_recorded_however_long_the_database_is_away(
     assert len(service.submissions) == 3
 
 
+@pytest.mark.slow
 async def test_a_worker_goes_on_when_the_database_is_back(postgres_servers: Servers) -> None:
     server = postgres_servers()
     database = await asyncio.to_thread(queued_database, server)

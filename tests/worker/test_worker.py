@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 from postgres_server import Database
-from run_services import ORDERS, Service, documents, draft, files, invoice_run, invoices, item_of, listed, sandbox, states
+from run_services import (
+    ORDERS,
+    Service,
+    documents,
+    draft,
+    files,
+    invoice_run,
+    invoices,
+    item_of,
+    listed,
+    sandbox,
+    states,
+)
 from worker_runs import SOON, Held, asked, jobs, server_address, shared_run, taken, until, working
 
 from invoicing_async._durable.postgres.ledger import PostgresLedger
@@ -60,9 +72,8 @@ async def test_a_worker_alone_ends_as_a_command_on_a_file_does(queued: Database,
 async def test_the_next_worker_tries_again_what_was_tried_in_vain(queued: Database) -> None:
     """As the next command on a file does."""
     service = Service({"A-1": ["busy"] * 6})
-    async with shared_run(queued, KEYS[:3]) as run:
-        async with working(run, service) as worker:
-            assert (await taken(worker))["A-1"].state == "not_sent"
+    async with shared_run(queued, KEYS[:3]) as run, working(run, service) as worker:
+        assert (await taken(worker))["A-1"].state == "not_sent"
     async with shared_run(queued) as run, working(run, service) as worker:
         assert {key: item.state for key, item in (await taken(worker)).items()} == {"A-1": "success"}
 
@@ -95,7 +106,9 @@ async def test_finished_invoices_are_exported_if_the_run_is_to(queued: Database,
         await run.keep(RunSettings(export=ExportTo(folder=tmp_path / "out")))
         async with working(run, service) as worker:
             found = await taken(worker)
-    assert {key: Path(item.path or "").name.partition("~")[0] for key, item in found.items()} == {k: k for k in KEYS[:7]}
+    assert {key: Path(item.path or "").name.partition("~")[0] for key, item in found.items()} == {
+        k: k for k in KEYS[:7]
+    }
     assert len(files(tmp_path / "out")) == 7
 
 
@@ -149,7 +162,7 @@ async def test_jobs_that_come_twice_send_nothing_twice(queued: Database) -> None
 
 
 @pytest.mark.parametrize("created", [True, False])
-async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Database, created: bool) -> None:
+async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Database, *, created: bool) -> None:
     """Its chunk was done by then, or about to be: nobody else would be told."""
     service = Held("A-20", plans={"A-1": ["lost" if not created else "gateway lost"]})
     async with shared_run(queued, KEYS) as run, working(run, service, slots=2) as worker:
@@ -165,6 +178,26 @@ async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Databas
         found = await taking
     assert [item.state for item in found if item.key == "A-1"] == ["in_doubt", "success"]
     assert len(service.created["A-1"]) == (1 if created else 2), "lost, it was made: this person was wrong"
+
+
+async def test_a_doubt_is_gone_on_with_also_beside_what_was_tried_in_vain(queued: Database) -> None:
+    """Its chunk is noted as one that was worked through, with an item that was left."""
+    service = Service({"A-1": ["gateway lost"], "A-2": ["busy"] * 99})
+    async with shared_run(queued, KEYS[:5]) as run, working(run, service, until_done=False) as worker:
+        taking = asyncio.create_task(taken_all(worker))
+
+        async def is_noted() -> bool:
+            return bool(await asked(queued, "SELECT 1 FROM invoicing_queue.walks WHERE lo = 1"))
+
+        await until(is_noted)
+        assert service.submissions["A-2"] == 6
+        await asyncio.sleep(2 * SOON)
+        assert service.submissions["A-2"] == 6, "it is left as it is"
+        await run.resolve("A-1", created=True, request_id=service.created["A-1"][0])
+        await until(lambda: in_state(run, "A-1", "success"))
+        worker.stop()
+        await taking
+    assert service.submissions["A-1"] == 1
 
 
 async def taken_all(worker: Worker[Item]) -> list[Item]:
@@ -214,8 +247,8 @@ async def until_is(ask: Callable[[], Any], expected: object) -> None:
 
 async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
     service, told = Held("A-3"), list[str]()
+    options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
     async with shared_run(queued, KEYS) as run:
-        options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
         async with working(run, service, **options) as worker:
             taking = asyncio.create_task(taken(worker))
             await service.arrived.wait()
@@ -247,7 +280,7 @@ async def test_two_workers_share_a_run(queued: Database) -> None:
 
 async def test_what_another_has_in_hand_is_waited_for(queued: Database) -> None:
     service = Held("A-1")
-    async with shared_run(queued, ["A-1"]) as run, shared_run(queued) as other:
+    async with shared_run(queued, ["A-1"]) as run, shared_run(queued) as other:  # noqa: SIM117 - one ends before the other run is closed
         async with working(run, service) as one:
             taking = asyncio.create_task(taken(one))
             await service.arrived.wait()
@@ -352,5 +385,3 @@ async def test_outside_its_block_it_does_nothing(queued: Database) -> None:
     async with shared_run(queued) as run, invoices(Service()) as client:
         with pytest.raises(ValueError, match="async with"):
             Worker(run, client).stop()
-
-

@@ -15,10 +15,13 @@ from ..records import LedgerAwayError, RunFileError
 from .connection import Connection, open_connection
 from .errors import database_errors
 
-__all__ = ["Reading"]
+__all__ = ["IN_ORDER", "Reading"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
 """Seconds between two tries to reach a database that is away: the first, doubled until the longest."""
+
+IN_ORDER = b"SET enable_bitmapscan = off"
+"""Lets a page be read in the order of an index: where few rows are expected and many are there, all would be sorted."""
 
 _log = logging.getLogger("invoicing_async")
 
@@ -79,6 +82,9 @@ class Reading:
                 raise RunFileError(f"{self.address.text} is closed")
             if self._connection is None or self._connection.closed:
                 self._connection = await open_connection(self.address, environ=self._environ)
+                if self._connection.prepare_threshold is not None:  # else it would be set for whoever has it next
+                    with database_errors(self.address.text):
+                        await self._connection.execute(IN_ORDER)
             connection = self._connection
         with database_errors(self.address.text):
             return await (await connection.execute(sql.encode(), values)).fetchall()

@@ -6,6 +6,7 @@ The worker lives all the while; what happens to workers is in `test_faults_of_wo
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import subprocess
 import time
@@ -173,15 +174,17 @@ async def test_a_database_without_a_free_connection_is_waited_for(
     server = postgres_servers(fsync=True, settings={"max_connections": "12", "superuser_reserved_connections": "0"})
     database = server.database()
     address = database.address(None)
-    with ExitStack() as stack:
-        async with going_on(database, caplog) as told:
-            with suppress(psycopg.OperationalError), psycopg.connect(address, autocommit=True) as first:
-                stack.enter_context(first)
-                end_connections(first)
-                while True:
-                    stack.enter_context(psycopg.connect(address, autocommit=True))
+    recorder_waits = re.compile("no connection left.*what is to be recorded waits")
+    async with going_on(database, caplog) as told:
+        with ExitStack() as taken:
+            first = taken.enter_context(psycopg.connect(address, autocommit=True))
+            while not recorder_waits.search(caplog.text):  # one that was on its way in has to be ended again
+                first.execute(ALL_ENDED.replace("pid <>", "application_name = 'invoicing-async' AND pid <>"))
+                with suppress(psycopg.OperationalError):
+                    while True:
+                        taken.enter_context(psycopg.connect(address, autocommit=True))
+                await asyncio.sleep(0.1)
             await told("no connection left")
-            stack.close()
 
 
 async def test_a_migration_under_way_is_waited_for(
