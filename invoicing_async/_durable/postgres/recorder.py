@@ -235,7 +235,7 @@ class Recorder:
             await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
             if session.connection.prepare_threshold is not None:
                 # A plan that was made when the tables were small would read all of what they hold by now.
-                await session.rows(b"DEALLOCATE ALL")
+                await session.rows(b"DISCARD PLANS")
         except (psycopg.Error, LedgerServerError):
             self._is_unsure = True
             await self._drop_lost_connection()

@@ -74,3 +74,15 @@ async def test_drafts_whose_intake_was_cut_off_are_taken_in_again(
         if not lost.is_done:
             break
     assert number > 3
+
+
+@pytest.mark.asyncio
+async def test_a_heartbeat_leaves_what_is_prepared(postgres: Database) -> None:
+    """Whether anything was prepared before the first one or not."""
+    async with remembering(0) as service, working(postgres.address(), service, drafts=20) as work:
+        for _ in range(3):
+            await work.ledger._recorder._beat()
+            for _ in range(10):
+                await work.ledger.beat()
+        await work.to_the_end()
+        await all_made_once(work, service, 20)
