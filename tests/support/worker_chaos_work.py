@@ -9,8 +9,10 @@ imports, and says its process id; `{"wait": pid}` says how it ended.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +24,7 @@ from uuid import uuid4
 import kill_work
 
 from invoicing_async._durable.address import ServerAddress, run_address
+from invoicing_async._durable.postgres import opening
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.states import RunKind
 from invoicing_async.auth import StaticToken
@@ -51,7 +54,9 @@ def server_address(text: str) -> ServerAddress:
 
 
 async def live(address: str, url: str, options: dict[str, Any]) -> None:
-    """Work on a run until it rests."""
+    """Work on a run until it rests; with `version` as a worker of that."""
+    if told := options.pop("version", None):
+        opening.version = lambda _: told  # type: ignore[assignment]  # it is that of the package
     limits = Limits(concurrency=PLACES, stop_after=None)
     retry = RetryPolicy(first=0.005)
     session = Session(url, auth=StaticToken("not-a-secret"), retry=retry, timeouts=TIMEOUTS, limits=limits)
@@ -62,12 +67,19 @@ async def live(address: str, url: str, options: dict[str, Any]) -> None:
                 pass
 
 
+def die_with_parent() -> None:
+    """Let no process outlive a test that is killed: a worker would wait for its database for good."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def start(folder: str, arguments: list[Any]) -> int:
     child = os.fork()
     if child:
         return child
     status = 1
     try:
+        die_with_parent()
         asyncio.run(live(*arguments))
         status = 0
     except BaseException:
@@ -134,6 +146,7 @@ async def serve(path: str, host: str, seconds: str) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     if sys.argv[1] == "lives":
         serve_lives(sys.argv[2])
     else:
