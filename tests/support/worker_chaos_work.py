@@ -56,7 +56,7 @@ def server_address(text: str) -> ServerAddress:
 async def live(address: str, url: str, options: dict[str, Any]) -> None:
     """Work on a run until it rests; with `version` as a worker of that."""
     if told := options.pop("version", None):
-        opening.version = lambda _: told  # type: ignore[assignment]  # it is that of the package
+        vars(opening)["version"] = lambda _: told
     limits = Limits(concurrency=PLACES, stop_after=None)
     retry = RetryPolicy(first=0.005)
     session = Session(url, auth=StaticToken("not-a-secret"), retry=retry, timeouts=TIMEOUTS, limits=limits)

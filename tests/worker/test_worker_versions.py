@@ -1,4 +1,4 @@
-"""Two workers of one run, each a process, of two versions: while tables are added to, and when they are no more theirs."""
+"""Two workers of one run, each a process, of two versions: tables are added to, or are no more theirs to write."""
 
 from __future__ import annotations
 
