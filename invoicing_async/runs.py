@@ -11,9 +11,20 @@ from ._durable.figures import Durations, Reason, RunFigures
 from ._durable.importing import ImportedRun, moved_to
 from ._durable.invoice_run import InvoiceRun
 from ._durable.ledger import SqliteReader
-from ._durable.ledgers import LedgerTables, import_run, ledger_tables, migrate_ledger, read_run, run_file
+from ._durable.ledgers import (
+    LedgerTables,
+    import_run,
+    ledger_tables,
+    migrate_ledger,
+    pause_run,
+    read_run,
+    run_file,
+    standing_of,
+    unhalt_run,
+    unpause_run,
+)
 from ._durable.lock import holder_of
-from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow
+from ._durable.overview import Authority, Overview, apparent_state, count_without_file, follow, own_counts
 from ._durable.protocol import Ledger, LedgerReader
 from ._durable.records import (
     DamagedRunError,
@@ -37,6 +48,7 @@ from ._durable.records import (
     SupersededError,
 )
 from ._durable.run_settings import ExportTo, RunPace, RunSettings, export_layout
+from ._durable.standing import LaneStanding, Standing, TableStanding, WorkerStanding
 from ._durable.states import DocumentState, RunKind, State
 from ._durable.timeline import Stretch, Timeline
 from .errors import ResolutionTooEarlyError
@@ -58,6 +70,7 @@ __all__ = [
     "InvoiceRun",
     "Item",
     "JournalEntry",
+    "LaneStanding",
     "Ledger",
     "LedgerAwayError",
     "LedgerReader",
@@ -85,10 +98,13 @@ __all__ = [
     "RunSettings",
     "ServerAddress",
     "SqliteReader",
+    "Standing",
     "State",
     "Stretch",
     "SupersededError",
+    "TableStanding",
     "Timeline",
+    "WorkerStanding",
     "apparent_state",
     "authority_status",
     "check_files",
@@ -100,10 +116,15 @@ __all__ = [
     "ledger_tables",
     "migrate_ledger",
     "moved_to",
+    "own_counts",
+    "pause_run",
     "read_run",
     "recorded_answer",
     "recorded_request",
     "run_address",
     "run_file",
     "server_address",
+    "standing_of",
+    "unhalt_run",
+    "unpause_run",
 ]

@@ -21,7 +21,7 @@ from lines_checked import check_lines
 from served import Cli, clean, starting
 
 from invoicing_async.cli.app import run
-from invoicing_async.cli.commands import invoices, runs
+from invoicing_async.cli.commands import invoices, runs, worker
 from invoicing_async.polling import Poller
 from invoicing_async.sandbox import Sandbox
 
@@ -179,7 +179,7 @@ def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callab
     """Start sandboxes; the environment then reaches the last one, and the working folder is a new one."""
     clean(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    for command in (invoices, runs):
+    for command in (invoices, runs, worker):
         monkeypatch.setattr(command, "Poller", partial(Poller, first=0.05))  # what is done is done at once here
     with starting() as start:
         yield start

@@ -11,6 +11,7 @@
 - `drafts`: Drafts as a run keeps them, and whether they are still what was taken in.
 - `exporting`: The documents of a run's finished items.
 - `fence`: What an event means that bears the attempt it is of: the fence (item, attempt) between two who send one item.
+- `importing`: Carrying a run from its file to a server: keys, states, attempts and journal, all of it or nothing.
 - `intake`: Importing order ids and drafts: which are new, which are known, which contradict what is known.
 - `intake_parts`: What is taken in, whichever ledger takes it: ids batch by batch, and which drafts are new, known or
   contradict.
@@ -25,8 +26,8 @@
 - `opening`: What is done when a run file is opened: look whether it is sound, and put what a crash left in doubt.
 - `overview`: The state of a run, as any process sees it: its counts, who works on it, what is to be exported, the
   authority.
-- `part`: A part of a run, as a ledger: what one worker does of it while others do the rest.
 - `paced_run`: What every run keeps of how it is worked on: its settings, and limits for the sessions that do.
+- `part`: A part of a run, as a ledger: what one worker does of it while others do the rest.
 - `pauses`: When a run's calls waited because the service was down: heard of the session's lanes, and kept in the run
   file.
 - `postgres`: A run on a PostgreSQL server: the ledger that many machines work on at once.

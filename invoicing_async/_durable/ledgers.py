@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from attrs import asdict, frozen
 
@@ -15,8 +16,12 @@ from .address import FileAddress, ServerAddress, run_address, server_address
 from .importing import ImportedRun, carry_over
 from .ledger import SqliteLedger, SqliteReader
 from .protocol import Ledger, LedgerReader
-from .records import RunFileError
+from .records import Item, RunFileError
+from .standing import Standing
 from .states import RunKind
+
+if TYPE_CHECKING:
+    from .postgres.ledger import PostgresLedger
 
 __all__ = [
     "LedgerTables",
@@ -24,9 +29,13 @@ __all__ = [
     "ledger_tables",
     "migrate_ledger",
     "open_ledger",
+    "pause_run",
     "read_run",
     "run_file",
     "server_parameters",
+    "standing_of",
+    "unhalt_run",
+    "unpause_run",
 ]
 
 
@@ -105,6 +114,20 @@ async def read_run(where: str | PathLike[str], *, clock: Clock | None = None) ->
         yield ledger
 
 
+@runtime_checkable
+class _Watched(Protocol):
+    """A ledger that knows how its run stands for who watches over it."""
+
+    async def standing(self) -> Standing: ...
+
+    async def twice(self, *, limit: int = 1000) -> list[Item]: ...
+
+
+async def standing_of(ledger: LedgerReader) -> Standing | None:
+    """Return how a run on a server stands: its workers, what is stuck, what it shares. None for a run in a file."""
+    return await ledger.standing() if isinstance(ledger, _Watched) else None
+
+
 async def import_run(file: str | PathLike[str], where: str, *, clock: Clock | None = None) -> ImportedRun:
     """Carry the run of a file over to a server, with all that ever happened to it: all of it or, after an error, none.
 
@@ -119,6 +142,48 @@ async def import_run(file: str | PathLike[str], where: str, *, clock: Clock | No
         from .postgres.importing import open_taker
     source = SqliteLedger.open(run_file(file), create=False, to_move=True, clock=clock)
     return await carry_over(source, open_taker(to))
+
+
+async def pause_run(where: str) -> None:
+    """Let no worker of a run on a server begin to send anything; what is under way is recorded.
+
+    Raises `FileNotFoundError`, `LedgerServerError`, `ValueError` for an address that is not of a run on a server.
+    """
+    async with _shared(where) as ledger:
+        await ledger.pause()
+
+
+async def unpause_run(where: str) -> None:
+    """Let a paused run go on. Raises as `pause_run` does."""
+    async with _shared(where) as ledger:
+        await ledger.unpause()
+
+
+async def unhalt_run(where: str, *, doubt_since: float) -> int:
+    """Let a halted run go on, when all of it that may have been sent unrecorded is in doubt; return how many that were.
+
+    `doubt_since` is since when records are missing, in epoch seconds. Raises `ValueError` for a time that is to come or
+    before the run was made, and for a run that is not halted; and as `pause_run` does.
+    """
+    async with _shared(where) as ledger:
+        if (await ledger.standing()).halted is None:
+            raise ValueError(f"{ledger.name} is not halted: nothing was changed")
+        if doubt_since > ledger.now():
+            raise ValueError("the time since when records are missing must not be in the future")
+        if doubt_since < ledger.created:
+            raise ValueError("the time since when records are missing must not be before the run was made")
+        return await ledger.unhalt(doubt_since)
+
+
+@asynccontextmanager
+async def _shared(where: str) -> AsyncIterator[PostgresLedger]:
+    address = run_address(where)
+    if isinstance(address, FileAddress):
+        raise ValueError("that is for a run on a server: postgresql://HOST/DATABASE?run=NAME")
+    with _of_servers():
+        from .postgres.ledger import PostgresLedger
+    async with PostgresLedger.open(address, create=False) as ledger:
+        yield ledger
 
 
 async def migrate_ledger(where: str) -> tuple[int, ...]:

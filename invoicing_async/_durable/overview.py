@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
+from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -15,7 +16,7 @@ from .protocol import LedgerReader
 from .records import Holder, Item
 from .states import DocumentState, RunKind, State
 
-__all__ = ["Authority", "Overview", "apparent_state", "count_without_file", "follow"]
+__all__ = ["Authority", "Overview", "apparent_state", "count_without_file", "follow", "own_counts"]
 
 
 def apparent_state(state: str, *, held: bool) -> str:
@@ -55,6 +56,16 @@ class Authority:
 async def count_without_file(ledger: LedgerReader) -> int:
     """Count the finished invoices of a run that have not been exported."""
     return await ledger.count_without_file()
+
+
+async def own_counts(ledger: LedgerReader) -> Mapping[str, int]:
+    """Return by how many each state grew by what this process did; nothing of a file, which nobody shares."""
+    return await ledger.own_counts() if isinstance(ledger, _Shared) else {}
+
+
+@runtime_checkable
+class _Shared(Protocol):
+    async def own_counts(self) -> Mapping[str, int]: ...
 
 
 @frozen

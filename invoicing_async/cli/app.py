@@ -49,6 +49,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "schema": ("machine:schema", "Print the JSON Schema (draft 2020-12) of the lines that commands print with --json."),
     "sign": ("sign:sign", "Print every stage of a signature, secrets masked; nothing is sent."),
+    "worker": (
+        "worker:worker",
+        "Work on a run on a database server, beside any number of others; SIGTERM lets what is in flight finish.",
+    ),
 }
 """Where each command is, and what it does. A command's module is imported when it is the one that was given."""
 

@@ -30,12 +30,14 @@ from ..runs import (
     check_files,
     count_without_file,
 )
+from ..worker import Worker
 from .exits import CommandError, Exit
 from .input.exports import AskedExport
 from .input.options import RateOptions
 from .input.runs import is_server
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext, RunSummary
+from .shared_work import at_work, download_part, submit_part, verify_documents
 from .stop import CountedInput, until_none
 from .summary import SHOWN, finish, stop_of
 from .terminal.output import plain
@@ -138,12 +140,19 @@ async def download_run(run: DocumentRun, summary: DocumentSummary, *, verify: bo
     summary.stop.then(session.stop_waiting)
     bar = Bar("Order documents", summary.expected, lambda: summary.done, summary.monitor.note)
     async with session, live(output.err, [bar], shown=output.lively, footer=summary.footer), summary.watched():
-        if not verify:
+        documents = OrderDocuments(session)
+        if verify and context.is_shared:
+            await verify_documents(run, summary, documents)
+        elif not (verify or context.is_worker):
             # What was saved before has its outcome, and is not to be looked at.
             async with aclosing(run.ledger.items((DocumentState.SAVED, DocumentState.SKIPPED))) as items:
                 async for item in items:
                     summary.add(document_row(item) | {"outcome": "recorded"})
-        async with aclosing(run.download(OrderDocuments(session), verify=verify)) as outcomes:
+        if context.is_shared:
+            async with at_work(Worker(run, documents, **context.work), context) as worker:
+                await download_part(summary, worker)
+            return
+        async with aclosing(run.download(documents, verify=verify)) as outcomes:
             async for outcome in outcomes:
                 if not isinstance(outcome, NotStarted):
                     summary.add(download_row(outcome))
@@ -209,13 +218,18 @@ async def submit_run(run: InvoiceRun, summary: InvoiceSummary, *, poller: Poller
         invoices = context.settings.e_invoices(session)
         if verify and export is not None:
             await _mend(run, summary, invoices, export, poller)
-        if output.json:
+        if output.json and not context.is_worker:
             # The same drafts given again are answered with what an earlier command learned of them.
             known = [state for state in State if state not in summary.worked_on]
             async with aclosing(run.ledger.items(known)) as rested:
                 async for item in rested:
                     if not summary.is_to_be_exported(item):
                         summary.print(summary.result(item))
+        if context.is_shared and summary.waiting:
+            work = Worker(run, invoices, poller=poller, export=summary.exporting, **context.work)
+            async with at_work(work, context) as worker:
+                await submit_part(run, summary, worker)
+            return
         items = run.run(invoices, poller=poller) if summary.waiting else run.submit(invoices)
         if export is None:
             await _take(items, summary)

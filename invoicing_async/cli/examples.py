@@ -47,6 +47,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "invoicing-async invoices submit drafts.csv --run march.db --export pdf --to einvoices",
         "invoicing-async invoices submit drafts.jsonl --wait --report march.csv",
         "invoicing-async invoices submit drafts.csv --decimal-mark , --rounding 1 --run march.db",
+        "invoicing-async invoices submit drafts.csv --wait --run 'postgresql://db.internal/invoicing?run=march'",
     ),
     "invoices wait": (
         "invoicing-async invoices wait 5f0c5b1e-6d53-4b6e-8e0c-7b1f6a0f3c55",
@@ -62,6 +63,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "invoicing-async runs export march.db --state failed --state rejected --json",
     ),
     "runs import": ("invoicing-async runs import march.db --run 'postgresql://db.internal/invoicing?run=march'",),
+    "runs pause": ("invoicing-async runs pause 'postgresql://db.internal/invoicing?run=march'",),
     "runs refresh": ("invoicing-async runs refresh march.db --report authority.csv",),
     "runs report": ("invoicing-async runs report march.db --html march.html",),
     "runs resolve": (
@@ -80,7 +82,12 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "runs show": (
         "invoicing-async runs show march.db",
         "invoicing-async runs show march.db --state in_doubt --json | jq -r .key",
+        "invoicing-async runs show 'postgresql://db.internal/invoicing?run=march' --watch",
     ),
+    "runs unhalt": (
+        "invoicing-async runs unhalt 'postgresql://db.internal/invoicing?run=march' --doubt-since 2026-03-31T04:00",
+    ),
+    "runs unpause": ("invoicing-async runs unpause 'postgresql://db.internal/invoicing?run=march'",),
     "runs verify": ("invoicing-async runs verify march.db --report files.csv",),
     "sandbox": (
         "invoicing-async sandbox > sandbox.env",
@@ -89,6 +96,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "schema": (
         "invoicing-async schema documents download > download.schema.json",
         "invoicing-async schema | jq '.\"$defs\" | keys'",
+    ),
+    "worker": (
+        "invoicing-async worker --run 'postgresql://db.internal/invoicing?run=march' --until-done",
+        "invoicing-async worker --run 'postgresql://db.internal/invoicing?run=march' --status /run/invoicing.json",
     ),
     "sign": (
         "invoicing-async sign d0e11047-acaf-468f-a325-3d2f5964f5ff",

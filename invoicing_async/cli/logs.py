@@ -17,6 +17,11 @@ LOG = "INVOICING_LOG"
 LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 NAME = "invoicing_async"
 
+OTHERS = ("procrastinate", "psycopg")
+"""The loggers of packages whose warnings would reach stderr by themselves."""
+
+_SILENT = logging.NullHandler()
+
 OF_ITEMS = frozenset({"CallFailed", "SubmissionInDoubt"})
 """Events of single items, which a command counts and reports by itself."""
 
@@ -63,6 +68,8 @@ def begin_logging(verbose: int, variable: str | None) -> None:
         handler.setFormatter(_Line())
         logger.addHandler(handler)
     logger.setLevel(min(handler.level for handler in handlers))
+    for name in OTHERS:  # what they have to say of a database that is away is said by us, once
+        logging.getLogger(name).addHandler(_SILENT)
 
 
 def end_logging() -> None:

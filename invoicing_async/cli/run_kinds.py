@@ -30,6 +30,7 @@ class DocumentSummary(RunSummary):
 
     shown = DOCUMENT_ITEMS
     reported = DOWNLOADS
+    ends: tuple[str, ...] = (DocumentState.SAVED, DocumentState.SKIPPED)
     lost: tuple[str, ...] = (DocumentState.DEFERRED, DocumentState.FAILED)
     duplicates = 0
     """Ids of this command's input that stood in it before."""
@@ -71,6 +72,7 @@ class InvoiceSummary(RunSummary):
 
     shown = INVOICE_ITEMS
     reported = SUBMISSIONS
+    ends: tuple[str, ...] = (State.SUCCESS, State.FAILED, State.REJECTED)
     lost: tuple[str, ...] = (State.INVALID, State.FAILED, State.REJECTED, State.NOT_SENT)
     # What was never sent comes first: nobody but its writer can correct it.
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from rich.text import Text
 
 from ..clock import RealClock
@@ -23,10 +24,11 @@ from ..reports import (
     reason,
 )
 from ..reports import command_line as command
-from ..runs import Intake, Item, LedgerReader, State, apparent_state
+from ..runs import Intake, Item, LedgerReader, State, apparent_state, own_counts
 from ..settings import Settings
 from .exits import Exit
 from .input.options import Common, RateOptions
+from .input.runs import is_server
 from .stop import Stop
 from .summary import BROKEN, SHOWN, Summary, style_of, words
 from .terminal.output import Count, Output, plain
@@ -90,10 +92,22 @@ class RunContext:
     pace: RateOptions
     file: str
     report: Path | None = None
+    work: Mapping[str, Any] = field(factory=dict)
+    """How this command works as one of several on a run on a server: the options of `Worker`."""
+    is_worker: bool = False
+    """Whether it takes nothing in and only helps: then it is done when nothing is left to do, however that ended."""
+    status: Path | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others may be at work on the run."""
+        return is_server(self.file)
 
     @property
     def resume(self) -> str:
         """How to go on."""
+        if self.is_worker:
+            return command("worker", "--run", self.file, *self.common.again)
         return command("runs", "resume", self.file, *self.common.again)
 
     def check(self, session: Callable[..., object]) -> None:
@@ -107,6 +121,8 @@ class RunSummary(Summary):
     `outcomes` are those of this command, `expected` how many it is to have.
     """
 
+    ends: tuple[str, ...]
+    """The states that a worker brings an item to and leaves it in."""
     lost: tuple[str, ...]
     """The states whose first items are named in the summary, with their errors; those of the first state first."""
     go_on: str = "; go on with"
@@ -120,6 +136,8 @@ class RunSummary(Summary):
         self.title: str = f"{self.shown.title} of {context.file}"
         self.items: int = 0
         self.expected = 0
+        self.own: Mapping[str, int] = {}
+        """How many more items are in each state by what this command did, of a run on a server."""
         self.given: list[str] = []
         """What became of the input, a line each."""
 
@@ -144,7 +162,12 @@ class RunSummary(Summary):
     @property
     def stopped(self) -> bool:
         """Whether a stop left something undone."""
-        return self.stop.asked and self.left > 0
+        return self.stop.asked and (self.left > 0 or self.context.is_worker)
+
+    @property
+    def lacking(self) -> int:
+        """How many items keep the command from being done."""
+        return 0 if self.context.is_worker else self.bad
 
     async def begin(self) -> None:
         """Note what the run has before the command adds to it."""
@@ -204,6 +227,7 @@ class RunSummary(Summary):
         """Read the counts, as far as the file can be read."""
         with suppress(*BROKEN):
             await self.refresh()
+            self.own = await own_counts(self.ledger)
 
     async def closed(self, error: Exception | None) -> Exit:
         """Close the command, and say how to try again what did not end well."""
@@ -217,10 +241,21 @@ class RunSummary(Summary):
         total = sum(self.counts.values())
         if self.stopped:
             return
+        if self.context.is_shared:
+            yield from self._missing_of_part(total)
+            return
         if total != self.items:
             yield f"{self.items:,} items were taken in, the states have {total:,}"
         if self.done != self.expected:
             yield f"{self.expected:,} items were to be done, {self.done:,} have an outcome"
+
+    def _missing_of_part(self, total: int) -> Iterator[str]:
+        """Yield what does not add up of this worker's part; others may have taken in more, and done the rest."""
+        if total < self.items:
+            yield f"{self.items:,} items were taken in, the states have {total:,}"
+        ended = sum(self.own.get(state, 0) for state in self.ends)
+        if self.done < ended:
+            yield f"{ended:,} items were brought to their end by this command, {self.done:,} have an outcome"
 
     def total(self, took: str) -> Count:
         """Return how many items the run has."""
@@ -237,6 +272,8 @@ class RunSummary(Summary):
         if any(numbers.values()):
             told = (f"{number:,} {words(name)}" for name, number in numbers.items() if number)
             yield f"this command: {', '.join(told)}"
+        if self.context.is_shared and self.expected > self.done and not self.stop.asked:
+            yield f"{self.expected - self.done:,} more were done by other workers"
 
     async def publish(self, report: Report, *, stopped: bool) -> None:
         """Write every item of the run as it stands, whatever this command did to it."""

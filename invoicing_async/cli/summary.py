@@ -94,6 +94,11 @@ class Summary(ABC):
         """How many items are not as they are to be in the end."""
 
     @property
+    def lacking(self) -> int:
+        """How many items keep the command from being done."""
+        return self.bad
+
+    @property
     def refused(self) -> int:
         """How many invoices the tax authority refuses; none of order documents."""
         return 0
@@ -149,7 +154,7 @@ class Summary(ABC):
         elif error is not None or stopped:
             code = Exit.STOPPED
         else:
-            code = Exit.SOME_LEFT if self.bad or wrong or not published else Exit.DONE
+            code = Exit.SOME_LEFT if self.lacking or wrong or not published else Exit.DONE
         if code is Exit.STOPPED:
             self.output.problem(f"stopped before the end{self.go_on}", self.resume)
         return code

@@ -24,6 +24,8 @@ __all__ = ["JSON_LINES", "json_schema"]
 
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+_NUMBER: Schema = {"type": "integer"}
+_REAL_OR_NULL: Schema = {"type": ["number", "null"]}
 _COUNTS: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
 _TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
@@ -39,6 +41,70 @@ def _object(title: str, **properties: Schema) -> Schema:
 
 
 _HOLDER = _object("The process that works on it", pid={"type": ["integer", "null"]}, host=_TEXT, since=_TEXT)
+
+_TWICE = _object("An invoice that may be there twice", key=_TEXT, request_id=_TEXT_OR_NULL, other_request_id=_TEXT)
+
+_STANDING = _object(
+    "A run on a server, for whoever watches over it",
+    at=_TEXT,
+    open=_NUMBER,
+    in_flight=_NUMBER,
+    in_doubt=_NUMBER,
+    oldest={
+        "anyOf": [
+            _object("What is being sent for the longest time", key=_TEXT, sent_at=_TEXT_OR_NULL, seconds=_REAL_OR_NULL),
+            {"type": "null"},
+        ]
+    },
+    stuck=_NUMBER,
+    halted=_TEXT_OR_NULL,
+    halted_why=_TEXT_OR_NULL,
+    paused=_TEXT_OR_NULL,
+    per_second={"type": "number"},
+    seconds_to_go=_REAL_OR_NULL,
+    pieces={
+        "anyOf": [
+            _object(
+                "Pieces of the work", todo=_NUMBER, doing=_NUMBER, silent=_NUMBER, is_forgotten={"type": "boolean"}
+            ),
+            {"type": "null"},
+        ]
+    },
+    workers={
+        "type": "array",
+        "items": _object(
+            "A worker",
+            worker=_NUMBER,
+            host=_TEXT,
+            pid=_NUMBER,
+            version=_TEXT,
+            started=_TEXT,
+            silent={"type": "number"},
+            done=_NUMBER,
+            rate={"type": "number"},
+            slots=_NUMBER,
+            doing=_TEXT_OR_NULL,
+            alive={"type": "boolean"},
+        ),
+    },
+    lanes={
+        "type": "array",
+        "items": _object(
+            "What the workers share of the service",
+            lane=_TEXT,
+            per_second=_REAL_OR_NULL,
+            free_at=_TEXT_OR_NULL,
+            paused_since=_TEXT_OR_NULL,
+            paused_until=_TEXT_OR_NULL,
+            probe_by={"type": ["integer", "null"]},
+            probe_until=_TEXT_OR_NULL,
+        ),
+    },
+    tables={
+        "type": "array",
+        "items": _object("How a table is kept", table=_TEXT, rows=_NUMBER, dead=_NUMBER, vacuumed=_TEXT_OR_NULL),
+    },
+)
 
 _KINDS: Mapping[str, Schema] = {
     "download": DOWNLOADS.schema(),
@@ -61,6 +127,9 @@ _KINDS: Mapping[str, Schema] = {
         authority=_COUNTS,
         settings={"type": "object"},
         next={"type": "array", "items": _TEXT},
+        twice={"type": "array", "items": _TWICE},
+        wrong={"type": "array", "items": _object("What is wrong, and the command for it", what=_TEXT, command=_TEXT)},
+        standing={"anyOf": [_STANDING, {"type": "null"}]},
     ),
     "counts": _object("How many items stand in each state", file=_TEXT, counts=_COUNTS),
     "ledger": _object(
@@ -79,6 +148,12 @@ _KINDS: Mapping[str, Schema] = {
         kind={"enum": ["documents", "invoices"]},
         items={"type": "integer"},
         entries={"type": "integer"},
+    ),
+    "order": _object(
+        "What a run on a server was told",
+        run=_TEXT,
+        state={"enum": ["paused", "going on"]},
+        in_doubt={"type": ["integer", "null"]},
     ),
     "page": _object("A page that was written, and its size in bytes", file=_TEXT, page=_TEXT, size={"type": "integer"}),
     "finding": _object(
@@ -108,14 +183,18 @@ JSON_LINES: Mapping[str, tuple[str, ...]] = {
     "runs accept-lost-log": ("counts",),
     "runs export": ("sheet",),
     "runs import": ("import",),
+    "runs pause": ("order",),
     "runs refresh": ("refresh",),
     "runs report": ("page",),
     "runs resolve": ("invoice_item",),
     "runs resume": ("download", "submission"),
     "runs retry": ("invoice_item",),
     "runs show": ("run", "document_item", "invoice_item"),
+    "runs unhalt": ("order",),
+    "runs unpause": ("order",),
     "runs verify": ("check",),
     "sign": ("signature",),
+    "worker": ("download", "submission"),
 }
 """The kinds of lines, by name in `$defs`, that each command prints with `--json`."""
 

@@ -27,10 +27,12 @@ from ._variables import (
     DOCUMENTS,
     ENV_FILE,
     INVOICES,
+    LEDGER,
     LOG,
     PREFIX,
     PROXY,
     SERVICES,
+    WAIVER,
     Service,
     SettingsError,
 )
@@ -128,6 +130,7 @@ class Settings:
         """Name the variables that look like ours and are not: most likely misspelled."""
         known = {service.name(variable) for service in (DOCUMENTS, INVOICES) for variable in service.variables}
         known |= {ENV_FILE, PROXY, CA_FILE, LOG, DEBUG}
+        known |= {LEDGER, WAIVER} & os.environ.keys()
         return tuple(sorted(name for name in self.values if name.startswith(PREFIX) and name not in known))
 
     def base_url(self, service: Service) -> str:

@@ -12,10 +12,12 @@ __all__ = [
     "DOCUMENTS",
     "ENV_FILE",
     "INVOICES",
+    "LEDGER",
     "LOG",
     "PREFIX",
     "PROXY",
     "SERVICES",
+    "WAIVER",
     "Service",
     "SettingsError",
     "Variable",
@@ -32,6 +34,11 @@ LOG = "INVOICING_LOG"
 """The variable that says what is logged: a level, and a file after a colon."""
 DEBUG = "INVOICING_DEBUG"
 """The variable that, set to 1, has the command line show tracebacks."""
+
+LEDGER = "INVOICING_LEDGER"
+"""The variable with the address, and the password, of the database that runs are kept in: of the environment only."""
+WAIVER = "INVOICING_LEDGER_WAIVE"
+"""The variable by which tests let that database be one that may forget."""
 
 
 class SettingsError(ValueError):

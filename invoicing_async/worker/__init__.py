@@ -16,6 +16,7 @@ ledger, with heartbeats of its workers, locks while a job waits, and NOTIFY.
 - `_shifts`: The shifts of a worker, one after the other, and the chunks that it has in hand meanwhile.
 - `_shift`: What a worker does from when it may work until it must not: the chunks that it takes on, in one stream.
 - `_feed`: A run's ledger whose open items come chunk by chunk, as they are given out.
+- `_chunks`: The pieces of a run's work as they stand in its queue.
 - `_planner`: Gives a job to what is open and has none, and takes away what the dead had.
 - `_lives`: The lives of the engine, one after the other.
 - `_engine`: One life of the engine: an app with its connections and a worker.
@@ -37,6 +38,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._durable.ledgers import server_parameters
+from ._chunks import ChunkStanding, chunk_standing
 from ._extra import of_extra
 from ._status import WorkerStatus, write_status
 from ._worker import Worker
@@ -44,7 +46,7 @@ from ._worker import Worker
 if TYPE_CHECKING:
     from procrastinate import Blueprint
 
-__all__ = ["Worker", "WorkerStatus", "blueprint", "migrate_queue", "write_status"]
+__all__ = ["ChunkStanding", "Worker", "WorkerStatus", "blueprint", "chunk_standing", "migrate_queue", "write_status"]
 
 
 def blueprint() -> Blueprint:

@@ -88,6 +88,7 @@ class Worker(Generic[T]):
         self._options = Options(**options)
         self._begin: Callable[[], Shift[Any]]
         self._tell: Callable[[Event], None]
+        self._exports = False
         if isinstance(run, InvoiceRun) and isinstance(client, AsyncInvoices):
             way = InvoiceWay(
                 concurrency=self._options.concurrency,
@@ -95,6 +96,7 @@ class Worker(Generic[T]):
                 export=run.settings.export if export else None,
                 goes_on=self._options.until_done,
             )
+            self._exports = way.export is not None
             tell = self._tell = invoices_work(client).session.tell
             self._begin = lambda: InvoiceShift(ledger, tell, client, way)
         elif isinstance(run, DocumentRun) and isinstance(client, OrderDocuments):
@@ -111,6 +113,7 @@ class Worker(Generic[T]):
         with of_extra():
             from ._crew import Crew
         self._crew = Crew(self._ledger, self._begin, self._options, self._tell)
+        self._crew.shifts.exports = self._exports  # a run of which all is made, and not all is saved, is not at rest
         await self._crew.begin()
         return self
 

@@ -108,13 +108,14 @@ def test_a_quiet_terminal_stays_quiet(file: str) -> None:
 
 
 def test_in_a_pipe_it_is_plain_and_json_is_as_it_was(cli: Cli, file: str) -> None:
-    """No block, no colour; and one line of JSON with the names that it always had."""
+    """No block, no colour; and one line of JSON with the names that it always had, and what came later behind them."""
     code, out, _ = cli("runs", "show", file)
     assert code == Exit.DONE
     assert not set(out) & set("▁▂▃▄▅▆▇█░\x1b")
     code, out, _ = cli("runs", "show", file, "--json")
     assert [*json.loads(out)] == [
         "file", "kind", "begun", "held_by", "total", "counts", "without_file", "authority", "settings", "next",
+        "twice", "wrong", "standing",
     ]  # fmt: skip
 
 

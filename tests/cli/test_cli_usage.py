@@ -55,7 +55,7 @@ def test_the_commands_are_all_there() -> None:
         "invoices submit", "invoices wait", "invoices status", "invoices example",
         "runs show", "runs resume", "runs verify", "runs resolve", "runs retry", "runs export", "runs refresh",
         "runs accept-lost-log", "runs report", "runs import",
-        "ledger migrate", "ledger check",
+        "ledger migrate", "ledger check", "worker", "runs pause", "runs unpause", "runs unhalt",
     }  # fmt: skip
 
 
@@ -140,7 +140,21 @@ def test_what_is_right_is_taken(tokens: tuple[str, ...], cli: Cli) -> None:
 
 
 LOCAL = {"completion", "schema", "sandbox", "demo", "sign", "invoices example"}
-LOCAL |= {f"runs {name}" for name in ("show", "verify", "retry", "export", "report", "accept-lost-log", "import")}
+LOCAL |= {
+    f"runs {name}"
+    for name in (
+        "show",
+        "verify",
+        "retry",
+        "export",
+        "report",
+        "accept-lost-log",
+        "import",
+        "pause",
+        "unpause",
+        "unhalt",
+    )
+}
 LOCAL |= {"ledger migrate", "ledger check"}
 
 

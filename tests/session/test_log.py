@@ -95,8 +95,12 @@ class TestRows:
         by_level: dict[int, set[str]] = {}
         for name, row in ROWS.items():
             by_level.setdefault(row.level, set()).add(name)
-        assert by_level[logging.WARNING] == {"CallFailed", "SubmissionInDoubt", "UnknownStatus"}
-        assert by_level[logging.INFO] == {"RetryScheduled", "ClockCorrected", "Paused", "Probing", "Resumed"}
+        assert by_level[logging.ERROR] == {"RunHalted"}
+        assert by_level[logging.WARNING] == {"CallFailed", "SubmissionInDoubt", "UnknownStatus", "QueueLost"}
+        assert by_level[logging.INFO] == {
+            *("RetryScheduled", "ClockCorrected", "Paused", "Probing", "Resumed"),
+            *("ChunkTakenOver", "QueueReconnected"),
+        }
 
     def test_an_event_without_a_row_is_logged_by_its_fields(self, kept: Kept) -> None:
         """Also where a field has a name that a log record has, or a value that is none of JSON's."""

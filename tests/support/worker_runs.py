@@ -18,7 +18,7 @@ from invoicing_async.runs import InvoiceRun, Item
 from invoicing_async.sandbox import Sandbox
 from invoicing_async.worker import Worker, migrate_queue
 
-SOON = 0.3
+SOON = 0.15
 """Seconds between heartbeats, and between two looks of the planner."""
 
 

@@ -48,6 +48,7 @@ async def test_its_status_is_kept_in_a_file(queued: Database, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_an_app_of_ones_own_may_have_its_task(queued: Database) -> None:
     from procrastinate import App, PsycopgConnector
@@ -60,6 +61,7 @@ async def test_an_app_of_ones_own_may_have_its_task(queued: Database) -> None:
         assert (await taken(worker)).keys() == {"A-1", "A-2"}
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_an_app_without_its_task_is_refused(queued: Database) -> None:
     from procrastinate import App, PsycopgConnector
@@ -72,6 +74,7 @@ async def test_an_app_without_its_task_is_refused(queued: Database) -> None:
             await taken(worker)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_it_works_behind_a_pooler_of_transactions(queued: Database, pgbouncer: PgBouncer) -> None:
     """Where nothing is listened to and nothing prepared; the role's own path leads to the queue."""
@@ -88,6 +91,7 @@ async def test_it_works_behind_a_pooler_of_transactions(queued: Database, pgboun
             assert (await taken(worker)).keys() == {*keys}
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_without_the_extra_it_is_named(queued: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "procrastinate", None)
@@ -101,6 +105,7 @@ async def test_without_the_extra_it_is_named(queued: Database, monkeypatch: pyte
         blueprint()
 
 
+@pytest.mark.process
 def test_the_extra_is_imported_when_a_worker_begins() -> None:
     code = "import invoicing_async.worker, sys; print([m for m in sys.modules if m in {'procrastinate', 'psycopg'}])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

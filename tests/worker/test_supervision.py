@@ -159,6 +159,7 @@ async def test_a_job_of_a_worker_that_is_gone_is_taken_over(queued: Database) ->
     assert await jobs(queued) == []
 
 
+@pytest.mark.slow
 async def test_one_that_is_not_done_by_anybody_is_no_hindrance(queued: Database) -> None:
     """A job that the engine has lost from sight: its worker's row is gone."""
     service = Service()
@@ -172,12 +173,14 @@ async def test_one_that_is_not_done_by_anybody_is_no_hindrance(queued: Database)
             assert (await taken(worker)).keys() == {*KEYS}
 
 
+@pytest.mark.slow
 async def test_without_a_queue_a_worker_ends_and_says_so(postgres: Database) -> None:
     async with shared_run(postgres, KEYS) as run, working(run, Service()) as worker:
         with pytest.raises(LedgerSchemaError, match="no queue"):
             await taken(worker)
 
 
+@pytest.mark.slow
 async def test_nothing_of_the_address_stands_in_what_is_shown(queued: Database) -> None:
     from invoicing_async.worker._engine import EngineSettings
 

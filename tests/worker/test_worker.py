@@ -78,6 +78,7 @@ async def test_the_next_worker_tries_again_what_was_tried_in_vain(queued: Databa
         assert {key: item.state for key, item in (await taken(worker)).items()} == {"A-1": "success"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plan", "kind"), [("refused", BatchStoppedError), ("unauthorised", AuthenticationError)])
 async def test_what_ends_a_command_on_a_file_ends_a_worker(
     queued: Database, tmp_path: Path, plan: str, kind: type[Exception]
@@ -94,11 +95,13 @@ async def test_what_ends_a_command_on_a_file_ends_a_worker(
     assert there.submissions == here.submissions
 
 
+@pytest.mark.slow
 async def test_an_empty_run_rests(queued: Database) -> None:
     async with shared_run(queued) as run, working(run, Service()) as worker:
         assert await taken(worker) == {}
 
 
+@pytest.mark.slow
 async def test_finished_invoices_are_exported_if_the_run_is_to(queued: Database, tmp_path: Path) -> None:
     """Each comes out once, with its file; one that cannot be exported is left, and the run rests."""
     service = sandbox(polls_until_done=(0, 1), exports_until_done=(0, 1))
@@ -112,6 +115,7 @@ async def test_finished_invoices_are_exported_if_the_run_is_to(queued: Database,
     assert len(files(tmp_path / "out")) == 7
 
 
+@pytest.mark.slow
 async def test_documents_are_downloaded(queued: Database, tmp_path: Path) -> None:
     """What is not to be had yet is left, as `DocumentRun.download` leaves it."""
     service = sandbox(not_eligible=frozenset(ORDERS[:2]), unavailable={ORDERS[3]: 1})
@@ -144,6 +148,7 @@ async def test_a_queue_that_is_emptied_meanwhile_loses_nothing(queued: Database)
     assert service.submissions == dict.fromkeys(KEYS, 1)
 
 
+@pytest.mark.slow
 async def test_jobs_that_come_twice_send_nothing_twice(queued: Database) -> None:
     service = Held("A-3")
     async with shared_run(queued, KEYS) as run, working(run, service, slots=3) as worker:
@@ -180,6 +185,7 @@ async def test_a_doubt_that_is_settled_meanwhile_is_gone_on_with(queued: Databas
     assert len(service.created["A-1"]) == (1 if created else 2), "lost, it was made: this person was wrong"
 
 
+@pytest.mark.slow
 async def test_a_doubt_is_gone_on_with_also_beside_what_was_tried_in_vain(queued: Database) -> None:
     """Its chunk is noted as one that was worked through, with an item that was left."""
     service = Service({"A-1": ["gateway lost"], "A-2": ["busy"] * 99})
@@ -208,6 +214,7 @@ async def in_state(run: InvoiceRun, key: str, state: str) -> bool:
     return (await item_of(run, key)).state == state
 
 
+@pytest.mark.slow
 async def test_what_is_taken_in_meanwhile_is_done(queued: Database) -> None:
     service = Held("A-1")
     async with shared_run(queued, ["A-1"]) as run, working(run, service) as worker:
@@ -245,6 +252,7 @@ async def until_is(ask: Callable[[], Any], expected: object) -> None:
     await until(same)
 
 
+@pytest.mark.slow
 async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
     service, told = Held("A-3"), list[str]()
     options = {"slots": 1, "concurrency": 1, "on_event": lambda event: told.append(type(event).__name__)}
@@ -278,6 +286,7 @@ async def test_two_workers_share_a_run(queued: Database) -> None:
     assert service.submissions == dict.fromkeys(KEYS, 1)
 
 
+@pytest.mark.slow
 async def test_what_another_has_in_hand_is_waited_for(queued: Database) -> None:
     service = Held("A-1")
     async with shared_run(queued, ["A-1"]) as run, shared_run(queued) as other:  # noqa: SIM117 - one ends before the other run is closed
@@ -328,6 +337,7 @@ async def test_stopped_twice_it_records_a_doubt(queued: Database) -> None:
         assert {item.state for item in await run.ledger.rows() if item.key not in service.submissions} == {"planned"}
 
 
+@pytest.mark.slow
 async def test_cancelled_it_records_a_doubt(queued: Database) -> None:
     service = Held("A-3")
     async with shared_run(queued, KEYS) as run:
@@ -346,6 +356,7 @@ async def test_cancelled_it_records_a_doubt(queued: Database) -> None:
         assert (await item_of(run, "A-3")).state == "in_doubt"
 
 
+@pytest.mark.slow
 async def test_left_early_it_lets_what_is_in_flight_finish(queued: Database) -> None:
     service = Service()
     async with shared_run(queued, KEYS) as run:
@@ -355,6 +366,7 @@ async def test_left_early_it_lets_what_is_in_flight_finish(queued: Database) -> 
         assert {item.state for item in await run.ledger.rows()} <= {"planned", "submitted", "success"}
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_to_stay_stays(queued: Database) -> None:
     service = Service()
     async with shared_run(queued, KEYS[:2]) as run, working(run, service, until_done=False) as worker:
@@ -375,12 +387,14 @@ async def test_a_run_in_a_file_has_no_workers(tmp_path: Path) -> None:
             Worker(run, client)
 
 
+@pytest.mark.slow
 async def test_a_client_of_the_other_service_is_refused(queued: Database) -> None:
     async with shared_run(queued) as run, documents(Sandbox()) as client:
         with pytest.raises(ValueError, match="client must be AsyncInvoices"):
             Worker(run, client)  # type: ignore[call-overload]
 
 
+@pytest.mark.slow
 async def test_outside_its_block_it_does_nothing(queued: Database) -> None:
     async with shared_run(queued) as run, invoices(Service()) as client:
         with pytest.raises(ValueError, match="async with"):

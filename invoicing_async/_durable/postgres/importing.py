@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field
 from psycopg.errors import UniqueViolation
@@ -13,12 +13,14 @@ from psycopg.errors import UniqueViolation
 from ..address import ServerAddress
 from ..importing import ImportedRun
 from ..protocol import LedgerReader
-from ..records import Item, RunFileError, json_text
+from ..records import RunFileError, json_text
 from ..states import RunKind
 from .connection import Connection, open_connection
 from .errors import database_errors
 
 __all__ = ["PostgresTaker", "open_taker"]
+
+Row: TypeAlias = tuple[Any, ...]
 
 PAGE = 5_000
 """Rows that are read from the run at a time."""
@@ -42,6 +44,11 @@ FROM carried ORDER BY id
 _TALLY = """
 INSERT INTO invoicing.tally (run, state, worker, count)
 SELECT run, state, 0, count(*) FROM invoicing.items WHERE run = %s GROUP BY run, state
+RETURNING state, count
+"""
+_LAST = """
+UPDATE invoicing.runs SET last_seq = coalesce((SELECT max(seq) FROM invoicing.items WHERE run = %(run)s), 0)
+WHERE run = %(run)s
 """
 _RUN = """
 INSERT INTO invoicing.runs (name, kind, settings, created, late, last_seq, last_command)
@@ -83,10 +90,10 @@ class PostgresTaker:
     async def has(self, source: LedgerReader) -> ImportedRun | None:
         """Return what is here of this very run, None if nothing is. Raises `RunFileError` for another of its name."""
         with database_errors(self.address):
-            row = await (await self._connection.execute(_FOUND, (self._where.run,))).fetchone()
-        if row is None:
+            found = await self._rows(_FOUND, (self._where.run,))
+        if not found:
             return None
-        kind, created, items, entries = row
+        [(kind, created, items, entries)] = found
         if kind != source.kind.value or abs(created - source.created) > SAME:
             raise self._taken()
         return ImportedRun(to=self.address, kind=source.kind, items=int(items), entries=entries, known=True)
@@ -100,7 +107,10 @@ class PostgresTaker:
                 await sealed()
             except UniqueViolation as error:
                 await self._connection.execute("ROLLBACK")
-                raise self._refused(error, source) from error
+                if error.diag.constraint_name != "items_request":
+                    raise self._taken() from error
+                text = f"two items of {source.name} have one request id, which no run on a server may have"
+                raise RunFileError(text) from error
             except BaseException:
                 await self._connection.close()  # and with it goes what was not committed
                 raise
@@ -109,100 +119,34 @@ class PostgresTaker:
         return taken
 
     async def _taken_in(self, source: LedgerReader) -> ImportedRun:
-        created = _moment(source.created)
-        settings = json_text(source.settings)
-        values = (self._where.run, source.kind.value, settings, created, source.late)
-        row = await (await self._connection.execute(_RUN, values)).fetchone()
-        assert row is not None  # noqa: S101 - RETURNING always has one; for the type checker
-        run: int = row[0]
-        items = await self._items(run, source)
+        values = (self._where.run, source.kind.value, json_text(source.settings), _moment(source.created), source.late)
+        [(run,)] = await self._rows(_RUN, values)
+        items = await self._copied(f"invoicing.items ({_ITEM})", items_of(run, source))
         entries = 0
         if source.kind is RunKind.INVOICES:
-            await self._drafts(run, source)
-            entries = await self._journal(run, source)
+            await self._copied("invoicing.drafts (run, seq, payload)", drafts_of(run, source))
+            await self._connection.execute(_STAGED)
+            entries = await self._copied("carried (id, item, event, at, detail)", entries_of(source))
+            await self._connection.execute(_JOURNAL, (run,))
         else:
-            await self._duplicates(run, source)
-        await self._pauses(run, source)
-        await self._connection.execute(_TALLY, (run,))
-        await self._compare(run, source)
+            await self._copied("invoicing.duplicates (run, command, key, times)", duplicates_of(run, source))
+        await self._copied("invoicing.pauses (run, operation, begun, until, is_over)", pauses_of(run, source))
+        await self._connection.execute(_LAST, {"run": run})
+        here: dict[str, int] = dict(await self._rows(_TALLY, (run,)))
+        if here != (there := {state: count for state, count in (await source.counts()).items() if count}):
+            raise RunFileError(f"{source.name} counts {there} items, and holds {here}: nothing was carried over")
         return ImportedRun(to=self.address, kind=source.kind, items=items, entries=entries)
 
-    async def _copied(self, into: str, rows: AsyncIterator[Iterable[Any]]) -> int:
+    async def _copied(self, into: str, rows: AsyncIterator[Row]) -> int:
         count = 0
         async with self._connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
             async for row in rows:
-                await copy.write_row(tuple(row))
+                await copy.write_row(row)
                 count += 1
         return count
 
-    async def _items(self, run: int, source: LedgerReader) -> int:
-        async def rows() -> AsyncIterator[Iterable[Any]]:
-            async with aclosing(source.items()) as items:
-                async for item in items:
-                    yield _row(run, item)
-
-        count = await self._copied(f"invoicing.items ({_ITEM})", rows())
-        await self._connection.execute(
-            "UPDATE invoicing.runs SET last_seq = coalesce((SELECT max(seq) FROM invoicing.items WHERE run = %s), 0) "
-            "WHERE run = %s",
-            (run, run),
-        )
-        return count
-
-    async def _drafts(self, run: int, source: LedgerReader) -> None:
-        async def rows() -> AsyncIterator[Iterable[Any]]:
-            async with aclosing(source.items(payload=True)) as items:
-                async for item in items:
-                    if item.payload is not None:
-                        yield run, item.seq, _text(item.payload)
-
-        await self._copied("invoicing.drafts (run, seq, payload)", rows())
-
-    async def _journal(self, run: int, source: LedgerReader) -> int:
-        async def rows() -> AsyncIterator[Iterable[Any]]:
-            after = 0
-            while page := await source.journal(after=after, limit=PAGE):
-                for entry in page:
-                    detail = json_text(entry.detail) if entry.detail else None
-                    yield entry.seq, entry.item, entry.event.value, _moment(entry.at), detail
-                after = page[-1].seq
-
-        await self._connection.execute(_STAGED)
-        count = await self._copied("carried (id, item, event, at, detail)", rows())
-        await self._connection.execute(_JOURNAL, (run,))
-        return count
-
-    async def _duplicates(self, run: int, source: LedgerReader) -> None:
-        async def rows() -> AsyncIterator[Iterable[Any]]:
-            after = ""
-            while page := await source.duplicates(after=after, limit=PAGE):
-                for key, times in page:
-                    yield run, 1, key, times
-                after = page[-1][0]
-
-        await self._copied("invoicing.duplicates (run, command, key, times)", rows())
-
-    async def _pauses(self, run: int, source: LedgerReader) -> None:
-        pauses = await source.pauses()
-
-        async def rows() -> AsyncIterator[Iterable[Any]]:
-            for pause in pauses:
-                yield run, pause.operation, _moment(pause.begun), _moment(pause.until), pause.is_over
-
-        await self._copied("invoicing.pauses (run, operation, begun, until, is_over)", rows())
-
-    async def _compare(self, run: int, source: LedgerReader) -> None:
-        """Raise `RunFileError` unless every state has as many items here as there."""
-        found = await self._connection.execute("SELECT state, count FROM invoicing.tally WHERE run = %s", (run,))
-        here = {state: count for state, count in await found.fetchall() if count}
-        there = {state: count for state, count in (await source.counts()).items() if count}
-        if here != there:
-            raise RunFileError(f"{source.name} counts {there} items, and holds {here}: nothing was carried over")
-
-    def _refused(self, error: UniqueViolation, source: LedgerReader) -> RunFileError:
-        if error.diag.constraint_name == "items_request":
-            return RunFileError(f"two items of {source.name} have one request id, which no run on a server may have")
-        return self._taken()
+    async def _rows(self, sql: str, values: tuple[Any, ...]) -> list[Row]:
+        return await (await self._connection.execute(sql.encode(), values)).fetchall()
 
     def _taken(self) -> RunFileError:
         error = RunFileError(f"there is a run at {self.address} already: nothing was carried over")
@@ -210,11 +154,42 @@ class PostgresTaker:
         return error
 
 
-def _row(run: int, item: Item) -> Iterable[Any]:
-    learned = (item.request_id, item.other_request_id, item.invoice_id, item.path, item.size, item.sha256)
-    said = (_text(item.code), _text(item.error), _text(item.result), item.payload_sha256)
-    sent = None if item.sent_at is None else _moment(item.sent_at)
-    return (run, item.seq, item.key, item.state, item.attempt, *learned, *said, sent, _moment(item.updated))
+async def items_of(run: int, source: LedgerReader) -> AsyncIterator[Row]:
+    async with aclosing(source.items()) as items:
+        async for item in items:
+            learned = (item.request_id, item.other_request_id, item.invoice_id, item.path, item.size, item.sha256)
+            said = (_text(item.code), _text(item.error), _text(item.result), item.payload_sha256)
+            times = (None if item.sent_at is None else _moment(item.sent_at), _moment(item.updated))
+            yield run, item.seq, item.key, item.state, item.attempt, *learned, *said, *times
+
+
+async def drafts_of(run: int, source: LedgerReader) -> AsyncIterator[Row]:
+    async with aclosing(source.items(payload=True)) as items:
+        async for item in items:
+            if item.payload is not None:
+                yield run, item.seq, _text(item.payload)
+
+
+async def entries_of(source: LedgerReader) -> AsyncIterator[Row]:
+    after = 0
+    while page := await source.journal(after=after, limit=PAGE):
+        for entry in page:
+            detail = json_text(entry.detail) if entry.detail else None
+            yield entry.seq, entry.item, entry.event.value, _moment(entry.at), detail
+        after = page[-1].seq
+
+
+async def duplicates_of(run: int, source: LedgerReader) -> AsyncIterator[Row]:
+    after = ""
+    while page := await source.duplicates(after=after, limit=PAGE):
+        for key, times in page:
+            yield run, 1, key, times
+        after = page[-1][0]
+
+
+async def pauses_of(run: int, source: LedgerReader) -> AsyncIterator[Row]:
+    for pause in await source.pauses():
+        yield run, pause.operation, _moment(pause.begun), _moment(pause.until), pause.is_over
 
 
 def _moment(seconds: float) -> datetime:

@@ -24,6 +24,7 @@ from ..states import DocumentState, Event, RunKind, State
 from . import intake, run_changes, sweep
 from .groups import DocumentOutcome, Transition
 from .opening import OpenedRun, open_run
+from .queries import OWN_COUNTS
 from .reader import PostgresReader
 from .run_changes import RunOrders
 from .transitions import change_in_turn
@@ -74,6 +75,10 @@ class PostgresLedger(PostgresReader):
     def worker_id(self) -> int:
         """The number that this process is registered with."""
         return self._recorder.worker.number
+
+    async def own_counts(self) -> dict[str, int]:
+        """Return by how many items each state grew by what this worker recorded; less than 0 for what it moved on."""
+        return dict(await self.select(OWN_COUNTS, worker=self.worker_id))
 
     async def close(self) -> None:
         """Do what is queued, for as long as the database takes, then let go. Closing twice does nothing."""

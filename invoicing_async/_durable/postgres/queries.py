@@ -19,6 +19,7 @@ __all__ = [
     "HOLDERS",
     "NOW",
     "OLDEST",
+    "OWN_COUNTS",
     "PAUSES",
     "TWICE",
     "WITHOUT_FILE",
@@ -53,6 +54,8 @@ SELECT run, kind, settings, extract(epoch FROM created)::float8, late FROM invoi
 """
 
 COUNTS = "SELECT state, sum(count)::bigint FROM invoicing.tally WHERE run = %(run)s GROUP BY state"
+
+OWN_COUNTS = "SELECT state, count FROM invoicing.tally WHERE run = %(run)s AND worker = %(worker)s"
 
 WITHOUT_FILE = "SELECT count(*) FROM invoicing.items WHERE run = %(run)s AND state = 'success' AND path IS NULL"
 

@@ -235,6 +235,7 @@ class Recorder:
             await session.rows(HEARTBEAT, self.worker.number, self.clock.parameter())
             if session.connection.prepare_threshold is not None:
                 # A plan that was made when the tables were small would read all of what they hold by now.
+                # Not DEALLOCATE ALL: psycopg overlooks one that it knows, and then asks for statements that are gone.
                 await session.rows(b"DISCARD PLANS")
         except (psycopg.Error, LedgerServerError):
             self._is_unsure = True

@@ -64,8 +64,9 @@ async def download(
 ) -> int:
     """Download the invoice of every order, each whole or not at all.
 
-    With --run FILE every outcome is kept in a run file (a database on a local disk) as it comes. After a stop, a
-    crash or kill -9, `runs resume FILE` goes on where it ended: files of the run are verified by size and hash, and
+    With --run RUN every outcome is kept as it comes: in a run file (a database on a local disk) or, with the address
+    of a database server, where any number of machines can work on it (`worker`). After a stop, a crash or kill -9,
+    `runs resume RUN` goes on where it ended: files of the run are verified by size and hash, and
     only what is missing, broken, deferred or failed is asked for. Giving the same command again does the same, and
     more ids may be added so. The report has every item of the run. `runs show FILE` tells how a run stands, also while
     it goes on.
@@ -80,7 +81,8 @@ async def download(
     to
         The folder for the documents.
     run
-        Keep every outcome in this file and be able to go on; it is made if it is not there.
+        Keep every outcome in this file, or at postgresql://HOST/DATABASE?run=NAME, and be able to go on; it is made if
+        it is not there.
     verify
         With --run: hash what the run saved before; --no-verify takes it as recorded.
     on_existing

@@ -76,10 +76,11 @@ async def submit(
 ) -> int:
     """Submit every draft of a file once. Nothing is sent if any of them breaks a documented limit.
 
-    With --run FILE the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
-    is there. A key is submitted once in a run file, ever: after a stop, a crash or kill -9 the same command, or
-    `runs resume FILE`, sends what was not sent and waits for what was. What was on its way when the process died is
-    in doubt and is never sent again on its own: `runs resolve FILE KEY` tells the run what became of it. The report
+    With --run RUN the intent to send a draft is on disk before its first byte leaves, and the answer as soon as it
+    is there: in a run file or, with the address of a database server, where any number of machines can work on it
+    (`worker`). A key is submitted once in a run, ever: after a stop, a crash or kill -9 the same command, or
+    `runs resume RUN`, sends what was not sent and waits for what was. What was on its way when the process died is
+    in doubt and is never sent again on its own: `runs resolve RUN KEY` tells the run what became of it. The report
     has every item of the run.
 
     Exit code 0: all were taken (with --wait, all are SUCCESS and none is refused by the tax authority); 1: some
@@ -89,7 +90,8 @@ async def submit(
     Parameters
     ----------
     run
-        Keep every step in this file and be able to go on; it is made if it is not there.
+        Keep every step in this file, or at postgresql://HOST/DATABASE?run=NAME, and be able to go on; it is made if it
+        is not there.
     wait
         Wait until each is SUCCESS or FAILED.
     export

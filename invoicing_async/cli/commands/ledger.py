@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ...runs import ledger_tables, migrate_ledger, server_address
+from ...worker import migrate_queue
 from ..durable import failing
 from ..exits import CommandError, Exit, checked
 from ..input.options import Local
@@ -32,9 +33,10 @@ async def migrate(address: Address, /, *, common: Local | None = None) -> int:
     output = Output.of(common or Local())
     server = checked(lambda: server_address(address), "ADDRESS").server
     with failing():
-        done = await migrate_ledger(server)
+        done = [f"step {number}" for number in await migrate_ledger(server)]
+        done += [f"queue: {step}" for step in await migrate_queue(server)]
         tables = await ledger_tables(server)
-    output.line({"server": server, **tables.json(), "done": [f"step {number}" for number in done]})
+    output.line({"server": server, **tables.json(), "done": done})
     if not output.json:
         steps = f"{len(done)} step{'s' * (len(done) != 1)} done" if done else "nothing was left to do"
         output.say(f" {plain(server)}: version {tables.version}, {steps}")

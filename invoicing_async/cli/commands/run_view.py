@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
+from ...clock import RealClock
 from ...reports import (
     DOCUMENT_ITEMS,
     INVOICE_ITEMS,
@@ -25,12 +27,24 @@ from ...runs import (
     State,
     count_without_file,
     moved_to,
+    read_run,
 )
+from ..durable import entered
+from ..exits import Exit
 from ..run_summary import command
+from ..stop import Stop, listening
 from ..summary import words
+from ..terminal.output import Output
 from ..terminal.times import local_time
+from .run_watch import RunWatch
 
-__all__ = ["RunView"]
+__all__ = ["RunView", "watched"]
+
+MANY = 100_000
+"""Finished invoices of a run on a server beyond which how they stand with the tax authority is not counted here."""
+
+EVERY = 2.0
+"""Seconds between two looks."""
 
 KINDS = {RunKind.DOCUMENTS: DOCUMENT_ITEMS, RunKind.INVOICES: INVOICE_ITEMS}
 
@@ -46,14 +60,19 @@ class RunView:
     without_file: int
     """Finished invoices that are to be exported."""
     authority: Authority
+    watch: RunWatch
 
     @classmethod
     async def of(cls, file: str, ledger: LedgerReader) -> RunView:
         """Look at a run file, also while another process works on it."""
         now = await Overview.of(ledger)
         lacking = await count_without_file(ledger) if ledger.settings.get("export") else 0
-        authority = await Authority.of(ledger) if ledger.kind is RunKind.INVOICES else Authority()
-        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority)
+        watch = await RunWatch.of(ledger)
+        # To count how they stand every finished invoice is read: of a long run on a server its report does that.
+        is_short = watch.standing is None or now.counts.get(State.SUCCESS, 0) <= MANY
+        is_counted = ledger.kind is RunKind.INVOICES and is_short
+        authority = await Authority.of(ledger) if is_counted else Authority()
+        return cls(file, ledger, KINDS[ledger.kind], now, lacking, authority, watch)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -69,6 +88,17 @@ class RunView:
     def moved(self) -> Moved | None:
         """Where the run goes on, if not here."""
         return moved_to(self.ledger)
+
+    @property
+    def code(self) -> Exit:
+        """How a command ends that shows it: two invoices of one draft are nothing to be overlooked."""
+        return Exit.SOME_LEFT if self.watch.twice else Exit.DONE
+
+    @property
+    def rests(self) -> bool:
+        """Whether nobody is at work on it, and of a run on a server nothing is open either."""
+        standing = self.watch.standing
+        return self.holder is None and (standing is None or not standing.open)
 
     def rows(self, wanted: tuple[str, ...]) -> AsyncGenerator[Item]:
         """Return the items in these states, or all."""
@@ -92,7 +122,7 @@ class RunView:
             yield "export", f"{export['format']} to {export['folder']}{lacking}"
         if pace := settings.get("pace"):
             yield "pace", ", ".join(f"{words(name)} {value:g}" for name, value in pace.items())
-        if self.holder is not None:
+        if self.holder is not None and self.watch.standing is None:
             yield "held by", str(self.holder)
         if moved := self.moved:
             yield "moved to", moved.to if moved.is_done else f"{moved.to}, which was cut off"
@@ -126,4 +156,31 @@ class RunView:
             "authority": dict(self.authority.counts),
             "settings": dict(self.ledger.settings),
             "next": list(self.steps()),
+            **self.watch.json(self.file),
         }
+
+
+async def watched(output: Output, file: str, show: Callable[[RunView, Output], Awaitable[None]]) -> Exit:
+    """Show a run anew every few seconds, until nobody has anything to do, or a stop is asked for."""
+    clock, stop = RealClock(), Stop(lambda: None)
+    with listening(stop):
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not (view := await _shown(output, file, show)).rests and not stopped.done():
+                pause = asyncio.create_task(clock.sleep(EVERY))
+                await asyncio.wait([pause, stopped], return_when=asyncio.FIRST_COMPLETED)
+                pause.cancel()
+        finally:
+            stopped.cancel()
+    return view.code
+
+
+async def _shown(output: Output, file: str, show: Callable[[RunView, Output], Awaitable[None]]) -> RunView:
+    async with entered(read_run(file)) as ledger:
+        view = await RunView.of(file, ledger)
+        if output.out.is_terminal and not output.json:
+            output.out.clear()
+        output.line(view.json())
+        if not output.json:
+            await show(view, output)
+    return view

@@ -45,7 +45,7 @@ from ..terminal.progress import Bar, live
 from ..terminal.report import opened_report
 from . import repair, run_report, server_runs
 from .run_table import show_table, show_tasks
-from .run_view import RunView
+from .run_view import RunView, watched
 
 __all__ = ["app"]
 
@@ -66,6 +66,7 @@ async def show(
     *,
     items: Annotated[bool, FLAG] = False,
     state: Annotated[tuple[Shown, ...], Parameter(negative="", show_default=False)] = (),
+    watch: Annotated[bool, FLAG] = False,
     report: ReportFile = None,
     common: Local | None = None,
 ) -> int:
@@ -93,14 +94,25 @@ async def show(
     - in_doubt: it left and no answer came, so it may have been made; sent again only after `runs resolve`
     - invalid: it breaks the documented limits and was never sent; correct the file and submit it again
 
+    Of a run on a server also who works on it and how fast, what they share of the service, and what is stuck.
+
+    Exit code 0: shown; 1: TWO INVOICES may have been made of one draft, both ids are shown; 2: usage, or it cannot be
+    read.
+
     Parameters
     ----------
     items
         List every item instead; with --json one line for each.
     state
         List only the items in this state; may be given more than once.
+    watch
+        Show it anew every 2 seconds, until nobody has anything to do or Ctrl-C.
     """
     output = Output.of(common or Local())
+    if watch:
+        if items or state or report is not None:
+            raise CommandError("--watch shows how a run stands: --items, --state and --report do not go with it")
+        return await watched(output, file, _summary)
     async with entered(read_run(file)) as ledger:
         view = await RunView.of(file, ledger)
         if report is not None:
@@ -111,7 +123,7 @@ async def show(
             output.line(view.json())
         else:
             await _summary(view, output)
-    return Exit.DONE
+        return view.code
 
 
 async def _write(view: RunView, path: Path, wanted: tuple[str, ...]) -> None:
@@ -173,6 +185,7 @@ async def _summary(view: RunView, output: Output) -> None:
         await show_table(view, output)
         output.say("")
         output.facts(await view.facts())
+        view.watch.show(output, view.file)
         if not view.holder:
             show_tasks(view, output)
         return
@@ -183,6 +196,7 @@ async def _summary(view: RunView, output: Output) -> None:
         output.say(f"   {authority_note(authority.counts)}", "dim")
     output.say("")
     output.facts(await view.facts())
+    view.watch.show(output, view.file)
     steps = [] if view.holder else list(view.steps(each=False))
     if steps:
         output.say("\n Next")
