@@ -30,6 +30,9 @@ Outcome = TypeVar("Outcome")
 BACKING_OFF = 8
 """Times the concurrency of a batch that may back off while others use their places."""
 
+LENT_AFTER = 0.1
+"""Seconds for which an item that has backed off waits before it takes the place of somebody who waits for an item."""
+
 
 _working: ContextVar[_Batch[Any, Any] | None] = ContextVar("invoicing_async_batch", default=None)
 
@@ -137,6 +140,8 @@ class _Batch(Generic[Item, Outcome]):
         self._most = concurrency
         """Workers at most: one for each place, and one for each item that backs off without a place."""
         self._backing_off: set[asyncio.Task[None]] = set()
+        self._reading = self._lent = 0
+        """Who waits for an item with a place, and how many of these places are lent to items that had backed off."""
         self._error: BaseException | None = None
         self._last: list[asyncio.Future[None]] = []
         """Items that wait until everything else is done."""
@@ -206,9 +211,9 @@ class _Batch(Generic[Item, Outcome]):
                 self.places.release()
                 return
             try:
-                item = await self._source.read() if self._source.waits else self._source.next()
+                item = await self._read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
-                self.places.release()
+                self._read_to_the_end()
                 return
             if len(self.workers) < self._most:
                 self.spawn()
@@ -216,6 +221,9 @@ class _Batch(Generic[Item, Outcome]):
                 self.finished.append(self._on_not_started(item, self._cause(asyncio.CancelledError())))
                 return
             try:
+                if self._lent:
+                    self._lent -= 1
+                    await self.places.acquire()
                 outcome = await self._work(item, self._back_off)
             except BaseException as exc:
                 # Cancelled as another item's error ends the batch, or because the batch is left: nobody reads then.
@@ -225,6 +233,21 @@ class _Batch(Generic[Item, Outcome]):
             if self._careful is not None:
                 self._judged(self._careful.judge(outcome))
             self._tell()
+
+    async def _read(self) -> Item:
+        """Wait for an item with a place at hand, which may be lent meanwhile."""
+        self._reading += 1
+        try:
+            return await self._source.read()
+        finally:
+            self._reading -= 1
+
+    def _read_to_the_end(self) -> None:
+        """Return the place of one that gets no item any more, unless it is lent."""
+        if self._lent:
+            self._lent -= 1
+        else:
+            self.places.release()
 
     def _judged(self, found: Cause | Verdict) -> None:
         if isinstance(found, Cause):
@@ -297,9 +320,27 @@ class _Batch(Generic[Item, Outcome]):
                 await wait
             finally:
                 self._most -= 1
-            await self.places.acquire()
+            if not self.places.try_acquire():
+                await self._come_back()
         finally:
             self._backing_off.discard(worker)
+
+    async def _come_back(self) -> None:
+        """Take a place that gets free or, before long, that of somebody who has no use for it but to wait for an item.
+
+        What the input yields next may wait for this very item, and then no place would ever get free.
+        """
+        taking = started(self.places.acquire())
+        try:
+            while not taking.done():
+                await asyncio.wait([taking], timeout=LENT_AFTER)
+                if self._lent < self._reading and taking.cancel():
+                    self._lent += 1
+                    return
+        except BaseException:
+            if not taking.cancel():
+                self.places.release()
+            raise
 
 
 def stopped_by(cause: Exception, count: int) -> BatchStoppedError:

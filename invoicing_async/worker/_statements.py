@@ -99,14 +99,13 @@ WITH RECURSIVE crew AS MATERIALIZED (
 ), due AS (
     SELECT lo, lo + size - 1 AS hi FROM chunks, grid, crew
     WHERE lo IS NOT NULL AND NOT EXISTS (SELECT FROM live WHERE live.lo = chunks.lo)
-        AND NOT EXISTS (
-            SELECT FROM invoicing_queue.walks walk
-            WHERE walk.run = %(run)s AND walk.lo = chunks.lo AND walk.hi = chunks.lo + size - 1
-                AND walk.at >= crew.since AND walk.left_as = (
-                    SELECT md5(string_agg(mark, ',' ORDER BY seq))
-                    FROM ({_open_between(kind, "walk.lo", "walk.hi", columns)}) left_open
-                )
-        )
+        AND NOT coalesce((
+            SELECT walk.hi = chunks.lo + size - 1 AND walk.at >= crew.since AND walk.left_as = (
+                SELECT md5(string_agg(mark, ',' ORDER BY seq))
+                FROM ({_open_between(kind, "walk.lo", "walk.hi", columns)}) left_open
+            )
+            FROM invoicing_queue.walks walk WHERE walk.run = %(run)s AND walk.lo = chunks.lo
+        ), false)
     LIMIT (SELECT greatest(0, greatest(64, 16 * slots) - (SELECT count(*) FROM live WHERE waits)) FROM crew)
 )
 SELECT (SELECT size FROM grid) AS size, (SELECT count(*) FROM live) AS live,
@@ -119,7 +118,8 @@ OUTLOOK: Mapping[RunKind, str] = {kind: _outlook(kind) for kind in RunKind}
 """What is to do, at one moment: chunks without a job up to a window, how many have one, whether anything is on its way.
 
 The chunks are walked from the front, from each to the next that has an open item, so that of a long run only the front
-is read. How many keys a chunk has changes only while there is no job, so that no two overlap.
+is read. How many keys a chunk has changes only while there is no job, so that no two overlap. Each is looked up
+among those that were left, and not joined with all of them, of which there may be thousands.
 """
 
 TURN = """

@@ -537,3 +537,25 @@ class TestAnErrorBesideAnInputThatDoesNotEnd:
 
     async def test_one_with_a_length_is_given_to_its_end_however_long(self) -> None:
         assert (await self.given(range(READ_ON * 2))).total() == READ_ON * 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+async def test_an_item_that_backs_off_comes_back_though_the_input_waits_for_it(concurrency: int) -> None:
+    """Whoever waits for the next item holds places, and that item comes only when this one is done."""
+    done = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        await done.wait()
+        yield 3
+
+    async def work(item: int, sleep: Sleep) -> Given:
+        await sleep(0.01 * item)
+        if item == 2:
+            done.set()
+        return await instantly(item, sleep)
+
+    async with asyncio.timeout(5):
+        outcomes, error = await gathered(run(items(), work, concurrency=concurrency))
+    assert (sorted(item for _, item in outcomes), error) == ([1, 2, 3], None)

@@ -67,7 +67,7 @@ UPDATE invoicing.runs SET last_seq = %(last)s, last_command = %(command)s WHERE 
 
 _COUNT = """
 INSERT INTO invoicing.tally AS t (run, state, worker, count) VALUES (%(run)s, %(state)s, %(worker)s, %(change)s)
-ON CONFLICT (run, state, worker) DO UPDATE SET count = t.count + excluded.count
+ON CONFLICT (run, state, worker, part) DO UPDATE SET count = t.count + excluded.count
 """
 
 _KNOWN = "SELECT key, seq, state, payload_sha256 FROM invoicing.items WHERE run = %(run)s AND key = ANY(%(keys)s)"

@@ -25,9 +25,11 @@ CREATE TABLE invoicing.runs (
 );
 
 -- Whoever has a run open to work on it. `groups` counts the groups of changes that it has committed: by it a commit
--- whose answer was lost is known, and a database that came back older than what it had answered for.
+-- whose answer was lost is known, and a database that came back older than what it had answered for. It is in the key,
+-- since a group finds the row by both: while somebody keeps a transaction open every version of the row stays, and by
+-- the number of the worker alone each group would have to read all of them.
 CREATE TABLE invoicing.workers (
-    worker integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    worker integer GENERATED ALWAYS AS IDENTITY,
     run integer NOT NULL REFERENCES invoicing.runs,
     host text NOT NULL,
     pid integer NOT NULL,
@@ -38,7 +40,8 @@ CREATE TABLE invoicing.workers (
     groups bigint NOT NULL DEFAULT 0,
     done bigint NOT NULL DEFAULT 0,
     slots integer NOT NULL DEFAULT 0,
-    doing text
+    doing text,
+    PRIMARY KEY (worker, groups)
 ) WITH (fillfactor = 50);
 CREATE INDEX workers_of_run ON invoicing.workers (run, heartbeat) WHERE ended IS NULL;
 
@@ -102,12 +105,15 @@ CREATE TRIGGER journal_whole BEFORE TRUNCATE ON invoicing.journal
     FOR EACH STATEMENT EXECUTE FUNCTION invoicing.refuse_change();
 
 -- One row a worker and state: with one row a state every commit would wait for every other. Worker 0 is who takes in.
+-- Each 512 groups of a worker have rows of their own, `part`: of a row that is never left, more and more versions would
+-- have to be read, as long as somebody keeps a transaction open.
 CREATE TABLE invoicing.tally (
     run integer NOT NULL,
     state text COLLATE "C" NOT NULL,
     worker integer NOT NULL,
+    part bigint NOT NULL DEFAULT 0,
     count bigint NOT NULL,
-    PRIMARY KEY (run, state, worker)
+    PRIMARY KEY (run, state, worker, part)
 ) WITH (fillfactor = 50);
 
 -- What all who work on a run share. The lane `*` is its rate: whoever leases permits moves `free_at` on by their time.

@@ -15,6 +15,7 @@ __all__ = [
     "DUPLICATES",
     "ENTRIES",
     "FIND",
+    "FIND_MANY",
     "HISTORY",
     "HOLDERS",
     "NOW",
@@ -87,11 +88,15 @@ def select(where: str, *, payload: bool = False) -> str:
     return f"SELECT {_COLUMNS}, {more}, i.other_request_id FROM {where}"  # noqa: S608 - made of constants
 
 
-FIND = {
-    int: select("invoicing.items AS i WHERE i.run = %(run)s AND i.seq = %(ref)s", payload=True),
-    str: select("invoicing.items AS i WHERE i.run = %(run)s AND i.key = %(ref)s", payload=True),
-}
-"""An item by its `seq`, or by its key."""
+FIND = select("invoicing.items AS i WHERE i.run = %(run)s AND i.key = %(key)s", payload=True)
+"""An item by its key."""
+
+FIND_MANY = select(
+    "(SELECT %(run)s::integer AS run, unnest(%(seqs)s::bigint[]) AS seq) AS asked"
+    " JOIN invoicing.items AS i ON i.run = asked.run AND i.seq = asked.seq",
+    payload=True,
+)
+"""Items by their `seq`. The run stands beside each number, so that all of a young run is not read for them."""
 
 OLDEST = tuple(
     select(f"invoicing.items AS i WHERE i.run = %(run)s AND i.state = '{state}' ORDER BY i.sent_at, i.seq LIMIT 1")

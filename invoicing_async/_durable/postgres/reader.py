@@ -19,7 +19,8 @@ from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
-from .arrays import storable
+from .arrays import array, storable
+from .lookups import Lookups
 from .operations import read_open_chunks, read_standing
 from .reading import Reading, Row
 from .report_queries import Report
@@ -63,6 +64,7 @@ class PostgresReader:
         self._settings = kept.settings
         self._reading = reading
         self._clock = clock
+        self._lookups = Lookups(self._find_many)
         self._command: int | None = None
         """The number of the last `add_ids` by this ledger, whose duplicates are told; None for that of the run."""
 
@@ -110,11 +112,14 @@ class PostgresReader:
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
-        if isinstance(ref, str) and storable(ref) != ref:
+        if isinstance(ref, int):
+            return await self._lookups.find(ref)
+        if storable(ref) != ref:
             return None  # nothing can be kept under it
-        for row in await self.select(queries.FIND[int if isinstance(ref, int) else str], ref=ref):
-            return queries.item(row)
-        return None
+        return next(map(queries.item, await self.select(queries.FIND, key=ref)), None)
+
+    async def _find_many(self, seqs: list[int]) -> list[Row]:
+        return await self.select(queries.FIND_MANY, seqs=array(seqs))
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False

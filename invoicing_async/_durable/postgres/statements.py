@@ -56,6 +56,9 @@ _TURN = """
 """Counts the group. A statement that was held up, and was meanwhile repeated on another connection, finds its turn
 gone and does nothing."""
 
+_PART = "$3::bigint / 512"
+"""The part of a worker's counts that a group belongs to."""
+
 # Items are looked up by the run that stands beside each number, not by $1: a run that is younger than the figures of
 # ANALYZE is held to have one item, and then all of it would be read, once for each of them. They are locked one by one
 # in the order of their numbers, so that two groups never wait for each other.
@@ -121,11 +124,11 @@ WITH turn AS ({{turn}}
         $2, $3, CASE applied WHEN '{_INTENT}' THEN '{{{{"attempt":' || attempt + 1 || '}}}}' ELSE detail END
     FROM made ORDER BY place
 ), counted AS (
-    INSERT INTO invoicing.tally AS tally (run, state, worker, count)
-    SELECT $1, move.state, $2, sum(move.count)
+    INSERT INTO invoicing.tally AS tally (run, state, worker, part, count)
+    SELECT $1, move.state, $2, {_PART}, sum(move.count)
     FROM made CROSS JOIN LATERAL (VALUES (made.before, -1), (made.after, 1)) AS move (state, count)
     GROUP BY move.state HAVING sum(move.count) <> 0 ORDER BY move.state
-    ON CONFLICT (run, state, worker) DO UPDATE SET count = tally.count + excluded.count
+    ON CONFLICT (run, state, worker, part) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT EXISTS (SELECT FROM turn), extract(epoch FROM max(at))::double precision, string_agg(
     CASE WHEN why IS NULL THEN after ELSE concat(why, ' ', coalesce(before, '-'), ' ', coalesce(attempt, 0)) END,
@@ -167,12 +170,11 @@ WITH turn AS ({_TURN}
         sha256 = made.sha256, code = made.code, error = made.error, updated = made.at, owner = $2
     FROM made WHERE item.run = made.run AND item.seq = made.seq
 ), counted AS (
-    INSERT INTO invoicing.tally AS tally (run, state, worker, count)
-    SELECT $1, move.state, $2, sum(move.count)
+    INSERT INTO invoicing.tally AS tally (run, state, worker, part, count)
+    SELECT $1, move.state, $2, {_PART}, sum(move.count)
     FROM made CROSS JOIN LATERAL (VALUES (made.before, -1), (made.state, 1)) AS move (state, count)
-    WHERE $3::bigint IS NOT NULL
     GROUP BY move.state HAVING sum(move.count) <> 0 ORDER BY move.state
-    ON CONFLICT (run, state, worker) DO UPDATE SET count = tally.count + excluded.count
+    ON CONFLICT (run, state, worker, part) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT EXISTS (SELECT FROM turn), extract(epoch FROM max(made.at))::double precision,
     string_agg(coalesce(made.state, 'refused'), ',' ORDER BY asked.place)

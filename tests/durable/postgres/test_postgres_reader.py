@@ -42,8 +42,8 @@ PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
     (queries.page(("success",)), {}, {"items_pkey"}),
     (queries.page(("saved", "skipped")), {}, {"items_pkey"}),
     (queries.page(None), {}, {"items_pkey"}),
-    (queries.FIND[int], {"ref": 7}, {"items_pkey", "drafts_pkey"}),
-    (queries.FIND[str], {"ref": "k7"}, {"items_run_key_key", "drafts_pkey"}),
+    (queries.FIND_MANY, {"seqs": "{7,8}"}, {"items_pkey", "drafts_pkey"}),
+    (queries.FIND, {"key": "k7"}, {"items_run_key_key", "drafts_pkey"}),
     (queries.HISTORY, {"item": 7}, {"journal_of_item"}),
     (queries.ENTRIES, {}, {"journal_pkey"}),
     (queries.DUPLICATES, {"after": "", "command": None}, {"duplicates_pkey"}),
@@ -324,3 +324,41 @@ async def test_a_damaged_entry_is_told_by_its_number(postgres: Database) -> None
             await ledger.history(9)
         assert State.PLANNED.value in (await ledger.counts())
         assert evolve(ledger.address, run="x").text != ledger.name
+
+
+@pytest.mark.asyncio
+async def test_items_that_are_looked_up_at_once_share_statements(postgres: Database) -> None:
+    """One who is cut off while it reads for others leaves them to read by themselves."""
+    async with PostgresLedger.open(address(postgres), kind=INVOICES) as ledger:
+        await ledger.add_drafts([draft(f"A-{number}") for number in range(1, 21)])
+        statements, read = 0, ledger._lookups._read
+
+        async def counted(seqs: list[int]) -> list[Any]:
+            nonlocal statements
+            statements += 1
+            await asyncio.sleep(0.01)
+            return await read(seqs)
+
+        ledger._lookups._read = counted
+        tasks = [asyncio.create_task(ledger.get(seq)) for seq in (*range(1, 22), 7)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        cut, *found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(cut, asyncio.CancelledError)
+        assert [item and item.key for item in found] == [*(f"A-{number}" for number in range(2, 21)), None, "A-7"]
+        assert all(item is None or item.payload for item in found)
+        assert statements <= 3
+
+
+@pytest.mark.asyncio
+async def test_an_item_is_looked_up_as_it_stands_after_it_was_asked_for(postgres: Database) -> None:
+    async with PostgresLedger.open(address(postgres), kind=INVOICES) as ledger:
+        await ledger.add_drafts([draft(f"A-{number}") for number in range(1, 41)])
+
+        async def moved(seq: int) -> str:
+            await ledger.transition(seq, Event.INTENT)
+            item = await ledger.get(seq)
+            assert item is not None
+            return item.state
+
+        assert {*await asyncio.gather(*map(moved, range(1, 41)))} == {"sending"}

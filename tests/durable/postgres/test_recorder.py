@@ -22,7 +22,7 @@ from invoicing_async._durable.postgres.connection import connect
 from invoicing_async._durable.postgres.groups import next_group
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.postgres.session import DatabaseClock, Job, Session, TurnLostError
-from invoicing_async._durable.postgres.statements import CHANGE
+from invoicing_async._durable.postgres.statements import _TURN, CHANGE
 from invoicing_async._durable.postgres.sweep import sweep_part
 from invoicing_async._durable.postgres.transitions import change_items
 from invoicing_async._durable.records import (
@@ -90,6 +90,33 @@ async def until_waits(database: Database, statement: str) -> None:
 
 
 # -- groups
+
+
+@pytest.mark.asyncio
+async def test_a_transaction_that_stays_open_lets_no_group_read_more_and_more(postgres: Database) -> None:
+    """Every version of a row that each group changes stays as long as somebody might see it."""
+    async with invoices(postgres, 2) as ledger, await connect(ledger.address) as other:
+        await other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await other.execute("SELECT FROM invoicing.workers")
+        postgres.psql(f"""
+            DO $$ BEGIN FOR turn IN 1..3000 LOOP
+                UPDATE invoicing.workers SET groups = groups + 1 WHERE worker = {ledger.worker_id} AND groups = turn;
+            END LOOP; END $$
+        """)
+        ledger._recorder._groups += 3_000
+        assert groups(postgres, ledger) == 3_001  # the sweep at the opening
+        turn = _TURN
+        for name, value in (("$2", ledger.worker_id), ("$3", 3_002), ("$5", 1)):
+            turn = turn.replace(name, str(value))
+        [(plan,)] = postgres.psql(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {turn}")
+        assert plan[0]["Plan"]["Plans"][0]["Actual Rows"] == 1
+        assert plan[0]["Plan"]["Plans"][0]["Shared Hit Blocks"] < 10  # of more than 50
+        ledger._recorder._groups += 1
+        await ledger.transition(1, Event.INTENT)
+        await ledger.transition(2, Event.INTENT)
+        parts = postgres.psql("SELECT state, part, count FROM invoicing.tally WHERE worker = %s", ledger.worker_id)
+        assert sorted(parts) == [("planned", 5, -2), ("sending", 5, 2)]
+        assert (await ledger.counts())["sending"] == 2
 
 
 @pytest.mark.asyncio
