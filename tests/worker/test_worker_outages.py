@@ -5,6 +5,7 @@ The database is away for 20 seconds; `CHAOS_AWAY=600` makes it ten minutes.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 from postgres_server import PostgresServer, Servers
 from worker_chaos import Workers, eventually, look, queued_database, settle_doubts, workers
-from worker_chaos_work import LATE, PLACES, TIMEOUTS
+from worker_chaos_work import LATE, PLACES, TIMEOUTS, server_address
+
+from invoicing_async._durable.postgres.ledger import PostgresLedger
 
 pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(900)]
 
@@ -106,3 +109,38 @@ def test_a_database_that_is_restarted_at_once_again_and_again_costs_nothing(
     two.rest()
     look(two)
     assert two.in_states() == {"success": drafts}
+
+
+def test_a_database_that_came_back_older_ends_every_worker_until_a_person_has_looked(
+    server: PostgresServer, two: Workers, drafts: int
+) -> None:
+    """Nobody sends what is planned again in it. Looked up at the service, each draft is one invoice."""
+    two.until_made(100, seconds=30)
+    since, copy = time.time(), server.copied()
+    two.until_made(200, seconds=60)
+    server.restore(copy)
+    back = time.time()
+    for pid in [*two.lives]:
+        code, why = two.ended(pid)
+        assert code == 1
+        assert "RunHaltedError" in why
+    assert two.made_between(back + TIMEOUTS.intent, time.time()) == []
+    code, why = two.ended(two.start())
+    assert (code, "RunHaltedError" in why) == (1, True)
+    assert len(two.made()) < drafts
+    assert unhalt(two, since) >= drafts // 2
+    time.sleep(LATE)
+    settled = settle_doubts(two)
+    assert settled["made"] >= 50
+    two.start()
+    two.rest()
+    look(two)
+    assert two.in_states() == {"success": drafts}
+
+
+def unhalt(workers: Workers, since: float) -> int:
+    async def done() -> int:
+        async with PostgresLedger.open(server_address(workers.database.address())) as ledger:
+            return await ledger.unhalt(since)
+
+    return asyncio.run(done())
