@@ -200,12 +200,17 @@ class ClockCorrected(CallEvent):
 
 @frozen(kw_only=True)
 class DocumentSaved(CallEvent):
-    """A whole document was published under its final name."""
+    """A whole document was published under its final name, in a store of objects below its address `store`.
+
+    `name_taken` says that another document has the name that was to be taken, so that this one has the next.
+    """
 
     order_id: str
     path: Path
     size: int
     status: int | None = field(default=None, eq=False)
+    store: str = ""
+    name_taken: bool = False
 
 
 @frozen(kw_only=True)

@@ -250,10 +250,12 @@ class InvoiceRequest:
 
 @frozen(kw_only=True)
 class SavedDocument:
-    """A whole document on disk: `size` in bytes, `sha256` in lowercase hex of exactly those bytes.
+    """A whole document that was saved: `size` in bytes, `sha256` in lowercase hex of exactly those bytes.
 
     `order_id` is the id it was asked by (an invoice's id for an export). `attempts` counts the tries it took;
-    0 if the file was there before. `set_aside` is where a broken file that had the name was renamed to.
+    0 if the file was there before. `set_aside` is where a broken file that had the name was renamed to. `name_taken`
+    says that another document has the name that was to be taken, so that this one has the next. In a store of
+    objects `store` is the address of that and `path` the name below it; `address` names a document wholly.
     """
 
     order_id: str
@@ -263,6 +265,13 @@ class SavedDocument:
     attempts: int = 1
     request_id: str | None = None
     set_aside: Path | None = None
+    store: str = ""
+    name_taken: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where it is: of a file its path, of an object `s3://bucket/prefix/name`."""
+        return f"{self.store}/{self.path.as_posix()}" if self.store else str(self.path)
 
 
 @frozen

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from errno import EEXIST
 from hashlib import sha256
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from unicodedata import normalize
 
 from attrs import frozen
@@ -22,6 +22,7 @@ from attrs import frozen
 from ._core.clock import Clock
 from ._core.error_words import words_of
 from ._durable.doubts import lateness, left_at, raise_if_too_early, seconds_in_doubt
+from ._durable.items import is_below, recorded_path, recorded_store
 from ._durable.records import Change, NewDraft, SupersededError
 from ._durable.sheet import (
     COLUMNS,
@@ -348,15 +349,17 @@ async def export_again(
     item = await run.ledger.get(key)
     if item is None or item.path is None or item.invoice_id is None:
         return False
-    path = Path(item.path)
-    stays = path.is_relative_to(to.folder) or path.parent.is_dir()
+    path, store, to_folder = recorded_path(item), recorded_store(item), to.folder
+    # Nothing in a store is replaced: what is missing comes back under its name, beside what is broken.
+    stays = bool(store) or is_below(item.path, str(to_folder)) or path.parent.is_dir()
+    name = path if store else PurePath(path.name)
     try:
         saved = await invoices.export(
             item.invoice_id,
-            path.parent if stays else to.folder,
+            (store or path.parent) if stays else to_folder,
             format=path.suffix.removeprefix("."),
-            name=path.name if stays else run.export_name(item, to),
-            on_existing="replace" if stays else "keep",
+            name=name if stays else run.export_name(item, to),
+            on_existing=("new name" if store else "replace") if stays else "keep",
             poller=poller,
         )
     except InvoicingError as error:
@@ -364,6 +367,6 @@ async def export_again(
             raise
         await run.ledger.transition(item.seq, Event.EXPORT_FAILED, error=words_of(error))
         return False
-    where = str(saved.path.absolute())
+    where = saved.address if saved.store else str(saved.path.absolute())
     await run.ledger.transition(item.seq, Event.EXPORTED, path=where, size=saved.size, sha256=saved.sha256)
     return True

@@ -16,7 +16,15 @@ from types import MappingProxyType
 
 from attrs import frozen
 
-from ._durable.records import DraftConflictError, RequestIdTakenError, RunFileError, RunLockedError
+from ._durable.records import (
+    DraftConflictError,
+    LedgerAwayError,
+    RequestIdTakenError,
+    RunFileError,
+    RunLockedError,
+    RunPausedError,
+    SupersededError,
+)
 from ._durable.sheet import AnswersError
 from ._durable.stop import StoppedError
 from .errors import (
@@ -147,9 +155,16 @@ ROWS: Mapping[type[BaseException], HttpRow] = MappingProxyType(
         StoppedError: _ENDED,
         DraftConflictError: _CONFLICT,
         RequestIdTakenError: _CONFLICT,
+        SupersededError: _CONFLICT,
+        RunPausedError: HttpRow(
+            HTTPStatus.SERVICE_UNAVAILABLE, "paused", "Invoices are not sent at this moment; try again later."
+        ),
         AnswersError: HttpRow(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_answers", "The answers cannot stand"),
         RunLockedError: HttpRow(
             HTTPStatus.SERVICE_UNAVAILABLE, "held", "Another process is at work with the invoices; try again later."
+        ),
+        LedgerAwayError: HttpRow(
+            HTTPStatus.SERVICE_UNAVAILABLE, "no_ledger", "Invoices cannot be recorded at this moment; try again later."
         ),
         RunFileError: _FAULT,
         # Nobody reads it but the access log, where this is the usual status of a client that left.

@@ -140,8 +140,8 @@ class _Batch(Generic[Item, Outcome]):
         self._most = concurrency
         """Workers at most: one for each place, and one for each item that backs off without a place."""
         self._backing_off: set[asyncio.Task[None]] = set()
-        self._reading = self._lent = 0
-        """Who waits for an item with a place, and how many of these places are lent to items that had backed off."""
+        self._lent = 0
+        """How many places of those who wait for an item are lent to items that had backed off."""
         self._error: BaseException | None = None
         self._last: list[asyncio.Future[None]] = []
         """Items that wait until everything else is done."""
@@ -211,7 +211,7 @@ class _Batch(Generic[Item, Outcome]):
                 self.places.release()
                 return
             try:
-                item = await self._read() if self._source.waits else self._source.next()
+                item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
                 self._read_to_the_end()
                 return
@@ -233,14 +233,6 @@ class _Batch(Generic[Item, Outcome]):
             if self._careful is not None:
                 self._judged(self._careful.judge(outcome))
             self._tell()
-
-    async def _read(self) -> Item:
-        """Wait for an item with a place at hand, which may be lent meanwhile."""
-        self._reading += 1
-        try:
-            return await self._source.read()
-        finally:
-            self._reading -= 1
 
     def _read_to_the_end(self) -> None:
         """Return the place of one that gets no item any more, unless it is lent."""
@@ -334,7 +326,7 @@ class _Batch(Generic[Item, Outcome]):
         try:
             while not taking.done():
                 await asyncio.wait([taking], timeout=LENT_AFTER)
-                if self._lent < self._reading and taking.cancel():
+                if self._lent < self._source.asking and taking.cancel():
                     self._lent += 1
                     return
         except BaseException:

@@ -76,6 +76,8 @@ class Source(Generic[Item]):
 
     waits = False
     """True if the next item has to be awaited."""
+    asking = 0
+    """How many wait for an item."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.is_finite = isinstance(items, Sized)
@@ -138,6 +140,11 @@ class Reader(Generic[Item]):
         if self._kept:
             return self._kept.popleft()
         raise StopAsyncIteration
+
+    @property
+    def asking(self) -> int:
+        """How many wait for an item."""
+        return sum(not asking.done() for asking in self._asking)
 
     async def read(self) -> Item:
         """Return the next item. Raises `StopAsyncIteration` at the end and after an error, which is kept."""

@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from .._core.clock import Clock, RealClock
-from .._core.error_words import words_of
 from .._core.order_ids import OrderId, texts
 from .._core.ramp import Cause, Verdict
 from .._files.layout import Layout
 from .._files.publish import OnExisting
-from .._files.writer import DiskWriter
 from ..documents import DownloadOutcome, OrderDocuments
 from ..documents._client import work_of
 from ..documents._saving import BatchSaver, judged
-from ..models import Deferred, Failed, NotStarted, Saved, Skipped
+from ..documents._work import DocumentWork
+from ..models import Failed, NotStarted, Skipped
 from ..session import Sleep
-from .checking import Checked, compare_files
-from .items import absolute_path, page_items, recorded_path, saved_document
+from .checking import Checked, Comparing, compare_files
+from .document_records import DocumentRecords
+from .items import absolute_place, is_below, page_items, recorded_path, saved_document
+from .kept_paths import STORE
 from .ledgers import open_ledger
 from .paced_run import PacedRun
 from .pauses import PauseLog
@@ -36,16 +37,21 @@ __all__ = ["DocumentRun"]
 
 
 class DocumentRun(PacedRun):
-    """The durable download of many order documents. `ledger` is its run file."""
+    """The durable download of many order documents. `ledger` is where it is recorded.
+
+    `place` is where it saves: the absolute path of a folder, or the address of an object store; `folder` is that path.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._stop = StopToken()
+        self._records = DocumentRecords(ledger)
         self._placed()
 
     def _placed(self) -> None:
         settings: Mapping[str, Any] = self.ledger.settings
-        self.folder: Path = Path(settings["folder"])
+        self.place: str = settings["folder"]
+        self.folder: Path = Path(self.place)
         self.layout: Layout = Layout(settings["layout"])
         self.day: date = date.fromisoformat(settings["day"])
         self.served_name: bool = settings["served_name"]
@@ -70,26 +76,28 @@ class DocumentRun(PacedRun):
     ) -> AsyncIterator[Self]:
         """Open a run file and hold it; with `folder`, make it if it is not there.
 
-        `layout`, `day`, `served_name`, `durable` and `on_existing` are as for `download_many`. The settings are those
-        of the first time: later only `folder` is compared, and `move` changes it; `differing` compares others. Raises
-        `RunLockedError` if another process holds the file, `RunFileError` if it is something else,
-        `FileNotFoundError`, `ValueError` for another folder than the recorded one, or text that names no file.
+        `folder` may be the address of an object store, as text. `layout`, `day`, `served_name`, `durable` and
+        `on_existing` are as for `download_many`. The settings are those of the first time: later only `folder` is
+        compared, and `move` changes it; `differing` compares others. Raises `RunLockedError` if another process holds
+        the file, `RunFileError` if it is something else, `FileNotFoundError`, `ValueError` for another folder than the
+        recorded one, text that names no file, or an address that is none.
         """
-        where = None if folder is None else absolute_path(folder)
+        where = None if folder is None else absolute_place(folder)
         today = datetime.fromtimestamp((clock or RealClock()).now()).date()  # noqa: DTZ006 - where whoever runs it is
         settings = {
-            "folder": str(where),
+            "folder": where,
+            STORE: where,
             "layout": Layout(layout).pattern,
             "day": (day or today).isoformat(),
             "served_name": served_name,
             "durable": durable,
-            "on_existing": OnExisting(on_existing).value,
+            "on_existing": _checked(OnExisting(on_existing), where).value,
         }
         async with open_ledger(
             file, kind=RunKind.DOCUMENTS, settings=settings, create=where is not None, clock=clock
         ) as ledger:
             recorded = ledger.settings["folder"]
-            is_other = where is not None and recorded != str(where)
+            is_other = where is not None and recorded != where
             if is_other and not move:
                 raise ValueError(f"folder must be {recorded}, which this run was begun with, got {where}")
             run = cls(ledger)
@@ -116,9 +124,10 @@ class DocumentRun(PacedRun):
         the new place. Raises `ValueError` for a layout that is none.
         """
         changed = {
-            "folder": str(self.folder if folder is None else absolute_path(folder)),
+            "folder": self.place if folder is None else absolute_place(folder),
             "layout": self.layout.pattern if layout is None else Layout(layout).pattern,
         }
+        _checked(self.on_existing, changed["folder"])
         await self.ledger.update_settings({**self.ledger.settings, **changed})
         self._placed()
 
@@ -135,18 +144,16 @@ class DocumentRun(PacedRun):
 
     async def verify(self, documents: OrderDocuments) -> AsyncGenerator[Checked]:
         """Hash every recorded file; one that is missing or broken is planned again."""
-        async with aclosing(self._verified(work_of(documents).disk)) as verified:
+        async with aclosing(self._verified(work_of(documents))) as verified:
             async for item, fault in verified:
-                yield Checked(item.key, recorded_path(item), fault)
+                yield Checked.of(item, fault)
 
-    async def _verified(self, disk: DiskWriter) -> AsyncGenerator[tuple[Item, str | None]]:
-        async with aclosing(compare_files(self.ledger, disk, self._stop)) as compared:
+    async def _verified(self, work: DocumentWork) -> AsyncGenerator[tuple[Item, str | None]]:
+        comparing = Comparing(work.disk, work.stores)
+        async with aclosing(compare_files(self.ledger, comparing, self._stop)) as compared:
             async for item, fault in compared:
-                if fault is not None:
-                    # A file that was there before this library asked is not ours to replace.
-                    path = item.path if item.state == DocumentState.SAVED else None
-                    await self.ledger.record_document(item.seq, DocumentState.PLANNED, path=path, error=fault)
-                yield item, fault
+                if fault is None or await self._records.plan_again(item, fault):
+                    yield item, fault
 
     async def download(
         self, documents: OrderDocuments, *, concurrency: int | None = None, verify: bool = True
@@ -172,15 +179,16 @@ class DocumentRun(PacedRun):
             return await self._fetched(saver, item, sleep)
 
         saver = await work.saver(
-            self.folder,
+            self.place,
             on_existing=self.on_existing,
             durable=self.durable,
             layout=self.layout,
             served_name=self.served_name,
             day=self.day,
+            shared=True,
         )
         if verify:
-            async with aclosing(self._verified(work.disk)) as verified:
+            async with aclosing(self._verified(work)) as verified:
                 async for item, fault in verified:
                     if fault is None:
                         yield Skipped(item.key, saved_document(item))
@@ -198,35 +206,18 @@ class DocumentRun(PacedRun):
 
     async def _fetched(self, saver: BatchSaver, item: Item, sleep: Sleep) -> DownloadOutcome:
         # A path of ours whose file is gone or broken: nobody else's is replaced, nor anything where the run was before.
-        is_here = item.path is not None and recorded_path(item).is_relative_to(self.folder)
-        replace = recorded_path(item) if is_here else None
-        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=replace)
+        is_here = item.path is not None and is_below(item.path, self.place)
+        outcome = await saver.outcome(item.key, self._stop.sleep(sleep), replace=self._below(item) if is_here else None)
         if isinstance(outcome, Failed) and isinstance(outcome.error, StoppedError):
             return NotStarted(item.key, outcome.error)
-        await self._record(item, outcome)
-        return outcome
+        return await self._records.record(item, outcome)
 
-    async def _record(self, item: Item, outcome: DownloadOutcome) -> None:
-        match outcome:
-            case Saved(_, document) | Skipped(_, document):
-                state = DocumentState.SAVED if isinstance(outcome, Saved) else DocumentState.SKIPPED
-                await self.ledger.record_document(
-                    item.seq,
-                    state,
-                    path=str(document.path),
-                    size=document.size,
-                    sha256=document.sha256,
-                    request_id=document.request_id,
-                    attempt=document.attempts,
-                )
-            case Deferred(_, error) | Failed(_, error):
-                state = DocumentState.DEFERRED if isinstance(outcome, Deferred) else DocumentState.FAILED
-                await self.ledger.record_document(
-                    item.seq,
-                    state,
-                    path=item.path,
-                    request_id=getattr(error, "request_id", None),
-                    code=getattr(error, "code", None),
-                    error=words_of(error),
-                    attempt=len(getattr(error, "attempts", ())),
-                )
+    def _below(self, item: Item) -> Path:
+        """Return where the file of an item is, in the words of the run's place."""
+        return Path((item.path or "")[len(self.place) + 1 :]) if "://" in self.place else recorded_path(item)
+
+
+def _checked(on_existing: OnExisting, place: str | None) -> OnExisting:
+    if on_existing is OnExisting.REPLACE and place is not None and "://" in place:
+        raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place}")
+    return on_existing

@@ -16,7 +16,7 @@ from ..errors import InvoicingError
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of
 from ..session import Sleep
-from .items import absolute_path, current_item, filter_by_file, page_items
+from .items import current_item, filter_by_file, page_items
 from .protocol import Ledger
 from .records import Change, Item, RunFileError
 from .run_settings import ExportTo, named
@@ -65,6 +65,7 @@ class Exporting:
                 poller=self._poller,
                 on_existing=OnExisting.KEEP,
                 durable=False,
+                shared=True,
                 sleep=self._stop.sleep(sleep),
             )
         except StoppedError:
@@ -79,7 +80,7 @@ class Exporting:
                 event=Event.EXPORTED,
                 attempt=item.attempt,
                 invoice_id=number,
-                path=str(absolute_path(saved.path)),
+                path=saved.address if saved.store else str(saved.path.absolute()),
                 size=saved.size,
                 sha256=saved.sha256,
             )

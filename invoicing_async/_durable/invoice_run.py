@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Self
 
 from .._core.clock import Clock
@@ -174,11 +174,11 @@ class InvoiceRun(PacedRun):
         """Save the document of every SUCCESS item that has none yet, and yield each item as it is then recorded.
 
         `layout` names the file below `folder`: `{key}`, `{request_id}`, `{invoice_id}`, `{date:%Y/%m}` (the day it was
-        sent, UTC), `{shard}`. `also` may yield items that finish while others are exported. An item that has a
-        file keeps it, wherever that is. One whose link or export fails stays SUCCESS, with the reason as its `error`;
-        `poller` bounds how long it is asked for.
+        sent, UTC), `{shard}`; that may be the address of an object store. `also` may yield items that finish while
+        others are exported. An item that has a file keeps it, wherever that is. One whose link or export fails stays
+        SUCCESS, with the reason as its `error`; `poller` bounds how long it is asked for.
         """
-        to = ExportTo(folder=Path(folder), format=format, layout=layout)
+        to = ExportTo(folder=folder, format=format, layout=layout)
         items = Exporting(self.ledger, self._stop, invoices, to, poller, self._superseded).of_finished(also)
         return self._pauses.during(items, of=work_of(invoices))
 

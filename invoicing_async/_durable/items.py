@@ -7,6 +7,7 @@ from contextlib import aclosing
 from os import PathLike
 from pathlib import Path
 
+from .._files.addresses import ObjectAddress, where_of
 from .._files.names import parsed
 from ..models import SavedDocument
 from .protocol import Ledger
@@ -15,11 +16,13 @@ from .stop import StopToken
 
 __all__ = [
     "PAGE",
-    "absolute_path",
+    "absolute_place",
     "current_item",
     "filter_by_file",
+    "is_below",
     "page_items",
     "recorded_path",
+    "recorded_store",
     "saved_document",
 ]
 
@@ -38,12 +41,26 @@ async def page_items(read: Callable[..., Awaitable[list[Item]]], stop: StopToken
         after = page[-1].seq
 
 
-def absolute_path(path: str | PathLike[str]) -> Path:
-    return Path(path).absolute()
+def absolute_place(where: str | PathLike[str] | ObjectAddress) -> str:
+    """Return where documents are saved as a run keeps it: an absolute path, or the address of a store."""
+    found = where if isinstance(where, ObjectAddress) else where_of(where)
+    return str(found) if isinstance(found, ObjectAddress) else str(found.absolute())
+
+
+def is_below(path: str, place: str) -> bool:
+    """Tell whether a whole path is one of this place, by its text alone."""
+    return Path(path).is_relative_to(place) if "://" not in place else path.startswith(f"{place}/")
 
 
 def recorded_path(item: Item) -> Path:
-    return parsed(item.path or "")
+    """Return where the file of an item is; of an object its name below the bucket (`recorded_store`)."""
+    text = item.path or ""
+    return Path(ObjectAddress.split(text)[1]) if "://" in text else parsed(text)
+
+
+def recorded_store(item: Item) -> str:
+    text = item.path or ""
+    return str(ObjectAddress.split(text)[0]) if "://" in text else ""
 
 
 def saved_document(item: Item) -> SavedDocument:
@@ -54,6 +71,7 @@ def saved_document(item: Item) -> SavedDocument:
         sha256=item.sha256 or "",
         attempts=0,
         request_id=item.request_id,
+        store=recorded_store(item),
     )
 
 

@@ -25,6 +25,7 @@ from .figures import RunFigures
 from .intake import add_drafts, stage, take_ids, unstage
 from .intake_parts import chunks
 from .integrity import Log
+from .kept_paths import KeptPaths
 from .lock import holder_of
 from .opening import OpenedRun, describe_run, open_run, store_moved
 from .protocol import ID_BATCH
@@ -66,6 +67,7 @@ class SqliteReader:
         self.late: float = opened.late
         self.moved: Moved | None = opened.moved
         self._settings = opened.settings
+        self._paths = KeptPaths.of(opened.settings)
         self._worker = worker
 
     @classmethod
@@ -100,7 +102,8 @@ class SqliteReader:
 
     async def get(self, ref: int | str) -> Item | None:
         """Return the item with this `seq` or key, its payload included; None if there is none."""
-        return await self._worker.run(partial(find_item, ref=ref))
+        found: Item | None = await self._worker.run(partial(find_item, ref=ref))
+        return None if found is None else self._paths.item(found)
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
@@ -108,7 +111,8 @@ class SqliteReader:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(dict.fromkeys(str(state) for state in states))
-        return await self._worker.run(partial(read_items, states=wanted, after=after, limit=limit, payload=payload))
+        read = partial(read_items, states=wanted, after=after, limit=limit, payload=payload)
+        return [self._paths.item(item) for item in await self._worker.run(read)]
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
@@ -170,7 +174,8 @@ class SqliteReader:
 
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
-        return await self._worker.run(read_oldest)
+        found: Item | None = await self._worker.run(read_oldest)
+        return None if found is None else self._paths.item(found)
 
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which there may be two invoices, in the order of the input."""
@@ -241,6 +246,7 @@ class SqliteLedger(SqliteReader):
         text = json_text(settings)
         await self._worker.run(partial(store_meta, name="settings", value=text))
         self._settings = json.loads(text)
+        self._paths = KeptPaths.of(self._settings)
 
     async def keep_moved(self, moved: Moved | None) -> None:
         """Keep where the run is carried over to; from then on the file can only be read. None takes that back."""
@@ -296,11 +302,17 @@ class SqliteLedger(SqliteReader):
         code: str | None = None,
         error: str | None = None,
         attempt: int = 0,
+        begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there.
+
+        With `begun` only while the item stands in that attempt. Raises `SupersededError` otherwise.
+        """
         self._only(RunKind.DOCUMENTS, "record_document")
-        values = (attempt, request_id, path, size, sha256, code, one_line(error))
-        await self._worker.run(partial(record_document, ref=ref, state=DocumentState(state).value, values=values))
+        values = (attempt, request_id, self._paths.kept(path), size, sha256, code, one_line(error))
+        await self._worker.run(
+            partial(record_document, ref=ref, state=DocumentState(state), values=values, begun=begun)
+        )
 
     async def transition(
         self,
@@ -339,7 +351,12 @@ class SqliteLedger(SqliteReader):
         """Let events happen in turn, all of them or none."""
         if self.kind is not RunKind.INVOICES:
             self._only(RunKind.INVOICES, "transition")
-        return await self._worker.run(Transitions(tuple(changes)))
+        taken = tuple(changes)
+        for change in taken:
+            if change.path is not None:  # nearly none has one, and a call for each would cost them all
+                taken = self._paths.changes(taken)
+                break
+        return await self._worker.run(Transitions(taken))
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

@@ -146,8 +146,14 @@ class Ledger(LedgerReader, Protocol):
         code: str | None = None,
         error: str | None = None,
         attempt: int = 0,
+        begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` or itself; it replaces what stood there."""
+        """Record the outcome of an id, by its `seq` or itself; it replaces what stood there.
+
+        `begun` is the item's attempt when its work was begun: if it stands in another by now, somebody else has moved
+        on with it, nothing is recorded and `SupersededError` is raised. None: it is recorded whatever stands there.
+        `path` is given whole, and kept as its name below the run's store if it is there (`kept_paths`).
+        """
 
     async def transition(
         self,

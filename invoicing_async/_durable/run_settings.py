@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from os import PathLike  # noqa: F401 - in the annotation that attrs takes from the converter of `folder`
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -18,7 +18,8 @@ from attrs import AttrsInstance, asdict, evolve, field, fields_dict, frozen
 from .._files.layout import EXPORT, Layout
 from ..invoices import ExportFormat
 from ..policies import Limits, RetryPolicy
-from .items import absolute_path
+from .items import absolute_place
+from .kept_paths import STORE
 
 __all__ = ["BY_KEY", "ExportTo", "RunPace", "RunSettings", "export_layout", "named"]
 
@@ -73,11 +74,19 @@ class RunPace:
         return evolve(self, **_given(**asdict(other)))
 
 
+def _place(where: str | PathLike[str]) -> Path | str:
+    text = absolute_place(where)
+    return text if "://" in text else Path(text)
+
+
 @frozen(kw_only=True)
 class ExportTo:
-    """What finished invoices are saved as, and where: `layout` names the file below `folder`, an absolute path."""
+    """What finished invoices are saved as, and where: `layout` names the file below `folder`.
 
-    folder: Path = field(converter=absolute_path)
+    That is a folder, made absolute, or the address of an object store, which stays text.
+    """
+
+    folder: Path | str = field(converter=_place)
     format: str = "pdf"
     layout: str = BY_KEY
 
@@ -119,5 +128,8 @@ class RunSettings:
         """Return what the run file is to hold; what it holds beside these settings stays."""
         written = {**kept, "pace": _given(**asdict(self.pace))}
         if self.export is not None:
-            written["export"] = {**asdict(self.export), "folder": str(self.export.folder)}
+            place = str(self.export.folder)
+            written["export"] = {**asdict(self.export), "folder": place}
+            # The first place stays what names are below; what is saved elsewhere is kept whole.
+            written.setdefault(STORE, place)
         return written

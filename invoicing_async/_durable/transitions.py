@@ -12,7 +12,7 @@ from attrs import astuple, frozen
 from .fence import fenced
 from .records import Change, Pause, RequestIdTakenError, SupersededError, quote
 from .schema import LATE, RECORD
-from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, Event, State, next_state
+from .states import NEEDS_REQUEST_ID, RESOLUTIONS, TABLE, DocumentState, Event, State, next_state
 from .transaction import (
     NOTHING_LEARNED,
     TEXT,
@@ -235,11 +235,15 @@ def split_texts(found: str | None) -> Iterator[list[str]]:
     return (entry.split(" ") for entry in found.split(",")) if found else iter(())
 
 
-def record_document(transaction: Transaction, ref: int | str, state: str, values: tuple[Any, ...]) -> None:
-    seq, before, _ = current_of(transaction, ref)
-    transaction.execute(RECORD, (state, *values, transaction.now(), seq))
+def record_document(
+    transaction: Transaction, ref: int | str, state: DocumentState, values: tuple[Any, ...], begun: int | None
+) -> None:
+    seq, before, attempt = current_of(transaction, ref)
+    if begun not in (None, attempt):
+        raise SupersededError(f"item {seq} stands in attempt {attempt}, not in {begun} any more", seq=seq)
+    transaction.execute(RECORD, (state.value, *values, transaction.now(), seq))
     transaction.counts[before] -= 1
-    transaction.counts[state] += 1
+    transaction.counts[state.value] += 1
 
 
 def undo(transaction: Transaction, ref: int | str) -> None:

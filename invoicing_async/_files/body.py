@@ -26,9 +26,9 @@ from ..policies import Timeouts
 from .existing import Published, Validator
 from .kinds import DocumentType
 from .pdf import HEAD_WINDOW
+from .places import Place
 from .publish import Destination
 from .verify import framing, is_declared, raise_unless_document
-from .writer import DiskWriter
 
 __all__ = ["Body", "DocumentReader"]
 
@@ -53,17 +53,17 @@ class DocumentReader:
     timeouts: Timeouts
     max_bytes: int
 
-    async def receive(self, response: Response, disk: DiskWriter, destination: Destination) -> bytes | Published:
+    async def receive(self, response: Response, place: Place, destination: Destination) -> bytes | Published:
         """Return a small body, checked and not yet written, or a large one that is published at its destination.
 
         Raises `ApiError` for an error envelope, `ProtocolError` for another kind of answer,
-        `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the disk.
+        `IncompleteDocumentError` for a body that is not whole, `OSError` for trouble with the place.
         """
         if not is_declared(response, self.kind):
             await raise_unless_document(response, self.kind, now=self.clock.now())
         body = Body(self, response)
         small = body.arrived() or await body.small()
-        return await body.spooled(disk, destination) if small is None else small
+        return await body.spooled(place, destination) if small is None else small
 
     async def open(self, response: Response) -> bytes | Body:
         """Return a small body, checked, or a large one of which enough has come to know that it is a document's.
@@ -219,10 +219,10 @@ class Body:
         declared = error_from(self._response.status, self._response.header, body, now=self._reader.clock.now())
         return declared or IncompleteDocumentError(fault, head=body, status=self._response.status)
 
-    async def spooled(self, disk: DiskWriter, destination: Destination) -> Published:
+    async def spooled(self, place: Place, destination: Destination) -> Published:
         """Write what has come and what is still to come to a temporary file, check it and publish it."""
         validator = self._reader.kind.validator()
-        spool = await disk.spool(destination.folder)
+        spool = await place.spool()
         try:
             while self._pieces:
                 for piece in self._pieces:
@@ -233,7 +233,7 @@ class Body:
                     self._pieces.append(chunk)
                     size += len(chunk)
             self.validate(validator)
-            return await spool.publish(destination)
+            return await place.publish(destination, spool)
         except BaseException:
             await spool.discard()
             raise

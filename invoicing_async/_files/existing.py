@@ -20,7 +20,16 @@ from .._core.clock import token
 from .names import marked
 from .pdf import PdfValidator
 
-__all__ = ["MakesValidator", "Published", "Validator", "difference", "set_aside", "whole_document"]
+__all__ = [
+    "READ_SIZE",
+    "MakesValidator",
+    "Published",
+    "Validator",
+    "difference",
+    "opened",
+    "set_aside",
+    "whole_document",
+]
 
 READ_SIZE = 2**20
 
@@ -40,8 +49,10 @@ MakesValidator = Callable[[], Validator]
 class Published:
     """A whole file under its final name.
 
-    `kept` says that it stood there before and that nothing was written; `set_aside` is where a broken file of that
-    name was renamed to.
+    `path` is where it is, in a store of objects its name. `kept` says that it stood there and that nothing was written,
+    `same` that it then has the very content that was to be published, so that it is the caller's own, whoever put it
+    there. `set_aside` is where a broken file of that name was renamed to. `name_taken` says that other content has
+    the name that was asked for, so that this one has the next.
     """
 
     path: Path
@@ -49,6 +60,8 @@ class Published:
     sha256: str
     kept: bool = False
     set_aside: Path | None = None
+    same: bool = False
+    name_taken: bool = False
 
 
 def whole_document(path: Path, validator: Validator | None = None) -> Published | None:
@@ -101,13 +114,14 @@ def set_aside(path: Path, validator: MakesValidator) -> Path | None:
 
 
 def _content(path: Path) -> Iterator[bytes]:
-    with _opened(path) as descriptor:
+    with opened(path) as descriptor:
         while data := os.read(descriptor, READ_SIZE):
             yield data
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
+def opened(path: Path) -> Iterator[int]:
+    """Open a regular file to read it. Raises `OSError` for anything else that has its name."""
     # Without O_NONBLOCK opening a FIFO waits for its other side, and the one thread with it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)

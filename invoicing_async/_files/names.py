@@ -10,9 +10,13 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from attrs import frozen
+
 __all__ = [
     "LIMIT",
+    "NOBODY",
     "TAG",
+    "TempOwner",
     "child",
     "cleaned",
     "digest_of",
@@ -25,7 +29,8 @@ __all__ = [
     "safe_component",
     "safe_name",
     "temp_name",
-    "temp_token",
+    "temp_owner",
+    "worker_label",
 ]
 
 LIMIT = 200
@@ -217,25 +222,49 @@ def parsed(text: str) -> Path:
 _folder = lru_cache(maxsize=64)(Path)
 
 
-_TEMP = re.compile(r"\.invoicing-([0-9a-z]{1,64})-(?:0|[1-9][0-9]{0,17})\.part")
+_TEMP = re.compile(
+    r"\.invoicing-(?P<host>[0-9a-z]{1,16})-(?P<worker>[0-9a-z]{1,32})-(?P<token>[0-9a-z]{1,64})-(?:0|[1-9][0-9]{0,17})\.part"
+)
 
 
-def temp_name(token: str, number: int) -> str:
-    """Return the temporary name of a writer's n-th file: `.invoicing-<token>-<n>.part`.
+@frozen
+class TempOwner:
+    """Whose a temporary file is: the host it was made on, the worker that made it, and the token of its process."""
 
-    It starts with a dot, so no document's name can be one. Raises `ValueError` for a token that is not 1 to 64
-    lowercase ASCII letters and digits, or a number outside 0 to 10**18 - 1.
+    host: str
+    worker: str
+    token: str
+
+
+NOBODY = "0"
+"""The worker of a process that is none of a run's."""
+
+
+def temp_name(token: str, number: int, *, host: str, worker: str = NOBODY) -> str:
+    """Return the temporary name of a writer's n-th file: `.invoicing-<host>-<worker>-<token>-<n>.part`.
+
+    It starts with a dot, so no document's name can be one. Raises `ValueError` for a token of more or less than 1 to 64
+    lowercase ASCII letters and digits, a host of more than 16 or a worker of more than 32 of them, or a number outside
+    0 to 10**18 - 1.
     """
-    name = f".invoicing-{token}-{number}.part"
+    name = f".invoicing-{host}-{worker}-{token}-{number}.part"
     if not _TEMP.fullmatch(name):
-        raise ValueError(f"a temporary name needs a lowercase alphanumeric token and a number, got {token!r}, {number}")
+        raise ValueError(
+            "a temporary name needs a host, a worker and a token of lowercase letters and digits and a number, "
+            f"got {host!r}, {worker!r}, {token!r}, {number}"
+        )
     return name
 
 
-def temp_token(name: str) -> str | None:
-    """Return the token of the writer that made this temporary file; None for any other file's name."""
+def worker_label(ledger: str, number: int) -> str:
+    """Return what temporary files bear of a worker: its number, and which ledger of all it is a worker of."""
+    return f"{digest_of(ledger)[:12]}w{number}"
+
+
+def temp_owner(name: str) -> TempOwner | None:
+    """Return whose temporary file this is; None for any other file's name."""
     match = _TEMP.fullmatch(name)
-    return match[1] if match else None
+    return TempOwner(**match.groupdict()) if match else None
 
 
 def is_temp(name: str) -> bool:

@@ -23,7 +23,10 @@ _log = logging.getLogger("invoicing_async")
 
 
 class OnExisting(Enum):
-    """What to do when the name is taken: leave a whole document there, take a free name, or replace it."""
+    """What to do when the name is taken: leave a whole document there, take a free name, or replace it.
+
+    A file of the very content that was to be saved is taken for it, whoever put it there.
+    """
 
     KEEP = "keep"
     NEW_NAME = "new name"
@@ -46,6 +49,8 @@ class Destination:
     """Where a document goes: temporary files in `folder`, the final name `target` below it.
 
     `validator` makes what a file under that name must pass to be kept; None if the name may be another document's.
+    With `one_name` no other name is taken: other content under it is a `FileExistsError`. What is `shared` may be found
+    by another process as soon as it has its name, and is never taken back.
     """
 
     target: Path
@@ -53,6 +58,8 @@ class Destination:
     on_existing: OnExisting = OnExisting.NEW_NAME
     validator: MakesValidator | None = PdfValidator
     durable: bool = False
+    one_name: bool = False
+    shared: bool = False
 
 
 @define(eq=False)
@@ -80,6 +87,9 @@ class Publisher:
                     return self._in_its_place(to.target, to.validator)
                 return self._beside(to.target, keep=to.on_existing is OnExisting.KEEP)
             except FileNotFoundError:
+                if self.temp.is_gone:
+                    self.temp = self.temp.copied(to.folder)
+                    continue
                 if is_made:
                     raise
                 make_folder(to.target.parent, durable=to.durable)
@@ -97,8 +107,9 @@ class Publisher:
                 return self.temp.published(target, aside=self._aside)
             found = whole_document(target, validator())
             if found is not None:
+                is_same = (found.size, found.sha256) == (self.temp.size, self.temp.sha256)
                 self.temp.discard()
-                return evolve(found, set_aside=self._aside)
+                return evolve(found, set_aside=self._aside, same=is_same)
             if not os.path.lexists(target):
                 continue  # it is gone again
             if os.path.islink(target) and not target.exists():
@@ -107,15 +118,17 @@ class Publisher:
         raise OSError(errno.EEXIST, "broken files keep appearing there", str(target))
 
     def _beside(self, target: Path, *, keep: bool) -> Published:
-        """Take the first name that is free; with `keep`, a file of the very same content before that is kept."""
+        """Take the first name that is free; a file of the very same content before that is the one, or is kept."""
         free = target
         for number in count(2):
             if self._takes(free):
-                return self.temp.published(free)
+                return evolve(self.temp.published(free), name_taken=free is not target)
             size, digest = self.temp.size, self.temp.sha256
-            if keep and difference(free, size=size, digest=digest) is None:
+            if difference(free, size=size, digest=digest) is None:
                 self.temp.discard()
-                return Published(free, size, digest, kept=True)
+                return Published(free, size, digest, kept=True, same=not keep, name_taken=free is not target)
+            if self._destination.one_name:
+                raise FileExistsError(errno.EEXIST, "another document has that name", str(target))
             free = target.with_name(numbered(target.name, number))
         raise AssertionError  # pragma: no cover - count() does not end
 

@@ -1,10 +1,15 @@
-"""Temporary files: nameless where the file system can, locked while in use, removed when their process is gone."""
+"""Temporary files: nameless where the file system can, locked while in use, removed when their process is gone.
+
+A name bears the host and the worker that made it: the lock of another host's process may not be seen here (a lock of
+`flock` goes no further than its host on some file systems), so that no file of another host is ever judged by its lock.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from hashlib import sha256
 from itertools import count
@@ -16,7 +21,8 @@ from attrs import define, field
 from .._core.clock import token
 from .existing import Published
 from .folders import make_folder
-from .names import is_temp, temp_name
+from .hosts import host_id, is_on_network
+from .names import NOBODY, temp_name, temp_owner
 
 if sys.platform != "win32":
     import fcntl
@@ -24,7 +30,7 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from hashlib import _Hash as HASH
 
-__all__ = ["Temp", "Unnamed", "temp_in"]
+__all__ = ["Temp", "Unnamed", "prepare_folder", "probe", "sweep", "temp_in", "temp_workers"]
 
 _UNNAMED_WORK = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
 
@@ -39,6 +45,7 @@ class Temp:
     folder: Path
     path: str
     _fd: int
+    worker: str = NOBODY
     size: int = field(default=0, init=False)
     _digest: HASH = field(factory=sha256, init=False)
 
@@ -46,17 +53,18 @@ class Temp:
     _token: ClassVar = (0, "")
 
     @classmethod
-    def create(cls, folder: Path) -> Temp:
-        """Make one in a folder. Raises `FileNotFoundError` if there is no such folder."""
+    def create(cls, folder: Path, worker: str = NOBODY) -> Temp:
+        """Make one in a folder, of this worker. Raises `FileNotFoundError` if there is no such folder."""
         pid = os.getpid()
         if cls._token[0] != pid:
             # A forked child must not go on with its parent's names.
             cls._token = (pid, token())
         while True:
-            path = f"{folder}{os.sep}{temp_name(cls._token[1], next(cls._numbers))}"
+            name = temp_name(cls._token[1], next(cls._numbers), host=host_id(), worker=worker)
+            path = f"{folder}{os.sep}{name}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o644)
             if _locked(fd):
-                return cls(folder, path, fd)
+                return cls(folder, path, fd, worker)
             os.close(fd)
 
     def write(self, data: bytes) -> None:
@@ -99,9 +107,22 @@ class Temp:
     def replace(self, target: Path) -> None:
         os.replace(self.path, target)
 
+    def content(self) -> bytes:
+        """Return all that was written."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        pieces: list[bytes] = []
+        while piece := os.read(self._fd, COPIED):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody removed its name; what was written is still to be had."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def copied(self, folder: Path) -> Temp:
         """Make a named copy elsewhere and remove this one."""
-        copy = Temp.create(folder)
+        copy = Temp.create(folder, self.worker)
         try:
             for begin in range(0, self.size, COPIED):
                 copy.write(os.pread(self._fd, COPIED, begin))
@@ -133,16 +154,16 @@ class Unnamed(Temp):
     """
 
     @classmethod
-    def create(cls, folder: Path) -> Temp:
+    def create(cls, folder: Path, worker: str = NOBODY) -> Temp:
         fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o644)
-        return cls(folder, f"/proc/self/fd/{fd}", fd)
+        return cls(folder, f"/proc/self/fd/{fd}", fd, worker)
 
     def link(self, target: Path) -> None:
         # With a folder's descriptor the call is linkat(2), which follows the link in /proc to the file.
         os.link(self.path, target, src_dir_fd=self._fd, follow_symlinks=True)
 
     def replace(self, target: Path) -> None:
-        name = f"{self.folder}{os.sep}{temp_name(token(), 0)}"
+        name = f"{self.folder}{os.sep}{temp_name(token(), 0, host=host_id(), worker=self.worker)}"
         # Locked before it has a name: a sweep must never find a living file free.
         with suppress(OSError):
             _lock(self._fd, wait=True)
@@ -152,6 +173,10 @@ class Unnamed(Temp):
         except BaseException:
             os.unlink(name)
             raise
+
+    @property
+    def is_gone(self) -> bool:
+        return False  # it has no name that could be removed
 
     def discard(self) -> None:
         if self._fd >= 0:
@@ -194,39 +219,51 @@ def probe(folder: Path) -> None:
         temp.discard()
 
 
-def sweep(folder: Path) -> int:
-    """Remove the temporary files of dead runs in this folder and return their number.
+def sweep(folder: Path, dead: Collection[str] = ()) -> int:
+    """Remove the temporary files of dead processes in this folder and return their number.
 
-    A living writer's lock says that it holds its file.
+    Those are the files of this host whose lock is free, and of any host those whose worker is one of the `dead`. A
+    living writer's lock says that it holds its file, where it is seen.
     """
     removed = 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_temp(entry.name):
-                continue
-            try:
-                fd = os.open(entry.path, os.O_RDWR)
-            except OSError:
-                continue
-            try:
-                _lock(fd, wait=False)
-                # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
-                os.unlink(entry.path)
-                removed += 1
-            except OSError:
-                pass
-            finally:
-                os.close(fd)
+            owner = temp_owner(entry.name)
+            if owner is not None and (owner.host == host_id() or owner.worker in dead):
+                removed += _removed(entry.path)
     return removed
 
 
-def temp_in(folder: Path) -> Temp:
+def _removed(path: str) -> bool:
+    """Remove a temporary file unless its lock is held."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(fd, wait=False)
+        # Unlinked under the lock: a writer that waits for it sees that its new file is gone and makes another.
+        os.unlink(path)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def temp_workers(folder: Path) -> frozenset[str]:
+    """Return the workers of other hosts that have temporary files in this folder."""
+    owners = map(temp_owner, os.listdir(folder))
+    return frozenset(one.worker for one in owners if one is not None and one.host != host_id()) - {NOBODY}
+
+
+def temp_in(folder: Path, worker: str = NOBODY) -> Temp:
     """Make a temporary file, without a name where the file system can; a folder that is missing is made first."""
     is_made = False
     while True:
         kind = Unnamed if _UNNAMED_WORK and folder not in _NAMED_ONLY else Temp
         try:
-            return kind.create(folder)
+            return kind.create(folder, worker)
         except FileNotFoundError:
             if is_made:
                 raise
@@ -239,8 +276,13 @@ def temp_in(folder: Path) -> Temp:
 
 
 def prepare_folder(folder: Path, *, durable: bool = False) -> bool:
-    """Make the folder if need be, sweep it, and tell whether it holds nothing else."""
+    """Make the folder if need be, sweep it, and tell whether it holds nothing else.
+
+    On a file system of a network nothing is swept. That it holds nothing saves looking for each document, and promises
+    nothing: another process may be about to put one there, and what it publishes decides.
+    """
     make_folder(folder, durable=durable)
-    sweep(folder)
+    if not is_on_network(folder):
+        sweep(folder)
     with os.scandir(folder) as entries:
         return next(entries, None) is None

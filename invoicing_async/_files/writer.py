@@ -27,6 +27,7 @@ from attrs import define, field
 from ..errors import SessionError
 from .existing import Published, difference
 from .folders import sync_folder
+from .names import NOBODY
 from .publish import Destination, OnExisting, Publisher
 from .tempfile import Temp, temp_in
 
@@ -76,11 +77,12 @@ class _Publication(_Job[Published]):
 
     destination: Destination
     _content: bytes | Temp
+    _worker: str
 
     def begin(self) -> None:
         try:
             if isinstance(self._content, bytes):
-                body, self._content = self._content, temp_in(self.destination.folder)
+                body, self._content = self._content, temp_in(self.destination.folder, self._worker)
                 self._content.write(body)
             if not self.destination.durable:
                 self.finish()
@@ -107,9 +109,12 @@ class _Publication(_Job[Published]):
             self._content.discard()
 
     def undo(self) -> None:
-        """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file."""
-        done = self.result
-        if done is None or done.kept or self.destination.on_existing is OnExisting.REPLACE:
+        """Take back what was published for a waiter that was cancelled meanwhile, unless it replaced a file.
+
+        What is shared stays: another process may have found it, and recorded it as its own.
+        """
+        done, to = self.result, self.destination
+        if done is None or done.kept or to.shared or to.on_existing is OnExisting.REPLACE:
             return
         with suppress(OSError):
             # Not what somebody else may have put there since.
@@ -150,9 +155,15 @@ def _run(jobs: Iterable[_Job[Any]]) -> None:
 
 
 class DiskWriter:
-    """Publishes whole files from one thread. Make it inside the event loop that uses it; it starts when needed."""
+    """Publishes whole files from one thread. Make it inside the event loop that uses it; it starts when needed.
+
+    `worker` is the run's worker that it writes for, as its temporary files bear it: up to 32 lowercase letters and
+    digits, unlike those of all other workers that may write there. `prepared` are the folders that were swept.
+    """
 
     def __init__(self) -> None:
+        self.worker = NOBODY
+        self.prepared: set[Path] = set()
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job[Any]] = deque()
         self._wakes: SimpleQueue[bool] = SimpleQueue()
@@ -165,18 +176,18 @@ class DiskWriter:
     async def store(self, destination: Destination, body: bytes | Temp) -> Published:
         """Publish a body held in memory, by way of a temporary file in the destination's folder. Raises `OSError`.
 
-        With `OnExisting.KEEP` a whole document of that name is returned instead; without a validator
-        the name may be another document's, and only one of the very same content is. A spool hands its temporary file
-        over in place of the body.
+        With `OnExisting.KEEP` a whole document of that name is returned instead; without a validator, and with
+        `OnExisting.NEW_NAME`, the name may be another document's, and only one of the very same content is. A spool
+        hands its temporary file over in place of the body.
 
         What is `durable` is on the disk when this returns, file and folder; such fsyncs are made together. Cancelling
-        leaves no file, or where it replaced one, the whole new one.
+        leaves no file, or where it replaced one or is shared, the whole new one.
         """
-        return await self._result_of(_Publication(self._loop.create_future(), destination, body))
+        return await self._result_of(_Publication(self._loop.create_future(), destination, body, self.worker))
 
     async def spool(self, folder: Path) -> Spool:
         """Begin a document that is too large for memory."""
-        temp = await self.run(lambda: temp_in(folder), undo=lambda made: made.discard())
+        temp = await self.run(lambda: temp_in(folder, self.worker), undo=lambda made: made.discard())
         return Spool(self, temp)
 
     async def run(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> T:
@@ -279,6 +290,20 @@ class Spool:
     def __init__(self, writer: DiskWriter, temp: Temp) -> None:
         self._writer = writer
         self._temp = temp
+
+    @property
+    def size(self) -> int:
+        """How many bytes were written."""
+        return self._temp.size
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written, in hex."""
+        return self._temp.sha256
+
+    async def content(self) -> bytes:
+        """Return all that was written, into memory."""
+        return await self._writer.run(self._temp.content)
 
     async def write(self, pieces: list[bytes]) -> None:
         """Append pieces in one hand-over. Raises `OSError`."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing, asynccontextmanager
 from datetime import date
 from functools import partial
-from os import PathLike
 
 from .._core.http import Response
 from .._core.order_ids import OrderId, as_text, texts
@@ -14,6 +13,7 @@ from .._files.body import Body
 from .._files.kinds import GENERIC
 from .._files.layout import Layout
 from .._files.names import file_name, safe_name
+from .._files.places import Where
 from .._files.publish import OnExisting
 from .._values.digest_set import DigestSet
 from ..models import NotStarted, SavedDocument
@@ -71,7 +71,7 @@ class OrderDocuments:
     async def download(
         self,
         order_id: OrderId,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         on_existing: OnExisting | str = OnExisting.KEEP,
         durable: bool = False,
@@ -81,15 +81,19 @@ class OrderDocuments:
     ) -> SavedDocument:
         """Save an invoice whole, or leave nothing.
 
-        `on_existing` says what happens when the name is taken: "keep" keeps a whole PDF that is there, also one
-        that came meanwhile (`attempts` is then 0), and renames a broken file (`set_aside`); with `served_name` it
-        keeps what has the very same content; "new name" takes the next free name, "replace" replaces it. `durable`
-        returns only after file and folder are on the disk. `layout` names the file below `folder`, with
+        `folder` may be the address of an object store, as `s3://bucket/prefix`, or a `stores.Store`; then "replace" is
+        refused, and a broken object stays, with this one beside it. `on_existing` says what happens when the name is
+        taken: "keep" keeps a whole PDF that is there, also one that came meanwhile (`attempts` is then 0), and renames
+        a broken file (`set_aside`); with `served_name` it keeps what has the very same content; "new name" takes the
+        next free name (`name_taken`), "replace" replaces it. What came meanwhile, or with "new name" was there, and is
+        the very same, byte for byte, is this document, whoever put it there. `durable` returns only after file and
+        folder are on the disk; an object always is. `layout` names the file below `folder`, with
         `{order_id}`, `{date}` (which is `day`, by default today in UTC), `{shard}`; `served_name` takes the last
         part from the answer's Content-Disposition, made safe.
 
         Raises `OrderStatusError` (ORDER_021), `ServiceUnavailableError` (SYS_DEP_503 to the last attempt), the
-        other errors of `errors`, and `OSError` for trouble with the disk.
+        other errors of `errors`, `OSError` for trouble with the disk or the store, and `ValueError` for an address that
+        is none or holds what may be a secret.
         """
         order_id = as_text(order_id)
         request, work = invoice_request(order_id), self._work
@@ -103,7 +107,7 @@ class OrderDocuments:
     async def download_many(
         self,
         order_ids: Iterable[OrderId] | AsyncIterable[OrderId],
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         concurrency: int | None = None,
         on_existing: OnExisting | str = OnExisting.KEEP,

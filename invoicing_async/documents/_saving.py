@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from .._core.answers import shown
 from .._core.causes import of_document
@@ -16,13 +15,12 @@ from .._core.http import Repeat, Request, Response, path
 from .._core.ramp import Cause, Verdict
 from .._files.body import DocumentReader
 from .._files.disposition import from_content_disposition
-from .._files.existing import Published, whole_document
+from .._files.existing import Published
 from .._files.layout import Layout
 from .._files.names import child, file_name
 from .._files.pdf import PdfValidator
+from .._files.places import Place
 from .._files.publish import Destination, OnExisting
-from .._files.tempfile import probe
-from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
 from ..errors import InvoicingError, OrderStatusError
 from ..events import DocumentSaved
@@ -74,13 +72,20 @@ _FATAL = frozenset(
 class SaveOptions:
     """How documents are saved: the arguments of `download`, checked."""
 
-    folder: Path
+    place: Place
     on_existing: OnExisting
     durable: bool
     layout: Layout
     served_name: bool
     day: date
-    disk: DiskWriter
+    shared: bool = False
+    folder: Path = field(default=Factory(lambda self: self.place.base, takes_self=True), init=False)
+
+    def replacing(self, target: Path) -> Destination:
+        """Return the destination of a document whose file of before is missing or broken: its place."""
+        on_existing = OnExisting.REPLACE if self.place.replaces else OnExisting.NEW_NAME
+        folder, durable, shared = self.folder, self.durable, self.shared
+        return Destination(folder=folder, target=target, on_existing=on_existing, durable=durable, shared=shared)
 
     def destination(self, order_id: str, served: str | None = None) -> Destination:
         if served is None and self.layout is PLAIN:
@@ -94,6 +99,7 @@ class SaveOptions:
             # What the service calls a document may be what it calls another one.
             validator=None if self.served_name else PdfValidator,
             durable=self.durable,
+            shared=self.shared,
         )
 
     @property
@@ -127,7 +133,7 @@ class _Attempts:
 
     async def read(self, response: Response) -> _Received:
         destination = self._destination or self._saving.destination(self._order_id, served_filename(response))
-        body = await self._reader.receive(response, self._saving.disk, destination)
+        body = await self._reader.receive(response, self._saving.place, destination)
         return _Received(body, destination, shown(response.header("x-request-id")))
 
     async def sleep(self, seconds: float) -> None:
@@ -145,8 +151,8 @@ class Fetching:
     async def kept(self, order_id: str, saving: SaveOptions) -> SavedDocument | None:
         """Return the whole document that has the id's name already; None if there is none."""
         target = saving.destination(order_id).target
-        found = await saving.disk.run(lambda: whole_document(target))
-        return None if found is None else saved_document(order_id, found, attempts=0)
+        found = await saving.place.kept(target, PdfValidator)
+        return None if found is None else saved_document(order_id, found, saving.place, attempts=0)
 
     async def fetched(
         self, order_id: str, request: Request, saving: SaveOptions, sleep: Sleep, *, replace: Path | None = None
@@ -155,19 +161,26 @@ class Fetching:
         if replace is None:
             known = None if saving.served_name else saving.destination(order_id)
         else:
-            folder, durable = saving.folder, saving.durable
-            known = Destination(folder=folder, target=replace, on_existing=OnExisting.REPLACE, durable=durable)
+            known = saving.replacing(replace)
         attempts = _Attempts(self.reader, saving, order_id, known, sleep)
         received = await self.session.call(request, attempts.read, sleep=attempts.sleep)
         published = received.body
         if isinstance(published, bytes):
-            published = await saving.disk.store(received.destination, published)
-        if published.kept:
-            return saved_document(order_id, published, attempts=0)
-        document = saved_document(order_id, published, attempts=attempts.number, request_id=received.request_id)
+            published = await saving.place.store(received.destination, published)
+        if published.kept and not published.same:
+            return saved_document(order_id, published, saving.place, attempts=0)
+        number, request_id = attempts.number, received.request_id
+        document = saved_document(order_id, published, saving.place, attempts=number, request_id=request_id)
         about = LAST_CALL.get()
         if about is not None:
-            event = DocumentSaved(**about, order_id=order_id, path=document.path, size=document.size)
+            event = DocumentSaved(
+                **about,
+                order_id=order_id,
+                path=document.path,
+                size=document.size,
+                store=document.store,
+                name_taken=document.name_taken,
+            )
             self.session.tell(event)
         return document
 
@@ -196,7 +209,7 @@ class BatchSaver:
                 if kept is not None:
                     return Skipped(order_id, kept)
             fetched = await fetching.fetched(order_id, request, saving, sleep, replace=replace)
-            # Somebody else's was there when it came.
+            # Somebody else's was there when it came; what has the very same content is its own, whoever put it.
             return Saved(order_id, fetched) if fetched.attempts else Skipped(order_id, fetched)
         except OrderStatusError as error:
             return Deferred(order_id, error)
@@ -205,16 +218,16 @@ class BatchSaver:
                 raise
             return Failed(order_id, error)
         except OSError as error:
-            if error.errno in _FATAL and await self._is_for_all():
+            if error.errno in _FATAL and await self._is_for_all(error):
                 raise
             return Failed(order_id, error)
         except ValueError as error:
             return Failed(order_id, error)
 
-    async def _is_for_all(self) -> bool:
-        """Tell whether the next document would meet this trouble too, by saving one for a moment."""
+    async def _is_for_all(self, error: OSError) -> bool:
+        """Tell whether the next document would meet this trouble too."""
         try:
-            await self._saving.disk.run(partial(probe, self._saving.folder))
+            await self._saving.place.probe(error)
         except OSError:
             return True
         return False
@@ -248,7 +261,9 @@ def served_filename(response: Response) -> str | None:
     return from_content_disposition(response.header("Content-Disposition")) or None
 
 
-def saved_document(order_id: str, found: Published, *, attempts: int, request_id: str | None = None) -> SavedDocument:
+def saved_document(
+    order_id: str, found: Published, place: Place, *, attempts: int, request_id: str | None = None
+) -> SavedDocument:
     return SavedDocument(
         order_id=order_id,
         path=found.path,
@@ -257,4 +272,6 @@ def saved_document(order_id: str, found: Published, *, attempts: int, request_id
         attempts=attempts,
         request_id=request_id,
         set_aside=found.set_aside,
+        store=place.address,
+        name_taken=found.name_taken,
     )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from os import PathLike
-from pathlib import Path
 
 from .._files.body import DocumentReader
 from .._files.kinds import PDF_TYPES, Pdf
 from .._files.layout import Layout
+from .._files.places import Place, Stores, Where, place_of
 from .._files.publish import OnExisting
-from .._files.tempfile import prepare_folder
 from .._files.writer import DiskWriter
 from .._values.digest_set import DigestSet
 from .._values.validators import at_least_one
@@ -50,9 +48,14 @@ class DocumentWork(Feature):
         """The session's writer."""
         return self.session.resource(DiskWriter)
 
+    @property
+    def stores(self) -> Stores:
+        """The session's object stores."""
+        return self.session.resource(Stores)
+
     async def saver(
         self,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         on_existing: OnExisting | str,
         durable: bool,
@@ -60,33 +63,44 @@ class DocumentWork(Feature):
         served_name: bool,
         day: date | None,
         seen: DigestSet | None = None,
+        shared: bool = False,
     ) -> BatchSaver:
         """Prepare the folder and return what saves one id after the other, as `OrderDocuments.download_many` does.
 
-        The arguments are those of that method; `seen` are the ids of before, None if one may come again.
+        The arguments are those of that method; `seen` are the ids of before, None if one may come again. What is
+        `shared` may be found by another process as soon as it has its name, and is not taken back.
         """
-        saving = self.saving(folder, on_existing, layout, durable=durable, served_name=served_name, day=day)
-        fresh = await saving.disk.run(lambda: prepare_folder(saving.folder, durable=saving.durable))
+        saving = self.saving(
+            folder, on_existing, layout, durable=durable, served_name=served_name, day=day, shared=shared
+        )
+        fresh = await saving.place.prepare(durable=durable, shared=shared)
         return BatchSaver(self.fetching, saving, seen, looks_first=saving.looks_first and not fresh)
 
     def saving(
         self,
-        folder: str | PathLike[str],
+        folder: Where,
         on_existing: OnExisting | str,
         layout: Layout | str,
         *,
         durable: bool,
         served_name: bool,
         day: date | None,
+        shared: bool = False,
     ) -> SaveOptions:
         """Return how documents are saved: the arguments of `OrderDocuments.download`, checked."""
         self.session.check_usable()
+        place, existing = self._place(folder), OnExisting(on_existing)
+        if existing is OnExisting.REPLACE and not place.replaces:
+            raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place.address}")
         return SaveOptions(
-            folder=Path(folder),
-            on_existing=OnExisting(on_existing),
+            place=place,
+            on_existing=existing,
+            shared=shared,
             durable=durable,
             layout=layout if isinstance(layout, Layout) else Layout(layout),
             served_name=served_name,
-            disk=self.disk,
             day=day or datetime.fromtimestamp(self.session.clock.now(), UTC).date(),
         )
+
+    def _place(self, where: Where) -> Place:
+        return place_of(where, self.disk, self.stores)

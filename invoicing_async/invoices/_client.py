@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from decimal import Decimal
-from os import PathLike
 from pathlib import PurePath
 
 from .._core.tasks import started
 from .._einvoices.poll_scheduler import Schedule
 from .._einvoices.shape import WireNames
+from .._files.places import Where
 from .._files.publish import OnExisting
 from ..errors import InvoicingError
 from ..models import InvoiceDraft, InvoiceRequest, SavedDocument, Unsettled
@@ -132,7 +132,7 @@ class AsyncInvoices:
     async def export(
         self,
         invoice_id: AnyUuid,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         format: str = "pdf",  # noqa: A002 - the service's own name
         poller: Schedule | Iterable[float] | None = None,
@@ -148,6 +148,8 @@ class AsyncInvoices:
         times in a row, all within the poller's time.
         `invoice_id` is `InvoiceRequest.data.id`; `name` the file below `folder`, by default the id's own. A file there
         that is older than `since`, in epoch seconds, is another invoice's: it stays, and a free name is taken.
+        `folder` may be the address of an object store, as `s3://bucket/prefix`, or a `stores.Store`; nothing is
+        replaced there.
 
         Raises `ExportError` if the service cannot build it or the link's host does not give it, `PollTimeoutError`
         when the poller's time is spent before there was a link, otherwise as a download does.

@@ -19,8 +19,8 @@ from .._einvoices.poll_scheduler import Schedule
 from .._files.body import DocumentReader
 from .._files.existing import Published
 from .._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
+from .._files.places import Place
 from .._files.publish import Destination
-from .._files.writer import DiskWriter
 from ..errors import ApiError, ExportError, InvoicingError, PollTimeoutError
 from ..session import Sleep
 from ..session._internals import Internals
@@ -71,7 +71,8 @@ class Exporting:
     format: str
     request: Request
     read: Callable[[Response], Awaitable[Export]]
-    place: Destination
+    place: Place
+    to: Destination
     max_bytes: int
     sleep: Sleep
 
@@ -115,7 +116,7 @@ class Exporting:
             seen.append(link.url)
             found = await self._fetched(link)
             if isinstance(found, bytes):
-                return await self.session.resource(DiskWriter).store(self.place, found)
+                return await self.place.store(self.to, found)
             if not isinstance(found, _Moved):
                 return found
             try:
@@ -149,7 +150,7 @@ class Exporting:
             return _Wanting(self._error(said))
         session = self.session
         receiver = DocumentReader(KINDS[self.format], session.clock, session.timeouts, self.max_bytes)
-        return await receiver.receive(response, session.resource(DiskWriter), self.place)
+        return await receiver.receive(response, self.place, self.to)
 
     def _error(self, text: str) -> ExportError:
         return ExportError(text, invoice_id=self.invoice_id)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
-from os import PathLike
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from .._einvoices.poll_scheduler import Schedule, Scheduler
 from .._einvoices.rules import rounding_unit
 from .._einvoices.shape import WireNames
 from .._files.names import file_name, parsed
+from .._files.places import Place, Stores, Where, place_of
 from .._files.publish import Destination, OnExisting
 from .._files.writer import DiskWriter
 from ..models import InvoiceRequest, SavedDocument
@@ -20,7 +20,7 @@ from ..session._feature import Feature
 from ..session._internals import Internals
 from ._calls import Calls, Endpoints
 from ._exports import KINDS, Exporting
-from ._kept import beside, kept_document, saved_export
+from ._kept import beside, saved_export
 from ._waiting import AnyUuid, PollObserver, checked_uuid
 from ._waits import schedule_of
 
@@ -72,7 +72,7 @@ class InvoiceWork(Feature):
     async def export(
         self,
         invoice_id: AnyUuid,
-        folder: str | PathLike[str],
+        folder: Where,
         *,
         format: str,  # noqa: A002 - the service's own name
         poller: Schedule | Iterable[float] | None,
@@ -80,28 +80,35 @@ class InvoiceWork(Feature):
         durable: bool,
         name: str | PurePath | None,
         since: float | None,
+        shared: bool = False,
         sleep: Sleep | None = None,
     ) -> SavedDocument:
-        """Do as `AsyncInvoices.export`; `sleep` replaces every wait."""
+        """Do as `AsyncInvoices.export`; `sleep` replaces every wait, what is `shared` is never taken back."""
         if format not in KINDS:
             raise ValueError(f"format must be one of {', '.join(KINDS)}, got {format!r}")
         number = checked_uuid(invoice_id, "invoice_id")
         below = file_name(number, suffix=f".{format}") if name is None else name
-        target = parsed(os.path.join(folder, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
-        place = Destination(folder=Path(folder), target=target, on_existing=OnExisting(on_existing), durable=durable)
-        if place.on_existing is OnExisting.KEEP:
-            disk = self.session.resource(DiskWriter)
-            kept = await disk.run(lambda: kept_document(target, KINDS[format], since))
+        place, existing = self._place(folder), OnExisting(on_existing)
+        if existing is OnExisting.REPLACE and not place.replaces:
+            raise ValueError(f"on_existing must be 'keep' or 'new name': nothing is replaced at {place.address}")
+        target = parsed(os.path.join(place.base, below))  # noqa: PTH118 - a join of paths is what `parsed` avoids
+        to = Destination(folder=place.base, target=target, on_existing=existing, durable=durable, shared=shared)
+        if existing is OnExisting.KEEP:
+            kept = await place.kept(target, KINDS[format].validator, since)
             if kept is not None:
-                return saved_export(number, kept, attempts=0)
+                return saved_export(number, kept, place, attempts=0)
         exporting = Exporting(
             session=self.session,
             invoice_id=number,
             format=format,
             request=self.calls.exportation(number, format),
             read=self.calls.read_export,
-            place=beside(place),
+            place=place,
+            to=beside(to),
             max_bytes=self._max_bytes,
             sleep=sleep or self.session.sleep,
         )
-        return saved_export(number, await exporting.saved(schedule_of(poller)), attempts=1)
+        return saved_export(number, await exporting.saved(schedule_of(poller)), place, attempts=1)
+
+    def _place(self, where: Where) -> Place:
+        return place_of(where, self.session.resource(DiskWriter), self.session.resource(Stores))

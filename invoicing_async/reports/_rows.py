@@ -63,7 +63,7 @@ def download_row(outcome: DownloadOutcome) -> Row:
             return {
                 "order_id": order_id,
                 "outcome": "saved" if isinstance(outcome, Saved) else "skipped",
-                "path": str(document.path),
+                "path": document.address,
                 **_parts(document, "size", "sha256", "request_id", "attempts"),
             }
         case Duplicate(order_id):
@@ -266,7 +266,7 @@ def check_row(checked: Checked) -> Row:
     gone = f"cannot be read: {os.strerror(errno.ENOENT)}"
     fault = checked.fault
     outcome = "whole" if fault is None else "missing" if fault == gone else "broken"
-    return {"key": checked.key, "outcome": outcome, "path": str(checked.path), "error": fault}
+    return {"key": checked.key, "outcome": outcome, "path": checked.address, "error": fault}
 
 
 def utc_time(seconds: float | None) -> str | None:

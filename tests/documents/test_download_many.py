@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from order_documents import BROKEN, FINAL, client, gathered, kinds, made, names, own_tasks, refusal
 
+from invoicing_async._files.hosts import host_id
 from invoicing_async._files.names import temp_name
 from invoicing_async._files.pdf import fault_of
 from invoicing_async.documents._client import work_of
@@ -64,7 +65,7 @@ class TestDownloadMany:
             await gathered(documents.download_many(ids, tmp_path))
             (tmp_path / f"{ids[3]}.pdf").write_bytes(b"%PDF-1.7 broken")
             (tmp_path / f"{ids[4]}.pdf").unlink()
-            (tmp_path / temp_name("dead", 1)).write_bytes(b"half")
+            (tmp_path / temp_name("dead", 1, host=host_id())).write_bytes(b"half")
             outcomes, _ = await gathered(documents.download_many(ids, tmp_path))
         assert kinds(outcomes) == {"Skipped": 10, "Saved": 2}
         assert all(outcome.document.attempts == 0 for outcome in outcomes if isinstance(outcome, Skipped))

@@ -65,7 +65,11 @@ class Lives:
     def live(self, file: Path, count: int, *, most: float | None) -> bool:
         """Live once, for at most so many seconds, a random share of them; true if it came to its end."""
         seconds = None if most is None else self.random.random() * most
-        order = {"life": self.kind, "arguments": [self.url, str(file), count, self.concurrency], "seconds": seconds}
+        return self.order([self.url, str(file), count, self.concurrency], seconds)
+
+    def order(self, arguments: list[object], seconds: float | None) -> bool:
+        """Live once with these arguments, for at most so many seconds; true if it came to its end."""
+        order = {"life": self.kind, "arguments": arguments, "seconds": seconds}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(order) + "\n")

@@ -15,7 +15,16 @@ from services import Service, drafts, listed, number_of, opened
 from invoicing_async._durable.figures import RunFigures
 from invoicing_async._durable.ledger import SqliteLedger, SqliteReader
 from invoicing_async._durable.protocol import ID_BATCH, Ledger, LedgerReader
-from invoicing_async._durable.records import Change, Holder, Intake, Item, JournalEntry, NewDraft, Pause
+from invoicing_async._durable.records import (
+    Change,
+    Holder,
+    Intake,
+    Item,
+    JournalEntry,
+    NewDraft,
+    Pause,
+    SupersededError,
+)
 from invoicing_async._durable.states import SENDABLE, TO_FETCH, DocumentState, Event, RunKind, State, next_state
 from invoicing_async._durable.timeline import Timeline
 from invoicing_async.auth import HmacAuth
@@ -124,8 +133,12 @@ class MemoryLedger:
             self.held.append(Item(seq, draft.key, State.PLANNED.value, payload=draft.payload, payload_sha256=digest))
         return Intake(given=len(new), added=len(new), known=0, duplicates=0)
 
-    async def record_document(self, ref: int | str, state: DocumentState, **learned: Any) -> None:
+    async def record_document(
+        self, ref: int | str, state: DocumentState, *, begun: int | None = None, **learned: Any
+    ) -> None:
         item = await self._known(ref)
+        if begun not in (None, item.attempt):
+            raise SupersededError(key=item.key, seq=item.seq)
         self.held[item.seq - 1] = evolve(item, state=state.value, **learned)
 
     async def transition(self, ref: int | str, event: Event, **learned: Any) -> State:

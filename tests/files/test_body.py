@@ -20,6 +20,7 @@ from invoicing_async._core.semaphore import FifoSemaphore
 from invoicing_async._files.body import HEAD_SIZE, SMALL, Body, DocumentReader
 from invoicing_async._files.existing import Published
 from invoicing_async._files.kinds import GENERIC, PDF_TYPES, DocumentType, Pdf, Xml
+from invoicing_async._files.places import FolderPlace
 from invoicing_async._files.publish import Destination
 from invoicing_async._files.verify import framing, is_declared, raise_unless_document
 from invoicing_async._files.writer import DiskWriter, Spool
@@ -132,7 +133,7 @@ class Receiving:
 
     async def __call__(self, response: FakeResponse, **place: Any) -> bytes | Published:
         where = Destination(folder=self.folder, target=self.folder / "a.pdf", **place)
-        return await self.receiver.receive(response, self.disk, where)
+        return await self.receiver.receive(response, FolderPlace(self.folder, self.disk), where)
 
     async def refused(self, response: FakeResponse, error: type[Exception], match: str) -> Any:
         """Receive what must be refused, and see that nothing stays."""

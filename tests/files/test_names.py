@@ -25,6 +25,7 @@ from invoicing_async._files.disposition import content_disposition, from_content
 from invoicing_async._files.layout import Layout
 from invoicing_async._files.names import (
     DIGEST_DIGITS,
+    TempOwner,
     child,
     cleaned,
     file_name,
@@ -33,7 +34,8 @@ from invoicing_async._files.names import (
     parsed,
     safe_name,
     temp_name,
-    temp_token,
+    temp_owner,
+    worker_label,
 )
 
 DAY = date(2025, 3, 9)
@@ -613,41 +615,65 @@ def test_different_ids_have_different_places(first: str, second: str, pattern: s
 # Temporary files.
 
 
-@given(st.from_regex(r"[0-9a-z]{1,64}", fullmatch=True), st.integers(0, 10**18 - 1))
-def test_a_temporary_name_is_recognised_with_its_token(token: str, number: int) -> None:
-    name = temp_name(token, number)
-    assert name == f".invoicing-{token}-{number}.part"
+@given(st.text(), st.integers(0, 2**63 - 1))
+def test_a_worker_of_any_ledger_can_be_borne(ledger: str, number: int) -> None:
+    label = worker_label(ledger, number)
+    owner = temp_owner(temp_name("ab", 1, host="h", worker=label))
+    assert owner is not None
+    assert owner.worker == label
+    assert worker_label(f"{ledger}x", number) != label != worker_label(ledger, number + 1)
+
+
+WORD = st.from_regex(r"[0-9a-z]{1,16}", fullmatch=True)
+
+
+@given(WORD, WORD, st.from_regex(r"[0-9a-z]{1,64}", fullmatch=True), st.integers(0, 10**18 - 1))
+def test_a_temporary_name_is_recognised_with_its_owner(host: str, worker: str, token: str, number: int) -> None:
+    name = temp_name(token, number, host=host, worker=worker)
+    assert name == f".invoicing-{host}-{worker}-{token}-{number}.part"
     assert is_temp(name)
-    assert temp_token(name) == token
+    assert temp_owner(name) == TempOwner(host, worker, token)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "",
-        "invoicing-ab-1.part",
-        ".invoicing-ab-1.part.pdf",
-        ".invoicing-ab-1.PART",
-        ".invoicing-ab-01.part",
-        ".invoicing-ab-1.part\n",
-        ".invoicing-AB-1.part",
-        ".invoicing--1.part",
-        ".invoicing-a-b-1.part",
-        ".invoicing-ab-\u0661.part",
-        "x.invoicing-ab-1.part",
-        "a/.invoicing-ab-1.part",
+        "invoicing-h-w-ab-1.part",
+        ".invoicing-h-w-ab-1.part.pdf",
+        ".invoicing-h-w-ab-1.PART",
+        ".invoicing-h-w-ab-01.part",
+        ".invoicing-h-w-ab-1.part\n",
+        ".invoicing-h-w-AB-1.part",
+        ".invoicing-h-w--1.part",
+        ".invoicing-h--ab-1.part",
+        ".invoicing--w-ab-1.part",
+        ".invoicing-w-ab-1.part",
+        ".invoicing-h-w-a-b-1.part",
+        ".invoicing-h-w-ab-\u0661.part",
+        "x.invoicing-h-w-ab-1.part",
+        "a/.invoicing-h-w-ab-1.part",
     ],
 )
 def test_no_other_name_is_temporary(name: str) -> None:
     """What is swept is what this library made and nothing else."""
     assert not is_temp(name)
-    assert temp_token(name) is None
+    assert temp_owner(name) is None
 
 
-@pytest.mark.parametrize(("token", "number"), [("", 1), ("A", 1), ("a/b", 1), ("a" * 65, 1), ("a", -1), ("a", 10**18)])
-def test_a_temporary_name_that_would_not_be_recognised_is_refused(token: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("token", "number", "host", "worker"),
+    [
+        ("", 1, "h", "w"), ("A", 1, "h", "w"), ("a/b", 1, "h", "w"), ("a" * 65, 1, "h", "w"), ("a", -1, "h", "w"),
+        ("a", 10**18, "h", "w"), ("a", 1, "", "w"), ("a", 1, "h" * 17, "w"), ("a", 1, "h", "w-1"),
+        ("a", 1, "h", "w" * 33),
+    ],
+)  # fmt: skip
+def test_a_temporary_name_that_would_not_be_recognised_is_refused(
+    token: str, number: int, host: str, worker: str
+) -> None:
     with pytest.raises(ValueError, match="a temporary name needs"):
-        temp_name(token, number)
+        temp_name(token, number, host=host, worker=worker)
 
 
 # Paths that leave nothing behind.

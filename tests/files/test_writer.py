@@ -20,6 +20,7 @@ from forked import Forked, python
 
 from invoicing_async._files import folders, tempfile, writer
 from invoicing_async._files.existing import Published
+from invoicing_async._files.hosts import host_id
 from invoicing_async._files.names import is_temp, temp_name
 from invoicing_async._files.publish import Destination, OnExisting
 from invoicing_async._files.tempfile import prepare_folder, sweep
@@ -526,8 +527,8 @@ class TestSweep:
         others = ["a.pdf", ".hidden", ".invoicing-notes", "invoicing-0-0.part", ".invoicing-abc-0.part.bak"]
         for name in others:
             (tmp_path / name).write_bytes(b"")
-        (tmp_path / temp_name("abc", 1)).mkdir()
-        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
+        (tmp_path / temp_name("abc", 1, host=host_id())).mkdir()
+        (tmp_path / temp_name("abc", 2, host=host_id())).write_bytes(b"dead")
         assert sweep(tmp_path) == 1
         assert names(tmp_path) == sorted(others)
 
@@ -554,7 +555,7 @@ class TestSweep:
         self, disk: DiskWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tempfile, "_lock", failing(errno.ENOLCK))
-        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead or alive")
+        (tmp_path / temp_name("abc", 2, host=host_id())).write_bytes(b"dead or alive")
         assert sweep(tmp_path) == 0
         assert (await store(disk, tmp_path / "a.pdf")).path.read_bytes() == BODY
 
@@ -577,7 +578,7 @@ class TestSweep:
         assert tempfile.Temp._token[0] == pid
         tempfile.Temp._token = (pid + 1, "ab12")
         other = tempfile.Temp.create(tmp_path)
-        assert Path(other.path).name.split("-")[1] not in {"ab12", Path(mine.path).name.split("-")[1]}
+        assert Path(other.path).name.split("-")[3] not in {"ab12", Path(mine.path).name.split("-")[3]}
         mine.discard()
         other.discard()
 
@@ -588,7 +589,7 @@ class TestPreparing:
         assert (tmp_path / "a" / "b").is_dir()
 
     async def test_files_of_a_dead_run_do_not_count(self, tmp_path: Path) -> None:
-        (tmp_path / temp_name("abc", 2)).write_bytes(b"dead")
+        (tmp_path / temp_name("abc", 2, host=host_id())).write_bytes(b"dead")
         assert prepare_folder(tmp_path)
         assert names(tmp_path) == []
         (tmp_path / "a.pdf").write_bytes(BODY)

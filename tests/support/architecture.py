@@ -38,6 +38,7 @@ ROOMS = {
     "_core": {"_core", "clock"},
     "values": {"_values", "errors", "events", "health", "models", "policies", "polling"},
     "transport": {"_transport", "transport"},
+    "_files": {"_files", "_objects", "stores"},
     "runs": {"_durable", "runs"},
     "tools": {"ids", "repair", "reports", "settings", "telemetry", "testing", "web", "worker"},
     "cli": {"cli", "__main__"},
@@ -45,7 +46,7 @@ ROOMS = {
 """The rooms that are more than the package, or the module, of their name."""
 
 NAMES = (
-    "_einvoices", "_files", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox",
+    "_einvoices", "_governor", "auth", "session", "documents", "invoices", "drafts", "sandbox",
 )  # fmt: skip
 """The rooms that are one package or module."""
 

@@ -54,12 +54,14 @@ def order(number: int) -> str:
     return str(UUID(int=number))
 
 
-async def documents_life(url: str, file: str, count: int, concurrency: int) -> None:
-    """Take the ids in, verify what is there and fetch the rest."""
-    folder = Path(file).with_suffix("")
+async def documents_life(
+    url: str, file: str, count: int, concurrency: int, place: str = "", mode: str = "keep"
+) -> None:
+    """Take the ids in, verify what is there and fetch the rest, into this place or a folder beside the file."""
+    folder = place or Path(file).with_suffix("")
     async with (
         session(url, concurrency) as live,
-        DocumentRun.open(file, folder=folder, layout="{shard}/{order_id}") as run,
+        DocumentRun.open(file, folder=folder, layout="{shard}/{order_id}", on_existing=mode) as run,
     ):
         await run.add(map(order, range(count)))
         async with aclosing(run.download(OrderDocuments(live))) as outcomes:

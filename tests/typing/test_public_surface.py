@@ -28,10 +28,10 @@ OFFERED = {
     AsyncInvoices: "create encode export status submit submit_many wait wait_many",
     InvoiceRun: """
         add export export_name keep ledger limits open reconcile refresh remaining resolve retry run settings settle
-        stop submit submit_one undo""",
+        stop submit submit_one superseded undo""",
     DocumentRun: """
-        add day differing download durable folder keep layout ledger limits move on_existing open served_name settings
-        stop verify""",
+        add day differing download durable folder keep layout ledger limits move on_existing open place served_name
+        settings stop verify""",
 }
 ANY = {
     "InvoiceDraft.extra": "what the service knows and this library does not",

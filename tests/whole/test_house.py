@@ -26,7 +26,8 @@ ADAPTERS = {
     "time": ("_core/clock.py",),
     "random": ("_core/clock.py",),
     "secrets": ("_core/clock.py",),
-    "tempfile": (),
+    "obstore": ("_objects.py",),
+    "tempfile": ("_objects.py",),
     "fpdf": ("sandbox/_pdf_page.py",),
     "psycopg": ("_durable/postgres",),
     "procrastinate": ("worker",),
@@ -74,7 +75,7 @@ def foreign_imports(file: Path) -> Iterator[str]:
 def test_each_foreign_package_has_its_adapter() -> None:
     """Network, files, time, chance and the other packages are used only where the table says."""
     used = {(str(file.relative_to(PACKAGE)), imported) for file in MODULES for imported in foreign_imports(file)}
-    assert {name for _, name in used} >= ADAPTERS.keys() - {"tempfile"}
+    assert {name for _, name in used} >= ADAPTERS.keys()
     assert {(file, name) for file, name in used if not is_below(PACKAGE / file, ADAPTERS.get(name, (".",)))} == set()
 
 

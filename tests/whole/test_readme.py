@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import asdict
+from object_servers import peer
 from places import README, ROOT
 from readme_blocks import blocks, example
 
@@ -103,6 +104,16 @@ async def test_a_page_and_a_readiness_probe_share_the_session_of_the_batches() -
         body = await example("invoice_for_a_page")(session, order)
         assert await example("ready")(session)
     assert body.startswith(b"%PDF-")
+
+
+@pytest.mark.asyncio
+async def test_the_example_saves_into_a_bucket() -> None:
+    sandbox, orders = Sandbox(), demo_orders(3)
+    async with peer() as (found, _), serve(sandbox, base_path="/api/v1") as base_url:
+        auth = HmacAuth(**sandbox.credentials.partner())
+        addresses = await example("into_a_bucket")(base_url, auth, orders, "bucket")
+    assert sorted(f"s3:/{key}" for key in found.held) == sorted(addresses)
+    assert len(addresses) == 3
 
 
 @pytest.mark.asyncio

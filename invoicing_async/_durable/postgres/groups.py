@@ -11,11 +11,11 @@ from attrs import define, field, frozen
 from psycopg import pq
 from psycopg.errors import UniqueViolation
 
-from ..records import Change
+from ..records import Change, SupersededError
 from ..states import Event, State, replay
 from .arrays import array
 from .session import Answer, Group, Job, Session, TurnLostError, UndoneError
-from .statements import EVENTS_UNTIL, RECORD_DOCUMENTS, SEQS, TAKE_TURN, WRITTEN
+from .statements import EVENTS_UNTIL, OWNED, RECORD_DOCUMENTS, TAKE_TURN, WRITTEN
 from .transitions import TOGETHER, Refusal, change_items, find_seq, refused, refused_by_owner
 
 __all__ = ["DocumentOutcome", "Transition", "next_group"]
@@ -38,6 +38,8 @@ class DocumentOutcome:
 
     ref: int | str
     values: tuple[str | int | None, ...]
+    attempt: int
+    begun: int | None = None
 
 
 def next_group(jobs: deque[Job]) -> Group:
@@ -116,7 +118,8 @@ class DocumentGroup:
         except ValueError as error:
             raise UndoneError(error) from error
         clock = session.clock
-        columns = map(array, zip(*(job.operation.values for job in self.jobs), strict=True))
+        outcomes = ((*job.operation.values, job.operation.begun) for job in self.jobs)
+        columns = map(array, zip(*outcomes, strict=True))
         asked = clock.host.now()
         where = (session.run, session.worker, session.number, clock.parameter(), len(seqs))
         row = await session.row(RECORD_DOCUMENTS, *where, array(seqs), *columns)
@@ -124,22 +127,33 @@ class DocumentGroup:
             raise TurnLostError
         if row[1] is not None:
             clock.learn(row[1], asked=asked)
-        return [
-            _recorded(job, is_known=told != "refused") for job, told in zip(self.jobs, row[2].split(","), strict=True)
-        ]
+        return [_recorded(job, told) for job, told in zip(self.jobs, row[2].split(","), strict=True)]
 
     async def recall(self, session: Session) -> list[Answer]:
-        """Return that all was recorded, but for documents that the run does not have."""
+        """Return what was recorded: all but documents that the run does not have, and those of another's attempt.
+
+        One that somebody has moved on with since is told as if it had been refused: it is read again either way.
+        """
         seqs = [await find_seq(session, job.operation.ref) for job in self.jobs]
-        known = {seq for (seq,) in await session.rows(SEQS, session.run, array(seqs))}
-        return [_recorded(job, is_known=seq in known) for job, seq in zip(self.jobs, seqs, strict=True)]
+        known = {seq: (attempt, owner) for seq, attempt, owner in await session.rows(OWNED, session.run, array(seqs))}
+        answers = []
+        for job, seq in zip(self.jobs, seqs, strict=True):
+            outcome: DocumentOutcome = job.operation
+            is_ours = outcome.begun is None or known.get(seq) == (outcome.attempt, session.worker)
+            answers.append(_recorded(job, "unknown" if seq not in known else "saved" if is_ours else "superseded"))
+        return answers
 
     def apart(self) -> list[Group]:
         return [DocumentGroup([job]) for job in self.jobs]
 
 
-def _recorded(job: Job, *, is_known: bool) -> Answer:
-    return Answer(job, error=None if is_known else ValueError(f"this run has no item {job.operation.ref!r}"))
+def _recorded(job: Job, told: str) -> Answer:
+    ref = job.operation.ref
+    if told == "unknown":
+        return Answer(job, error=ValueError(f"this run has no item {ref!r}"))
+    if told == "superseded":
+        return Answer(job, error=SupersededError(f"{ref!r} stands in another attempt by now, as others have left it"))
+    return Answer(job)
 
 
 _KINDS: dict[type, Callable[[Sequence[Job]], Group]] = {Transition: TransitionGroup, DocumentOutcome: DocumentGroup}

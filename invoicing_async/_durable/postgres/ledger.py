@@ -18,6 +18,7 @@ from ..._core.clock import Clock
 from ..._core.shared_lanes import SharedLanes
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
+from ..kept_paths import KeptPaths
 from ..protocol import ID_BATCH
 from ..records import Change, Intake, NewDraft, Pause, json_text, one_line
 from ..states import DocumentState, Event, RunKind, State
@@ -90,9 +91,9 @@ class PostgresLedger(PostgresReader):
 
     async def update_settings(self, settings: Mapping[str, object]) -> None:
         """Replace the settings of the run."""
-        text = json_text(settings)
-        await self._recorder.do(partial(run_changes.update_settings, settings=json.loads(text)))
-        self._settings = json.loads(text)
+        kept: Mapping[str, object] = json.loads(json_text(settings))
+        await self._recorder.do(partial(run_changes.update_settings, settings=kept))
+        self._settings, self._paths = kept, KeptPaths.of(kept)
 
     async def keep_late(self, late: float) -> None:
         """Keep how many seconds after its intent a submission may arrive; the longest counts."""
@@ -144,11 +145,13 @@ class PostgresLedger(PostgresReader):
         code: str | None = None,
         error: str | None = None,
         attempt: int = 0,
+        begun: int | None = None,
     ) -> None:
-        """Record the outcome of an id, by its `seq` (cheaper) or itself; it replaces what stood there."""
+        """Record the outcome of an id, by its `seq` (cheaper) or itself; with `begun` only in that attempt."""
         self._only(RunKind.DOCUMENTS, "record_document")
-        values = (DocumentState(state).value, attempt, request_id, path, size, sha256, code, one_line(error))
-        await self._recorder.do(DocumentOutcome(ref, values))
+        where, said = self._paths.kept(path), one_line(error)
+        values = (DocumentState(state).value, attempt, request_id, where, size, sha256, code, said)
+        await self._recorder.do(DocumentOutcome(ref, values, attempt, begun))
 
     async def transition(
         self,
@@ -190,7 +193,7 @@ class PostgresLedger(PostgresReader):
         `RunHaltedError` for an intent.
         """
         self._only(RunKind.INVOICES, "transition")
-        taken = tuple(changes)
+        taken = self._paths.changes(changes)
         if len(taken) == 1:
             states: list[State] = await self._recorder.do(Transition(taken[0]))
         else:

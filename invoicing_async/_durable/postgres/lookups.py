@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from attrs import define, field
 
 from ..records import Item
-from .queries import Row, item
 
 __all__ = ["Lookups"]
 
@@ -27,9 +26,9 @@ class Batch:
 
 @define(eq=False)
 class Lookups:
-    """Looks items up by `read`, which returns the rows of those with some numbers."""
+    """Looks items up by `read`, which returns those with some numbers."""
 
-    _read: Callable[[list[int]], Awaitable[list[Row]]]
+    _read: Callable[[list[int]], Awaitable[list[Item]]]
     _turn: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _next: Batch = field(factory=Batch, init=False)
 
@@ -44,5 +43,5 @@ class Lookups:
             if self._next is batch:
                 self._next = Batch()
             if batch.found is None:
-                batch.found = {row.seq: row for row in map(item, await self._read(sorted(batch.seqs)))}
+                batch.found = {item.seq: item for item in await self._read(sorted(batch.seqs))}
         return batch.found.get(seq)

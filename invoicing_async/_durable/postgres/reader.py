@@ -14,6 +14,7 @@ from ..._core.clock import Clock
 from ..._values.validators import at_least_one
 from ..address import ServerAddress
 from ..figures import RunFigures
+from ..kept_paths import KeptPaths
 from ..records import Holder, Item, JournalEntry, Pause
 from ..standing import ALIVE, CHUNK, Chunk, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
@@ -62,6 +63,7 @@ class PostgresReader:
         self.created: float = kept.created
         self.late: float = kept.late
         self._settings = kept.settings
+        self._paths = KeptPaths.of(kept.settings)
         self._reading = reading
         self._clock = clock
         self._lookups = Lookups(self._find_many)
@@ -116,10 +118,10 @@ class PostgresReader:
             return await self._lookups.find(ref)
         if storable(ref) != ref:
             return None  # nothing can be kept under it
-        return next(map(queries.item, await self.select(queries.FIND, key=ref)), None)
+        return next(iter(await self._given(await self.select(queries.FIND, key=ref))), None)
 
-    async def _find_many(self, seqs: list[int]) -> list[Row]:
-        return await self.select(queries.FIND_MANY, seqs=array(seqs))
+    async def _find_many(self, seqs: list[int]) -> list[Item]:
+        return await self._given(await self.select(queries.FIND_MANY, seqs=array(seqs)))
 
     async def rows(
         self, states: Iterable[str] | None = None, *, after: int = 0, limit: int = 1000, payload: bool = False
@@ -127,8 +129,7 @@ class PostgresReader:
         """Return up to `limit` items in the order of the input, those behind `seq` `after`; None for every state."""
         at_least_one("limit", limit)
         wanted = None if states is None else tuple(str(state) for state in states)
-        rows = await self.select(queries.page(wanted, payload=payload), after=after, limit=limit)
-        return [queries.item(row) for row in rows]
+        return await self._given(await self.select(queries.page(wanted, payload=payload), after=after, limit=limit))
 
     async def items(self, states: Iterable[str] | None = None, *, payload: bool = False) -> AsyncGenerator[Item]:
         """Yield the items in these states in the order of the input, read a page at a time; None for every state.
@@ -201,8 +202,8 @@ class PostgresReader:
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""
         for sql in queries.OLDEST:
-            for row in await self.select(sql):
-                return queries.item(row)
+            if found := await self._given(await self.select(sql)):
+                return found[0]
         return None
 
     async def standing(self) -> Standing:
@@ -234,7 +235,14 @@ class PostgresReader:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""
         at_least_one("limit", limit)
         statement = queries.page(None, more=f"AND {queries.TWICE}")
-        return [queries.item(row) for row in await self.select(statement, after=0, limit=limit)]
+        return await self._given(await self.select(statement, after=0, limit=limit))
+
+    async def _given(self, rows: list[Row]) -> list[Item]:
+        """Return items with whole paths, by the store of the run, which may have been set since it was opened."""
+        items = [*map(queries.item, rows)]
+        if self._paths.lack(items) and (kept := await describe_run(self._reading)) is not None:
+            self._paths = KeptPaths.of(kept.settings)
+        return [self._paths.item(item) for item in items]
 
     async def select(self, sql: str, **values: object) -> list[Row]:
         """Return the rows of a statement; `run`, and `now` of a clock that was given, are among its values."""

@@ -20,10 +20,10 @@ __all__ = [
     "HALT",
     "HEARTBEAT",
     "KEY_OF_SEQ",
+    "OWNED",
     "OWNER_OF_REQUEST",
     "RECORD_DOCUMENTS",
     "REGISTER",
-    "SEQS",
     "SEQ_OF_KEY",
     "TAKE_TURN",
     "WRITTEN",
@@ -155,15 +155,16 @@ WITH turn AS ({_TURN}
 ), asked AS MATERIALIZED (
     SELECT $1::integer AS run, asked.* FROM unnest(
         $6::bigint[], $7::text[], $8::integer[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::text[],
-        $14::text[]
-    ) WITH ORDINALITY AS asked (seq, state, attempt, request_id, path, size, sha256, code, error, place)
+        $14::text[], $15::integer[]
+    ) WITH ORDINALITY AS asked (seq, state, attempt, request_id, path, size, sha256, code, error, begun, place)
 ), held AS MATERIALIZED (
     SELECT held.*, {_MOMENT} AS at FROM (SELECT run, seq FROM asked ORDER BY seq) AS asked CROSS JOIN LATERAL (
-        SELECT seq, state AS before FROM invoicing.items AS item
+        SELECT seq, state AS before, attempt AS stood FROM invoicing.items AS item
         WHERE item.run = asked.run AND item.seq = asked.seq AND EXISTS (SELECT FROM turn) FOR NO KEY UPDATE
     ) AS held
 ), made AS MATERIALIZED (
     SELECT asked.*, held.before, held.at FROM asked JOIN held USING (seq)
+    WHERE coalesce(asked.begun = held.stood, true)
 ), changed AS (
     UPDATE invoicing.items AS item SET
         state = made.state, attempt = made.attempt, request_id = made.request_id, path = made.path, size = made.size,
@@ -177,8 +178,11 @@ WITH turn AS ({_TURN}
     ON CONFLICT (run, state, worker, part) DO UPDATE SET count = tally.count + excluded.count
 )
 SELECT EXISTS (SELECT FROM turn), extract(epoch FROM max(made.at))::double precision,
-    string_agg(coalesce(made.state, 'refused'), ',' ORDER BY asked.place)
-FROM asked LEFT JOIN made USING (place)
+    string_agg(
+        CASE WHEN made.seq IS NOT NULL THEN made.state WHEN held.seq IS NULL THEN 'unknown' ELSE 'superseded' END,
+        ',' ORDER BY asked.place
+    )
+FROM asked LEFT JOIN made USING (place) LEFT JOIN held ON held.seq = asked.seq
 """.encode()  # noqa: S608 - made of constants
 """Records the outcomes of distinct order documents, with parameters and an answer as `CHANGE`."""
 
@@ -186,7 +190,8 @@ SEQ_OF_KEY = b"SELECT seq FROM invoicing.items WHERE run = $1 AND key = $2"
 
 KEY_OF_SEQ = b"SELECT key FROM invoicing.items WHERE run = $1 AND seq = $2"
 
-SEQS = b"SELECT seq FROM invoicing.items WHERE run = $1 AND seq = ANY ($2::bigint[])"
+OWNED = b"SELECT seq, attempt, owner FROM invoicing.items WHERE run = $1 AND seq = ANY ($2::bigint[])"
+"""In which attempt items stand, and which worker was the last to record one."""
 
 OWNER_OF_REQUEST = b"""
 SELECT seq, key FROM invoicing.items

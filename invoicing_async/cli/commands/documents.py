@@ -17,7 +17,7 @@ from ...settings import Settings
 from ..durable import carry_out_run, download_run, take_ids
 from ..exits import CommandError, Exit, checked
 from ..input.ids import SOURCE, check_form, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, RunOption
+from ..input.options import FLAG, Common, IdSource, Place, RateOptions, ReportFile, RunOption, place_of
 from ..input.runs import file_of, run_option, run_text
 from ..run_kinds import DocumentSummary
 from ..run_summary import RunContext
@@ -38,7 +38,7 @@ class _Order:
     """The options of a download about its files, checked."""
 
     ids: str
-    to: Path
+    to: str | Path
     on_existing: str
     layout: Layout
     served_name: bool
@@ -50,7 +50,7 @@ async def download(
     ids: Annotated[str, SOURCE],
     /,
     *,
-    to: Path,
+    to: Place,
     run: RunOption = None,
     verify: bool = True,
     on_existing: Literal["keep", "new-name", "replace"] = "keep",
@@ -79,7 +79,7 @@ async def download(
     ids
         A file with one order id a line, or - for stdin; CSV with --column, JSONL with --field.
     to
-        The folder for the documents.
+        The folder for the documents, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
     run
         Keep every outcome in this file, or at postgresql://HOST/DATABASE?run=NAME, and be able to go on; it is made if
         it is not there.
@@ -100,7 +100,7 @@ async def download(
     spare(report, ids, file_of(place))
     order = _Order(
         ids=ids,
-        to=to,
+        to=place_of(to),
         on_existing=on_existing.replace("-", " "),
         layout=checked(lambda: Layout(layout), "--layout"),
         served_name=served_name,

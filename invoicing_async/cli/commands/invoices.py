@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, nullcontext
 from itertools import starmap
-from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -36,7 +35,7 @@ from ..exits import CommandError, Exit, checked
 from ..input.drafts import DRAFTS_HELP, Reading, read_drafts
 from ..input.exports import AskedExport, ExportFormat
 from ..input.ids import SOURCE, Ids, open_ids
-from ..input.options import FLAG, Common, IdSource, RateOptions, ReportFile, RunOption, Seconds
+from ..input.options import FLAG, Common, IdSource, PlaceOption, RateOptions, ReportFile, RunOption, Seconds
 from ..input.runs import file_of, run_option, run_text
 from ..run_kinds import InvoiceSummary
 from ..run_summary import RunContext
@@ -65,7 +64,7 @@ async def submit(
     run: RunOption = None,
     wait: Annotated[bool, FLAG] = False,
     export: ExportFormat | None = None,
-    to: Path | None = None,
+    to: PlaceOption = None,
     layout: str | None = None,
     skip_invalid: Annotated[bool, FLAG] = False,
     timeout: Seconds = 300.0,
@@ -97,7 +96,7 @@ async def submit(
     export
         With --run and --to: wait, and save each invoice as it finishes; the run keeps that for `runs resume`.
     to
-        The folder for what is exported.
+        The folder for what is exported, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
     layout
         The file below that folder: {key} by default, {request_id}, {invoice_id}, {date:%Y/%m}, {shard}.
     skip_invalid

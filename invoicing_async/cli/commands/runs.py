@@ -36,7 +36,7 @@ from ...runs import (
 from ..durable import agree, carry_out_run, download_run, entered, submit_run
 from ..exits import CommandError, Exit, checked
 from ..input.exports import AskedExport, ExportFormat
-from ..input.options import FLAG, Common, Local, RateOptions, ReportFile, RunFile, Seconds
+from ..input.options import FLAG, Common, Local, PlaceOption, RateOptions, ReportFile, RunFile, Seconds, place_of
 from ..run_kinds import DocumentSummary, InvoiceSummary
 from ..run_summary import PAGE, RunContext, command, show_doubts
 from ..summary import SHOWN, BatchSummary, authority_note, carry_out, counted, words
@@ -212,7 +212,7 @@ async def resume(
     wait: bool = True,
     verify: bool = True,
     export: ExportFormat | None = None,
-    to: Path | None = None,
+    to: PlaceOption = None,
     layout: str | None = None,
     timeout: Seconds = 300.0,
     report: ReportFile = None,
@@ -241,7 +241,7 @@ async def resume(
     export
         E-invoices: save each invoice that has no file yet so, with --to if the run has no folder.
     to
-        The folder for what is not saved yet.
+        The folder for what is not saved yet, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX.
     layout
         The file below that folder: {key}, {request_id} and {invoice_id} of e-invoices, {order_id} of order documents,
         {date:%Y/%m}, {shard}.
@@ -268,7 +268,7 @@ async def resume(
 
     async def download(run: DocumentRun, summary: DocumentSummary) -> None:
         if to is not None or layout is not None:
-            await run.move(folder=to, layout=layout)
+            await run.move(folder=None if to is None else place_of(to), layout=layout)
         await download_run(run, summary, verify=verify)
 
     context.check(settings.documents)

@@ -9,6 +9,7 @@ from attrs import asdict, evolve, frozen
 from ...invoices import ExportFormat
 from ...runs import ExportTo, FileAddress, RunAddress, export_layout
 from ..exits import CommandError, checked
+from .options import place_of
 
 __all__ = ["AskedExport", "ExportFormat"]
 
@@ -18,18 +19,18 @@ class AskedExport:
     """What a command says of the export; None for what it leaves as the run has it."""
 
     format: ExportFormat | None = None
-    folder: Path | None = None
+    folder: str | Path | None = None
     layout: str | None = None
 
     @classmethod
-    def of(cls, form: ExportFormat | None, to: Path | None, layout: str | None) -> AskedExport:
-        """Take the options. Raises `CommandError` for a layout that is none."""
+    def of(cls, form: ExportFormat | None, to: str | Path | None, layout: str | None) -> AskedExport:
+        """Take the options. Raises `CommandError` for a layout or an address that is none."""
         if layout is not None:
             checked(lambda: export_layout(layout), "--layout")
-        return cls(format=form, folder=None if to is None else to.absolute(), layout=layout)
+        return cls(format=form, folder=None if to is None else place_of(to), layout=layout)
 
     def __bool__(self) -> bool:
-        return any((self.format, self.folder, self.layout))
+        return any((self.format, self.folder is not None, self.layout))
 
     def check_for(self, run: RunAddress | None) -> None:
         """Raise `CommandError` if there is no run to keep it, or its file will be new and it is not whole.

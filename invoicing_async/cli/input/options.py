@@ -23,11 +23,14 @@ __all__ = [
     "Common",
     "IdSource",
     "Local",
+    "Place",
+    "PlaceOption",
     "RateOptions",
     "ReportFile",
     "RunFile",
     "RunOption",
     "Seconds",
+    "place_of",
 ]
 
 FLAG: Parameter = Parameter(negative="", show_default=False)
@@ -50,6 +53,21 @@ RunOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
 """Where a run is kept, as `run_address` takes it. It is always text, the first of the union, which a path would not
 leave as it is; that it may be a path is for the shells, which then complete the names of files.
 """
+Place = Annotated[str | Path, Parameter(metavar="PATH")]
+PlaceOption = Annotated[str | Path | None, Parameter(metavar="PATH")]
+"""Where documents are saved, a folder or the address of an object store; always text, as `RunOption`."""
+
+
+def place_of(to: str | Path) -> str | Path:
+    """Return the folder or the address that `--to` names. Raises `CommandError` for an address that cannot be used."""
+    from ...stores import checked_place  # help is shown without it
+
+    try:
+        return checked(lambda: checked_place(to), "--to")
+    except ImportError as error:
+        raise CommandError(f"--to: {error}") from error
+
+
 ReportFile = Annotated[
     Path | None,
     SOURCE,
