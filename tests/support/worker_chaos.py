@@ -55,7 +55,8 @@ class Host:
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         self.lives.remove(pid)
-        assert self._ordered(wait=pid)[0] == -signal.SIGKILL
+        code, why = self._ordered(wait=pid)
+        assert code in {0, -signal.SIGKILL}, why  # it may have ended just before, if the run rests
 
     def wait(self, pid: int) -> None:
         """Wait for the end of a worker, which must be that the run rests."""
@@ -217,10 +218,20 @@ def look(workers: Workers) -> None:
     for one in made:
         state, ids = items[one.key]
         is_known = one.request_id in ids or state in {State.SENDING, State.IN_DOUBT}
-        assert is_known, f"{one} is lost: {state} {ids}"
+        assert is_known, f"{one} is lost: {state} {ids}, {journal_of(workers, one.key)}"
     known = {one.key for one in workers.made()}  # with what was made while they were read
     for key, (state, _) in items.items():
         assert key in known or state in NOT_MADE, f"{key} was never made and is {state}"
+
+
+def journal_of(workers: Workers, key: str) -> list[tuple[Any, ...]]:
+    """Return what befell an item: event, attempt, when, by which worker, and what was said."""
+    rows: list[tuple[Any, ...]] = workers.database.psql(
+        "SELECT event, journal.attempt, extract(epoch FROM at)::float8, worker, detail FROM invoicing.journal"
+        " JOIN invoicing.items ON items.run = journal.run AND seq = item WHERE key = %s ORDER BY id",
+        key,
+    )
+    return rows
 
 
 def crashed_of_owners(workers: Workers) -> dict[int, int]:

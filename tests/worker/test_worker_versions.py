@@ -42,7 +42,7 @@ def server(postgres_servers: Servers) -> PostgresServer:
 @pytest.fixture
 def one(server: PostgresServer, tmp_path: Path) -> Iterator[Workers]:
     """A worker at work."""
-    with workers(queued_database(server), tmp_path, drafts=DRAFTS, seconds=0.1) as found:
+    with workers(queued_database(server), tmp_path, drafts=DRAFTS, seconds=0.2) as found:
         found.start()
         found.until_made(50, seconds=30)
         yield found
