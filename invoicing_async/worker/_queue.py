@@ -128,9 +128,8 @@ class JobQueue:
         await self.app.connector.execute_query_async(WALKED, run=self.run, lo=lo, hi=hi, left_as=left_as)
 
     async def _rows(self, statement: str, connection: Any = None, /, **values: Any) -> list[dict[str, Any]]:
-        connector, rows = self.connector, list[dict[str, Any]]()
         if connection is None:
-            rows = await connector.execute_query_all_async(statement, **values)
+            rows: list[dict[str, Any]] = await self.connector.execute_query_all_async(statement, **values)
         else:
-            rows = await connector.execute_query_all_async_with_connection(connection, statement, **values)
+            rows = await self.connector.execute_query_all_async_with_connection(connection, statement, **values)
         return rows

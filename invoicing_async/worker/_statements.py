@@ -44,6 +44,9 @@ _OPEN: Mapping[RunKind, tuple[str, ...]] = {
 }
 """The states in which there is something to do. Written out, so that the index of what is open is used."""
 
+_ONCE = " AND other_request_id IS NULL"
+"""Of what there may be two invoices nothing is ever sent again."""
+
 _WITHOUT_FILE = f"state = '{State.SUCCESS}' AND path IS NULL AND %(export)s"
 
 _MARK = "seq || ':' || state || ':' || attempt || ':' || extract(epoch FROM updated)"
@@ -52,7 +55,7 @@ _MARK = "seq || ':' || state || ':' || attempt || ':' || extract(epoch FROM upda
 
 def _conditions(kind: RunKind) -> list[str]:
     """Return what an open item is, one condition for each index that finds it."""
-    states = [f"state = '{state}'" for state in _OPEN[kind]]
+    states = [f"state = '{state}'{_ONCE if state is State.NOT_SENT else ''}" for state in _OPEN[kind]]
     return [*states, _WITHOUT_FILE] if kind is RunKind.INVOICES else states
 
 

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from postgres_server import Database
-from worker_runs import asked, shared_run
+from run_services import Service
+from worker_runs import asked, shared_run, taken, working
 
 from invoicing_async._durable.ledgers import server_parameters
 from invoicing_async._durable.states import RunKind
@@ -74,3 +75,14 @@ async def test_a_planner_that_stands_still_does_not_keep_the_others_from_it(queu
             await queue.connector.execute_query_all_async_with_connection(connection, HOLD, run=1, most=200)
             [row] = await (await connection.execute("SHOW idle_in_transaction_session_timeout")).fetchall()
         assert row == ("10s",)
+
+
+async def test_what_was_made_twice_perhaps_is_nothing_to_do(queued: Database) -> None:
+    """It is never sent again, so a run in which nothing else is open rests."""
+    async with shared_run(queued, ["A-1", "A-2"]) as run, working(run, Service()) as worker:
+        await asked(
+            queued,
+            "UPDATE invoicing.items SET state = 'not_sent', attempt = 1, other_request_id = 'r-9' WHERE key = 'A-1'",
+        )
+        async with asyncio.timeout(10):
+            assert (await taken(worker)).keys() == {"A-2"}
