@@ -4,6 +4,7 @@
 - `answers`: What an answer says, however it says it: its JSON, the service's own words, its code, the ids that it
   names.
 - `batch`: Work for many items at once, with outcomes as they finish and a limit on both sides.
+- `batch_places`: The places of a batch: one for each item from when it is read until its outcome is taken.
 - `batch_source`: The input of a batch: its items, one after the other, and what is left of them after an error.
 - `causes`: Which failures have the same cause, so that a batch can stop after the first few of them.
 - `clock`: Time and chance. No other module asks for the time, sleeps or draws a random number.

@@ -17,9 +17,9 @@ from attrs import frozen
 
 from .._values.validators import at_least_one
 from ..errors import BatchStoppedError
+from .batch_places import Places
 from .batch_source import Item, Left, Reader, Sleep, Source
 from .ramp import Cause, Ramp, Streak, Verdict
-from .semaphore import FifoSemaphore
 from .tasks import current, started
 
 __all__ = ["Careful", "checked_places", "in_batch", "is_batch_item", "map_concurrently", "stopped_by", "until_end"]
@@ -29,10 +29,6 @@ Outcome = TypeVar("Outcome")
 
 BACKING_OFF = 8
 """Times the concurrency of a batch that may back off while others use their places."""
-
-LENT_AFTER = 0.1
-"""Seconds for which an item that has backed off waits before it takes the place of somebody who waits for an item."""
-
 
 _working: ContextVar[_Batch[Any, Any] | None] = ContextVar("invoicing_async_batch", default=None)
 
@@ -131,7 +127,7 @@ class _Batch(Generic[Item, Outcome]):
         self._careful = careful
         self._ramp = Ramp(concurrency, concurrency if careful is None or careful.stop_after is None else 1)
         self._streak = Streak(careful.stop_after if careful else None, concurrency)
-        self.places = FifoSemaphore(self._ramp.places)
+        self.places = Places(self._ramp.places, self._source)
         self.finished: deque[Outcome] = deque()
         """Outcomes that nobody took so far; each still has its place."""
         self.news: asyncio.Future[None] | None = None
@@ -140,8 +136,6 @@ class _Batch(Generic[Item, Outcome]):
         self._most = concurrency
         """Workers at most: one for each place, and one for each item that backs off without a place."""
         self._backing_off: set[asyncio.Task[None]] = set()
-        self._lent = 0
-        """How many places of those who wait for an item are lent to items that had backed off."""
         self._error: BaseException | None = None
         self._last: list[asyncio.Future[None]] = []
         """Items that wait until everything else is done."""
@@ -213,17 +207,15 @@ class _Batch(Generic[Item, Outcome]):
             try:
                 item = await self._source.read() if self._source.waits else self._source.next()
             except StopAsyncIteration:
-                self._read_to_the_end()
+                self.places.read_in_vain()
                 return
             if len(self.workers) < self._most:
                 self.spawn()
-            if self._source.waits and self._is_over():
-                self.finished.append(self._on_not_started(item, self._cause(asyncio.CancelledError())))
-                return
             try:
-                if self._lent:
-                    self._lent -= 1
-                    await self.places.acquire()
+                if self.places.lent:
+                    await self.places.take_back()
+                if self._source.waits and self._is_over():  # it came as the batch ended
+                    raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cut off
                 outcome = await self._work(item, self._back_off)
             except BaseException as exc:
                 # Cancelled as another item's error ends the batch, or because the batch is left: nobody reads then.
@@ -233,13 +225,6 @@ class _Batch(Generic[Item, Outcome]):
             if self._careful is not None:
                 self._judged(self._careful.judge(outcome))
             self._tell()
-
-    def _read_to_the_end(self) -> None:
-        """Return the place of one that gets no item any more, unless it is lent."""
-        if self._lent:
-            self._lent -= 1
-        else:
-            self.places.release()
 
     def _judged(self, found: Cause | Verdict) -> None:
         if isinstance(found, Cause):
@@ -310,29 +295,14 @@ class _Batch(Generic[Item, Outcome]):
                 self.spawn()
             try:
                 await wait
+            except BaseException:
+                self.places.force()
+                raise
             finally:
                 self._most -= 1
-            if not self.places.try_acquire():
-                await self._come_back()
+            await self.places.come_back()
         finally:
             self._backing_off.discard(worker)
-
-    async def _come_back(self) -> None:
-        """Take a place that gets free or, before long, that of somebody who has no use for it but to wait for an item.
-
-        What the input yields next may wait for this very item, and then no place would ever get free.
-        """
-        taking = started(self.places.acquire())
-        try:
-            while not taking.done():
-                await asyncio.wait([taking], timeout=LENT_AFTER)
-                if self._lent < self._source.asking and taking.cancel():
-                    self._lent += 1
-                    return
-        except BaseException:
-            if not taking.cancel():
-                self.places.release()
-            raise
 
 
 def stopped_by(cause: Exception, count: int) -> BatchStoppedError:

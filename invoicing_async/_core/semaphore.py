@@ -25,7 +25,7 @@ class FifoSemaphore:
 
     @property
     def free(self) -> int:
-        """How many places nobody has."""
+        """How many places nobody has; less than 0 of those that were forced."""
         return self._free
 
     def try_acquire(self) -> bool:
@@ -50,8 +50,15 @@ class FifoSemaphore:
                 self.release()
             raise
 
+    def force(self) -> None:
+        """Take a place that nobody may have to give: the next that is returned pays for it."""
+        self._free -= 1
+
     def release(self) -> None:
         """Return a place: to the first that waits, else to the free ones."""
+        if self._free < 0:
+            self._free += 1
+            return
         while self._waiters.lines:
             waiter = self._waiters.pop()
             if not waiter.done():

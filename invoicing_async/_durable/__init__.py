@@ -42,7 +42,7 @@
 - `schema`: The tables of a run file and its longer statements.
 - `settlement`: Waiting for submitted items: the service is asked what became of each, and that is recorded.
 - `sheet`: Invoices as a person knows them: what one is looked up by, and the sheet on which many are answered at once.
-- `standing`: How a run on a server stands, as values: what an operator sees of it, and its pieces of work.
+- `standing`: How a run on a server stands, as values: what an operator sees of it.
 - `states`: What may happen to an item of a run: the table (state, event) -> state, and nothing else.
 - `stop`: Stopping a run: what is in flight finishes, what waits begins nothing more.
 - `streams`: Several sources of items read as one.

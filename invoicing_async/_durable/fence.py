@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from .states import SENDABLE, TABLE, Event, State
 
-__all__ = ["ACCEPTING", "ANSWERS", "LATE", "fenced"]
+__all__ = ["ACCEPTING", "ANSWERS", "LATE", "POLLS", "fenced"]
 
 LATE: Mapping[Event, Event] = MappingProxyType(
     {
@@ -33,6 +33,9 @@ ANSWERS = frozenset(LATE)
 ACCEPTING = frozenset({Event.ACCEPTED_NEW, Event.ACCEPTED_SUCCESS, Event.ACCEPTED_FAILED})
 """The answers after which an invoice exists, or may come to exist."""
 
+POLLS = frozenset({Event.POLL_SUCCESS, Event.POLL_FAILED, Event.POLL_NEW})
+"""What is told of a request that is awaited; two may await one, and then the second of them comes too late."""
+
 
 def fenced(event: Event, bears: int | None, *, state: State, attempt: int) -> Event | None:
     """Return what an event is that bears an attempt, for an item that stands in this state and attempt.
@@ -44,6 +47,8 @@ def fenced(event: Event, bears: int | None, *, state: State, attempt: int) -> Ev
         return event
     if event is Event.INTENT:
         return event if bears == attempt and state in SENDABLE else None
+    if event in POLLS:
+        return event if bears == attempt and state is State.SUBMITTED else None
     if event not in ANSWERS:
         return event if bears == attempt else None
     late, is_own = LATE[event], bears == attempt

@@ -65,15 +65,8 @@ class InvoiceRun(PacedRun):
         names no file. With `accept_lost_log` a file without its log is taken as it is, and everything that may have
         been sent meanwhile is in doubt.
         """
-        opening = open_ledger(
-            file,
-            kind=RunKind.INVOICES,
-            settings={},
-            create=create,
-            accept_lost_log=accept_lost_log,
-            clock=clock,
-        )
-        async with opening as ledger:
+        kept = {"create": create, "accept_lost_log": accept_lost_log}
+        async with open_ledger(file, kind=RunKind.INVOICES, settings={}, clock=clock, **kept) as ledger:
             yield cls(ledger)
 
     async def keep(self, settings: RunSettings) -> None:

@@ -1,4 +1,4 @@
-"""How a run on a server stands, as values: what an operator sees of it, and its pieces of work."""
+"""How a run on a server stands, as values: what an operator sees of it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,16 @@ from attrs import field, frozen
 from .records import Item
 from .states import DocumentState, RunKind, State
 
-__all__ = ["ALIVE", "CHUNK", "Chunk", "LaneStanding", "Standing", "TableStanding", "WorkerStanding"]
+__all__ = ["ALIVE", "LaneStanding", "Standing", "TableStanding", "WorkerStanding"]
 
 ALIVE = 15.0
 """Seconds after its last heartbeat in which a worker still counts as at work."""
-
-CHUNK = 200
-"""Items of one piece of work."""
 
 _OPEN = {
     RunKind.INVOICES: (State.PLANNED, State.NOT_SENT, State.SENDING, State.SUBMITTED),
     RunKind.DOCUMENTS: (DocumentState.PLANNED, DocumentState.DEFERRED, DocumentState.FAILED),
 }
 """The states in which there is still something to be done by itself."""
-
-
-@frozen
-class Chunk:
-    """A piece of work: the items from `lo` to `hi`, both among them."""
-
-    lo: int
-    hi: int
 
 
 @frozen(kw_only=True)

@@ -6,10 +6,11 @@ import logging
 
 from attrs import define
 
+from .fence import POLLS
 from .items import current_item
 from .protocol import Ledger
 from .records import Change, Item, SupersededError
-from .states import Event
+from .states import Event, State
 
 __all__ = ["Superseded"]
 
@@ -42,6 +43,8 @@ class Superseded:
         if request is not None and item.other_request_id == request:
             text = "invoice %r was accepted as request %s beside %s: there may be two invoices"
             _log.error(text, item.key, request, f"request {item.request_id}" if item.request_id else "another attempt")
+        elif change.event in POLLS and item.attempt == change.attempt and item.state in {State.SUCCESS, State.FAILED}:
+            _log.debug("%s of invoice %r was recorded by another who awaited it", change.event, item.key)
         elif change.event is not Event.INTENT:  # of which the call fails that it was for, and that is logged
             _log.warning("%s of invoice %r came when somebody else had moved on: %s", change.event, item.key, error)
         return item

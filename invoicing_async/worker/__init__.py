@@ -16,6 +16,8 @@ ledger, with heartbeats of its workers, locks while a job waits, and NOTIFY.
 - `_shifts`: The shifts of a worker, one after the other, and the chunks that it has in hand meanwhile.
 - `_shift`: What a worker does from when it may work until it must not: the chunks that it takes on, in one stream.
 - `_feed`: A run's ledger whose open items come chunk by chunk, as they are given out.
+- `_folder`: The folder that a worker saves into, beside others on other machines: whose half a file is, and who is
+  dead.
 - `_chunks`: The pieces of a run's work as they stand in its queue.
 - `_planner`: Gives a job to what is open and has none, and takes away what the dead had.
 - `_lives`: The lives of the engine, one after the other.

@@ -15,6 +15,7 @@ from .._durable.records import RunHaltedError
 from .._durable.states import RunKind
 from ..events import Event, RunHalted
 from ._engine import EngineSettings
+from ._folder import SharedFolder
 from ._lives import EngineLives
 from ._options import Options
 from ._outlet import Outlet
@@ -36,9 +37,15 @@ class Crew(Generic[T]):
     """What works on a run from when it is begun until its end; `outlet` has the results."""
 
     def __init__(
-        self, ledger: SharedLedger, begin: Callable[[], Shift[T]], options: Options, tell: Callable[[Event], None]
+        self,
+        ledger: SharedLedger,
+        begin: Callable[[], Shift[T]],
+        options: Options,
+        tell: Callable[[Event], None],
+        folder: SharedFolder,
     ) -> None:
         self._ledger = ledger
+        self._folder = folder
         self._options = options
         self._tell = tell
         self._clock = RealClock()
@@ -76,11 +83,13 @@ class Crew(Generic[T]):
     async def begin(self) -> None:
         """Be known as a worker of the run, and go to work."""
         await self._obey(await self._beaten())
+        self._folder.sign()
         if self._options.watchdog is not None:
             self._watchdog = Watchdog(self._options.watchdog)
         self._shifts_over = started(self.shifts.go_on())
         self._others = [
-            started(self._guarded(work)) for work in (self.keep_beating(), self.plan_until_rest(), self.lives.go_on())
+            started(self._guarded(work))
+            for work in (self.keep_beating(), self.plan_until_rest(), self.lives.go_on(), self._folder.sweep())
         ]
 
     async def plan(self) -> None:

@@ -101,6 +101,8 @@ def connection_options(settings: EngineSettings) -> dict[str, Any]:
 
 
 async def _check(app: App) -> None:
+    if not isinstance(app.connector, PsycopgConnector):
+        raise ValueError(f"the app must have a PsycopgConnector, got {type(app.connector).__name__}")
     [row] = await app.connector.execute_query_all_async(
         "SELECT to_regclass('procrastinate_jobs') IS NOT NULL AS jobs,"
         " to_regclass('invoicing_queue.walks') IS NOT NULL AS walks"

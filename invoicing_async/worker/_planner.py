@@ -80,8 +80,8 @@ class Planner:
         for lo, hi in await queue.sweep():
             self._tell(ChunkTakenOver(lo=lo, hi=hi))
         await queue.tidy()
-        outlook = await queue.outlook(export=self._exports())
-        if outlook.due and await queue.plan(outlook.due):
+        outlook = await queue.plan(export=self._exports())
+        if outlook.due:
             lows = {lo for lo, _ in outlook.due}
             self._tell(ChunksPlanned(chunks=len(lows), again=len(lows & self._planned)))
             self._planned |= lows

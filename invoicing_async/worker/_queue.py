@@ -14,14 +14,15 @@ from hashlib import md5
 from typing import Any
 
 from attrs import define
-from procrastinate import App
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate import App, PsycopgConnector
+from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
+from procrastinate.psycopg_connector import wrap_exceptions
 
 from .._durable.states import RunKind
 from ._blueprint import TASK
 from ._outlook import Chunk, Outlook, queue_of
-from ._statements import LEFT_OPEN, OUTLOOK, TURN, WALKED, WALKED_WHOLE
+from ._statements import HOLD, LEFT_OPEN, OUTLOOK, SIZED, TURN, WALKED, WALKED_WHOLE
 
 __all__ = ["JobQueue"]
 
@@ -48,24 +49,34 @@ class JobQueue:
     def name(self) -> str:
         return queue_of(self.run)
 
+    @property
+    def connector(self) -> PsycopgConnector:
+        assert isinstance(self.app.connector, PsycopgConnector)  # noqa: S101 - so it was opened; for the type checker
+        return self.app.connector
+
     async def turn(self, every: float) -> bool:
         """Take the turn to plan, if nobody did within `every` seconds."""
         return bool(await self._rows(TURN, run=self.run, most=self.most, every=every))
 
-    async def outlook(self, *, export: bool) -> Outlook:
+    async def plan(self, *, export: bool) -> Outlook:
+        """Make a job for each chunk that is due one, and return what there was to do. One worker plans at a time."""
+        async with wrap_exceptions(), self.connector.pool.connection() as connection, connection.transaction():
+            await self._rows(HOLD, connection, run=self.run, most=self.most)
+            outlook = await self.outlook(connection, export=export)
+            if outlook.due:
+                await self.app.job_manager.batch_defer_jobs_async(self.jobs(outlook.due), connection)
+        return outlook
+
+    async def outlook(self, connection: object = None, *, export: bool) -> Outlook:
         """Return what is to do."""
         sizes = {"most": self.most, "least": min(LEAST, self.most), "slots": self.slots}
-        [row] = await self._rows(OUTLOOK[self.kind], run=self.run, queue=self.name, export=export, **sizes)
-        await self._rows(
-            "UPDATE invoicing_queue.turns SET chunk = %(size)s WHERE run = %(run)s AND chunk <> %(size)s RETURNING run",
-            run=self.run,
-            size=row["size"],
-        )
+        [row] = await self._rows(OUTLOOK[self.kind], connection, run=self.run, queue=self.name, export=export, **sizes)
+        await self._rows(SIZED, connection, run=self.run, size=row["size"])
         return Outlook(tuple((lo, hi) for lo, hi in row["due"] or ()), row["live"], row["sending"])
 
-    async def plan(self, chunks: tuple[Chunk, ...]) -> bool:
-        """Make a job for each chunk, and return whether that was so: false if another planner was first."""
-        jobs = [
+    def jobs(self, chunks: tuple[Chunk, ...]) -> list[Job]:
+        """Return a job for each chunk."""
+        return [
             Job(
                 queue=self.name,
                 task_name=TASK,
@@ -75,11 +86,6 @@ class JobQueue:
             )
             for lo, hi in chunks
         ]
-        try:
-            await self.app.job_manager.batch_defer_jobs_async(jobs)
-        except AlreadyEnqueued:
-            return False
-        return True
 
     async def sweep(self) -> list[Chunk]:
         """Take away the jobs whose worker is gone, each by itself, and return their chunks."""
@@ -121,5 +127,9 @@ class JobQueue:
         left_as = md5(",".join(left.values()).encode(), usedforsecurity=False).hexdigest()
         await self.app.connector.execute_query_async(WALKED, run=self.run, lo=lo, hi=hi, left_as=left_as)
 
-    async def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
-        return await self.app.connector.execute_query_all_async(statement, **values)
+    async def _rows(self, statement: str, connection: Any = None, /, **values: Any) -> list[dict[str, Any]]:
+        if connection is None:
+            rows: list[dict[str, Any]] = await self.connector.execute_query_all_async(statement, **values)
+        else:
+            rows = await self.connector.execute_query_all_async_with_connection(connection, statement, **values)
+        return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from .._durable.address import ServerAddress
 from .._durable.protocol import Ledger
@@ -35,6 +35,9 @@ class SharedLedger(Ledger, Protocol):
 
     async def beat(self, doing: str | None = None, slots: int = 0) -> Orders:
         """Say that this worker lives, and return what it is told."""
+
+    async def select(self, sql: str, **values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement; `run` is among its values."""
 
     async def sweep(self) -> int:
         """Put in doubt what was sent too long ago; return how many there were."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from .._durable.states import DocumentState, RunKind, State
 
-__all__ = ["LEFT_OPEN", "OUTLOOK", "QUEUE_SCHEMA", "TABLES", "TURN", "WALKED", "WALKED_WHOLE"]
+__all__ = ["HOLD", "LEFT_OPEN", "OUTLOOK", "QUEUE_SCHEMA", "SIZED", "TABLES", "TURN", "WALKED", "WALKED_WHOLE"]
 
 QUEUE_SCHEMA: Final = "invoicing_queue"
 
@@ -44,6 +44,9 @@ _OPEN: Mapping[RunKind, tuple[str, ...]] = {
 }
 """The states in which there is something to do. Written out, so that the index of what is open is used."""
 
+_ONCE = " AND other_request_id IS NULL"
+"""Of what there may be two invoices nothing is ever sent again."""
+
 _WITHOUT_FILE = f"state = '{State.SUCCESS}' AND path IS NULL AND %(export)s"
 
 _MARK = "seq || ':' || state || ':' || attempt || ':' || extract(epoch FROM updated)"
@@ -52,7 +55,7 @@ _MARK = "seq || ':' || state || ':' || attempt || ':' || extract(epoch FROM upda
 
 def _conditions(kind: RunKind) -> list[str]:
     """Return what an open item is, one condition for each index that finds it."""
-    states = [f"state = '{state}'" for state in _OPEN[kind]]
+    states = [f"state = '{state}'{_ONCE if state is State.NOT_SENT else ''}" for state in _OPEN[kind]]
     return [*states, _WITHOUT_FILE] if kind is RunKind.INVOICES else states
 
 
@@ -120,6 +123,21 @@ OUTLOOK: Mapping[RunKind, str] = {kind: _outlook(kind) for kind in RunKind}
 The chunks are walked from the front, from each to the next that has an open item, so that of a long run only the front
 is read. How many keys a chunk has changes only while there is no job, so that no two overlap. Each is looked up
 among those that were left, and not joined with all of them, of which there may be thousands.
+"""
+
+HOLD = """
+INSERT INTO invoicing_queue.turns AS turn (run, at, chunk) VALUES (%(run)s, clock_timestamp(), %(most)s)
+ON CONFLICT (run) DO UPDATE SET chunk = turn.chunk
+RETURNING set_config('idle_in_transaction_session_timeout', '10s', true) AS longest
+"""
+"""Let nobody else plan before this transaction ends; one whose process is stopped meanwhile is ended.
+
+Otherwise a second planner, who looked before the jobs of the first were there, makes them again as soon as the first
+of them is being done; and cuts the run into chunks of another size, which overlap.
+"""
+
+SIZED = """
+UPDATE invoicing_queue.turns SET chunk = %(size)s WHERE run = %(run)s AND chunk <> %(size)s RETURNING run
 """
 
 TURN = """

@@ -21,6 +21,7 @@ from ..events import Event
 from ..invoices import AsyncInvoices
 from ..invoices._client import work_of as invoices_work
 from ._extra import of_extra
+from ._folder import SharedFolder
 from ._options import Options, OptionValues
 from ._shared import SharedLedger
 from ._shift import DocumentShift, InvoiceShift, InvoiceWay, Shift
@@ -88,6 +89,7 @@ class Worker(Generic[T]):
         self._options = Options(**options)
         self._begin: Callable[[], Shift[Any]]
         self._tell: Callable[[Event], None]
+        place: str | None
         self._exports = False
         if isinstance(run, InvoiceRun) and isinstance(client, AsyncInvoices):
             way = InvoiceWay(
@@ -97,13 +99,16 @@ class Worker(Generic[T]):
                 goes_on=self._options.until_done,
             )
             self._exports = way.export is not None
-            tell = self._tell = invoices_work(client).session.tell
+            session, place = invoices_work(client).session, None if way.export is None else str(way.export.folder)
+            tell = self._tell = session.tell
             self._begin = lambda: InvoiceShift(ledger, tell, client, way)
         elif isinstance(run, DocumentRun) and isinstance(client, OrderDocuments):
-            tell = self._tell = documents_work(client).session.tell
+            session, place = documents_work(client).session, run.place
+            tell = self._tell = session.tell
             self._begin = lambda: DocumentShift(ledger, tell, client, concurrency=self._options.concurrency)
         else:
             raise ValueError("client must be AsyncInvoices for an InvoiceRun, OrderDocuments for a DocumentRun")
+        self._folder = SharedFolder(ledger, session, place)
         self._crew: Crew[T] | None = None
         self._items = 0
         self._is_stopping = False
@@ -112,7 +117,7 @@ class Worker(Generic[T]):
         """Go to work. Raises `ImportError`, which names the extra, without procrastinate."""
         with of_extra():
             from ._crew import Crew
-        self._crew = Crew(self._ledger, self._begin, self._options, self._tell)
+        self._crew = Crew(self._ledger, self._begin, self._options, self._tell, self._folder)
         self._crew.shifts.exports = self._exports  # a run of which all is made, and not all is saved, is not at rest
         await self._crew.begin()
         return self

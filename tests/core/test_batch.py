@@ -6,7 +6,8 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from random import Random
 from typing import Any, TypeAlias
 
 import pytest
@@ -15,8 +16,9 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invoicing_async._core import batch_places
 from invoicing_async._core import batch_source as batch_module
-from invoicing_async._core.batch import BACKING_OFF, map_concurrently
+from invoicing_async._core.batch import BACKING_OFF, _Batch, _working, map_concurrently
 from invoicing_async._core.batch_source import IDLE, READ_ON, Sleep
 
 pytestmark = pytest.mark.asyncio
@@ -559,3 +561,71 @@ async def test_an_item_that_backs_off_comes_back_though_the_input_waits_for_it(c
     async with asyncio.timeout(5):
         outcomes, error = await gathered(run(items(), work, concurrency=concurrency))
     assert (sorted(item for _, item in outcomes), error) == ([1, 2, 3], None)
+
+
+@given(seed=st.integers(0, 2**32), concurrency=st.integers(1, 4), number=st.integers(0, 25))
+@examples(100)
+async def test_every_place_is_given_back_once(seed: int, concurrency: int, number: int) -> None:
+    """Whoever backs off, is cut off meanwhile or comes back into a place that is lent; the input waits for items."""
+    chance = Random(seed)
+    batches, done = set[_Batch[int, Given]](), [asyncio.Event() for _ in range(number)]
+    inside, most = 0, 0
+
+    async def items() -> AsyncIterator[int]:
+        for item in range(number):
+            if item >= concurrency and chance.random() < 0.3:
+                await done[chance.randrange(item - concurrency + 1)].wait()
+            yield item
+
+    async def work(item: int, sleep: Sleep) -> Given:
+        nonlocal inside, most
+        batches.update(filter(None, [_working.get()]))
+        for _ in range(chance.randrange(3)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(chance.choice([None, 0.0, 0.0003])):
+                    await sleep(chance.choice([0.0, 0.0005]))
+            if chance.random() < 0.5:
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0)
+                inside -= 1
+        done[item].set()
+        return "done", item
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_places, "LENT_AFTER", 0.001)
+        async with asyncio.timeout(10):
+            found = [item async for _, item in run(items(), work, concurrency=concurrency, sleep=asyncio.sleep)]
+    assert sorted(found) == [*range(number)]
+    for batch in batches:
+        assert (batch.places.free, batch.places.lent) == (concurrency, 0)
+    assert await leftovers() == set()
+
+
+async def test_what_comes_when_the_batch_has_ended_is_not_begun_though_its_place_was_lent() -> None:
+    """One that waits for the place it lent begins nothing after an error, also where what is in flight finishes."""
+    begun, gate, back = list[int](), asyncio.Event(), asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        await back.wait()
+        yield 3
+
+    async def work(item: int, sleep: Sleep) -> Given:
+        begun.append(item)
+        if item == 2:
+            await sleep(0.01)
+            back.set()
+            await gate.wait()
+            raise FatalError
+        return await instantly(item, sleep)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_places, "LENT_AFTER", 0.001)
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        async with asyncio.timeout(5):
+            outcomes, error = await gathered(run(items(), work, concurrency=1, cancel=False, sleep=asyncio.sleep))
+    assert isinstance(error, FatalError)
+    assert begun == [1, 2]
+    assert sorted(outcomes) == [("done", 1), ("left", 2), ("left", 3)]

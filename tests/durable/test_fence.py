@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from invoicing_async._durable.fence import ACCEPTING, ANSWERS, LATE, fenced
+from invoicing_async._durable.fence import ACCEPTING, ANSWERS, LATE, POLLS, fenced
 from invoicing_async._durable.states import SENDABLE, TABLE, Event, State
 
 SPACE = list(product(Event, State, range(-1, 2)))
@@ -33,6 +33,12 @@ def test_an_intent_begins_the_next_attempt_of_what_may_be_sent() -> None:
 def test_an_answer_ends_its_own_attempt_only() -> None:
     ended = {(event, state, behind) for event, state, behind in SPACE if outcome(event, state, behind) is event}
     assert {entry for entry in ended if entry[0] in ANSWERS} == {(event, State.SENDING, 0) for event in ANSWERS}
+
+
+def test_a_poll_is_of_what_is_awaited_in_its_own_attempt() -> None:
+    """Whoever else awaited the same request may have recorded its end before."""
+    polled = {(state, behind) for event, state, behind in SPACE if event in POLLS and outcome(event, state, behind)}
+    assert polled == {(State.SUBMITTED, 0)}
 
 
 def test_what_comes_late_is_allowed_by_the_table_of_states() -> None:

@@ -268,6 +268,23 @@ async def test_what_became_of_one_attempt_is_not_recorded_of_the_next(
     assert KEYS[0] in lines(caplog, logging.WARNING)[0]
 
 
+async def test_the_end_of_what_two_await_is_recorded_once_and_is_no_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two `run` on one run poll what both find submitted: the second to record it yields the item as it is."""
+
+    async def first(other: InvoiceRun, change: Change) -> None:
+        await moved(other, change.ref, Event.POLL_SUCCESS)
+
+    async with two_at_work(tmp_path, Service(), Event.POLL_SUCCESS, first=first) as (run, other, client):
+        await run.submit_one(draft(KEYS[0]), client)
+        [item] = await listed(run.settle(client))
+        assert item == await item_of(other, KEYS[0])
+        assert item.state == "success"
+    assert run.superseded == 1
+    assert lines(caplog, logging.WARNING) == []
+
+
 async def test_what_was_found_out_of_one_attempt_settles_no_other(tmp_path: Path) -> None:
     service = Service({KEYS[0]: ["dropped"], KEYS[1]: ["dropped"]})
     async with invoice_run(tmp_path, service, KEYS[:2]) as (run, client):

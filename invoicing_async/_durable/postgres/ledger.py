@@ -226,13 +226,7 @@ class PostgresLedger(PostgresReader):
 
         `doubt_since`, in epoch seconds, is since when records are missing.
         """
-        halted: float | None = await self._recorder.do(sweep.halted_at)
-        doubts, after, count = 0, 0, 1
-        while halted is not None and doubt_since <= halted and count:
-            count, after = await self._recorder.do(partial(sweep.doubt_part, before=halted, after=after))
-            doubts += count
-        await self._recorder.do(sweep.unhalt)
-        return doubts
+        return await sweep.unhalt_run(self._recorder, doubt_since)
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

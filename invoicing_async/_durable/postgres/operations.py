@@ -1,18 +1,18 @@
-"""What an operator sees of a run, and what a planner of its work asks: in less than a second, however long the run."""
+"""What an operator sees of a run: in less than a second, however long the run."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from attrs import AttrsInstance, fields
 
-from ..standing import Chunk, LaneStanding, Standing, TableStanding, WorkerStanding
+from ..standing import LaneStanding, Standing, TableStanding, WorkerStanding
 from ..states import RunKind
 from . import queries
 from .queries import NOW, Row
 
-__all__ = ["chunk_walk", "read_open_chunks", "read_standing"]
+__all__ = ["read_standing"]
 
 
 class Select(Protocol):
@@ -30,58 +30,6 @@ SILENT = 3600.0
 
 SHOWN = 10
 """Stuck items that are listed."""
-
-_AGAIN = "i.updated < to_timestamp(%(tried_before)s)"
-_TO_DO = {
-    # Of what there may be two of nothing more is sent.
-    RunKind.INVOICES: (
-        "i.state = 'planned'",
-        "i.state = 'not_sent' AND i.other_request_id IS NULL",
-        "i.state = 'submitted'",
-    ),
-    RunKind.DOCUMENTS: (
-        "i.state = 'planned'",
-        f"i.state = 'deferred' AND {_AGAIN}",
-        f"i.state = 'failed' AND {_AGAIN}",
-    ),
-}
-_TO_EXPORT = f"i.state = 'success' AND i.path IS NULL AND (i.error IS NULL OR {_AGAIN})"
-
-
-def chunk_walk(kind: RunKind, *, exports: bool) -> str:
-    """Return the statement that finds chunks: from one to the next that has work, never through what lies between."""
-    conditions = [*_TO_DO[kind], *([_TO_EXPORT] if exports and kind is RunKind.INVOICES else [])]
-    probes = ", ".join(
-        f"(SELECT i.seq FROM invoicing.items AS i WHERE i.run = %(run)s AND {condition} AND i.seq >= {{begin}} "  # noqa: S608 - made of constants
-        "ORDER BY i.seq LIMIT 1)"
-        for condition in conditions
-    )
-    found = f"1 + (least({probes}) - 1) / %(size)s * %(size)s"
-    return f"""
-WITH RECURSIVE walk (lo) AS (
-    SELECT {found.format(begin="1")}
-    UNION ALL
-    SELECT {found.format(begin="walk.lo + %(size)s")} FROM walk WHERE walk.lo IS NOT NULL
-)
-SELECT lo FROM walk WHERE lo IS NOT NULL AND lo NOT IN (SELECT unnest(%(live)s::bigint[])) LIMIT %(limit)s
-"""  # noqa: S608 - made of constants
-
-
-async def read_open_chunks(
-    select: Select,
-    kind: RunKind,
-    *,
-    limit: int,
-    live: Collection[int],
-    exports: bool,
-    tried_before: float | None,
-    size: int,
-) -> list[Chunk]:
-    """Return chunks that have work, as `PostgresReader.open_chunks` says."""
-    walk = chunk_walk(kind, exports=exports)
-    rows = await select(walk, limit=limit, live=sorted(live), size=size, tried_before=tried_before)
-    return [Chunk(lo, lo + size - 1) for (lo,) in rows]
-
 
 _RUN = f"""
 SELECT extract(epoch FROM {NOW})::float8, late, extract(epoch FROM halted)::float8, halted_why,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -16,13 +16,13 @@ from ..address import ServerAddress
 from ..figures import RunFigures
 from ..kept_paths import KeptPaths
 from ..records import Holder, Item, JournalEntry, Pause
-from ..standing import ALIVE, CHUNK, Chunk, Standing
+from ..standing import ALIVE, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
 from . import queries
 from .arrays import array, storable
 from .lookups import Lookups
-from .operations import read_open_chunks, read_standing
+from .operations import read_standing
 from .reading import Reading, Row
 from .report_queries import Report
 
@@ -209,27 +209,6 @@ class PostgresReader:
     async def standing(self) -> Standing:
         """Return how the run stands at this moment, for who watches over it."""
         return await read_standing(self.select, self.name, self.kind)
-
-    async def open_chunks(
-        self,
-        *,
-        limit: int,
-        live: Collection[int] = (),
-        exports: bool = False,
-        tried_before: float | None = None,
-        size: int = CHUNK,
-    ) -> list[Chunk]:
-        """Return up to `limit` chunks that have work, from the front, without those that begin with one of `live`.
-
-        Chunks are a grid: each begins with 1 more than a multiple of `size`. Work is what is planned, not sent or
-        submitted, with `exports` also what is finished and has no file. What was tried and failed, documents and
-        exports, is work only if that was before `tried_before` (epoch seconds; None for never): else it would be tried
-        for ever.
-        """
-        at_least_one("limit", limit)
-        return await read_open_chunks(
-            self.select, self.kind, limit=limit, live=live, exports=exports, tried_before=tried_before, size=size
-        )
 
     async def twice(self, *, limit: int = 1000) -> list[Item]:
         """Return up to `limit` items of which the service accepted another attempt as well: perhaps two invoices."""

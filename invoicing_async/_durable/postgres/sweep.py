@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..records import Change
 from ..states import Event
 from .arrays import array
+from .recorder import Recorder
 from .session import Session
 from .statements import DOUBTFUL, HALTED, LEFT_NOW, OUTDATED, UNHALT
 from .transitions import TOGETHER, Refusal, change_in_turn, change_items
 
-__all__ = ["doubt_part", "sweep_part", "unhalt"]
+__all__ = ["sweep_part", "unhalt_run"]
 
 
 async def sweep_part(session: Session) -> tuple[int, bool]:
@@ -24,6 +27,17 @@ async def sweep_part(session: Session) -> tuple[int, bool]:
     changes = [Change(ref=seq, event=Event.CRASHED, error=said, attempt=attempt) for seq, attempt in found]
     told = await change_items(session, [seq for seq, _ in found], changes, within=True)
     return sum(not isinstance(one, Refusal) for one in told), len(found) == TOGETHER
+
+
+async def unhalt_run(recorder: Recorder, doubt_since: float) -> int:
+    """Let a halted run go on, when all that may have been sent since then is in doubt; return how many those are."""
+    halted: float | None = await recorder.do(halted_at)
+    doubts, after, count = 0, 0, 1
+    while halted is not None and doubt_since <= halted and count:
+        count, after = await recorder.do(partial(doubt_part, before=halted, after=after))
+        doubts += count
+    await recorder.do(unhalt)
+    return doubts
 
 
 async def doubt_part(session: Session, *, before: float, after: int) -> tuple[int, int]:

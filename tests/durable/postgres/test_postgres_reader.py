@@ -21,11 +21,11 @@ from invoicing_async._durable.address import ServerAddress, run_address
 from invoicing_async._durable.postgres import queries, report_queries
 from invoicing_async._durable.postgres.connection import Connection, connect
 from invoicing_async._durable.postgres.ledger import PostgresLedger
-from invoicing_async._durable.postgres.operations import _FIRST_STUCK, _RUN, _STUCK, chunk_walk
+from invoicing_async._durable.postgres.operations import _FIRST_STUCK, _RUN, _STUCK
 from invoicing_async._durable.postgres.reader import PostgresReader
 from invoicing_async._durable.postgres.reading import IN_ORDER
 from invoicing_async._durable.records import LedgerAwayError, RunFileError
-from invoicing_async._durable.states import DocumentState, Event, RunKind, State
+from invoicing_async._durable.states import DocumentState, Event, State
 
 
 def address(database: Database, run: str = "march") -> ServerAddress:
@@ -54,10 +54,6 @@ PLANS: list[tuple[str, dict[str, Any], set[str]]] = [
     (queries.page(None, more="AND i.other_request_id IS NOT NULL"), {}, {"items_twice"}),
     (_STUCK, {"late": 90.0}, {"items_sending"}),
     (_FIRST_STUCK, {"late": 90.0}, {"items_sending"}),
-    *(
-        (chunk_walk(kind, exports=True), {"size": 200, "live": [1, 201], "tried_before": None}, {"items_open"})
-        for kind in RunKind
-    ),
 ]
 
 
