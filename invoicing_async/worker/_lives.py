@@ -47,7 +47,10 @@ LONG = 30.0
 
 
 class EngineLives:
-    """Keeps an engine at work for the run of this name. `sign` is called when it is known whether the database can be reached."""
+    """Keeps an engine at work for the run of this name.
+
+    `sign` is called when it is known whether the database can be reached.
+    """
 
     def __init__(
         self,
@@ -137,8 +140,8 @@ class EngineLives:
             raise self._for_good(error) from error
 
     async def _is_away(self, error: Exception | None) -> bool:
-        """Tell whether an engine ended since the database does not answer; where its error does not say, it is asked."""
-        said = error and (server_error(error, self._name) or error)
+        """Tell whether an engine ended since the database is away; where its error does not say, it is asked."""
+        said = self._said(error)
         if isinstance(said, LedgerServerError) and not isinstance(said, LedgerAwayError):
             return False
         try:
@@ -151,10 +154,12 @@ class EngineLives:
         return isinstance(said, LedgerAwayError)
 
     def _for_good(self, error: Exception | None) -> LedgerServerError:
-        said = error and (server_error(error, self._name) or error)
-        return LedgerServerError(
-            f"the queue of {self._name} cannot be worked with: {said or 'its engine ends at once'}"
-        )
+        why = self._said(error) or "its engine ends at once"
+        return LedgerServerError(f"the queue of {self._name} cannot be worked with: {why}")
+
+    def _said(self, error: Exception | None) -> Exception | None:
+        """Return what the database says in an error, in our words, or the error itself."""
+        return error and (server_error(error, self._name) or error)
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[tuple[JobQueue, Callable[[], Awaitable[None]]]]:

@@ -180,6 +180,7 @@ async def test_without_a_queue_a_worker_ends_and_says_so(postgres: Database) -> 
             await taken(worker)
 
 
+@pytest.mark.slow
 async def test_a_queue_that_is_broken_for_good_ends_the_worker(
     queued: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +196,7 @@ async def test_a_queue_that_is_broken_for_good_ends_the_worker(
             await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
             await until(lambda: is_told(worker, "stopping"), seconds=30)
             service.go_on.set()
-            with pytest.raises(LedgerServerError, match="cannot be worked with: .*procrastinate_workers"):
+            with pytest.raises(LedgerServerError, match=r"cannot be worked with: .*procrastinate_workers"):
                 await taking
         assert (await item_of(run, "A-3")).state != State.SENDING
         assert await in_doubt(run.ledger.counts()) == 0
@@ -205,6 +206,7 @@ async def is_told(worker: Worker[Item], doing: str) -> bool:
     return worker.status().doing == doing
 
 
+@pytest.mark.slow
 async def test_a_database_that_is_away_is_not_taken_for_broken(
     queued: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
