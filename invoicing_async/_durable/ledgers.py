@@ -16,7 +16,7 @@ from .address import FileAddress, ServerAddress, run_address, server_address
 from .importing import ImportedRun, carry_over
 from .ledger import SqliteLedger, SqliteReader
 from .protocol import Ledger, LedgerReader
-from .records import Item, RunFileError
+from .records import Item, LedgerServerError, RunFileError
 from .standing import Standing
 from .states import RunKind
 
@@ -32,6 +32,7 @@ __all__ = [
     "pause_run",
     "read_run",
     "run_file",
+    "server_error",
     "server_parameters",
     "standing_of",
     "unhalt_run",
@@ -214,6 +215,13 @@ def server_parameters(where: str) -> Mapping[str, str]:
     with _of_servers():
         from .postgres.conninfo import connection_parameters
     return connection_parameters(server_address(where), os.environ)
+
+
+def server_error(error: BaseException, where: str) -> LedgerServerError | None:
+    """Return what an error of the database's driver, or one that it caused, says of the server; None for any other."""
+    with _of_servers():
+        from .postgres.errors import error_below
+    return error_below(error, where)
 
 
 @contextmanager

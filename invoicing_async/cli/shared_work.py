@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from ..documents import OrderDocuments
 from ..models import NotStarted
 from ..reports import document_row, download_row
-from ..runs import DocumentRun, InvoiceRun, LedgerSchemaError, State
+from ..runs import DocumentRun, InvoiceRun, LedgerAwayError, LedgerSchemaError, LedgerServerError, State
 from ..worker import Worker, write_status
-from .exits import CommandError
+from .exits import CommandError, Exit
 from .run_kinds import DocumentSummary, InvoiceSummary
 from .run_summary import RunContext
 
@@ -23,7 +23,10 @@ W = TypeVar("W", bound=Worker[Any])
 
 @asynccontextmanager
 async def at_work(worker: W, context: RunContext) -> AsyncIterator[W]:
-    """Let a worker work while the block runs. Raises `CommandError` if a package is missing, or its queue is."""
+    """Let a worker work while the block runs. Raises `CommandError` if a package is missing, or its queue is.
+
+    So it does, with the code of a fault, when the worker cannot go on for good.
+    """
     try:
         async with worker:
             telling = None
@@ -39,6 +42,10 @@ async def at_work(worker: W, context: RunContext) -> AsyncIterator[W]:
         raise CommandError(str(error)) from error
     except LedgerSchemaError as error:
         raise CommandError(str(error), hint=error.hint) from error
+    except LedgerServerError as error:
+        if isinstance(error, LedgerAwayError):
+            raise
+        raise CommandError(str(error), hint=error.hint, code=Exit.FAULT) from error
 
 
 async def submit_part(run: InvoiceRun, summary: InvoiceSummary, worker: Worker[Any]) -> None:

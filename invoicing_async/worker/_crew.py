@@ -60,6 +60,7 @@ class Crew(Generic[T]):
             ),
             self,
             self._queue,
+            name=ledger.name,
             slots=options.slots,
             listen=options.listen and not options.is_pooled,
             clock=self._clock,

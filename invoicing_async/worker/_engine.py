@@ -136,7 +136,8 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
 
     The engine watches itself only as long as none of its tasks has ended, and the one for periodic jobs ends at once
     where there are none: then a heartbeat that failed is never missed. So its heartbeat is looked at here. When this
-    returns, or raises, a job is cut off, what it does is not.
+    returns, or raises, a job is cut off, what it does is not. Its listener may end unseen as well, when its
+    connection is lost and the next is refused; then new jobs are found by asking, each second, and that is all.
     """
     if isinstance(app.job_manager, Jobs):
         app.job_manager.room = worker.room

@@ -16,7 +16,8 @@ from typing import TypeVar
 from procrastinate.exceptions import ProcrastinateException
 
 from .._core.clock import Clock
-from .._durable.records import LedgerSchemaError
+from .._durable.ledgers import ledger_tables, server_error
+from .._durable.records import LedgerAwayError, LedgerServerError, RunFileError
 from ..events import Event, QueueLost, QueueReconnected
 from ._blueprint import ChunkWorker
 from ._engine import EngineSettings, opened_app, run_engine
@@ -38,12 +39,21 @@ So few that a run is as fast as before ten seconds after its database is back, h
 MANY = 20
 """How often one engine's queue may refuse the same before that is taken for good."""
 
+GIVEN_UP = 60.0
+"""Seconds for which one engine after the other ends by what waiting does not mend, before there is no other."""
+
+ASKED = 5.0
+"""Seconds that the database has to say whether it is there."""
+
 LONG = 30.0
 """Seconds after which a life was a long one, so that the next begins soon."""
 
 
 class EngineLives:
-    """Keeps an engine at work for a run. `sign` is called when it is known whether the database can be reached."""
+    """Keeps an engine at work for the run of this name.
+
+    `sign` is called when it is known whether the database can be reached.
+    """
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class EngineLives:
         worker: ChunkWorker,
         queue: Callable[..., JobQueue],
         *,
+        name: str,
         slots: int,
         listen: bool,
         clock: Clock,
@@ -60,6 +71,7 @@ class EngineLives:
         self._settings = settings
         self._worker = worker
         self._queue = queue
+        self._name = name
         self._slots = slots
         self._listen = listen
         self._clock = clock
@@ -67,6 +79,7 @@ class EngineLives:
         self._sign = sign
         self._live: asyncio.Future[JobQueue] = asyncio.get_running_loop().create_future()
         self._lost_at: float | None = None
+        self._wrong_since: float | None = None
         self.count = 0
 
     @property
@@ -85,7 +98,7 @@ class EngineLives:
                 times = met[1] + 1 if met[0] is queue else 1
                 met = (queue, times)
                 if times > MANY:
-                    raise
+                    raise self._for_good(error) from error
                 _log.info("the queue did not answer, it is asked again: %s", error.__cause__ or error)
                 await self._clock.sleep(FIRST * times)
 
@@ -107,14 +120,49 @@ class EngineLives:
                 async with self._life() as (app_queue, run):
                     self._begun(app_queue)
                     await run()
-            except (LedgerSchemaError, ValueError):
-                raise
-            except Exception as caught:  # noqa: BLE001 - whatever ended it, there is to be another
+            except Exception as caught:
+                if self.count == 0 and isinstance(caught, (LedgerServerError, ValueError)):
+                    raise  # there never was a queue
                 error = caught
             self._sign()
             self._lost(error)
-            wait = FIRST if self._clock.monotonic() - begun > LONG else min(CEILING, 2 * wait)
+            is_long = self._clock.monotonic() - begun > LONG
+            await self._count_wrong(error, is_long=is_long)
+            self._sign()
+            wait = FIRST if is_long else min(CEILING, 2 * wait)
             await self._clock.sleep(wait * (0.5 + self._clock.random()))
+
+    async def _count_wrong(self, error: Exception | None, *, is_long: bool) -> None:
+        """Raise `LedgerServerError` when nothing but trouble was met for long that does not pass by itself."""
+        if is_long or await self._is_away(error):
+            self._wrong_since = None
+            return
+        now = self._clock.monotonic()
+        self._wrong_since = self._wrong_since or now
+        if now - self._wrong_since > GIVEN_UP:
+            raise self._for_good(error) from error
+
+    async def _is_away(self, error: Exception | None) -> bool:
+        """Tell whether an engine ended since the database is away; where its error does not say, it is asked."""
+        said = self._said(error)
+        if isinstance(said, LedgerServerError) and not isinstance(said, LedgerAwayError):
+            return False
+        try:
+            async with asyncio.timeout(ASKED):
+                await ledger_tables(self._name)
+        except (LedgerAwayError, TimeoutError):
+            return True
+        except RunFileError:
+            return False
+        return isinstance(said, LedgerAwayError)
+
+    def _for_good(self, error: Exception | None) -> LedgerServerError:
+        why = self._said(error) or "its engine ends at once"
+        return LedgerServerError(f"the queue of {self._name} cannot be worked with: {why}")
+
+    def _said(self, error: Exception | None) -> Exception | None:
+        """Return what the database says in an error, in our words, or the error itself."""
+        return error and (server_error(error, self._name) or error)
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[tuple[JobQueue, Callable[[], Awaitable[None]]]]:

@@ -17,6 +17,10 @@ EVERY = 2.0
 """Seconds between two looks of all workers at what has no job."""
 
 
+LEAST_WATCHDOG = 30.0
+"""Seconds for which a process may stand still at least: less is met by a busy machine, or a database that restarts."""
+
+
 class OptionValues(TypedDict, total=False):
     """The options of a `Worker` by their names."""
 
@@ -54,6 +58,8 @@ class Options:
             at_least_one("concurrency", self.concurrency)
         if self.heartbeat <= 0:
             raise ValueError(f"heartbeat must be above 0 s, got {self.heartbeat}")
+        if self.watchdog is not None and self.watchdog < LEAST_WATCHDOG:
+            raise ValueError(f"watchdog must be {LEAST_WATCHDOG:g} s or more, got {self.watchdog:g}")
         if self.watchdog is not None and self.watchdog < 2 * self.heartbeat:
             raise ValueError(
                 f"watchdog must be at least two heartbeats, {2 * self.heartbeat:g} s, got {self.watchdog:g}"

@@ -11,7 +11,18 @@ from typing import Final
 
 from .._durable.states import DocumentState, RunKind, State
 
-__all__ = ["HOLD", "LEFT_OPEN", "OUTLOOK", "QUEUE_SCHEMA", "SIZED", "TABLES", "TURN", "WALKED", "WALKED_WHOLE"]
+__all__ = [
+    "FORGOTTEN",
+    "HOLD",
+    "LEFT_OPEN",
+    "OUTLOOK",
+    "QUEUE_SCHEMA",
+    "SIZED",
+    "TABLES",
+    "TURN",
+    "WALKED",
+    "WALKED_WHOLE",
+]
 
 QUEUE_SCHEMA: Final = "invoicing_queue"
 
@@ -20,10 +31,11 @@ CREATE TABLE IF NOT EXISTS invoicing_queue.migrations (
     name text PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
--- When somebody looked last for what has no job, and how many keys a chunk of the run has.
+-- When somebody looked last for what has no job, and when that ended well; and how many keys a chunk of the run has.
 CREATE TABLE IF NOT EXISTS invoicing_queue.turns (
     run integer PRIMARY KEY,
     at timestamptz NOT NULL,
+    planned timestamptz,
     chunk integer NOT NULL
 ) WITH (fillfactor = 50);
 -- Chunks that were worked through and still have open items: as what they were left. They are worked through again when
@@ -126,8 +138,9 @@ among those that were left, and not joined with all of them, of which there may 
 """
 
 HOLD = """
-INSERT INTO invoicing_queue.turns AS turn (run, at, chunk) VALUES (%(run)s, clock_timestamp(), %(most)s)
-ON CONFLICT (run) DO UPDATE SET chunk = turn.chunk
+INSERT INTO invoicing_queue.turns AS turn (run, at, planned, chunk)
+VALUES (%(run)s, clock_timestamp(), clock_timestamp(), %(most)s)
+ON CONFLICT (run) DO UPDATE SET planned = excluded.planned
 RETURNING set_config('idle_in_transaction_session_timeout', '10s', true) AS longest
 """
 """Let nobody else plan before this transaction ends; one whose process is stopped meanwhile is ended.
@@ -146,6 +159,19 @@ ON CONFLICT (run) DO UPDATE SET at = clock_timestamp()
 WHERE turn.at < clock_timestamp() - %(every)s * interval '1 s' RETURNING true AS got
 """
 """Take the turn to plan, if nobody did within `every` seconds."""
+
+FORGOTTEN: Mapping[RunKind, str] = {
+    kind: f"""
+SELECT EXISTS (
+    SELECT FROM unnest(%(los)s::bigint[], %(his)s::bigint[]) AS due (lo, hi), LATERAL (
+        {_open_between(kind, "due.lo", "due.hi", "updated")}
+    ) left_open
+    WHERE updated < clock_timestamp() - %(for)s * interval '1 s'
+)
+"""  # noqa: S608 - made of constants
+    for kind in RunKind
+}
+"""Whether chunks that are due a job have something that was to be done for so many seconds."""
 
 LEFT_OPEN: Mapping[RunKind, str] = {
     kind: f"""

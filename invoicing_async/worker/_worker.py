@@ -51,8 +51,8 @@ class Worker(Generic[T]):
     `listen` off asks for new jobs every second, and holds no connection for that. `is_pooled` is for PgBouncer in
     transaction mode: no listening, no prepared statements, and the role's own `search_path` must lead to
     `invoicing_queue`. `watchdog`, in seconds, ends the PROCESS with exit code 70 when its event loop or its heartbeat
-    stands still for so long although the database can be reached; off by default. `app` is an `App` of your own in
-    which `blueprint()` is mounted as `invoicing`; without it the worker makes one.
+    stands still for so long, at least 30, although the database can be reached; off by default. `app` is an `App` of
+    your own in which `blueprint()` is mounted as `invoicing`; without it the worker makes one.
 
     What is under way is not cut off by the loss of the database or of the engine: what came back of the service is
     recorded, for as long as the database takes.
@@ -136,8 +136,9 @@ class Worker(Generic[T]):
 
         Of invoices the `Item` as it is recorded, of documents what `DocumentRun.download` yields. It ends when the run
         rests, or when the worker was stopped and what was in flight has finished. Raises what ends a command on a run:
-        `AuthenticationError`, `BatchStoppedError`, `RunHaltedError`; and `LedgerSchemaError` if the database has no
-        queue. To be taken to its end, since what is not taken slows the work down.
+        `AuthenticationError`, `BatchStoppedError`, `RunHaltedError`; `LedgerSchemaError` if the database has no queue,
+        and `LedgerServerError` when for a minute its engine met what waiting does not mend. To be taken to its end,
+        since what is not taken slows the work down.
         """
         async with aclosing(self._entered().outlet.taken()) as results:
             async for result in results:

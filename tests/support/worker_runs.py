@@ -12,11 +12,14 @@ from postgres_server import Database, PostgresServer
 from run_services import Service, draft, invoices
 
 from invoicing_async._durable.address import ServerAddress, run_address
+from invoicing_async._durable.ledgers import server_parameters
 from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.states import RunKind
 from invoicing_async.runs import InvoiceRun, Item
 from invoicing_async.sandbox import Sandbox
 from invoicing_async.worker import Worker, migrate_queue
+from invoicing_async.worker._engine import EngineSettings, opened_app
+from invoicing_async.worker._queue import JobQueue
 
 SOON = 0.15
 """Seconds between heartbeats, and between two looks of the planner."""
@@ -66,6 +69,13 @@ async def working(run: InvoiceRun, service: Service | Sandbox, **options: Any) -
             if isinstance(service, Held):
                 service.go_on.set()  # a test that fails ends all the same: the worker waits for what is in flight
             raise
+
+
+@asynccontextmanager
+async def planned_by(database: Database, *, slots: int = 8) -> AsyncIterator[JobQueue]:
+    """The queue of the first run, as a planner of e-invoices with so many slots has it."""
+    async with opened_app(EngineSettings(parameters=server_parameters(database.address()))) as app:
+        yield JobQueue(app, 1, RunKind.INVOICES, most=200, slots=slots)
 
 
 async def taken(worker: Worker[Item]) -> dict[str, Item]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 from postgres_server import Database
 from run_services import Service
-from worker_runs import asked, shared_run, taken, working
+from worker_runs import asked, planned_by, shared_run, taken, working
 
-from invoicing_async._durable.ledgers import server_parameters
-from invoicing_async._durable.states import RunKind
-from invoicing_async.worker._engine import EngineSettings, opened_app
-from invoicing_async.worker._queue import JobQueue
 from invoicing_async.worker._statements import HOLD
 
 pytestmark = pytest.mark.asyncio
@@ -25,12 +20,6 @@ TAKEN_AT_ONCE = """
 CREATE FUNCTION taken() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.status := ''doing''; RETURN NEW; END';
 CREATE TRIGGER taken BEFORE INSERT ON invoicing_queue.procrastinate_jobs FOR EACH ROW EXECUTE FUNCTION taken()
 """
-
-
-@asynccontextmanager
-async def queue_of(database: Database, *, slots: int = 8) -> AsyncIterator[JobQueue]:
-    async with opened_app(EngineSettings(parameters=server_parameters(database.address()))) as app:
-        yield JobQueue(app, 1, RunKind.INVOICES, most=200, slots=slots)
 
 
 async def chunks(database: Database) -> list[tuple[int, int]]:
@@ -48,7 +37,7 @@ async def test_several_that_plan_at_once_make_one_job_of_each(queued: Database) 
     """Even if each job is taken as soon as it is there, when its place in the queue is free for another."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(shared_run(queued, KEYS))
-        queues = [await stack.enter_async_context(queue_of(queued, slots=slots)) for slots in (1, 4, 8)]
+        queues = [await stack.enter_async_context(planned_by(queued, slots=slots)) for slots in (1, 4, 8)]
         for statement in TAKEN_AT_ONCE.strip().split(";\n"):
             await asked(queued, statement)
         await asyncio.gather(*(queue.plan(export=False) for queue in queues))
@@ -58,7 +47,7 @@ async def test_several_that_plan_at_once_make_one_job_of_each(queued: Database) 
 
 async def test_chunks_keep_their_size_while_one_is_being_done(queued: Database) -> None:
     """The size of the first that plans, who had no turn before: others would overlap."""
-    async with shared_run(queued, KEYS), queue_of(queued) as queue:
+    async with shared_run(queued, KEYS), planned_by(queued) as queue:
         await queue.plan(export=False)
         assert await chunks(queued) == EXPECTED
         await queue.turn(0.0)
@@ -70,7 +59,7 @@ async def test_chunks_keep_their_size_while_one_is_being_done(queued: Database) 
 
 async def test_a_planner_that_stands_still_does_not_keep_the_others_from_it(queued: Database) -> None:
     """Its process was stopped in the midst of it: what it holds is not held for ever."""
-    async with shared_run(queued, KEYS), queue_of(queued) as queue:
+    async with shared_run(queued, KEYS), planned_by(queued) as queue:
         async with queue.connector.pool.connection() as connection, connection.transaction():
             await queue.connector.execute_query_all_async_with_connection(connection, HOLD, run=1, most=200)
             [row] = await (await connection.execute("SHOW idle_in_transaction_session_timeout")).fetchall()

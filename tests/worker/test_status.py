@@ -114,7 +114,7 @@ def test_the_extra_is_imported_when_a_worker_begins() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"slots": 0}, {"chunk": 0}, {"concurrency": 0}, {"heartbeat": 0.0}, {"watchdog": 9.0}],
+    [{"slots": 0}, {"chunk": 0}, {"concurrency": 0}, {"heartbeat": 0.0}, {"watchdog": 29.0}],
     ids=lambda options: next(iter(options)),
 )
 def test_an_option_outside_its_limits_is_refused(options: dict[str, float]) -> None:

@@ -10,11 +10,11 @@ from postgres_server import Database, PostgresServer, Servers
 from run_services import Service, item_of
 from worker_runs import Held, asked, jobs, server_address, shared_run, taken, until, working
 
-from invoicing_async._durable.records import LedgerSchemaError
+from invoicing_async._durable.records import LedgerSchemaError, LedgerServerError
 from invoicing_async._durable.states import State
 from invoicing_async.events import Event
-from invoicing_async.runs import InvoiceRun
-from invoicing_async.worker import _engine
+from invoicing_async.runs import InvoiceRun, Item
+from invoicing_async.worker import Worker, _engine, _lives
 
 pytestmark = pytest.mark.asyncio
 
@@ -178,6 +178,54 @@ async def test_without_a_queue_a_worker_ends_and_says_so(postgres: Database) -> 
     async with shared_run(postgres, KEYS) as run, working(run, Service()) as worker:
         with pytest.raises(LedgerSchemaError, match="no queue"):
             await taken(worker)
+
+
+@pytest.mark.slow
+async def test_a_queue_that_is_broken_for_good_ends_the_worker(
+    queued: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was in flight is recorded; it is not made anew for ever."""
+    monkeypatch.setattr(_lives, "GIVEN_UP", 0.5)
+    service = Held("A-3")
+    async with shared_run(queued, KEYS) as run:
+        async with working(run, service, slots=1, concurrency=1) as worker:
+            taking = asyncio.create_task(taken(worker))
+            await service.arrived.wait()
+            await asked(queued, "ALTER FUNCTION invoicing_queue.procrastinate_fetch_job_v2 RENAME TO gone")
+            await asked(queued, "ALTER TABLE invoicing_queue.procrastinate_workers RENAME TO gone")
+            await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
+            await until(lambda: is_told(worker, "stopping"), seconds=30)
+            service.go_on.set()
+            with pytest.raises(LedgerServerError, match=r"cannot be worked with: .*procrastinate_workers"):
+                await taking
+        assert (await item_of(run, "A-3")).state != State.SENDING
+        assert await in_doubt(run.ledger.counts()) == 0
+
+
+async def is_told(worker: Worker[Item], doing: str) -> bool:
+    return worker.status().doing == doing
+
+
+@pytest.mark.slow
+async def test_a_database_that_is_away_is_not_taken_for_broken(
+    queued: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long: it lets nobody in, and the engine cannot be made anew."""
+    monkeypatch.setattr(_lives, "GIVEN_UP", 0.2)
+    monkeypatch.setattr(_engine, "PATIENCE", 0.2)
+    monkeypatch.setattr(_engine, "OPENING", 0.3)
+    service = Held("A-3")
+    async with shared_run(queued, KEYS) as run, working(run, service, slots=1, concurrency=1) as worker:
+        taking = asyncio.create_task(taken(worker))
+        await service.arrived.wait()
+        await allow_connections(queued, allowed=False)
+        await asyncio.to_thread(queued.server.psql, CUT_QUEUE, queued.name)
+        await until(lambda: is_told(worker, "waiting"), seconds=30)
+        await asyncio.sleep(2.0)
+        assert not taking.done()
+        await allow_connections(queued, allowed=True)
+        service.go_on.set()
+        assert (await taking).keys() == {*KEYS}
 
 
 @pytest.mark.slow

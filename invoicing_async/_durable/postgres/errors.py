@@ -11,7 +11,7 @@ from psycopg import Error, OperationalError
 
 from ..records import LedgerAwayError, LedgerSchemaError, LedgerServerError
 
-__all__ = ["database_errors", "may_come_back", "state_said", "translate_error"]
+__all__ = ["database_errors", "error_below", "may_come_back", "state_said", "translate_error"]
 
 _PASSING_CLASSES = frozenset({"08", "53", "57", "58"})
 """Classes of SQLSTATE that pass: connection exceptions, too few resources, an operator at work, the system's errors."""
@@ -90,6 +90,14 @@ def translate_error(error: Error, name: str) -> LedgerServerError:
     if may_come_back(state, type(error)):
         return LedgerAwayError(text)
     return LedgerSchemaError(text) if state in _SCHEMA else LedgerServerError(text)
+
+
+def error_below(error: BaseException, name: str) -> LedgerServerError | None:
+    """Return in our words the database's error by which another came, or that it is itself; None if there is none."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, Error):
+        below = below.__cause__
+    return None if below is None else translate_error(below, name)
 
 
 @contextmanager
