@@ -12,7 +12,6 @@ from typing import Any
 
 from .batch_source import Reader, Source
 from .semaphore import FifoSemaphore
-from .tasks import started
 
 __all__ = ["Places"]
 
@@ -31,8 +30,8 @@ class Places(FifoSemaphore):
     def __init__(self, places: int, source: Source[Any] | Reader[Any]) -> None:
         super().__init__(places)
         self._source = source
-        self._returning: dict[asyncio.Task[None], bool] = {}
-        """Who waits for a place to come back to, and whether one was lent to it."""
+        self._returning: dict[asyncio.Future[None], None] = {}
+        """Who waits for a place to come back to; one that is lent ends the wait as one that was given back does."""
         self._timer: asyncio.TimerHandle | None = None
         self.lent = 0
 
@@ -56,13 +55,13 @@ class Places(FifoSemaphore):
         """Take a place for an item that gave its own away. Cut off, it has one too: its outcome gives one back."""
         if self.try_acquire():
             return
-        taking = started(self.acquire())
-        self._returning[taking] = False
+        taking = self.waiter()  # at once: a task of its own would wait behind who comes later
+        self._returning[taking] = None
         self._look_again()
         try:
-            await asyncio.wait([taking])
+            await taking
         except BaseException:
-            if not self._returning[taking] and taking.cancel():
+            if taking.cancelled():
                 self.force()
             raise
         finally:
@@ -78,8 +77,8 @@ class Places(FifoSemaphore):
     def _lend(self) -> None:
         """Lend what can be lent to those who wait longest."""
         self._timer = None
-        for taking, _ in zip([*self._returning], range(self._source.asking - self.lent), strict=False):
-            if not self._returning[taking] and taking.cancel():
-                self._returning[taking] = True
-                self.lent += 1
+        waiting = [taking for taking in self._returning if not taking.done()]
+        for taking in waiting[: max(0, self._source.asking - self.lent)]:
+            taking.set_result(None)
+            self.lent += 1
         self._look_again()

@@ -40,8 +40,7 @@ class FifoSemaphore:
         if self._free > 0:
             self._free -= 1
             return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.push(owner, waiter)
+        waiter = self.waiter(owner)
         try:
             await waiter
         except BaseException:
@@ -49,6 +48,12 @@ class FifoSemaphore:
                 # It was given a place that it will not use.
                 self.release()
             raise
+
+    def waiter(self, owner: Hashable = None) -> asyncio.Future[None]:
+        """Wait from this moment on, behind who waits already: what is returned is done with a place, or cancelled."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.push(owner, waiter)
+        return waiter
 
     def force(self) -> None:
         """Take a place that nobody may have to give: the next that is returned pays for it."""

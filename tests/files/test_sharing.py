@@ -175,6 +175,8 @@ class TestSweep:
                 return workers
 
             assert await sweep_folder(tmp_path, all_dead) == 0
+            other.kill()  # before it hears that nobody speaks to it any more, and publishes them
+            other.wait()
         assert await sweep_folder(tmp_path, all_dead) == 16
 
     async def test_a_file_that_was_swept_from_under_its_writer_is_published_all_the_same(
