@@ -53,6 +53,11 @@ def test_an_empty_database_is_migrated_once(postgres_server: PostgresServer, cli
     assert json.loads(out)["done"][0] == "step 1"
     assert cli("ledger", "migrate", server) == (Exit.DONE, f" {server}: version 1, nothing was left to do\n", "")
     assert cli("ledger", "check", server) == (Exit.DONE, f" {server}: version 1, as this program needs it\n", "")
+    database.psql("DROP TABLE invoicing_queue.walks")
+    code, out, err = cli("ledger", "check", server)
+    assert (code, out) == (Exit.SOME_LEFT, "")
+    assert "no up-to-date queue" in err
+    assert shlex.join(["invoicing-async", "ledger", "migrate", server]) in err
     database.drop()
 
 
