@@ -94,7 +94,8 @@ async def worker(url: str, where: str, _: int, places: int) -> Spent:
         with spent:
             async with Worker(run, invoices, poller=POLLER) as working:
                 async for item in working.items():
-                    assert item.state == "success", item
+                    # What another worker has in hand is told as it stands, if both have come to its chunk.
+                    assert item.state in {"success", "submitted", "sending"}, item
     return spent
 
 

@@ -82,7 +82,7 @@ class Service(asyncio.Protocol):
         self._write(body)
 
     def _write(self, body: bytes) -> None:
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write(HEAD % (len(body), body))
 
 

@@ -20,6 +20,9 @@ class ChunkWorker(Protocol):
     async def work(self, job: int, run: int, lo: int, hi: int) -> None:
         """Work on the items of a run from `lo` to `hi`, and return when there is nothing more to do on them."""
 
+    async def room(self) -> None:
+        """Wait until there is room for another chunk."""
+
 
 def blueprint() -> Blueprint:
     """Make the tasks of this library, to be mounted in an `App` under the namespace `invoicing`.

@@ -109,6 +109,10 @@ class Crew(Generic[T]):
             self._planner.cut.add(job)
             raise
 
+    async def room(self) -> None:
+        """Wait until there is room for another chunk."""
+        await self.parts.room()
+
     def stop(self, *, at_once: bool = False) -> None:
         """Begin nothing more; with `at_once` cut off what is in flight too, and let that be recorded."""
         self.shifts.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,6 +35,12 @@ CONNECTIONS = (1, 4)
 
 HEARTBEAT = 5.0
 
+IN_HAND = 500
+"""Chunks that are in hand at most: most of them are only awaited."""
+
+ROOM = 1.0
+"""Seconds for which the engine waits at a time for room for another chunk."""
+
 
 @frozen(kw_only=True)
 class EngineSettings:
@@ -53,7 +59,19 @@ class Jobs(JobManager):
     """The engine's jobs. One that cannot be ended in the queue was ended all the same: the ledger knows what was done.
 
     It was taken away, or the database is; otherwise the engine would lose the error in a task that nobody awaits.
+    None is fetched while there is no `room` for it.
     """
+
+    room: Callable[[], Awaitable[None]] | None = None
+
+    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
+        if self.room is not None:
+            try:
+                async with asyncio.timeout(ROOM):  # an engine that ends waits for this
+                    await self.room()
+            except TimeoutError:
+                return None
+        return await super().fetch_job(queues, worker_id)
 
     async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:  # noqa: FBT001 - the engine's own
         try:
@@ -121,12 +139,14 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
     returns, or raises, a job is cut off, what it does is not. Its listener may end unseen as well, when its
     connection is lost and the next is refused; then new jobs are found by asking, each second, and that is all.
     """
+    if isinstance(app.job_manager, Jobs):
+        app.job_manager.room = worker.room
     app.perform_import_paths()  # type: ignore[no-untyped-call]  # the engine's own, without annotations
     engine = EngineWorker(
         app,
         queues=[queue],
         name="invoicing",
-        concurrency=slots,
+        concurrency=max(IN_HAND, slots) if isinstance(app.job_manager, Jobs) else slots,
         listen_notify=listen,
         delete_jobs="successful",
         additional_context={WORKER: worker},

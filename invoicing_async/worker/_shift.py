@@ -41,9 +41,14 @@ class ShiftOverError(Exception):
 
 @define(eq=False)
 class Taken:
-    """A chunk that is being worked on: how many of its items have not ended, and the open ones that have."""
+    """A chunk that is being worked on: how many of its items have not ended, and the open ones that have.
+
+    `unsent` are those that are to be sent and have not come back of that; `on_sent` is called when there is none.
+    """
 
     left: int
+    unsent: int
+    on_sent: Callable[[], None]
     tried: set[str] = field(factory=set)
     ended: asyncio.Future[None] = field(factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -96,10 +101,11 @@ class Shift(ABC, Generic[T]):
         """Take on nothing more; what was taken on is done."""
         self._feed.to_send.close()
 
-    async def work(self, chunk: Chunk, besides: Collection[str]) -> set[str] | None:
+    async def work(self, chunk: Chunk, besides: Collection[str], on_sent: Callable[[], None]) -> set[str] | None:
         """Work through a chunk but for some of its keys, and return which of its items ended and are still open.
 
-        None if there was nothing to do. Raises `ShiftOverError` if the shift ends before.
+        `on_sent` is called when nothing of it is to be sent any more, and the rest is only awaited. None if there was
+        nothing to do. Raises `ShiftOverError` if the shift ends before.
         """
         lo, hi = chunk
         found = await self.open_items(LedgerPart(self._ledger, lo, hi), hi - lo + 1)
@@ -109,12 +115,14 @@ class Shift(ABC, Generic[T]):
         new = {item.key: (item, pages) for item, pages in found if item.key not in known}
         if not new:
             return None
-        taken = Taken(len(new))
+        to_send = [key for key, (_, pages) in new.items() if pages is self._feed.to_send]
+        taken = Taken(len(new), len(to_send), on_sent)
         self._taken |= dict.fromkeys(new, taken)
+        self._unsent.update(to_send)
         for item, pages in new.values():
-            if pages is self._feed.to_send:
-                self._unsent.add(item.key)
             pages.put([item])
+        if not to_send:
+            on_sent()
         await taken.ended
         return taken.tried
 
@@ -132,9 +140,19 @@ class Shift(ABC, Generic[T]):
                     taken.ended.set_exception(ShiftOverError())
                     taken.ended.exception()  # a chunk whose job left hears nothing
 
+    def _has_come_back(self, key: str) -> None:
+        """Note that an item is not to be sent any more."""
+        if key in self._unsent:
+            self._unsent.remove(key)
+            taken = self._taken.get(key)
+            if taken is not None:
+                taken.unsent -= 1
+                if not taken.unsent:
+                    taken.on_sent()
+
     def _end(self, result: T) -> None:
         key = self.key_of(result)
-        self._unsent.discard(key)
+        self._has_come_back(key)
         taken = self._taken.pop(key, None)
         if taken is None:
             return  # its chunk was given up
@@ -219,7 +237,7 @@ class InvoiceShift(Shift[Item]):
         try:
             async with aclosing(self._run.submit(self._invoices, concurrency=self._way.concurrency)) as items:
                 async for item in items:
-                    self._unsent.discard(item.key)
+                    self._has_come_back(item.key)
                     if item.state == State.SUBMITTED:
                         feed.to_settle.put([item])
                     elif not await self.is_to_be_exported(item):

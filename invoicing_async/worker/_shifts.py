@@ -124,12 +124,19 @@ class ChunkNotes(Protocol):
 
 
 class Parts(Generic[T]):
-    """The chunks in hand: up to `slots`, each worked on once whatever jobs come for it, and longer than its job."""
+    """The chunks in hand, each worked on once whatever jobs come for it, and longer than its job.
+
+    There is room for another while less than `slots` of them have something to be sent: what is only awaited keeps
+    nothing from being sent, however long the service takes.
+    """
 
     def __init__(self, shifts: Shifts[T], notes: ChunkNotes, slots: int, *, ended: Callable[[], None]) -> None:
         self._shifts = shifts
         self._notes = notes
-        self._places = asyncio.Semaphore(slots)
+        self._slots = slots
+        self._sending: set[Chunk] = set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._under_way: dict[Chunk, asyncio.Task[None]] = {}
         self._ended = ended
 
@@ -140,9 +147,24 @@ class Parts(Generic[T]):
         """Return when a chunk was worked through; whoever waits for that may leave."""
         task = self._under_way.get(chunk)
         if task is None:
+            self._begin(chunk)
             task = self._under_way[chunk] = started(self._work(chunk))
             task.add_done_callback(lambda task: self._forget(chunk, task))
         await asyncio.shield(task)
+
+    async def room(self) -> None:
+        """Wait until there is room for another chunk."""
+        await self._has_room.wait()
+
+    def _begin(self, chunk: Chunk) -> None:
+        self._sending.add(chunk)
+        if len(self._sending) >= self._slots:
+            self._has_room.clear()
+
+    def _is_sent(self, chunk: Chunk) -> None:
+        self._sending.discard(chunk)
+        if len(self._sending) < self._slots:
+            self._has_room.set()
 
     async def close(self) -> None:
         """Leave what is in hand, when no shift works on it any more: only that it was worked through is not noted."""
@@ -154,22 +176,22 @@ class Parts(Generic[T]):
 
     def _forget(self, chunk: Chunk, task: asyncio.Task[None]) -> None:
         self._under_way.pop(chunk, None)
+        self._is_sent(chunk)
         if not task.cancelled() and (error := task.exception()) is not None:  # its job may have left
             _log.error("it could not be noted that items %d to %d were worked on: %s", *chunk, error)
         self._ended()
 
     async def _work(self, chunk: Chunk) -> None:
-        async with self._places:
-            while (shift := await self._shifts.current()) is not None:
-                try:
-                    await self.walk(shift, chunk)
-                except ShiftOverError:
-                    continue
-                except Exception as error:  # noqa: BLE001 - each chunk's is its own
-                    _log.error("items %d to %d could not be worked on: %s", *chunk, error)
-                    self._shifts.note(error)
-                    await self._notes.walked(chunk, await self._notes.left_open(chunk, export=shift.exports))
-                return
+        while (shift := await self._shifts.current()) is not None:
+            try:
+                await self.walk(shift, chunk)
+            except ShiftOverError:
+                continue
+            except Exception as error:  # noqa: BLE001 - each chunk's is its own
+                _log.error("items %d to %d could not be worked on: %s", *chunk, error)
+                self._shifts.note(error)
+                await self._notes.walked(chunk, await self._notes.left_open(chunk, export=shift.exports))
+            return
 
     async def walk(self, shift: Shift[T], chunk: Chunk) -> None:
         """Work through a chunk until all that is open of it was tried, and note as what that was left.
@@ -178,7 +200,7 @@ class Parts(Generic[T]):
         """
         tried: set[str] = set()
         while True:
-            found = await shift.work(chunk, tried)
+            found = await shift.work(chunk, tried, lambda: self._is_sent(chunk))
             tried |= found or set()
             left = await self._notes.left_open(chunk, export=shift.exports)
             if left.keys() <= tried:

@@ -40,7 +40,8 @@ class Worker(Generic[T]):
 
     `client` is `AsyncInvoices` for an `InvoiceRun`, `OrderDocuments` for a `DocumentRun`, of a session with the run's
     pace. `concurrency` and `poller` are as for `InvoiceRun.run`; with `export` finished invoices are exported if the
-    run is to. `slots` (8) is how many chunks are in hand at once, `chunk` (200) how many keys one has at most; a short
+    run is to. `slots` (8) is of how many chunks something is to be sent at once, while more are
+    only awaited, `chunk` (200) how many keys one has at most; a short
     run has smaller ones, so that each slot has several. `heartbeat` (5) is in seconds.
 
     With `until_done`, the default, it ends when the run rests: when nothing is open that anybody could do now. What was

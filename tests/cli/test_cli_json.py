@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from lines_checked import lines_of
+from postgres_server import Database
 from served import Cli, aged, write_drafts, write_ids
 from test_cli_resolve import made
 from test_cli_usage import COMMANDS, options
@@ -34,6 +36,10 @@ def test_the_commands_that_print_lines_are_commands() -> None:
 
 
 Lines = Callable[..., list[dict[str, Any]]]
+ON_SERVERS = {
+    "ledger check", "ledger migrate", "runs import", "runs pause", "runs unhalt", "runs unpause", "worker"
+}  # fmt: skip
+"""The commands that are for runs on a server alone."""
 seen: dict[str, set[str]] = {}
 """The outcomes and states of the lines of each command."""
 
@@ -106,7 +112,32 @@ def test_lines_of_e_invoices(services: Callable[..., Sandbox], lines: Lines) -> 
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     lines("runs", "accept-lost-log", "i.db")
     assert seen["invoices submit"] >= {"success", "rejected", "in_doubt", "invalid", "duplicate"}
-    assert {*seen} == {*JSON_LINES} - {"documents download", "runs verify", "runs report", "sign", "doctor"}
+    of_documents = {"documents download", "runs verify", "runs report", "sign", "doctor"}
+    assert {*seen} == {*JSON_LINES} - of_documents - ON_SERVERS
+
+
+@pytest.mark.slow
+def test_lines_of_runs_on_servers(
+    services: Callable[..., Sandbox], lines: Lines, queued: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Migrated, looked at, submitted to, held up, worked on, brought back older, and carried over from a file."""
+    seen.clear()
+    services()
+    monkeypatch.setenv("INVOICING_LEDGER_WAIVE", "fsync")
+    server, where = queued.address(None), queued.address()
+    write_drafts(Path("d.jsonl"), 4)
+    lines("ledger", "migrate", server)
+    lines("ledger", "check", server)
+    lines("invoices", "submit", "d.jsonl", "--run", where)
+    lines("runs", "pause", where)
+    lines("runs", "unpause", where)
+    lines("worker", "--run", where, "--until-done")
+    queued.psql("UPDATE invoicing.runs SET halted = now(), halted_why = 'its database came back older'")
+    lines("runs", "unhalt", where, "--doubt-since", str(time.time() - 0.001))
+    lines("invoices", "submit", "d.jsonl", "--run", "i.db")
+    lines("runs", "import", "i.db", "--run", queued.address("carried"))
+    assert seen["worker"] == {"success"}
+    assert {*seen} == ON_SERVERS | {"invoices submit"}
 
 
 def test_a_schema_is_printed_for_each_command_and_for_all(cli: Cli) -> None:

@@ -127,12 +127,13 @@ class Side:
     run: str
     variables: dict[str, str]
 
-    def give(self, cli: Cli, monkeypatch: pytest.MonkeyPatch, tokens: Sequence[str]) -> tuple[int, str, str]:
+    def give(self, cli: Cli, tokens: Sequence[str]) -> tuple[int, str, str]:
         """What a command says, without how long it took, when it was, and where."""
-        monkeypatch.chdir(self.folder)
-        for name, value in self.variables.items():
-            monkeypatch.setenv(name, value)
-        code, *streams = cli(*(self.run if token == "RUN" else token for token in tokens))
+        with pytest.MonkeyPatch.context() as context:  # left at once: the services end before the test's own is undone
+            context.chdir(self.folder)
+            for name, value in self.variables.items():
+                context.setenv(name, value)
+            code, *streams = cli(*(self.run if token == "RUN" else token for token in tokens))
         timed = r"in \d+\.\d s(, [\d,]+/\w+)?|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d( \S+)?"
         names = (shlex.quote(self.run), self.run, str(self.folder))
         out, err = (
@@ -160,7 +161,7 @@ def both(queued: Database, cli: Cli, services: Services, monkeypatch: pytest.Mon
                 services(faults)
                 found = {key: value for key, value in os.environ.items() if key.startswith("INVOICING_")}
                 sides.append(Side(folder, where, found))
-        of_file, on_server = [side.give(cli, monkeypatch, tokens) for side in sides]
+        of_file, on_server = [side.give(cli, tokens) for side in sides]
         assert on_server == of_file, on_server[1]
         assert of_file[0] == code, of_file
         return of_file

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from invoicing_async.errors import AuthenticationError, BatchStoppedError
 from invoicing_async.models import Deferred, Saved
 from invoicing_async.runs import DocumentRun, ExportTo, InvoiceRun, Item, RunHaltedError, RunSettings
 from invoicing_async.sandbox import Sandbox
+from invoicing_async.transport import Exchange, Request, Response
 from invoicing_async.worker import Worker
 
 pytestmark = pytest.mark.asyncio
@@ -93,6 +95,38 @@ async def test_what_ends_a_command_on_a_file_ends_a_worker(
             await taken(worker)
     assert str(found.value) == str(expected.value)
     assert there.submissions == here.submissions
+
+
+class Pondering(Service):
+    """A service that says of no invoice how it stands before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    @asynccontextmanager
+    async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
+        if not request.path.endswith("/ob/invoices"):
+            await self.go_on.wait()
+        async with super().send(request, exchange) as answer:
+            yield answer
+
+
+async def test_invoices_that_are_long_in_coming_hold_up_none_that_is_to_be_sent(queued: Database) -> None:
+    """Of two chunks of one key something is sent at a time, and four are: though none is done."""
+    service = Pondering()
+    async with shared_run(queued, KEYS[:4]) as run, working(run, service, slots=2, chunk=1, concurrency=8) as worker:
+        taking = asyncio.create_task(taken(worker))
+
+        async def all_are_sent() -> bool:
+            return len(service.submissions) == 4
+
+        try:
+            await until(all_are_sent, seconds=8)
+            assert worker.status().chunks == 4
+        finally:
+            service.go_on.set()
+        assert {item.state for item in (await taking).values()} == {"success"}
 
 
 @pytest.mark.slow
