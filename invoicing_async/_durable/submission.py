@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import define, evolve, field
 
@@ -89,7 +89,7 @@ class Submission:
         invoices = self._invoices
         places = checked_places(concurrency, invoices.concurrency + invoices.concurrency // 2)
         with self._claims.at_work() as self._number, self._stop.part() as self._stop:
-            async with aclosing(page_items(self._ledger.pending, self._stop)) as items:
+            async with aclosing(page_items(await pending_pages(self._ledger), self._stop)) as items:
                 outcomes = invoices.each(
                     items,
                     self.sent,
@@ -180,6 +180,24 @@ class Submission:
         if error is not None:
             return of_submission(error)
         return Verdict.WELL if item.seq in self.under_way and item.request_id is not None else Verdict.SILENT
+
+
+@runtime_checkable
+class SentFromEnd(Protocol):
+    """A ledger of which what is to be sent can also be read from the end."""
+
+    async def pending_from_end(self, *, after: int = 0, limit: int = 1000) -> list[Item]:
+        """Return items that are still to be sent, the last first, before `after`; 0: from the end."""
+
+
+async def pending_pages(ledger: Ledger) -> Callable[..., Awaitable[list[Item]]]:
+    """Return what reads what is to be sent: from the end where somebody else is at work, since they began in front.
+
+    Otherwise each item would be begun by both, and one of them refused, at the cost of its turn.
+    """
+    if isinstance(ledger, SentFromEnd) and len(await ledger.holders()) > 1:
+        return ledger.pending_from_end
+    return ledger.pending
 
 
 @define(eq=False)

@@ -24,6 +24,7 @@ from ..runs import (
     ExportTo,
     InvoiceRun,
     Item,
+    LedgerAwayError,
     RunFileError,
     RunPace,
     State,
@@ -90,6 +91,16 @@ def failing() -> Iterator[None]:
         raise CommandError(str(error)) from error
 
 
+@contextmanager
+def taking_in(what: str) -> Iterator[None]:
+    """Say what a database that is lost meanwhile means: all of it is taken in, or nothing, mostly."""
+    try:
+        yield
+    except LedgerAwayError as error:
+        again = "Give the same command again when the database is back: what is known by then counts once."
+        raise CommandError(f"nothing was sent, and the {what} were not taken in: {error}", hint=again) from error
+
+
 async def carry_out_run(
     context: RunContext,
     opening: AbstractAsyncContextManager[R],
@@ -125,7 +136,8 @@ async def take_ids(
     output = summary.output
     shown = output.lively and (about is None or about >= MANY)
     async with live(output.err, [Bar("Ids taken in", about, lambda: source.taken)], shown=shown):
-        intake = await run.add(given())
+        with taking_in("ids"):
+            intake = await run.add(given())
     summary.duplicates = intake.duplicates
     await summary.took(intake, "ids")
     await summary.print_others()
@@ -183,7 +195,8 @@ async def take_drafts(run: InvoiceRun, summary: InvoiceSummary, found: Drafts) -
     summary.lines = {bad.key: bad.line for bad in found.bad} | found.lines
     by_key = {draft.key: draft for draft in found.good}
     try:
-        intake = await run.add([*found.good, *(by_key[key] for key, _ in found.repeated)], rounding=found.rounding)
+        with taking_in("drafts"):
+            intake = await run.add([*found.good, *(by_key[key] for key, _ in found.repeated)], rounding=found.rounding)
     except DraftConflictError as error:
         raise CommandError(f"nothing was taken in: {error}", hint=error.hint) from error
     await summary.took(intake, "drafts")
@@ -191,7 +204,8 @@ async def take_drafts(run: InvoiceRun, summary: InvoiceSummary, found: Drafts) -
     if bad := found.bad:
         # They are kept until they are corrected; one that has no key, or that of another, is only told.
         first = {draft.key: draft for draft in reversed(bad)}
-        intake, kept = await note_unreadable(run, {draft.key: first[draft.key].error for draft in bad})
+        with taking_in("drafts with faults"):
+            intake, kept = await note_unreadable(run, {draft.key: first[draft.key].error for draft in bad})
         summary.rest += [
             bad_draft_row(draft) for draft in bad if draft is not first[draft.key] or draft.key not in kept
         ]

@@ -95,6 +95,9 @@ Of a poll, since the wait asks again by itself; of a token, since the call that 
 that is in doubt, which is told at once with its key.
 """
 
+MOVED_ON = "SupersededError"
+"""The class, of a room above, of what ends a call whose invoice another worker sends: nothing is wrong."""
+
 TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "event"}
 """Names of a log record that none of its fields may have."""
 
@@ -136,6 +139,8 @@ def row_of(event: Any) -> Row:
 
 def _is_told_again(failed: CallFailed) -> bool:
     """Tell whether the failure of a call is followed by a warning of the same cause, or by another attempt."""
+    if type(failed.error).__name__ == MOVED_ON:
+        return True
     if failed.operation == "create_invoice":
         return isinstance(failed.error, InvoicingError) and fate(failed.error) is Fate.IN_DOUBT
     return failed.is_step or failed.operation == "token"

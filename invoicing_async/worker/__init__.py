@@ -48,7 +48,16 @@ from ._worker import Worker
 if TYPE_CHECKING:
     from procrastinate import Blueprint
 
-__all__ = ["ChunkStanding", "Worker", "WorkerStatus", "blueprint", "chunk_standing", "migrate_queue", "write_status"]
+__all__ = [
+    "ChunkStanding",
+    "Worker",
+    "WorkerStatus",
+    "blueprint",
+    "check_queue",
+    "chunk_standing",
+    "migrate_queue",
+    "write_status",
+]
 
 
 def blueprint() -> Blueprint:
@@ -59,6 +68,16 @@ def blueprint() -> Blueprint:
     with of_extra():
         from ._blueprint import blueprint as made
     return made()
+
+
+async def check_queue(where: str) -> tuple[str, ...]:
+    """Return the names of the steps that `migrate_queue` would do on a server now, none if its queue is up to date.
+
+    Nothing is changed. Raises as `migrate_queue` does.
+    """
+    with of_extra():
+        from ._migrations import missing_steps
+    return await missing_steps(server_parameters(where))
 
 
 async def migrate_queue(where: str) -> tuple[str, ...]:

@@ -23,6 +23,9 @@ class ChunkWorker(Protocol):
     async def room(self) -> None:
         """Wait until there is room for another chunk."""
 
+    def let_go(self, job: int) -> None:
+        """Note a job that was done, or cut off, and may not have been ended in the queue."""
+
 
 def blueprint() -> Blueprint:
     """Make the tasks of this library, to be mounted in an `App` under the namespace `invoicing`.

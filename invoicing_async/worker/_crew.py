@@ -106,8 +106,12 @@ class Crew(Generic[T]):
                 await asyncio.Event().wait()
             await self.parts.work((lo, hi))
         except asyncio.CancelledError:
-            self._planner.cut.add(job)
+            self.let_go(job)
             raise
+
+    def let_go(self, job: int) -> None:
+        """Take a job away with the next plan: it may not have been ended in the queue, and would count as under way."""
+        self._planner.cut.add(job)
 
     async def room(self) -> None:
         """Wait until there is room for another chunk."""

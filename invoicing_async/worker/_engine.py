@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -59,16 +59,16 @@ class Jobs(JobManager):
     """The engine's jobs. One that cannot be ended in the queue was ended all the same: the ledger knows what was done.
 
     It was taken away, or the database is; otherwise the engine would lose the error in a task that nobody awaits.
-    None is fetched while there is no `room` for it.
+    None is fetched while the `worker` has no room for it.
     """
 
-    room: Callable[[], Awaitable[None]] | None = None
+    worker: ChunkWorker | None = None
 
     async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> Job | None:
-        if self.room is not None:
+        if self.worker is not None:
             try:
                 async with asyncio.timeout(ROOM):  # an engine that ends waits for this
-                    await self.room()
+                    await self.worker.room()
             except TimeoutError:
                 return None
         return await super().fetch_job(queues, worker_id)
@@ -78,6 +78,8 @@ class Jobs(JobManager):
             await super().finish_job(job, status, delete_job)
         except ConnectorException as error:
             _log.info("job %s could not be ended in the queue: %s", job.id, _said(error))
+            if self.worker is not None and job.id is not None:
+                self.worker.let_go(job.id)  # else it would be held to be under way for as long as this engine lives
 
 
 @asynccontextmanager
@@ -140,7 +142,7 @@ async def run_engine(app: App, worker: ChunkWorker, queue: str, *, slots: int, l
     connection is lost and the next is refused; then new jobs are found by asking, each second, and that is all.
     """
     if isinstance(app.job_manager, Jobs):
-        app.job_manager.room = worker.room
+        app.job_manager.worker = worker
     app.perform_import_paths()  # type: ignore[no-untyped-call]  # the engine's own, without annotations
     engine = EngineWorker(
         app,

@@ -18,7 +18,9 @@ from postgres_server import Database, PostgresServer
 from report_runs import invoice_run
 from served import Cli, clean, write_drafts, write_ids
 
+from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async.cli.exits import Exit
+from invoicing_async.runs import LedgerAwayError
 from invoicing_async.sandbox import Faults, Sandbox
 
 SECRET = "hunter2-canary"
@@ -53,6 +55,11 @@ def test_an_empty_database_is_migrated_once(postgres_server: PostgresServer, cli
     assert json.loads(out)["done"][0] == "step 1"
     assert cli("ledger", "migrate", server) == (Exit.DONE, f" {server}: version 1, nothing was left to do\n", "")
     assert cli("ledger", "check", server) == (Exit.DONE, f" {server}: version 1, as this program needs it\n", "")
+    database.psql("DROP TABLE invoicing_queue.walks")
+    code, out, err = cli("ledger", "check", server)
+    assert (code, out) == (Exit.SOME_LEFT, "")
+    assert "no up-to-date queue" in err
+    assert shlex.join(["invoicing-async", "ledger", "migrate", server]) in err
     database.drop()
 
 
@@ -368,3 +375,28 @@ def test_the_doctor_knows_the_ledger_and_shows_nothing_of_it(cli: Cli, monkeypat
 def test_a_run_file_that_nobody_holds_is_watched_once(cli: Cli) -> None:
     asyncio.run(invoice_run(Path("march.db"), {"planned": 2}))
     assert cli("runs", "show", "march.db", "--watch") == cli("runs", "show", "march.db")
+
+
+@pytest.mark.parametrize("kind", ["add_drafts", "add_ids"])
+def test_a_database_that_is_lost_while_it_takes_the_input_in_is_told(
+    queued: Database, cli: Cli, services: Services, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nothing of it was begun, and the same command does it all."""
+    services()
+    write_drafts(Path("drafts.jsonl"), 3)
+    Path("ids.txt").write_text("1001\n1002\n")
+
+    async def lost(*_: object, **__: object) -> None:
+        raise LedgerAwayError("the database of march: it was shut down")
+
+    monkeypatch.setattr(PostgresLedger, kind, lost)
+    tokens = {
+        "add_drafts": ["invoices", "submit", "drafts.jsonl"],
+        "add_ids": ["documents", "download", "ids.txt", "--to", "out"],
+    }[kind]
+    code, _, err = cli(*tokens, "--run", queued.address())
+    said = " ".join(err.split())
+    assert code == Exit.USAGE, err
+    assert "were not taken in: the database of march: it was shut down" in said
+    assert "Give the same command again when the database is back" in said
+    assert "runs resume" not in said

@@ -82,8 +82,7 @@ class TestAnIntentThatComesTooLate:
             assert all(item.attempt == 1 for item in items)
         assert set(service.submissions) == {KEYS[5]}
         assert run.superseded == 5
-        told = lines(caplog, logging.WARNING)
-        assert [key for line in told for key in KEYS if key in line] == [*KEYS[:5]]
+        assert lines(caplog, logging.WARNING) == [], "nothing is wrong"
 
     async def test_returns_the_item_to_whoever_asked_for_one(self, tmp_path: Path) -> None:
         async def first(other: InvoiceRun, change: Change) -> None:

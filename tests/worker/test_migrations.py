@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from postgres_server import Database
 
-from invoicing_async.worker import migrate_queue
+from invoicing_async.worker import check_queue, migrate_queue
 
 pytestmark = pytest.mark.asyncio
 
 
 async def test_they_are_brought_once(postgres: Database) -> None:
     """Two at once are safe, and a run need not be named."""
+    assert await check_queue(postgres.address(None)) == ("the queue",)
     both = await asyncio.gather(migrate_queue(postgres.address(None)), migrate_queue(postgres.address()))
     assert sorted(both) == [(), ("the queue",)]
+    assert await check_queue(postgres.address()) == ()
     assert await migrate_queue(postgres.address()) == ()
 
 
@@ -32,6 +34,7 @@ async def test_a_later_step_of_the_engine_is_done(
         (tmp_path / name).write_text(f"CREATE TABLE t{name[9:11]} (x int); -- 100%")
     monkeypatch.setattr(_migrations, "_files", lambda: [tmp_path / name for name in names])
     await asyncio.to_thread(postgres.psql, "INSERT INTO invoicing_queue.procrastinate_workers DEFAULT VALUES")
+    assert await check_queue(postgres.address()) == (names[0],)
     assert await migrate_queue(postgres.address()) == (names[0],)
     await asyncio.to_thread(postgres.psql, "DELETE FROM invoicing_queue.procrastinate_workers")
     assert await migrate_queue(postgres.address()) == (names[1],)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from postgres_server import Database, PostgresServer, Servers
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from run_services import Service, item_of
 from worker_runs import Held, asked, jobs, server_address, shared_run, taken, until, working
 
@@ -156,6 +160,29 @@ async def test_a_job_of_a_worker_that_is_gone_is_taken_over(queued: Database) ->
         async with working(run, service, on_event=told.append) as worker:
             assert (await taken(worker)).keys() == {*KEYS}
     assert ("ChunkTakenOver", 1) in [(type(event).__name__, getattr(event, "lo", 0)) for event in told]
+    assert await jobs(queued) == []
+
+
+async def test_a_job_that_cannot_be_ended_keeps_nobody_waiting(
+    queued: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the engine finds no free connection in time, and lives on: the job would be under way for ever."""
+    ending, failed = JobManager.finish_job, list[int | None]()
+
+    async def finish_job(self: JobManager, job: Job, **values: Any) -> None:
+        if len(failed) < 2:
+            failed.append(job.id)
+            raise ConnectorException
+        await ending(self, job, **values)
+
+    async def finish(self: JobManager, job: Job, status: Any, delete_job: bool) -> None:  # noqa: FBT001 - the engine's
+        await finish_job(self, job, status=status, delete_job=delete_job)
+
+    monkeypatch.setattr(JobManager, "finish_job", finish)
+    service = Service()
+    async with shared_run(queued, KEYS) as run, working(run, service) as worker, asyncio.timeout(15):
+        assert (await taken(worker)).keys() == {*KEYS}
+    assert len(failed) == 2
     assert await jobs(queued) == []
 
 

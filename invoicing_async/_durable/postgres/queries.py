@@ -25,6 +25,7 @@ __all__ = [
     "TWICE",
     "WITHOUT_FILE",
     "entry",
+    "from_end",
     "item",
     "page",
     "select",
@@ -126,6 +127,11 @@ def page(states: Sequence[str] | None, *, payload: bool = False, more: str = "")
     union = " UNION ALL ".join(parts or [_in_order("false")])
     merged = f"(SELECT * FROM ({union}) AS i ORDER BY i.seq LIMIT %(limit)s) AS i"  # noqa: S608 - made of constants
     return f"{select(merged, payload=payload)} ORDER BY i.seq"
+
+
+def from_end(page: str) -> str:
+    """Return the statement for a page of items in front of `after`, the last ones first."""
+    return page.replace("i.seq > ", "i.seq < ").replace("ORDER BY i.seq", "ORDER BY i.seq DESC")
 
 
 def _in_order(condition: str) -> str:

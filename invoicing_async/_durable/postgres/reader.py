@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -47,6 +48,12 @@ async def describe_run(reading: Reading) -> KeptRun | None:
         kept: Mapping[str, object] = json.loads(settings)
         return KeptRun(run=run, kind=RunKind(kind), settings=kept, created=created, late=late)
     return None
+
+
+BESIDE = 20
+"""Items that one who sends beside others reads ahead."""
+
+_SENDABLE = queries.page(SENDABLE, payload=True, more="AND i.other_request_id IS NULL")
 
 
 class PostgresReader:
@@ -150,10 +157,21 @@ class PostgresReader:
         planned and not sent, with their payload, but for those of which there may be two invoices.
         """
         if self.kind is RunKind.INVOICES:
-            at_least_one("limit", limit)
-            wanted = queries.page(SENDABLE, payload=True, more="AND i.other_request_id IS NULL")
-            return [queries.item(row) for row in await self.select(wanted, after=after, limit=limit)]
+            return await self._sendable(_SENDABLE, after=after, limit=limit)
         return await self.rows((*TO_FETCH, *ON_DISK) if verify else TO_FETCH, after=after, limit=limit)
+
+    async def pending_from_end(self, *, after: int = 0, limit: int = 1000) -> list[Item]:
+        """Return up to `limit` invoices that are still to be sent as `pending`, the last first, before `seq` `after`.
+
+        0: from the end. Whoever sends them so beside others, who begin at the front, meets them once; of what is read
+        in one page, most may be sent by them before its turn, so that there are few.
+        """
+        limit = min(limit, BESIDE)
+        return await self._sendable(queries.from_end(_SENDABLE), after=after or sys.maxsize, limit=limit)
+
+    async def _sendable(self, statement: str, *, after: int, limit: int) -> list[Item]:
+        at_least_one("limit", limit)
+        return [queries.item(row) for row in await self.select(statement, after=after, limit=limit)]
 
     async def counts(self) -> dict[str, int]:
         """Return how many items are in each state, zeros included. Kept up with every change, so it costs nothing."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from attrs import evolve
 from cyclopts import App, Parameter
 
 from ...runs import ledger_tables, migrate_ledger, server_address
-from ...worker import migrate_queue
+from ...worker import check_queue, migrate_queue
 from ..durable import failing
 from ..exits import CommandError, Exit, checked
 from ..input.options import Local
@@ -54,6 +55,9 @@ async def check(address: Address, /, *, common: Local | None = None) -> int:
     server = checked(lambda: server_address(address), "ADDRESS").server
     with failing():
         tables = await ledger_tables(server)
+        lacking = [] if tables.fault else await check_queue(server)
+    if lacking:
+        tables = evolve(tables, fault=f"has no up-to-date queue of work for its runs: {', '.join(lacking)} to be done")
     output.line({"server": server, **tables.json(), "done": []})
     if tables.is_too_new:
         raise CommandError(f"{server} {tables.fault}", hint="Install a newer version of invoicing-async.")
