@@ -371,9 +371,12 @@ class PostgresServer:
         if migrated:
             self._migrate()
         name = f"db_{next(self._numbers)}_{secrets.token_hex(3)}"
-        template = f" TEMPLATE {TEMPLATE}" if migrated else ""
-        self.psql(f"CREATE DATABASE {name}{template}")
+        self.psql(f"CREATE DATABASE {name}{self.copied_from(TEMPLATE) if migrated else ''}")
         return Database(self, name)
+
+    def copied_from(self, template: str) -> str:
+        """Return what makes a new database a copy: of its files, which takes half as long as through the log."""
+        return f" TEMPLATE {template}" + (" STRATEGY FILE_COPY" if self.programs.major >= 15 else "")
 
     def _migrate(self) -> None:
         if not self._migrated:

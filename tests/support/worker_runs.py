@@ -108,7 +108,7 @@ def queue_template(postgres_server: PostgresServer) -> str:
 def queued(postgres_server: PostgresServer, queue_template: str) -> Iterable[Database]:
     """A database of the test's own, with the tables of runs and of their queue."""
     name = f"queued_{next(postgres_server._numbers)}"
-    postgres_server.psql(f"CREATE DATABASE {name} TEMPLATE {queue_template}")
+    postgres_server.psql(f"CREATE DATABASE {name}{postgres_server.copied_from(queue_template)}")
     database = Database(postgres_server, name)
     yield database
     database.drop()

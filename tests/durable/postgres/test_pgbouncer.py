@@ -11,6 +11,8 @@ from postgres_server import Database
 
 psycopg = pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_pooler_keeps_nothing_of_a_session(pgbouncer: PgBouncer, postgres: Database) -> None:
     """What the tests behind it stand on: a prepared statement of one transaction is not there in another."""

@@ -13,6 +13,8 @@ import pytest
 from postgres_server import CHOICE, Database, PostgresServer, Programs, Servers, chosen
 from server_watch import state_of, working_in
 
+pytestmark = pytest.mark.slow
+
 HOLDER = """
 import sys
 from postgres_server import PostgresServer, chosen

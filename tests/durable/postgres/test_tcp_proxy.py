@@ -16,6 +16,8 @@ from tcp_proxy import TcpProxy
 
 psycopg = pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.slow
+
 MAY_I_ENCRYPT = struct.pack("!II", 8, 80_877_103)
 """The SSLRequest with which libpq begins; a server without a certificate answers N."""
 
