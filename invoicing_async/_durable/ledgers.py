@@ -160,20 +160,21 @@ async def unpause_run(where: str) -> None:
         await ledger.unpause()
 
 
-async def unhalt_run(where: str, *, doubt_since: float) -> int:
+async def unhalt_run(where: str, *, doubt_since: float, restored: bool = False) -> int:
     """Let a halted run go on, when all of it that may have been sent unrecorded is in doubt; return how many that were.
 
-    `doubt_since` is since when records are missing, in epoch seconds. Raises `ValueError` for a time that is to come or
-    before the run was made, and for a run that is not halted; and as `pause_run` does.
+    `doubt_since` is since when records are missing, in epoch seconds. `restored` is for a run whose database came back
+    older while nobody was at work on it, so that nobody could find out and halt it. Raises `ValueError` for a time that
+    is to come or before the run was made, and for a run that is not halted; and as `pause_run` does.
     """
     async with _shared(where) as ledger:
-        if (await ledger.standing()).halted is None:
-            raise ValueError(f"{ledger.name} is not halted: nothing was changed")
+        if (await ledger.standing()).halted is None and not restored:
+            raise ValueError(f"{ledger.name} is not halted: nothing was changed; of a restored database say --restored")
         if doubt_since > ledger.now():
             raise ValueError("the time since when records are missing must not be in the future")
         if doubt_since < ledger.created:
             raise ValueError("the time since when records are missing must not be before the run was made")
-        return await ledger.unhalt(doubt_since)
+        return await ledger.unhalt(doubt_since, restored=restored)
 
 
 @asynccontextmanager

@@ -298,22 +298,41 @@ def test_a_time_since_when_nothing_can_be_missing_is_refused(
     assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(False,)]
 
 
+def forgotten(queued: Database) -> None:
+    """Let the database be as before two of the drafts were sent."""
+    queued.psql("UPDATE invoicing.items SET state = 'planned' WHERE seq <= 2")
+    queued.psql("UPDATE invoicing.tally SET count = count - 2 WHERE state = 'submitted'")
+    queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'planned', 99, 2)")
+
+
 @pytest.mark.slow
 def test_a_halted_run_goes_on_when_what_may_have_left_is_in_doubt(where: str, cli: Cli, queued: Database) -> None:
     cli("invoices", "submit", "drafts.jsonl", "--run", where)
     assert "is not halted" in cli("runs", "unhalt", where, "--doubt-since", str(time.time()))[2]
     queued.psql("UPDATE invoicing.runs SET halted = now(), halted_why = 'its database came back older'")
-    queued.psql("UPDATE invoicing.items SET state = 'planned' WHERE seq <= 2")
-    queued.psql("UPDATE invoicing.tally SET count = count - 2 WHERE state = 'submitted'")
-    queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'planned', 99, 2)")
+    forgotten(queued)
     out = cli("runs", "show", where)[1]
     assert "halted since " in out
     assert shlex.join(["invoicing-async", "runs", "unhalt", where, "--doubt-since", "TIME"]) in out
+    assert cli("runs", "unhalt", where, "--restored", "--doubt-since", "2020-01-01")[0] == Exit.USAGE
     created = queued.psql("SELECT extract(epoch FROM created)::float8 FROM invoicing.runs")[0][0]
     code, out, _ = cli("runs", "unhalt", where, "--doubt-since", str(created + 0.001))
     assert (code, "2 may have been sent since" in out) == (Exit.DONE, True)
     assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(True,)]
     assert re.search(r"in doubt +2 ", cli("runs", "show", where)[1])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_restored_while_nobody_worked_on_it_is_halted_first(
+    where: str, cli: Cli, queued: Database
+) -> None:
+    """All that may have been sent of it is in doubt."""
+    cli("invoices", "submit", "drafts.jsonl", "--run", where)
+    forgotten(queued)
+    code, out, _ = cli("runs", "unhalt", where, "--restored", "--doubt-since", str(time.time() - 0.001))
+    assert (code, "2 may have been sent" in out) == (Exit.DONE, True)
+    assert queued.psql("SELECT halted IS NULL FROM invoicing.runs") == [(True,)]
+    assert queued.psql("SELECT count(*) FROM invoicing.items WHERE state = 'in_doubt'") == [(2,)]
 
 
 def test_two_invoices_of_one_draft_are_told_with_both_ids(where: str, cli: Cli, queued: Database) -> None:

@@ -221,12 +221,12 @@ class PostgresLedger(PostgresReader):
         """Let a paused run go on."""
         await self._recorder.do(run_changes.unpause_run)
 
-    async def unhalt(self, doubt_since: float) -> int:
+    async def unhalt(self, doubt_since: float, *, restored: bool = False) -> int:
         """Let a halted run go on, when all of it that may have been sent unrecorded is in doubt; return how many.
 
         `doubt_since`, in epoch seconds, is since when records are missing.
         """
-        return await sweep.unhalt_run(self._recorder, doubt_since)
+        return await sweep.unhalt_run(self._recorder, doubt_since, restored=restored)
 
     def _only(self, kind: RunKind, name: str) -> None:
         if self.kind is not kind:

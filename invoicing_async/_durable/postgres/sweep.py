@@ -9,7 +9,7 @@ from ..states import Event
 from .arrays import array
 from .recorder import Recorder
 from .session import Session
-from .statements import DOUBTFUL, HALTED, LEFT_NOW, OUTDATED, UNHALT
+from .statements import DOUBTFUL, HALT, HALTED, LEFT_NOW, OUTDATED, UNHALT
 from .transitions import TOGETHER, Refusal, change_in_turn, change_items
 
 __all__ = ["sweep_part", "unhalt_run"]
@@ -29,8 +29,13 @@ async def sweep_part(session: Session) -> tuple[int, bool]:
     return sum(not isinstance(one, Refusal) for one in told), len(found) == TOGETHER
 
 
-async def unhalt_run(recorder: Recorder, doubt_since: float) -> int:
-    """Let a halted run go on, when all that may have been sent since then is in doubt; return how many those are."""
+async def unhalt_run(recorder: Recorder, doubt_since: float, *, restored: bool) -> int:
+    """Let a halted run go on, when all that may have been sent since then is in doubt; return how many those are.
+
+    With `restored` one that nobody has halted is halted first.
+    """
+    if restored:
+        await recorder.do(halt)
     halted: float | None = await recorder.do(halted_at)
     doubts, after, count = 0, 0, 1
     while halted is not None and doubt_since <= halted and count:
@@ -55,6 +60,10 @@ async def halted_at(session: Session) -> float | None:
     """Return when the run was halted, None if it is not."""
     row = await session.row(HALTED, session.run)
     return None if row is None else row[0]
+
+
+async def halt(session: Session) -> None:
+    await session.rows(HALT, session.run, session.clock.parameter(), "its database was restored")
 
 
 async def unhalt(session: Session) -> None:

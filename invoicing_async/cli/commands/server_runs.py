@@ -75,6 +75,9 @@ async def unhalt(
         str,
         Parameter(help="Since when records are missing: 2026-03-31T04:00 , local or with +07:00, or epoch seconds."),
     ],
+    restored: Annotated[
+        bool, Parameter(negative="", help="You brought the database back yourself, and the run is not halted yet.")
+    ] = False,
     common: Local | None = None,
 ) -> int:
     """Let a run go on whose database came back older than it had been: after a restored backup, or a lagging standby.
@@ -82,14 +85,15 @@ async def unhalt(
     Such a run halts by itself, since nobody knows what was sent of it. What may have been sent since the time that you
     name is put in doubt first, to be looked up at the service, and is sent again only after `runs resolve`. Name the
     moment as of which the database was brought back, or one before: an earlier one makes more doubts, a later one may
-    make an invoice twice.
+    make an invoice twice. A run on which nobody was at work then is not halted: say --restored, before any worker
+    starts.
 
     Exit code 0: it goes on; 2: it is not halted, or the time cannot be, and nothing was changed.
     """
     output, where = Output.of(common or Local()), server_run(run, "RUN")
     since = checked(lambda: moment_of(doubt_since), "--doubt-since")
     with failing():
-        doubts = await unhalt_run(where, doubt_since=since)
+        doubts = await unhalt_run(where, doubt_since=since, restored=restored)
     output.line({"run": where, "state": "going on", "in_doubt": doubts})
     if not output.json:
         output.say(f" {plain(where)} goes on; {doubts:,} may have been sent since {local_time(since)} and are in doubt")
