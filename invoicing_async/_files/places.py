@@ -28,7 +28,7 @@ from .writer import DiskWriter, Spool
 
 __all__ = ["FolderPlace", "Place", "StorePlace", "Stores", "Where", "place_of"]
 
-Where: TypeAlias = "str | PathLike[str] | Store"
+Where: TypeAlias = str | PathLike[str] | Store
 """A folder, the address of a store as text, or a store."""
 
 CLOCKS_APART = 120.0

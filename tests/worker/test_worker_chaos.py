@@ -33,7 +33,7 @@ INVOICES = 2000
 SECONDS = 0.08
 """Within which the service answers: long enough that a mishap finds most places taken."""
 
-STANDS = (0.3, 1.2, LATE, LATE + 1.5)
+STANDS = (0.3, 1.2, LATE, LATE + 3.0)
 """Seconds for which a worker stands still: within its intent, within its attempt, and beyond both."""
 
 
