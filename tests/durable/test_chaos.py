@@ -34,7 +34,7 @@ from invoicing_async._durable.lock import holder_of
 from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
 
 SHORT = bool(os.environ.get("INVOICING_SHORT"))
-MISHAPS = 24 if SHORT else 300
+MISHAPS = 12 if SHORT else 300
 MISHAPS_OF_A_RUN = 12
 DRAFTS = 500
 REACHED = {"sending", "in_doubt", "submitted", "success"}

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.process
 
 WORK = Path(kill_work.__file__)
 SHORT = bool(os.environ.get("INVOICING_SHORT"))
-DOCUMENT_KILLS, INVOICE_KILLS = (12, 20) if SHORT else (100, 200)
+DOCUMENT_KILLS, INVOICE_KILLS = (8, 12) if SHORT else (100, 200)
 KILLS_OF_A_RUN = 10
 ON_DISK = {"saved", "skipped"}
 

@@ -142,6 +142,7 @@ def test_cut_off_from_the_database_it_sends_nothing_and_its_late_answers_settle_
     assert scene.here.in_states() == {"success": DRAFTS}
 
 
+@IN_FULL
 @WAYS
 def test_cut_off_from_the_service_it_waits_no_longer_than_an_attempt(scene: Scene, lose: Loses, find: Loses) -> None:
     """No more is in doubt than it had in flight, and by its own word; the other one goes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,12 @@ from worker_chaos_work import TIMEOUTS, server_address
 from invoicing_async._durable.postgres import migrations as module
 from invoicing_async._durable.postgres.migrations import migrate, migrations
 
-pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.process,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(bool(os.environ.get("INVOICING_SHORT")), reason="half a minute: in full only"),
+]
 
 DRAFTS = 500
 LATER = "99.0"

