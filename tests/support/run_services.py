@@ -190,7 +190,12 @@ class Service:
         step = self.step(key)
         if step == "unsent":
             raise TransportError("the connection was refused", sent="no")
-        exchange.leave()
+        try:
+            exchange.leave()
+        except TransportError:  # its intent grew old while the clock jumped: nothing has come here
+            self.submissions[key] -= 1
+            self.plans.setdefault(key, []).insert(0, step)
+            raise
         if self.received is not None:
             await self.received(key)
         request_id = self.take(key, step)

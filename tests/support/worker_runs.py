@@ -60,7 +60,9 @@ class Held(Service):
 @asynccontextmanager
 async def working(run: InvoiceRun, service: Service | Sandbox, **options: Any) -> AsyncIterator[Worker[Item]]:
     """A worker of a run, with short times."""
-    session = {name: options.pop(name) for name in ("attempts", "stop_after", "on_event") if name in options}
+    session = {
+        name: options.pop(name) for name in ("attempts", "stop_after", "on_event", "timeouts") if name in options
+    }
     options = {"heartbeat": SOON, "every": SOON, "chunk": 5, **options}
     async with invoices(service, **session) as client, Worker(run, client, **options) as worker:
         try:

@@ -29,6 +29,7 @@ from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.states import Event, RunKind
 from invoicing_async.errors import AuthenticationError, BatchStoppedError
 from invoicing_async.models import Deferred, Saved
+from invoicing_async.policies import Timeouts
 from invoicing_async.runs import DocumentRun, ExportTo, InvoiceRun, Item, RunHaltedError, RunSettings
 from invoicing_async.sandbox import Sandbox
 from invoicing_async.transport import Exchange, Request, Response
@@ -59,10 +60,12 @@ def ends(items: Mapping[str, Item]) -> dict[str, tuple[str, int, str | None]]:
 async def test_a_worker_alone_ends_as_a_command_on_a_file_does(queued: Database, tmp_path: Path) -> None:
     """Each item comes to the same end after the same calls, and it is not tried again for ever."""
     here, there = Service(PLANS), Service(PLANS)
-    async with invoice_run(tmp_path, here, KEYS, stop_after=None) as (file, client):
+    # The clock jumps while the database takes its time, and an intent that grew old meanwhile would be another attempt.
+    session: dict[str, Any] = {"stop_after": None, "timeouts": Timeouts(intent=1000.0)}
+    async with invoice_run(tmp_path, here, KEYS, **session) as (file, client):
         expected = {item.key: item for item in await listed(file.run(client))}
         recorded = await states(file)
-    async with shared_run(queued, KEYS) as run, working(run, there, stop_after=None) as worker:
+    async with shared_run(queued, KEYS) as run, working(run, there, **session) as worker:
         found = await taken(worker)
         assert ends(found) == ends(expected)
         assert await states(run) == recorded
@@ -305,14 +308,23 @@ async def test_a_halted_run_sends_nothing_and_says_so(queued: Database) -> None:
 
 
 async def test_two_workers_share_a_run(queued: Database) -> None:
-    service = Service()
+    """While one has no room for more, the other one takes the rest."""
+    service = Held("A-1")
     async with (
         shared_run(queued, KEYS) as run,
         shared_run(queued) as other,
         working(run, service, slots=1) as one,
         working(other, service, slots=1) as two,
     ):
-        first, second = await asyncio.gather(taken(one), taken(two))
+        taking = [asyncio.create_task(taken(worker)) for worker in (one, two)]
+
+        async def the_rest_is_sent() -> bool:
+            return len(service.submissions) > len(KEYS) - 5
+
+        await service.arrived.wait()
+        await until(the_rest_is_sent)
+        service.go_on.set()
+        first, second = await asyncio.gather(*taking)
     assert first
     assert second
     assert {**first, **second}.keys() == {*KEYS}
