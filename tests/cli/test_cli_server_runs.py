@@ -23,6 +23,8 @@ from invoicing_async.cli.exits import Exit
 from invoicing_async.runs import LedgerAwayError
 from invoicing_async.sandbox import Faults, Sandbox
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2-canary"
 UUID = "5f0c5b1e-6d53-4b6e-8e0c-7b1f6a0f3c55"
 

@@ -13,7 +13,7 @@ from worker_runs import shared_run
 from invoicing_async._durable.postgres.reader import BESIDE
 from invoicing_async.runs import InvoiceRun, Item
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 KEYS = [f"A-{number:02d}" for number in range(60)]
 

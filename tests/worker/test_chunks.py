@@ -12,7 +12,7 @@ from invoicing_async._durable.states import RunKind
 from invoicing_async.runs import InvoiceRun
 from invoicing_async.worker import ChunkStanding, chunk_standing
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 KEYS = [f"A-{number}" for number in range(1, 101)]
 

@@ -12,7 +12,7 @@ from worker_runs import asked, planned_by, shared_run, taken, working
 
 from invoicing_async.worker._statements import HOLD
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 KEYS = [f"A-{number}" for number in range(1, 101)]
 

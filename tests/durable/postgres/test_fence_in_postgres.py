@@ -25,6 +25,8 @@ from invoicing_async._durable.postgres.ledger import PostgresLedger
 from invoicing_async._durable.records import Change, RunHaltedError, RunPausedError, SupersededError
 from invoicing_async._durable.states import NEEDS_REQUEST_ID, TABLE, Event, State, replay
 
+pytestmark = pytest.mark.slow
+
 LATE = 36.0
 ATTEMPT = 5
 

@@ -19,7 +19,7 @@ from invoicing_async._durable.records import SupersededError
 from invoicing_async._durable.states import DocumentState
 from invoicing_async.runs import DocumentRun
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from invoicing_async._durable.records import Moved, Pause, RunFileError, RunLock
 from invoicing_async._durable.states import DocumentState, RunKind
 from invoicing_async.runs import DocumentRun, InvoiceRun, import_run, moved_to, read_run
 
+pytestmark = pytest.mark.slow
+
 ENDS = {"planned": 2, "success": 2, "failed": 1, "rejected": 1, "not_sent": 1, "submitted": 1, "in_doubt": 2,
         "invalid": 1}  # fmt: skip
 

@@ -24,7 +24,7 @@ from invoicing_async._durable.postgres.lanes import PostgresLanes  # noqa: E402
 from invoicing_async._durable.records import LedgerAwayError, LedgerSchemaError  # noqa: E402
 from invoicing_async.errors import SessionError  # noqa: E402
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.filterwarnings("error")]
+pytestmark = [pytest.mark.asyncio, pytest.mark.filterwarnings("error"), pytest.mark.slow]
 
 LANE = "create_invoice"
 ENVIRON = {"INVOICING_LEDGER_WAIVE": "fsync"}

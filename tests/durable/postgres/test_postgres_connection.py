@@ -26,6 +26,8 @@ from invoicing_async._durable.postgres.reader import PostgresReader
 from invoicing_async._durable.records import LedgerAwayError, LedgerSchemaError, LedgerServerError
 from invoicing_async._durable.states import RunKind
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cret-Pa55"
 
 

@@ -33,6 +33,8 @@ from invoicing_async._durable.records import (
 )
 from invoicing_async._durable.states import DocumentState, Event, RunKind, State
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def proxy(postgres: Database) -> Iterator[TcpProxy]:
