@@ -6,6 +6,8 @@ import re
 from array import array
 from collections.abc import Iterable, Mapping
 
+from attrs import evolve
+
 from .figures import Reason
 from .records import Pause
 from .states import DocumentState, Event, RunKind, State
@@ -20,6 +22,7 @@ __all__ = [
     "WORDINGS",
     "Latencies",
     "frequent_reasons",
+    "joined_pauses",
     "timeline_of",
 ]
 
@@ -123,6 +126,25 @@ def timeline_of(moments: Moments, kind: RunKind, pauses: tuple[Pause, ...]) -> T
     if kind is RunKind.INVOICES:
         return moments.timeline({_EVENTS.index(event): name for event, name in _HAPPENED.items()}, pauses)
     return moments.timeline({number: state.value for number, state in enumerate(_DOCUMENTS) if number}, pauses)
+
+
+def joined_pauses(pauses: Iterable[Pause]) -> tuple[Pause, ...]:
+    """Return the pauses in the order in which they began, those of one operation that overlap as one.
+
+    Each worker records the pause that it was in, and each of a marketplace's stores has its own: it is one outage. It
+    is over if the service was last heard of by who heard it answer.
+    """
+    joined: list[Pause] = []
+    last: dict[str, int] = {}
+    for pause in sorted(pauses, key=lambda one: (one.begun, one.operation)):
+        known = last.get(pause.operation)
+        if known is None or pause.begun > joined[known].until:
+            last[pause.operation] = len(joined)
+            joined.append(pause)
+        else:
+            *_, latest = sorted((joined[known], pause), key=lambda one: (one.until, one.is_over))
+            joined[known] = evolve(latest, begun=joined[known].begun)
+    return tuple(joined)
 
 
 def frequent_reasons(rows: Iterable[tuple[str, str | None, str | None, int]]) -> tuple[Reason, ...]:

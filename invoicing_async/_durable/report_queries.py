@@ -19,6 +19,7 @@ from .report_parts import (
     WORDINGS,
     Latencies,
     frequent_reasons,
+    joined_pauses,
     timeline_of,
 )
 from .schema import BARE
@@ -97,8 +98,8 @@ def _last(transaction: Transaction) -> int:
 def read_pauses(transaction: Transaction) -> tuple[Pause, ...]:
     if transaction.one("SELECT 1 FROM sqlite_master WHERE name = 'pauses'") is None:
         return ()  # a run of before, that was not opened for writing since
-    rows = transaction.execute("SELECT operation, begun, until, is_over FROM pauses ORDER BY begun, operation")
-    return tuple(Pause(operation, begun, until, bool(is_over)) for operation, begun, until, is_over in rows)
+    rows = transaction.execute("SELECT operation, begun, until, is_over FROM pauses")
+    return joined_pauses(Pause(operation, begun, until, bool(is_over)) for operation, begun, until, is_over in rows)
 
 
 def _authority(transaction: Transaction) -> Iterator[str]:

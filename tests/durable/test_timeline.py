@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from invoicing_async._durable import timeline
 from invoicing_async._durable.records import Pause
+from invoicing_async._durable.report_parts import joined_pauses
 from invoicing_async._durable.timeline import MOST_BARS, MOST_STRETCHES, STEPS, Moments, Timeline
 
 KINDS = {0: "made", 1: "failed", 2: "failed"}
@@ -74,3 +75,21 @@ def test_of_more_than_there_is_room_for_longer_times_are_counted_together(monkey
     found = moments.timeline(KINDS)
     assert found.total("made") == 10_000
     assert found.step > 1
+
+
+SPANS = st.tuples(st.sampled_from(["submit", "status"]), st.integers(0, 40), st.integers(0, 12), st.booleans())
+
+
+@given(st.lists(SPANS, max_size=12))
+def test_pauses_that_overlap_are_one_and_none_is_lost(spans: list[tuple[str, int, int, bool]]) -> None:
+    """The same moments lie in a pause of the operation as before; two of one operation never touch."""
+    pauses = [Pause(operation, begun, begun + length, is_over) for operation, begun, length, is_over in spans]
+    joined = joined_pauses(pauses)
+    assert [pause.begun for pause in joined] == sorted(pause.begun for pause in joined)
+    for operation in ("submit", "status"):
+        before, after = ([p for p in found if p.operation == operation] for found in (pauses, joined))
+        for moment in (half / 2 for half in range(110)):
+            assert sum(p.begun <= moment <= p.until for p in after) == any(p.begun <= moment <= p.until for p in before)
+        for pause in after:
+            assert pause.is_over == any(p.is_over for p in before if p.until == pause.until)
+    assert joined_pauses(joined) == joined

@@ -73,7 +73,7 @@ ENTRIES = f"{_ENTRY} WHERE run = %(run)s AND id > %(after)s ORDER BY id LIMIT %(
 
 PAUSES = """
 SELECT operation, extract(epoch FROM begun)::float8, extract(epoch FROM until)::float8, is_over
-FROM invoicing.pauses WHERE run = %(run)s ORDER BY begun, operation
+FROM invoicing.pauses WHERE run = %(run)s
 """
 
 HOLDERS = f"""

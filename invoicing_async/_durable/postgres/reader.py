@@ -17,6 +17,7 @@ from ..address import ServerAddress
 from ..figures import RunFigures
 from ..kept_paths import KeptPaths
 from ..records import Holder, Item, JournalEntry, Pause
+from ..report_parts import joined_pauses
 from ..standing import ALIVE, Standing
 from ..states import ON_DISK, SENDABLE, TO_FETCH, RunKind
 from ..timeline import Timeline
@@ -215,7 +216,7 @@ class PostgresReader:
 
     async def pauses(self) -> tuple[Pause, ...]:
         """Return when calls waited because the service was down."""
-        return tuple(Pause(*row) for row in await self.select(queries.PAUSES))
+        return joined_pauses(Pause(*row) for row in await self.select(queries.PAUSES))
 
     async def oldest(self) -> Item | None:
         """Return the e-invoice that is on its way, or with the service, for the longest time; None if none is."""

@@ -20,6 +20,7 @@ from ..report_parts import (
     WORDINGS,
     Latencies,
     frequent_reasons,
+    joined_pauses,
     timeline_of,
 )
 from ..states import DocumentState, RunKind, State
@@ -108,7 +109,7 @@ class Report:
 
     async def pauses(self) -> tuple[Pause, ...]:
         """Read when calls waited because the service was down."""
-        return tuple(Pause(*row) for row in await self._rows(PAUSES))
+        return joined_pauses(Pause(*row) for row in await self._rows(PAUSES))
 
     async def oldest(self) -> Item | None:
         """Read what has been on its way, or with the service, for the longest time; of what is on its way first."""

@@ -112,3 +112,24 @@ async def test_pauses_are_kept_as_far_as_they_were_told(place: Place) -> None:
     async with place.read() as reader:
         kept = (Pause("status", 0.5, 0.5), Pause("submit", 1.0, 3.0, is_over=True))
         assert await reader.pauses() == kept == (await reader.figures()).pauses
+
+
+@pytest.mark.asyncio
+async def test_an_outage_that_several_workers_met_is_one_pause(place: Place) -> None:
+    """What each of them recorded is read as one, for each operation; the next outage is another one."""
+    recorded = [
+        Pause("submit", 1.0, 9.0),  # of a worker that died in it
+        Pause("submit", 1.5, 30.0, is_over=True),
+        Pause("status", 2.0, 20.0),
+        Pause("submit", 30.5, 31.0, is_over=True),
+        Pause("submit", 30.7, 33.0),
+    ]
+    async with place.open(INVOICES) as ledger:
+        for pause in recorded:
+            await ledger.record_pause(pause)
+    async with place.read() as reader:
+        assert await reader.pauses() == (
+            Pause("submit", 1.0, 30.0, is_over=True),
+            Pause("status", 2.0, 20.0),
+            Pause("submit", 30.5, 33.0),
+        )
