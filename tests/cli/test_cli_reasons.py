@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from served import Cli, json_lines, write_drafts
 from invoicing_async.cli.exits import Exit
 from invoicing_async.cli.summary import authority_note
 from invoicing_async.reports import reason
+from invoicing_async.runs import RunSettings, read_run
 from invoicing_async.sandbox import Answer, Faults, Operation, Sandbox
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -134,6 +137,32 @@ def test_refresh_records_what_changed_and_tells_what_it_could_not_ask(
     assert "1 REJECTED, 2 SUBMITTED" in out
     assert cli("runs", "refresh", "i.db")[0] == Exit.DONE
     assert "3 SUBMITTED" in cli("runs", "show", "i.db")[1]
+
+
+@pytest.mark.parametrize("ledger", ["file", pytest.param("server", marks=pytest.mark.slow)])
+def test_refresh_keeps_the_pace_of_its_run(
+    ledger: str,
+    services: Callable[..., Sandbox],
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """It asks no faster than the run is submitted; what is given is the run's from then on."""
+    services(DONE)
+    monkeypatch.setenv("INVOICING_LEDGER_WAIVE", "fsync")
+    run = "i.db" if ledger == "file" else request.getfixturevalue("queued").address()
+    write_drafts(Path("d.jsonl"), 9)
+    assert cli("invoices", "submit", "d.jsonl", "--wait", "--run", run, "--per-second", "40")[0] == Exit.DONE
+    begun = time.monotonic()
+    assert cli("runs", "refresh", run)[0] == Exit.DONE
+    assert time.monotonic() - begun >= 8 / 40 - 0.02
+    assert cli("runs", "refresh", run, "--per-second", "500")[0] == Exit.DONE
+
+    async def kept() -> float | None:
+        async with read_run(run) as reader:
+            return RunSettings.read(reader.settings).pace.per_second
+
+    assert asyncio.run(kept()) == 500
 
 
 def test_refresh_is_for_invoices_and_needs_credentials(

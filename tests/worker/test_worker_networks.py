@@ -94,8 +94,9 @@ def scene(postgres_servers: Servers, tmp_path: Path) -> Iterator[Scene]:
         ):
             pid = there.start(**OPTIONS)
             here.start(**OPTIONS)
-            eventually(lambda: len(here.made()) >= DRAFTS // 10, seconds=30)
-            [(number,)] = database.psql("SELECT worker FROM invoicing.workers WHERE pid = %s", pid)
+            known = "SELECT worker FROM invoicing.workers WHERE pid = %s"
+            eventually(lambda: len(here.made()) >= DRAFTS // 10 and database.psql(known, pid), seconds=30)
+            [(number,)] = database.psql(known, pid)
             yield Scene(here, there, cables, number)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -20,7 +20,7 @@ from ...repair import (
 )
 from ...reports import INVOICE_ITEMS, REFRESHES, item_row, refresh_row, sheet_row
 from ...runs import InvoiceRun, LedgerReader, Overview, RunKind, State, read_run
-from ..durable import entered
+from ..durable import entered, kept_pace
 from ..exits import CommandError, Exit
 from ..input.options import FLAG, SOURCE, STREAM, Common, Local, RateOptions, ReportFile, RunFile
 from ..input.runs import is_server
@@ -160,9 +160,12 @@ async def refresh(
     settings.invoices(pace)  # what is wrong with them is told before the run is opened
 
     async def work(batch: BatchSummary) -> None:
-        session = batch.monitor.session(settings.invoices, pace)
-        async with entered(InvoiceRun.open(file, create=False)) as run, session:
+        async with AsyncExitStack() as stack:
+            run = await stack.enter_async_context(entered(InvoiceRun.open(file, create=False)))
             batch.stop.then(run.stop)
+            kept = await kept_pace(run, pace)
+            session = batch.monitor.session(settings.invoices, kept, limits=run.limits(kept.limits))
+            await stack.enter_async_context(session)
             batch.stop.then(session.stop_waiting)
             number = (await run.ledger.counts()).get(State.SUCCESS, 0)
             bar = Bar("E-invoices", number, lambda: batch.done, batch.monitor.note)
