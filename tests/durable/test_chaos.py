@@ -28,12 +28,12 @@ import kill_work
 import pytest
 from attrs import define, field
 from fakes import LaterClock
+from short_form import SHORT
 
 from invoicing_async._durable.integrity import expects_log
 from invoicing_async._durable.lock import holder_of
 from invoicing_async.runs import InvoiceRun, Item, RunFileError, SqliteReader, State
 
-SHORT = bool(os.environ.get("INVOICING_SHORT"))
 MISHAPS = 12 if SHORT else 300
 MISHAPS_OF_A_RUN = 12
 DRAFTS = 500

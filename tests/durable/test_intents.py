@@ -16,6 +16,7 @@ from attrs import evolve
 from fakes import FakeClock, FakeResponse, FakeTransport
 from peers import OK, answering, listening
 from places import SUPPORT
+from short_form import IN_FULL
 
 from invoicing_async._core.clock import RealClock
 from invoicing_async._core.http import Exchange, Repeat, Request, Response
@@ -254,7 +255,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("loop", [pytest.param("asyncio", marks=IN_FULL), "uvloop"])
 def test_a_process_that_was_stopped_with_a_full_anteroom_sends_no_stale_intent(tmp_path: Path, loop: str) -> None:
     """Each submission arrives within the limit of the intent that is recorded for it, and once."""
     file, arrived = tmp_path / "run.db", dict[str, list[float]]()

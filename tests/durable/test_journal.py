@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from random import Random
 import pytest
 from forked import python
 from ledgers import INVOICES, draft, names
+from short_form import SHORT
 
 from invoicing_async._durable import transaction
 from invoicing_async._durable.ledger import SqliteLedger
@@ -108,7 +108,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, lines:
 @pytest.mark.timeout(600)
 async def test_kill_9_at_many_moments_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     chance = Random(4)
-    rounds = 5 if os.environ.get("INVOICING_SHORT") else 60
+    rounds = 5 if SHORT else 60
     for number in range(rounds):
         folder = tmp_path / str(number)
         folder.mkdir()

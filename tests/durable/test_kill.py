@@ -26,6 +26,7 @@ import kill_work
 import pytest
 from attrs import define, field
 from fakes import LaterClock
+from short_form import SHORT
 
 from invoicing_async._files.names import is_temp
 from invoicing_async._files.pdf import fault_of
@@ -34,7 +35,6 @@ from invoicing_async.runs import InvoiceRun, Item, SqliteReader, State
 pytestmark = pytest.mark.process
 
 WORK = Path(kill_work.__file__)
-SHORT = bool(os.environ.get("INVOICING_SHORT"))
 DOCUMENT_KILLS, INVOICE_KILLS = (8, 12) if SHORT else (100, 200)
 KILLS_OF_A_RUN = 10
 ON_DISK = {"saved", "skipped"}

@@ -10,7 +10,6 @@ In full (100 kills on each), in some minutes:
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from attrs import define, field, frozen
 from forked import python
 from object_servers import moto_bucket, objects_in
 from run_services import ORDERS, counted, documents, kinds, listed, sandbox
+from short_form import IN_FULL, SHORT
 from test_kill import ON_DISK, Lives, process, recorded
 
 from invoicing_async._files.names import is_temp
@@ -35,7 +35,7 @@ from invoicing_async.sandbox import Operation
 
 pytestmark = pytest.mark.process
 
-KILLS = 10 if os.environ.get("INVOICING_SHORT") else 100
+KILLS = 10 if SHORT else 100
 KILLS_OF_A_RUN = 10
 
 
@@ -159,7 +159,7 @@ def test_two_workers_survive_a_few_kills(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=IN_FULL)])
 def test_two_workers_survive_kills_at_random_moments(tmp_path: Path, kind: str) -> None:
     """In the end each document is there once, whole, and known to both."""
     kill_workers(kind, tmp_path, kills=KILLS, count=300, most=0.8)

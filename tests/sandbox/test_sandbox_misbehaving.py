@@ -6,7 +6,6 @@ The short form of the long tests takes every third fault on the port.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import pytest
 from fakes import FakeClock
 from sandbox_requests import ask, signed
 from services import draft
+from short_form import SHORT
 
 from invoicing_async import (
     AsyncInvoices,
@@ -39,7 +39,7 @@ from invoicing_async._core.clock import Clock, RealClock
 from invoicing_async.errors import PollTimeoutError
 from invoicing_async.sandbox import Fault, Faults, Operation, Sandbox, demo_orders
 
-STEP = 3 if os.environ.get("INVOICING_SHORT") else 1
+STEP = 3 if SHORT else 1
 ORDERS = demo_orders(12)
 BASE_PATH = "/api/v1"
 WAYS = pytest.mark.parametrize("way", ["in-process", pytest.param("port", marks=pytest.mark.slow)])

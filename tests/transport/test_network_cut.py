@@ -20,8 +20,9 @@ import trustme
 from attrs import define, field, frozen
 from network_work import ADDRESS, GIVEN_UP, PORTS
 from places import SUPPORT
+from short_form import SHORT
 
-HEALED = 12.0 if os.environ.get("INVOICING_SHORT") else 30.0
+HEALED = 12.0 if SHORT else 30.0
 """Seconds to wait after the network is whole again: a kernel would send again within ten."""
 
 PATIENCE = 60.0

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import pytest
 from peers import Connection, Peer, Play, listening
+from short_form import SHORT
 
 from invoicing_async import InvoicingError, Limits, RetryPolicy, Session, StaticToken, Timeouts
 from invoicing_async.transport import Repeat, Request, Response
 
-SHORT = bool(os.environ.get("INVOICING_SHORT"))
 CALLS = 8_000 if SHORT else 1_000_000
 WARM = CALLS // 4
 """Calls after which what is kept on purpose (a pool, caches, the allocator's arenas) is there."""

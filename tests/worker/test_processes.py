@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from postgres_server import Database
 from served import serving_sandbox
+from short_form import IN_FULL
 from worker_runs import shared_run, until
 
 from invoicing_async.sandbox import Faults, Sandbox
@@ -67,7 +68,7 @@ async def test_two_processes_share_a_run(queued: Database, url: tuple[str, Sandb
     assert made(url[1]) == len(KEYS)
 
 
-@pytest.mark.skipif(bool(os.environ.get("INVOICING_SHORT")), reason="half a minute: in full only")
+@IN_FULL
 async def test_the_chunks_of_one_that_is_killed_are_gone_on_with(queued: Database, url: tuple[str, Sandbox]) -> None:
     """At most what was in flight is in doubt; the rest is done within 40 s."""
     await took_in(queued)

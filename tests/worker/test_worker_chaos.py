@@ -19,12 +19,12 @@ from random import Random
 import pytest
 from attrs import define, field
 from postgres_server import Servers
+from short_form import SHORT
 from worker_chaos import Workers, crashed_of_owners, look, queued_database, settle_doubts, workers
 from worker_chaos_work import LATE, PLACES
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
-SHORT = bool(os.environ.get("INVOICING_SHORT"))
 KILLS = 20 if SHORT else int(os.environ.get("CHAOS_KILLS", "20"))
 STOPS = 6 if SHORT else int(os.environ.get("CHAOS_STOPS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "13"))

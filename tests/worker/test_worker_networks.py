@@ -17,6 +17,7 @@ import pytest
 from attrs import frozen
 from cables import Cable, Elsewhere, elsewhere
 from postgres_server import Database, Servers
+from short_form import IN_FULL
 from worker_chaos import Host, Workers, eventually, host, look, queued_database, settle_doubts, workers
 from worker_chaos_work import LATE, PLACES, TIMEOUTS
 
@@ -100,7 +101,6 @@ def scene(postgres_servers: Servers, tmp_path: Path) -> Iterator[Scene]:
             yield Scene(here, there, cables, number)
 
 
-IN_FULL = pytest.mark.skipif(bool(os.environ.get("INVOICING_SHORT")), reason="half a minute each: in full only")
 WAYS = pytest.mark.parametrize(
     ("lose", "find"),
     [

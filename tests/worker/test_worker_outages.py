@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer, Servers
+from short_form import IN_FULL
 from worker_chaos import Workers, eventually, look, queued_database, settle_doubts, workers
 from worker_chaos_work import LATE, PLACES, TIMEOUTS, server_address
 
@@ -22,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.process,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(os.environ.get("INVOICING_SHORT")), reason="half a minute each: in full only"),
+    IN_FULL,
 ]
 
 AWAY = float(os.environ.get("CHAOS_AWAY", "20"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer, Servers
+from short_form import IN_FULL
 from worker_chaos import Workers, look, queued_database, workers
 from worker_chaos_work import TIMEOUTS, server_address
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.process,
     pytest.mark.timeout(120),
-    pytest.mark.skipif(bool(os.environ.get("INVOICING_SHORT")), reason="half a minute: in full only"),
+    IN_FULL,
 ]
 
 DRAFTS = 500

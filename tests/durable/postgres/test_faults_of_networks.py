@@ -20,6 +20,7 @@ import pytest
 from attrs import frozen
 from ledger_faults import PLACES, Service, all_made_once, eventually, remembering, states, working
 from postgres_server import Database, Servers
+from short_form import IN_FULL
 
 pytestmark = [
     pytest.mark.process,
@@ -121,6 +122,7 @@ async def worker(there: Host, database: Database, service: Service, log: Path) -
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
+@IN_FULL
 async def test_a_worker_that_is_cut_off_from_the_database_finds_out_and_goes_on(
     elsewhere: Host, database: Database, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ import pytest
 from outages import Calls, Unsteady
 from postgres_server import Database
 from session_calls import BASE, CALL, body
+from short_form import IN_FULL
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -72,7 +73,7 @@ def worst_second(times: list[float]) -> int:
     return max(bisect.bisect_left(times, at + 1.0) - number for number, at in enumerate(times))
 
 
-@pytest.mark.parametrize("rate", [100, 1000])
+@pytest.mark.parametrize("rate", [pytest.param(100, marks=IN_FULL), 1000])
 def test_two_processes_keep_the_rate_of_their_run_together(postgres: Database, rate: int) -> None:
     """Within a percent, with an equal share each, by ten statements a second.
 
