@@ -11,9 +11,10 @@ given its own.
 
 Anything with the two methods of `Transport` takes its place: `send` carries one `Request` to one `Response`, and calls
 `Exchange.leave` right before the first byte leaves. That is what tells a submission that was not sent from one that
-may have been, so a transport that never calls it makes every failure of a submission a doubt. `Repeat` says whether a
-request may be sent twice, `path` quotes the segments of one, and `serve` puts any transport, a `Sandbox` for one, on a
-real port.
+may have been, so a transport that never calls it makes every failure of a submission a doubt. One that writes a
+request in pieces calls `Exchange.complete` right before the last of them, and cuts the request off if that raises.
+`Repeat` says whether a request may be sent twice, `path` quotes the segments of one, and `serve` puts any transport, a
+`Sandbox` for one, on a real port.
 
 `proxy_for` says which proxy a URL is called through and `proxy_fault` what is wrong with one, without opening anything.
 aiohttp is imported when `AiohttpTransport` or `serve` is first asked for.

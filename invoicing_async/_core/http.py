@@ -95,15 +95,17 @@ class Exchange:
     """What a session tells a transport about one attempt, and what the transport tells the session while it runs.
 
     The session sets `deadline`, the moment at which the first byte must have been sent, in monotonic seconds of its
-    clock (None for no such limit); `on_send`, which is called right before that byte and may refuse it by raising;
-    `timeouts`, for a transport that was given none of its own; and `fresh`, which asks for a connection that was not
-    idle before. The transport calls `leave` right before the first byte, which sets `sent`; and it sets `stale` when an
-    idle connection could not carry the request, or was closed by its peer before a byte of the answer.
+    clock (None for no such limit); `on_send`, which is called right before that byte and may refuse it by raising, and
+    `on_complete`, which may refuse the last one so; `timeouts`, for a transport that was given none of its own; and
+    `fresh`, which asks for a connection that was not idle before. The transport calls `leave` right before the first
+    byte, which sets `sent`, and `complete` right before the last if it writes a request in pieces; and it sets `stale`
+    when an idle connection could not carry the request, or was closed by its peer before a byte of the answer.
     """
 
     sent: bool = False
     deadline: float | None = None
     on_send: Callable[[], None] | None = None
+    on_complete: Callable[[], None] | None = None
     timeouts: Timeouts | None = None
     fresh: bool = False
     stale: bool = False
@@ -118,6 +120,15 @@ class Exchange:
             if self.on_send is not None:
                 self.on_send()
             self.sent = True
+
+    def complete(self) -> None:
+        """Say that the bytes are written now that make the request a whole one, with no await before them.
+
+        Raises `TransportError` with `sent` "unknown" if it is given up everywhere, as after a machine slept: the
+        connection is to be aborted then, and the service has a head without its body, which is no request.
+        """
+        if self.on_complete is not None:
+            self.on_complete()
 
 
 class Transport(Protocol):

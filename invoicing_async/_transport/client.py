@@ -334,8 +334,14 @@ class HeaderTimeout:
         # aiohttp would leave the writing to a task, and so to some later time.
         request._body = None  # noqa: SLF001 - the one way to keep it from that
         answer = await type(request).send(request, connection)
-        if self._body and protocol.transport is not None:
-            protocol.transport.write(self._body)
+        transport = protocol.transport
+        if self._body and transport is not None:
+            try:
+                self._exchange.complete()
+            except TransportError:
+                transport.abort()
+                raise
+            transport.write(self._body)
         return answer
 
     def _may_use(self, transport: asyncio.BaseTransport | None) -> bool:

@@ -170,6 +170,7 @@ class SingleAttempt(Generic[T]):
         if intent is not None:
             exchange.on_send, exchange.deadline = intent.check, self._until
             if intent.begun is not None:
+                exchange.on_complete = intent.check_rest
                 exchange.deadline = min(self._until, send_before(intent.begun, session.timeouts.intent))
         if call.is_heard:
             tell_started(call)

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from .._core.http import Exchange
 from .._values.ownership import Moment, is_stale
+from ..errors import TransportError
 from ._answer import StaleIntentError
 
 if TYPE_CHECKING:
@@ -32,19 +33,30 @@ class Intent:
     async def prepare(self) -> None:
         """Await `before_send`, noting when that begins."""
         if self.begun is None:
-            session = self._call.session
-            self.begun = Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
+            self.begun = self._now()
         if self._call.before_send is not None:
             await self._call.before_send()
 
     def check(self) -> None:
         """Raise `StaleIntentError` if it is too late for the first byte; else say that it is about to be sent."""
-        session, deadline, begun = self._call.session, self._exchange.deadline, self.begun
-        now = Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
+        deadline, begun, now = self._exchange.deadline, self.begun, self._now()
         late = deadline is not None and now.monotonic > deadline
-        if late or (begun is not None and is_stale(begun, now, session.timeouts.intent)):
+        if late or (begun is not None and is_stale(begun, now, self._call.session.timeouts.intent)):
             raise StaleIntentError("the intent had grown too old before the first byte could leave", sent="no")
         self.tell()
+
+    def check_rest(self) -> None:
+        """Raise `TransportError` if what has begun to leave must not become whole: nobody waits for its end any more.
+
+        Whoever was stopped after the first byte wakes when others have put the item in doubt, and perhaps settled it.
+        """
+        timeouts, begun = self._call.session.timeouts, self.begun
+        if begun is not None and is_stale(begun, self._now(), timeouts.intent + timeouts.attempt):
+            raise TransportError("this process stood still while it was sent, and cut it off", sent="unknown")
+
+    def _now(self) -> Moment:
+        session = self._call.session
+        return Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
 
     def tell(self) -> None:
         """Call `on_send`, once."""

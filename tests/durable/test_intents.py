@@ -23,7 +23,7 @@ from invoicing_async._core.http import Exchange, Repeat, Request, Response
 from invoicing_async._transport.client import AiohttpTransport
 from invoicing_async.auth import StaticToken
 from invoicing_async.errors import TransportError
-from invoicing_async.policies import RetryPolicy
+from invoicing_async.policies import RetryPolicy, Timeouts
 from invoicing_async.session import RENEWALS, Session, StaleIntentError
 
 CALL = Request(method="POST", path="/x", body=b"{}", repeat=Repeat.IF_NOT_SENT, operation="test")
@@ -145,6 +145,24 @@ class TestRenewal:
             assert await session.call(evolve(CALL, repeat=Repeat.ALWAYS), read) == b"fine"
 
 
+class Asleep(RealClock):
+    """A clock of which one sees for how long the machine was asleep."""
+
+    def __init__(self, sees: str) -> None:
+        super().__init__()
+        self.sees = sees
+        self.asleep = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.asleep * (self.sees == "monotonic")
+
+    def now(self) -> float:
+        return super().now() + self.asleep * (self.sees == "now")
+
+    def boottime(self) -> float:
+        return super().boottime() + self.asleep * (self.sees == "boottime")
+
+
 @pytest.mark.asyncio
 @pytest.mark.usefixtures("both_paths")
 class TestAtTheConnection:
@@ -187,6 +205,42 @@ class TestAtTheConnection:
             assert await session.call(CALL, read, before_send=told.before, on_send=told.leaves) == b"ok"
         await door.close()
         assert (told.intents, told.left, len(peer.requests)) == (2, 1, 1)
+
+    @pytest.mark.parametrize("clock_that_saw_it", ["monotonic", "now", "boottime"])
+    async def test_what_was_stopped_between_its_head_and_its_body_becomes_no_request(
+        self, clock_that_saw_it: str
+    ) -> None:
+        """When it wakes, others have given it up: its connection is aborted, whichever clock saw it stand still."""
+        clock, told = Asleep(clock_that_saw_it), Told()
+
+        class Stopping(AiohttpTransport):
+            @asynccontextmanager
+            async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
+                complete = exchange.on_complete
+
+                def stopped() -> None:
+                    clock.asleep += asleep
+                    assert complete is not None
+                    complete()
+
+                exchange.on_complete = stopped
+                async with super().send(request, exchange) as response:
+                    yield response
+
+        door, timeouts = Stopping(), Timeouts(intent=2.0, attempt=10.0)
+        async with (
+            listening(answering(OK, OK)) as peer,
+            Session(peer.url, auth=StaticToken("t"), transport=door, clock=clock, timeouts=timeouts) as session,
+        ):
+            asleep = 11.5
+            assert await session.call(CALL, read, before_send=told.before, on_send=told.leaves) == b"ok"
+            asleep = 12.5
+            with pytest.raises(TransportError, match="stood still") as caught:
+                await session.call(CALL, read, before_send=told.before, on_send=told.leaves)
+            await peer.gone()
+        await door.close()
+        assert (caught.value.sent, told.intents, told.left) == ("unknown", 2, 2)
+        assert len(peer.requests) == 1  # of the other one only a head came
 
     async def test_what_leaves_is_told_on_a_connection_that_is_there(self) -> None:
         seen: list[int] = []
