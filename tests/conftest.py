@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import socket
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from fakes import FakeClock
 from hypothesis import HealthCheck, settings
 from lines_checked import check_lines
 from served import Cli, clean, starting
+from short_form import SHORT
 
 from invoicing_async.cli.app import run
 from invoicing_async.cli.commands import invoices, runs, worker
@@ -39,7 +39,7 @@ those that import it, so that its assertions say what they compare."""
 # How long an example takes says more of the machine, which may have other things to do, than of the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("short", settings.get_profile("shared machine"), max_examples=25)
-settings.load_profile("short" if os.environ.get("INVOICING_SHORT") else "shared machine")
+settings.load_profile("short" if SHORT else "shared machine")
 
 BATCHES = frozenset(
     f"test_{name}"

@@ -45,7 +45,7 @@ SOURCE = {
 }
 CALLS = {
     "an order id to a file": Limit(90, 89),
-    "a draft to its request id, durable": Limit(100),
+    "a draft to its request id, durable": Limit(99),
     "a poll, not done yet": Limit(51),
     "a status polled and recorded, durable": Limit(120),
 }

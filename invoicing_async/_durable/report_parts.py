@@ -142,7 +142,7 @@ def joined_pauses(pauses: Iterable[Pause]) -> tuple[Pause, ...]:
             last[pause.operation] = len(joined)
             joined.append(pause)
         else:
-            *_, latest = sorted((joined[known], pause), key=lambda one: (one.until, one.is_over))
+            latest = max(joined[known], pause, key=lambda one: (one.until, one.is_over))
             joined[known] = evolve(latest, begun=joined[known].begun)
     return tuple(joined)
 

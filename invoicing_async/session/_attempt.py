@@ -168,9 +168,8 @@ class SingleAttempt(Generic[T]):
         call, exchange, intent = self._call, self.exchange, self.intent
         session, request = call.session, call.request
         if intent is not None:
-            exchange.on_send, exchange.deadline = intent.check, self._until
+            exchange.on_send, exchange.on_complete, exchange.deadline = intent.check, intent.check_rest, self._until
             if intent.begun is not None:
-                exchange.on_complete = intent.check_rest
                 exchange.deadline = min(self._until, send_before(intent.begun, session.timeouts.intent))
         if call.is_heard:
             tell_started(call)

@@ -33,7 +33,9 @@ class Intent:
     async def prepare(self) -> None:
         """Await `before_send`, noting when that begins."""
         if self.begun is None:
-            self.begun = self._now()
+            # Spelled out, as `_now` is: every submission of a run comes here.
+            session = self._call.session
+            self.begun = Moment(session.clock.monotonic(), session.clock.now(), session.boottime())
         if self._call.before_send is not None:
             await self._call.before_send()
 

@@ -171,7 +171,6 @@ def both(queued: Database, cli: Cli, services: Services, monkeypatch: pytest.Mon
     return give
 
 
-@pytest.mark.slow
 def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> None:
     """Submitted, given again, shown, resumed, verified, reported on: but for the name of the run."""
     both("invoices", "submit", "drafts.jsonl", "--run", "RUN")
@@ -185,7 +184,6 @@ def test_a_durable_run_of_invoices_says_the_same_on_both_ledgers(both: Both) -> 
     both("runs", "report", "RUN", "--html", "page.html")
 
 
-@pytest.mark.slow
 def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:
     both("documents", "download", "orders.txt", "--to", "out", "--run", "RUN")
     both("runs", "show", "RUN")
@@ -194,7 +192,6 @@ def test_a_durable_download_says_the_same_on_both_ledgers(both: Both) -> None:
     both("runs", "verify", "RUN")
 
 
-@pytest.mark.slow
 def test_doubts_are_settled_on_both_ledgers(both: Both) -> None:
     lost = Faults(lost_share=1.0)
     tokens = ("invoices", "submit", "drafts.jsonl", "--run", "RUN", "--stop-after", "0")
@@ -213,7 +210,6 @@ def where(queued: Database, services: Services, monkeypatch: pytest.MonkeyPatch)
     return queued.address()
 
 
-@pytest.mark.slow
 def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
     """The command that submits only submits; what it leaves is done by whoever comes."""
     assert cli("invoices", "submit", "drafts.jsonl", "--run", where)[0] == Exit.DONE
@@ -228,7 +224,6 @@ def test_a_worker_does_what_is_left_and_ends(where: str, cli: Cli) -> None:
     assert (code, out) == (Exit.DONE, "")
 
 
-@pytest.mark.slow
 def test_a_worker_that_finds_nothing_to_do_that_can_be_done_is_done(where: str, cli: Cli, queued: Database) -> None:
     """How items ended is told by whoever took them in, and by `runs show`: a worker is not at fault."""
     cli("invoices", "submit", "drafts.jsonl", "--run", where)
@@ -239,7 +234,6 @@ def test_a_worker_that_finds_nothing_to_do_that_can_be_done_is_done(where: str, 
     assert cli("runs", "resume", where)[0] == Exit.SOME_LEFT
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokens", "said"),
     [
@@ -257,7 +251,6 @@ def test_a_worker_that_cannot_work_says_why(where: str, tokens: tuple[str, ...],
     assert "fault of the program" not in err
 
 
-@pytest.mark.slow
 def test_a_run_that_is_not_there_is_not_made_by_who_only_works(where: str, cli: Cli, queued: Database) -> None:
     for tokens in (["worker", "--run", where], ["runs", "resume", where], ["runs", "pause", where]):
         code, _, err = cli(*tokens)
@@ -280,7 +273,6 @@ def test_a_paused_run_is_shown_so_and_goes_on(where: str, cli: Cli, queued: Data
     assert queued.psql("SELECT paused IS NULL FROM invoicing.runs") == [(True,)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("since", "said"),
     [
@@ -307,7 +299,6 @@ def forgotten(queued: Database) -> None:
     queued.psql("INSERT INTO invoicing.tally (run, state, worker, count) VALUES (1, 'planned', 99, 2)")
 
 
-@pytest.mark.slow
 def test_a_halted_run_goes_on_when_what_may_have_left_is_in_doubt(where: str, cli: Cli, queued: Database) -> None:
     cli("invoices", "submit", "drafts.jsonl", "--run", where)
     assert "is not halted" in cli("runs", "unhalt", where, "--doubt-since", str(time.time()))[2]
@@ -324,7 +315,6 @@ def test_a_halted_run_goes_on_when_what_may_have_left_is_in_doubt(where: str, cl
     assert re.search(r"in doubt +2 ", cli("runs", "show", where)[1])
 
 
-@pytest.mark.slow
 def test_a_run_that_was_restored_while_nobody_worked_on_it_is_halted_first(
     where: str, cli: Cli, queued: Database
 ) -> None:
@@ -373,7 +363,6 @@ def test_who_works_and_what_is_stuck_is_shown(where: str, cli: Cli, queued: Data
     assert row["wrong"][0]["command"] == shlex.join(["invoicing-async", "worker", "--run", where, "--until-done"])
 
 
-@pytest.mark.slow
 def test_a_run_is_watched_until_it_rests(where: str, cli: Cli) -> None:
     cli("invoices", "submit", "drafts.jsonl", "--run", where, "--wait")
     code, out, _ = cli("runs", "show", where, "--watch")

@@ -184,12 +184,6 @@ class TestAtTheConnection:
     async def test_what_slept_on_its_way_to_the_connection_is_not_written(self) -> None:
         """The machine slept between intent and connection, and only one clock saw it."""
 
-        class Sleeping(RealClock):
-            asleep = 0.0
-
-            def boottime(self) -> float:
-                return super().boottime() + self.asleep
-
         class Waking(AiohttpTransport):
             @asynccontextmanager
             async def send(self, request: Request, exchange: Exchange) -> AsyncIterator[Response]:
@@ -197,7 +191,7 @@ class TestAtTheConnection:
                 async with super().send(request, exchange) as response:
                     yield response
 
-        clock, told, door = Sleeping(), Told(), Waking()
+        clock, told, door = Asleep("boottime"), Told(), Waking()
         async with (
             listening(answering(OK)) as peer,
             Session(peer.url, auth=StaticToken("t"), transport=door, clock=clock) as session,

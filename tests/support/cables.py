@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from attrs import frozen
+
+NAMESPACES = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="a network is cut by root, with ip"
+)
+"""Marks the tests that need networks of their own."""
 
 NUMBER = int("0" + re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")))
 """Tests that run side by side have a network each."""

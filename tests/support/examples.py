@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from hypothesis import settings
+from short_form import SHORT
 
 __all__ = ["examples"]
 
-SHARE = 1.0 if os.environ.get("INVOICING_THOROUGH") else 0.1 if os.environ.get("INVOICING_SHORT") else 0.3
+SHARE = 1.0 if os.environ.get("INVOICING_THOROUGH") else 0.1 if SHORT else 0.3
 """The properties that take seconds are tried on a share of their examples, other ones in each run, in quick runs."""
 
 

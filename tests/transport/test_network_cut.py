@@ -6,7 +6,6 @@ Two network namespaces and a bridge between them, which needs root; everything i
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 from attrs import define, field, frozen
+from cables import NAMESPACES, ip
 from network_work import ADDRESS, GIVEN_UP, PORTS
 from places import SUPPORT
 from short_form import SHORT
@@ -50,10 +50,6 @@ WAYS = [
 ]
 CONTROLS = [Way("http", end, "plain") for end in ENDS]
 """The same with sockets as others make them: what these send does arrive, so that the wait is long enough to tell."""
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
 @frozen
@@ -161,10 +157,9 @@ def give_up(clients: dict[Way, Process]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@NAMESPACES
 def test_what_was_given_up_while_the_network_was_cut_never_arrives(tmp_path: Path) -> None:
     """Nothing arrives after the end, by time-out, cancellation or kill -9; with sockets of others all of it does."""
-    if shutil.which("ip") is None or os.geteuid() != 0:
-        pytest.skip("network namespaces need root and iproute2's ip")
     pem = certificate(tmp_path)
     with ExitStack() as stack:
         net = stack.enter_context(network())

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,15 @@ import pytest
 from places import ROOT, TESTS
 from readme_blocks import modules
 
+for checker in ("mypy", "basedpyright"):
+    pytest.importorskip(checker, reason="pip install -e '.[lint]'")
+
 SAMPLES = TESTS / "typing" / "samples"
 REJECTED = SAMPLES / "rejected.py"
 STRICT = {"typeCheckingMode": "strict", "extraPaths": [str(ROOT)], "reportDeprecated": "none"}
 """Pyright's settings; what newer versions of Python call otherwise is no mistake."""
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(
-        find_spec("mypy") is None or find_spec("basedpyright") is None, reason="needs the type checkers: the extra lint"
-    ),
-]
+pytestmark = pytest.mark.process
 
 
 def run(tool: str, *arguments: str, cwd: Path) -> str:

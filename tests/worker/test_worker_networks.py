@@ -5,8 +5,6 @@ The other one, and a service that remembers for which host it made what, are her
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
-from cables import Cable, Elsewhere, elsewhere
+from cables import NAMESPACES, Cable, Elsewhere, elsewhere
 from postgres_server import Database, Servers
 from short_form import IN_FULL
 from worker_chaos import Host, Workers, eventually, host, look, queued_database, settle_doubts, workers
@@ -25,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.process,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="a network is cut by root, with ip"),
+    NAMESPACES,
 ]
 
 DRAFTS = 600

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -160,17 +160,15 @@ async def refresh(
     settings.invoices(pace)  # what is wrong with them is told before the run is opened
 
     async def work(batch: BatchSummary) -> None:
-        async with AsyncExitStack() as stack:
-            run = await stack.enter_async_context(entered(InvoiceRun.open(file, create=False)))
+        async with entered(InvoiceRun.open(file, create=False)) as run:
             batch.stop.then(run.stop)
             kept = await kept_pace(run, pace)
             session = batch.monitor.session(settings.invoices, kept, limits=run.limits(kept.limits))
-            await stack.enter_async_context(session)
             batch.stop.then(session.stop_waiting)
             number = (await run.ledger.counts()).get(State.SUCCESS, 0)
             bar = Bar("E-invoices", number, lambda: batch.done, batch.monitor.note)
             items = run.refresh(settings.e_invoices(session))
-            async with live(output.err, [bar], shown=output.lively), aclosing(items):
+            async with session, live(output.err, [bar], shown=output.lively), aclosing(items):
                 async for item in items:
                     batch.source.taken += 1
                     await batch.add(refresh_row(item))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import fault_work
 import pytest
 from attrs import frozen
+from cables import NAMESPACES, ip
 from ledger_faults import PLACES, Service, all_made_once, eventually, remembering, states, working
 from postgres_server import Database, Servers
 from short_form import IN_FULL
@@ -25,17 +25,13 @@ from short_form import IN_FULL
 pytestmark = [
     pytest.mark.process,
     pytest.mark.asyncio,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="a network is cut by root, with ip"),
+    NAMESPACES,
 ]
 
 DRAFTS = 300
 DATABASE, SERVICE = "10.79.1", "10.79.2"
 KEEPALIVE = "&tcp_user_timeout=2000&keepalives_idle=1&keepalives_interval=1&keepalives_count=2&connect_timeout=2"
 """Those of a connection, made short: the rule is the same, and the test need not last as long."""
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
 @frozen

@@ -201,7 +201,6 @@ async def test_behind_a_pooler_no_statement_is_prepared(postgres: Database, pgbo
         assert (await reader.figures()).total == (await reader.standing()).open == 40
 
 
-@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_server_without_fsync_or_synchronous_commit_is_refused(postgres_servers: Servers) -> None:
     server = postgres_servers(fsync=True, settings={"synchronous_commit": "off"})
